@@ -1,0 +1,1 @@
+"""Shards to batches: records, the data set folder, splits, loader, augmentation."""

@@ -1,0 +1,65 @@
+"""Patients to train, val or test, by hash: the same patient lands in the same split on every source."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Literal, get_args
+
+from lungjax.lidc.scan import InputError
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+SALT = "lungjax-1"
+TRAIN_SHARE = 0.70
+VAL_SHARE = 0.10
+ALWAYS_TEST = ("LIDC-IDRI-0001", "LIDC-IDRI-0003")
+"""Patients whose DICOM is public test material elsewhere: never trained on, whatever their hash."""
+
+
+def split_of(patient_id: str) -> Split:
+    """The split of one patient: a pure function of the id, so two data sets can never disagree.
+
+    SHA-256 of salt and id, its first 8 bytes read as a number in [0, 1): below 0.70 train, below 0.80 val,
+    else test.
+    """
+    if patient_id in ALWAYS_TEST:
+        return "test"
+    digest = hashlib.sha256(f"{SALT}/{patient_id}".encode()).digest()
+    position = int.from_bytes(digest[:8], "big") / 2**64
+    if position < TRAIN_SHARE:
+        return "train"
+    return "val" if position < TRAIN_SHARE + VAL_SHARE else "test"
+
+
+def assign(patient_ids: Iterable[str]) -> dict[str, Split]:
+    """Every distinct patient, in sorted order, with its split; what a manifest stores."""
+    return {patient_id: split_of(patient_id) for patient_id in sorted(set(patient_ids))}
+
+
+def digest(assignment: Mapping[str, Split]) -> str:
+    """Sixteen hex digits that name an assignment of patients to splits."""
+    return hashlib.sha256(json.dumps(dict(sorted(assignment.items()))).encode()).hexdigest()[:16]
+
+
+def lock(trained_with: Mapping[str, Split], data: Mapping[str, Split], *, where: str) -> None:
+    """The leak lock: refuses data that puts a patient into another split than a checkpoint's training did.
+
+    Args:
+      trained_with: patients and splits of the data the checkpoint was trained on.
+      data: patients and splits of the data about to be used.
+      where: the data's path, for the message.
+
+    Raises:
+      InputError: some patient of both changes its split; names how many and one of them.
+    """
+    moved = sorted(p for p in data.keys() & trained_with.keys() if data[p] != trained_with[p])
+    if moved:
+        first = moved[0]
+        raise InputError(
+            f"{where}: {len(moved)} patients lie in another split than when the checkpoint was trained "
+            f"(first: {first}, now {data[first]}, then {trained_with[first]}); prepare the data again with this "
+            "version of lungjax, or train anew."
+        )

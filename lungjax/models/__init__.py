@@ -1,0 +1,1 @@
+"""Linen modules: shapes and dtypes only, no configuration, no I/O."""
