@@ -1,0 +1,86 @@
+"""Eight fake CPU devices, strict dtypes and ranks; data sets that many tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+KAGGLE_PATIENTS = 12
+KAGGLE_SIDE_PX = 64
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data; skips the test where there is none."""
+    folder = os.environ.get("LUNGJAX_REAL_DATA")
+    if not folder:
+        pytest.skip("LUNGJAX_REAL_DATA is not set: no real data to test on")
+    return Path(folder).resolve()
+
+
+def write_kaggle_tree(root: Path, *, patients: int, side_px: int, seed: int = 0) -> Path:
+    """A folder in the layout of the Kaggle LIDC set; nodules are bright disks on a noisy background.
+
+    Patient p has 1 + p % 2 nodules of 4 slices; reader 3 never marks a patient's second nodule, and every
+    reader's disk differs by a pixel or so in radius. Returns `root`.
+    """
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:side_px, :side_px]
+    for patient in range(patients):
+        for nodule in range(1 + patient % 2):
+            folder = root / "LIDC-IDRI-slices" / f"LIDC-IDRI-{9000 + patient}" / f"nodule-{nodule}"
+            row, column = rng.uniform(0.35, 0.65, 2) * side_px
+            radius_px = rng.uniform(0.08, 0.16) * side_px
+            for number in range(4):
+                distance_px = np.hypot(rows - row, columns - column)
+                here_px = radius_px * (1.0, 1.2, 1.1, 0.8)[number]
+                image = 60 + 110 * (distance_px <= here_px) + rng.normal(0, 12, distance_px.shape)
+                _save_png(folder / "images" / f"slice-{number}.png", image)
+                for reader in range(4):
+                    silent = reader == 3 and nodule == 1
+                    mask = (distance_px <= here_px + (reader - 1.5) * 0.5) & (not silent)
+                    _save_png(folder / f"mask-{reader}" / f"slice-{number}.png", 255.0 * mask)
+    return root
+
+
+def _save_png(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture(scope="session")
+def kaggle_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dozen made-up patients in the Kaggle layout; read-only, for tests share it."""
+    root = tmp_path_factory.mktemp("kaggle")
+    return write_kaggle_tree(root, patients=KAGGLE_PATIENTS, side_px=KAGGLE_SIDE_PX)
+
+
+@pytest.fixture(scope="session")
+def slices_dataset(kaggle_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`kaggle_tree`, prepared; read-only."""
+    from lungjax.lidc.prepare import prepare
+
+    out = tmp_path_factory.mktemp("prepared") / "slices"
+    prepare(kaggle_tree, out, workers=1)
+    return out
+
+
+@pytest.fixture(scope="session")
+def phantom_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two phantom scans of 128x128 through the very path real DICOM takes, prepared; read-only."""
+    from lungjax.lidc import phantom
+    from lungjax.lidc.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("phantom")
+    phantom.write(folder / "dicom", scans=2, seed=0, matrix=128)
+    prepare(folder / "dicom", folder / "prepared", workers=1)
+    return folder / "prepared"
