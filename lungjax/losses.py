@@ -1,0 +1,218 @@
+"""Losses, and measures of an embedding: arrays in, scalars out, all in float32."""
+
+from __future__ import annotations
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+
+from lungjax.metrics import weighted_mean
+
+
+def ntxent(
+    *,
+    embeddings_a: jax.Array,
+    embeddings_b: jax.Array,
+    temperature: float,
+    scan: jax.Array | None = None,
+    z_mm: jax.Array | None = None,
+    exclude_within_mm: float = 0.0,
+) -> tuple[jax.Array, jax.Array]:
+    """Normalised temperature-scaled cross entropy of SimCLR (Chen et al. 2020), over the batch as given.
+
+    Each of the 2 * batch views is classified among the 2 * batch - 1 others; the right answer is the other
+    view of its slice. Where `scan` is given, views of *different* slices of the same scan with |dz| <=
+    `exclude_within_mm`
+    are no negatives of each other: neighbouring slices are near copies.
+
+    Args:
+      embeddings_a, embeddings_b: (batch, features), the two views of each slice; normalised here.
+      temperature: divides the cosine similarities.
+      scan: (batch,) int32; equal numbers are slices of one scan. None excludes nothing.
+      z_mm: (batch,) position of the slices. NaN or None: unknown, which counts as close.
+      exclude_within_mm: distance up to which slices of a scan are no negatives.
+
+    Returns:
+      (loss, top1), float32 scalars: the mean over the views, and the share of views that are more similar to
+      their other view than to every negative.
+    """
+    batch = _check_pair(embeddings_a, embeddings_b)
+    scan, z_mm = _fill(scan, z_mm, batch)
+    total, hits = _ntxent_sums(
+        embeddings_a,
+        embeddings_b,
+        scan,
+        z_mm,
+        gather=lambda x: x,
+        offset=jnp.zeros((), jnp.int32),
+        temperature=temperature,
+        exclude_within_mm=exclude_within_mm,
+    )
+    return total / (2 * batch), hits / (2 * batch)
+
+
+def ntxent_sharded(
+    *,
+    embeddings_a: jax.Array,
+    embeddings_b: jax.Array,
+    temperature: float,
+    mesh: Mesh,
+    scan: jax.Array | None = None,
+    z_mm: jax.Array | None = None,
+    exclude_within_mm: float = 0.0,
+    axis: str = "data",
+) -> tuple[jax.Array, jax.Array]:
+    """`ntxent` of the same global batch, split over the mesh axis `axis`.
+
+    Each device holds the logits of its own views against all gathered ones: (2 * batch / devices, 2 * batch).
+
+    Raises:
+      ValueError: the batch is no multiple of the devices.
+    """
+    batch = _check_pair(embeddings_a, embeddings_b)
+    devices = mesh.shape[axis]
+    if batch % devices:
+        raise ValueError(
+            f"A batch of {batch} cannot be split evenly over {devices} devices; change its size."
+        )
+    scan, z_mm = _fill(scan, z_mm, batch)
+
+    def local(a, b, scan, z_mm):
+        sums = _ntxent_sums(
+            a,
+            b,
+            scan,
+            z_mm,
+            gather=functools.partial(lax.all_gather, axis_name=axis, tiled=True),
+            offset=lax.axis_index(axis) * a.shape[0],
+            temperature=temperature,
+            exclude_within_mm=exclude_within_mm,
+        )
+        return lax.psum(sums, axis)
+
+    rows, whole = PartitionSpec(axis), PartitionSpec()
+    total, hits = jax.shard_map(local, mesh=mesh, in_specs=(rows,) * 4, out_specs=(whole, whole))(
+        embeddings_a, embeddings_b, scan, z_mm
+    )
+    return total / (2 * batch), hits / (2 * batch)
+
+
+def _ntxent_sums(a, b, scan, z_mm, *, gather, offset, temperature, exclude_within_mm):
+    """Sums of loss and hits over the views of the given slices, against all slices that `gather` returns."""
+    a, b = normalize(a), normalize(b)  # (rows, features)
+    queries = jnp.concatenate([a, b])  # (2 rows, features)
+    keys = jnp.concatenate([gather(a), gather(b)])  # (2 batch, features)
+    logits = jnp.matmul(queries, keys.T, precision=lax.Precision.HIGHEST) / temperature  # (2 rows, 2 batch)
+
+    rows, batch = a.shape[0], keys.shape[0] // 2
+    index = offset + jnp.arange(rows, dtype=jnp.int32)
+    same = index[:, None] == jnp.arange(batch, dtype=jnp.int32)[None, :]  # (rows, batch), one True a row
+    apart_mm = jnp.abs(z_mm[:, None] - gather(z_mm)[None, :])
+    close = (scan[:, None] == gather(scan)[None, :]) & ~(apart_mm > exclude_within_mm)  # NaN counts as close
+    negative = jnp.tile(~(same | close), (2, 2))
+    none = jnp.zeros_like(same)
+    positive = jnp.block([[none, same], [same, none]])
+
+    to_positive = jnp.sum(jnp.where(positive, logits, 0.0), axis=1)
+    nearest = jnp.max(jnp.where(negative, logits, -jnp.inf), axis=1)
+    total = jax.nn.logsumexp(jnp.where(negative | positive, logits, -jnp.inf), axis=1) - to_positive
+    return jnp.sum(total), jnp.sum((to_positive > nearest).astype(jnp.float32))
+
+
+def _check_pair(a: jax.Array, b: jax.Array) -> int:
+    if a.shape != b.shape or a.ndim != 2:
+        raise ValueError(
+            f"The two views' embeddings must be (batch, features) alike; they are {a.shape} and {b.shape}."
+        )
+    return a.shape[0]
+
+
+def _fill(scan: jax.Array | None, z_mm: jax.Array | None, batch: int) -> tuple[jax.Array, jax.Array]:
+    """Without scans every slice is a scan of its own; without positions none is known."""
+    scan = jnp.arange(batch, dtype=jnp.int32) if scan is None else scan
+    return scan, jnp.full((batch,), jnp.nan, jnp.float32) if z_mm is None else z_mm
+
+
+def normalize(embeddings: jax.Array) -> jax.Array:
+    """(..., features) -> float32 of unit length; a zero vector stays zero, with finite gradients."""
+    x = embeddings.astype(jnp.float32)
+    return x * lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))
+
+
+def alignment(*, embeddings_a: jax.Array, embeddings_b: jax.Array) -> jax.Array:
+    """Mean squared distance of the two views on the unit sphere, 0 best, 2 chance (Wang & Isola 2020)."""
+    return jnp.mean(jnp.sum((normalize(embeddings_a) - normalize(embeddings_b)) ** 2, axis=-1))
+
+
+def uniformity(*, embeddings: jax.Array) -> jax.Array:
+    """log mean exp(-2 |x - y|^2) over pairs of different rows, lower is better (Wang & Isola 2020).
+
+    Of unit vectors in many dimensions, 0 is collapse and about -4 a uniform sphere.
+    """
+    x = normalize(embeddings)  # (n, features)
+    n = x.shape[0]
+    squared = 2.0 - 2.0 * jnp.matmul(x, x.T, precision=lax.Precision.HIGHEST)
+    exponents = jnp.where(jnp.eye(n, dtype=bool), -jnp.inf, -2.0 * squared)
+    return jax.nn.logsumexp(exponents) - jnp.log(jnp.float32(n * (n - 1)))
+
+
+def effective_rank(*, embeddings: jax.Array) -> jax.Array:
+    """exp of the entropy of the singular values' distribution (Roy & Vetterli 2007), 1 to min(n, features).
+
+    Of the embeddings as given, neither centred nor normalised; no gradient flows.
+    """
+    values = jnp.linalg.svd(lax.stop_gradient(embeddings).astype(jnp.float32), compute_uv=False)
+    share = values / jnp.maximum(jnp.sum(values), jnp.finfo(jnp.float32).tiny)
+    return jnp.exp(jnp.sum(jax.scipy.special.entr(share)))
+
+
+def dice_loss(
+    *,
+    logits: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+    smoothing: float = 1.0,
+    pool: Literal["batch", "image"] = "batch",
+) -> jax.Array:
+    """One minus Dice of sigmoid(logits) and targets.
+
+    Overlap is sum(p + t - |p - t|), which is 2 sum(p t) for hard targets and, unlike that, is largest at p =
+    t for soft ones too (Dice semimetric loss, Wang et al. 2023).
+
+    Args:
+      logits: (batch, ...) floats.
+      targets: the same shape, in [0, 1].
+      weights: (batch,), 0 for an image that does not count.
+      smoothing: pixels added to both sides of the fraction.
+      pool: `batch`: one Dice of all images' summed pixels; `image`: weighted mean of each image's Dice.
+
+    Returns:
+      float32 scalar in [0, 1].
+    """
+    axes = tuple(range(1, logits.ndim))
+    probabilities, targets = jax.nn.sigmoid(logits.astype(jnp.float32)), targets.astype(jnp.float32)
+    both = jnp.sum(probabilities + targets, axis=axes)  # (batch,)
+    overlap = both - jnp.sum(jnp.abs(probabilities - targets), axis=axes)
+    if pool == "image":
+        return weighted_mean(1.0 - (overlap + smoothing) / (both + smoothing), weights)
+    return 1.0 - (jnp.sum(weights * overlap) + smoothing) / (jnp.sum(weights * both) + smoothing)
+
+
+def binary_cross_entropy(*, logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+    """Mean over pixels, weighted mean over images, of the cross entropy in nats; targets may be soft.
+
+    Args:
+      logits: (batch, ...) floats.
+      targets: the same shape, in [0, 1].
+      weights: (batch,), 0 for an image that does not count.
+
+    Returns:
+      float32 scalar; 0 where all weights are 0.
+    """
+    logits, targets = logits.astype(jnp.float32), targets.astype(jnp.float32)
+    per_pixel = jax.nn.softplus(logits) - logits * targets
+    return weighted_mean(jnp.mean(per_pixel, axis=tuple(range(1, logits.ndim))), weights)

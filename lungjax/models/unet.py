@@ -1,0 +1,56 @@
+"""U-Net (Ronneberger et al. 2015) on top of a ResNet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lungjax.models.encoder import ResNet, depth_to_space, make_norm
+
+
+class UNet(nn.Module):
+    """Encoder, and a decoder that climbs back over the encoder's feature maps.
+
+    Upsampling is a dense layer and depth-to-space: the same function as a transposed convolution with kernel
+    2 and stride 2, and faster. With a `patch` stem the head does the last step to full resolution likewise.
+
+    Attributes:
+      encoder: its parameters are `params["encoder"]`, where pretrained ones fit in.
+      widths: channels of the decoder's levels, coarsest first, one for each feature map but the coarsest.
+      out_channels: logits a pixel.
+      dtype: of the computation; parameters and logits are float32.
+    """
+
+    encoder: ResNet
+    widths: tuple[int, ...] = (256, 128, 64)
+    out_channels: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """(batch, height, width, channels) floats -> logits (batch, height, width, out_channels) float32.
+
+        Raises:
+          ValueError: height or width is no multiple of the encoder's total stride, or `widths` does not fit
+          it.
+        """
+        *skips, x = self.encoder(x, train=train)
+        if len(self.widths) != len(skips):
+            raise ValueError(
+                f"widths has {len(self.widths)} levels, the encoder has {len(skips)} feature maps to join."
+            )
+        for level, (channels, skip) in enumerate(zip(self.widths, reversed(skips), strict=True)):
+            up = nn.Dense(4 * channels, dtype=self.dtype, name=f"up{level}")(x)
+            x = jnp.concatenate([depth_to_space(up, 2), skip], axis=-1)
+            for step in range(2):
+                x = self._conv_norm_relu(x, channels, name=f"level{level}_conv{step}", train=train)
+        block = self.encoder.stem_stride
+        logits = nn.Conv(self.out_channels * block**2, (3, 3), dtype=self.dtype, name="head")(x)
+        return depth_to_space(logits, block).astype(jnp.float32)
+
+    def _conv_norm_relu(self, x: jax.Array, channels: int, *, name: str, train: bool) -> jax.Array:
+        x = nn.Conv(channels, (3, 3), use_bias=False, dtype=self.dtype, name=name)(x)
+        return nn.relu(make_norm(self.encoder.norm, train=train)(name=f"{name}_norm")(x))
