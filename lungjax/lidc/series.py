@@ -1,0 +1,159 @@
+"""The images of one CT series, in any order, to one volume with its geometry, or a named fault.
+
+Positions, not instance numbers or the nominal thickness, give order and spacing (DICOM PS3.3, C.7.6.2).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lungjax.lidc.scan import Fault
+
+_EVEN = 0.02
+"""Distances of neighbours may differ from their median by this share of it; LIDC's even scans: by < 2e-4."""
+_SAME_MM = 1e-3
+"""Slices closer than this lie at one position."""
+_AIR_HU = -1000
+"""A declared padding value above air would turn lung into padding; such a header is not believed."""
+_NOT_AIR_HU = -1500
+"""Scanners fill the outside of the reconstruction circle with -2048, -3024 and the like."""
+_PLATEAU_SHARE = 1e-3
+"""Share of a series' voxels that makes one value below `_NOT_AIR_HU` a fill value, not a streak artefact."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """One image of a CT series.
+
+    Attributes:
+      path: its file, for messages.
+      study_uid, series_uid, sop_uid: DICOM UIDs.
+      voxels: (rows, columns) int16 HU.
+      position_mm: (3,) float64, centre of voxel [0, 0] in patient coordinates.
+      orientation: (6,) float64, directions of a row and of a column in patient coordinates.
+      spacing_mm: (row, column) distance between voxel centres.
+      padding_hu: the largest value that the header declares to be padding, or None.
+    """
+
+    path: Path
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+    voxels: np.ndarray
+    position_mm: np.ndarray
+    orientation: np.ndarray
+    spacing_mm: tuple[float, float]
+    padding_hu: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """One CT series in order.
+
+    Attributes:
+      study_uid, series_uid: DICOM UIDs; `sop_uids`: one a slice.
+      voxels: (slices, rows, columns) int16 HU as the scanner wrote them, padding included.
+      z_mm: (slices,) float64, ascending: positions along the slice normal, which here always points towards
+        the head (left or back where slices are not axial), whichever way rows and columns run.
+      spacing_mm: (slice, row, column) distance between voxel centres.
+      padding_hu: voxels at or below it are padding; None where the series has none.
+    """
+
+    study_uid: str
+    series_uid: str
+    sop_uids: tuple[str, ...]
+    voxels: np.ndarray
+    z_mm: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    padding_hu: int | None
+
+
+def assemble(slices: Sequence[Slice]) -> Series:
+    """Orders slices along their normal and measures the spacing.
+
+    Raises:
+      Fault: `mixed_geometry`, `incomplete_series` (one slice), `duplicate_positions` or `uneven_spacing`.
+    """
+    if not slices:
+        raise ValueError("assemble: a series has at least one slice")
+    first = slices[0]
+    _check_alike(slices)
+    if len(slices) == 1:
+        raise Fault("incomplete_series", f"{first.path} is the only slice of its series; fetch the rest")
+    normal = _normal(first)
+    ordered = sorted(slices, key=lambda one: (float(one.position_mm @ normal), one.path))
+    positions_mm = np.stack([one.position_mm for one in ordered])  # (slices, 3)
+    z_mm = positions_mm @ normal
+    _check_even(ordered, z_mm)
+    drift_mm = positions_mm - np.outer(z_mm, normal)
+    if np.ptp(drift_mm, axis=0).max() > max(first.spacing_mm):
+        raise Fault("mixed_geometry", f"the slices in {first.path.parent} do not lie above one another")
+    voxels = np.stack([one.voxels for one in ordered])
+    spacing_mm = (float(z_mm[-1] - z_mm[0]) / (len(z_mm) - 1), *first.spacing_mm)
+    sop_uids = tuple(one.sop_uid for one in ordered)
+    declared_hu = [one.padding_hu for one in slices if one.padding_hu is not None]
+    padding_hu = find_padding_hu(voxels, max(declared_hu, default=None))
+    return Series(first.study_uid, first.series_uid, sop_uids, voxels, z_mm, spacing_mm, padding_hu)
+
+
+def find_padding_hu(voxels: np.ndarray, declared_hu: float | None) -> int | None:
+    """The largest value that means "no measurement here", or None.
+
+    What the header declares is believed if voxels hold it and it is not above air. Many headers declare
+    another value than their scanner wrote, so one value below -1500 HU that fills a share of the volume
+    counts as well.
+
+    Args:
+      voxels: (slices, rows, columns) int16 HU.
+      declared_hu: from the header, or None.
+    """
+    found = []
+    if declared_hu is not None and declared_hu <= _AIR_HU and voxels.min() <= declared_hu:
+        found.append(math.floor(declared_hu))
+    low = voxels[voxels <= _NOT_AIR_HU].astype(np.int32)
+    if low.size:
+        counts = np.bincount(low + 32768)
+        if counts.max() >= _PLATEAU_SHARE * voxels.size:
+            found.append(int(counts.argmax()) - 32768)
+    return max(found, default=None)
+
+
+def _normal(one: Slice) -> np.ndarray:
+    normal = np.cross(one.orientation[:3], one.orientation[3:])
+    length = np.linalg.norm(normal)
+    if not 0.9 < length < 1.1:
+        raise Fault("mixed_geometry", f"{one.path} says its rows and columns are not at right angles")
+    normal = normal / length
+    return normal * np.sign(normal[np.abs(normal).argmax()])
+
+
+def _check_alike(slices: Sequence[Slice]) -> None:
+    first = slices[0]
+    for one in slices:
+        alike = (
+            one.series_uid == first.series_uid
+            and one.voxels.shape == first.voxels.shape
+            and np.allclose(one.spacing_mm, first.spacing_mm, rtol=1e-3)
+            and np.allclose(one.orientation, first.orientation, atol=1e-3)
+        )
+        if not alike:
+            message = f"{one.path} differs from {first.path} in series, matrix, pixel spacing or orientation"
+            raise Fault("mixed_geometry", message)
+
+
+def _check_even(ordered: Sequence[Slice], z_mm: np.ndarray) -> None:
+    gaps_mm = np.diff(z_mm)
+    same = int(gaps_mm.argmin())
+    if gaps_mm[same] < _SAME_MM:
+        twins = f"{ordered[same].path} and {ordered[same + 1].path}"
+        raise Fault("duplicate_positions", f"{twins} both lie at {z_mm[same]:g} mm; keep one")
+    median_mm = float(np.median(gaps_mm))
+    worst = int(np.abs(gaps_mm - median_mm).argmax())
+    if abs(gaps_mm[worst] - median_mm) > _EVEN * median_mm:
+        where = f"{gaps_mm[worst]:g} mm after {ordered[worst].path} at {z_mm[worst]:g} mm"
+        raise Fault("uneven_spacing", f"slices lie {median_mm:g} mm apart but {where}")
