@@ -1,0 +1,61 @@
+"""SimCLR pretraining of an encoder on lung slices.
+
+    python -m lungjax.main --config=configs/simclr.py --workdir=workdir/simclr --config.data.path=PREPARED
+
+Full size, for an accelerator: ResNet-34 on 256 x 256 crops in HU, global batch 512, bfloat16.
+`configs/simclr.py:quick` runs in minutes on two CPU cores: the built-in phantom data, a narrow ResNet-18.
+Expected of quick, on the phantom: contrastive top-1 on val patients above 0.5 where chance is 0.01.
+"""
+
+import ml_collections
+
+
+def get_config(variant: str = "full") -> ml_collections.ConfigDict:
+    quick = {"full": False, "quick": True}[variant]
+    config = ml_collections.ConfigDict()
+    config.task = "pretrain"
+    config.seed = 0
+    config.steps = 250 if quick else 50_000
+    config.log_every = 25 if quick else 100
+    config.eval_every = 250 if quick else 2_500
+    config.checkpoint_every = 125 if quick else 2_500
+    config.keep_checkpoints = 2
+    config.init_from = ""
+    config.compute_dtype = "float32" if quick else "bfloat16"
+
+    config.data = ml_collections.ConfigDict()
+    config.data.path = "phantom" if quick else "data/lidc"
+    config.data.slices = "nodule" if quick else "all"
+    config.data.batch_size = 64 if quick else 512
+    config.data.crop_px = 0 if quick else 256
+    config.data.crop_at = "random"
+    config.data.workers = 0 if quick else 8
+
+    config.model = ml_collections.ConfigDict()
+    config.model.encoder = ml_collections.ConfigDict()  # The same in configs/segment.py, which starts from it.
+    config.model.encoder.depth = 18 if quick else 34
+    config.model.encoder.width = 16 if quick else 64
+    config.model.encoder.norm = "group"
+    config.model.encoder.stem = "patch"
+    config.model.projection_hidden = 256 if quick else 2048
+    config.model.projection_out = 64 if quick else 128
+
+    config.temperature = 0.2
+    config.same_scan_mm = 10.0  # Slices of one scan nearer than this are no negatives; None: all are.
+
+    config.augment = ml_collections.ConfigDict()
+    config.augment.window_hu = (-600.0, 1500.0)  # centre, width
+    config.augment.area = (0.3, 1.0)  # of the random resized crop
+    config.augment.rotation_deg = 30.0
+    config.augment.intensity_jitter = 0.3
+    config.augment.blur_px = 1.0
+    config.augment.noise = 0.03
+    config.augment.cutout = 0.25
+
+    config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.name = "adamw" if quick else "lars"
+    config.optimizer.learning_rate = 1e-3 if quick else 0.3 * 512 / 256
+    config.optimizer.weight_decay = 1e-4 if quick else 1e-6
+    config.optimizer.warmup = 0.1  # share of the steps
+    config.optimizer.clip_norm = 1.0
+    return config

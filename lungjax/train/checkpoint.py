@@ -1,0 +1,106 @@
+"""Checkpoints: the state and the loader's position together; the only file that knows Orbax."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from lungjax.lidc.scan import InputError
+from lungjax.train.state import TrainState
+
+FOLDER = "checkpoints"
+_policies = ocp.training.preservation_policies
+
+
+class Checkpoints:
+    """The last `keep` checkpoints of a run and the best one, written in the background.
+
+    Args:
+      workdir: of the run; checkpoints lie in its folder `checkpoints/<step>`.
+      every: steps between checkpoints.
+      keep: how many of the last to keep; the one with the highest score is kept, too.
+    """
+
+    def __init__(self, workdir: Path, *, every: int, keep: int):
+        self._checkpointer = ocp.training.Checkpointer(
+            (workdir / FOLDER).absolute(),
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(every),
+            preservation_policy=_policies.AnyPreservationPolicy(
+                [
+                    _policies.LatestN(keep),
+                    _policies.BestN(
+                        get_metric_fn=lambda figures: figures["score"], n=1, keep_checkpoints_without_metrics=False
+                    ),
+                ]
+            ),
+            cleanup_tmp_directories=True,
+        )
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._checkpointer.close()
+
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        data: grain.DatasetIterator,
+        *,
+        score: float | None,
+        force: bool = False,
+    ) -> None:
+        """Starts writing if a checkpoint is due; returns as soon as the arrays are copied.
+
+        Args:
+          step: steps done.
+          state, data: what to store.
+          score: of this state on the validation patients, higher is better; None if it was not measured.
+          force: save whether due or not. A step that is saved already is left alone.
+        """
+        latest = self._checkpointer.latest
+        if latest is not None and latest.step == step:
+            return
+        self._checkpointer.save_checkpointables_async(
+            step, {"state": state, "data": data}, metrics=None if score is None else {"score": score}, force=force
+        )
+
+    def restore(self, state: TrainState, data: grain.DatasetIterator) -> TrainState | None:
+        """The latest state, placed as `state` is, with `data` moved to its position; None where there is none."""
+        latest = self._checkpointer.latest
+        if latest is None:
+            return None
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+        loaded = self._checkpointer.load_checkpointables(latest.step, {"state": abstract, "data": data})
+        return loaded["state"]
+
+
+def load(workdir: Path) -> tuple[dict[str, Any], int]:
+    """Parameters and model state of a run's best checkpoint, or of its last where none was validated.
+
+    Args:
+      workdir: of a training run.
+
+    Returns:
+      ({"params", "model_state"} of NumPy arrays, step).
+
+    Raises:
+      InputError: no checkpoint is there.
+    """
+    folder = workdir / FOLDER
+    if not folder.is_dir():
+        raise InputError(f"{workdir}: no checkpoints in it; give the workdir of a training run.")
+    with ocp.training.Checkpointer(folder.absolute()) as checkpointer:
+        infos = list(checkpointer.checkpoints)
+        if not infos:
+            raise InputError(f"{workdir}: no finished checkpoint yet; let the run reach its first one.")
+        ranked = [info for info in infos if info.metrics]
+        chosen = max(ranked, key=lambda info: info.metrics["score"]) if ranked else infos[-1]
+        loaded = checkpointer.load_checkpointables(chosen.step, {"state": None})
+    state = jax.tree.map(jax.device_get, loaded["state"])
+    return {"params": state["params"], "model_state": state["model_state"] or {}}, chosen.step

@@ -1,0 +1,140 @@
+"""A finished run on a split of a data set: predictions on the device, figures by `lungjax.evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from tqdm import tqdm
+
+from lungjax.data import loader, shards
+from lungjax.evaluate import segmentation, table
+from lungjax.lidc.builtin import resolve
+from lungjax.lidc.scan import InputError
+from lungjax.tasks import segment
+from lungjax.train import checkpoint, mesh, workdir as folder
+from lungjax.train.state import parameter_count
+
+SHOWN = 6
+"""Best and worst slices on a sheet."""
+
+
+def evaluate(workdir: Path, *, data: Path | None, split: str, out: Path | None) -> dict[str, Any]:
+    """Scores the best checkpoint of a segmentation run, prints a table and draws the best and worst slices.
+
+    Args:
+      workdir: of the run.
+      data: a prepared folder; None for the one the run was trained with.
+      split: `val`, `test` or `all`.
+      out: the JSON file to write; None for `workdir/evaluation-SPLIT.json`. Pictures lie beside it.
+
+    Returns:
+      What the JSON holds: figures with 95 % intervals by bootstrap over patients, and where they come from.
+
+    Raises:
+      InputError: no such run or data, or data whose split disagrees with the run's.
+    """
+    config = folder.read_config(workdir)
+    if config.task != "segment":
+        raise InputError(f"{workdir}: is a run of the task {config.task!r}; evaluate scores segmentation runs.")
+    dataset = shards.open_dataset(resolve(config.data.path) if data is None else data)
+    folder.lock_split(workdir, dataset.manifest["split"]["patients"], where=str(dataset.path))
+    variables, step = checkpoint.load(workdir)
+    rows = loader.select_rows(dataset, split=None if split == "all" else split, slices=config.data.slices)
+    scorer = Scorer(config, dataset, variables)
+    model_counts, reader_counts = scorer.counts(rows)
+    report = {
+        "split": split,
+        **segmentation.report(
+            model_counts=model_counts,
+            reader_counts=reader_counts,
+            patients=dataset.index["patient_id"].to_numpy()[rows],
+        ),
+        "model": {
+            "workdir": str(workdir),
+            "step": step,
+            "parameters": parameter_count(variables["params"]),
+            "init_from": config.init_from,
+        },
+        "data": {
+            "path": str(dataset.path),
+            "source": dataset.manifest["source"],
+            "slices": config.data.slices,
+            "split_digest": dataset.manifest["split"]["digest"],
+        },
+    }
+    out = out or workdir / f"evaluation-{split}.json"
+    _write(report, out)
+    print(table.text(report))
+    if split == "all":
+        print("Mind: split 'all' includes the patients the model was trained on.")
+    print(f"figures: {out}")
+    for picture in scorer.draw(rows, model_counts, out):
+        print(f"overlays: {picture}")
+    return report
+
+
+class Scorer:
+    """A trained segmenter over rows of a data set; compiled once."""
+
+    def __init__(self, config: ml_collections.ConfigDict, dataset: shards.Dataset, variables: Any):
+        self._index = dataset.index
+        self._batch_size = config.data.batch_size
+        self._devices = mesh.make_mesh(self._batch_size)
+        self._task = segment.make(config, intensity=dataset.intensity, mesh=self._devices)
+        self._slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
+        self._variables = jax.device_put(variables, mesh.replicated(self._devices))
+        self._forward = jax.jit(
+            lambda v, batch: self._task.predict(v["params"], v["model_state"], batch),
+            in_shardings=(mesh.replicated(self._devices), mesh.split(self._devices)),
+            out_shardings=mesh.replicated(self._devices),
+        )
+
+    def logits(self, batch: loader.Batch) -> np.ndarray:
+        """(batch, height, width) float32."""
+        return np.asarray(self._forward(self._variables, mesh.to_devices(batch, self._devices)))
+
+    def counts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Confusion counts: the model's against the majority (n, 4), the readers' against the others (slots, n, 4)."""
+        model, readers = [], []
+        with tqdm(total=len(rows), unit="slice", desc="evaluate", disable=None) as progress:
+            for batch in loader.eval_batches(self._slices, rows, batch_size=self._batch_size):
+                real = batch["weight"] > 0
+                bits = batch["readers"][real]
+                model.append(segmentation.counts(self.logits(batch)[real] > 0, segmentation.majority(bits)))
+                readers.append(segmentation.reader_counts(bits))
+                progress.update(int(real.sum()))
+        return np.concatenate(model), np.concatenate(readers, axis=1)
+
+    def draw(self, rows: np.ndarray, counts: np.ndarray, out: Path) -> list[Path]:
+        """Sheets of the patients with the worst and the best slices, one slice a patient."""
+        dice = segmentation.scores(counts)["dice"]
+        marked = counts[:, 0] + counts[:, 2] > 0  # Where the majority is empty there is no outline to compare.
+        patients = self._index["patient_id"].to_numpy()[rows]
+        order = np.argsort(dice, kind="stable")
+        written = []
+        for name, ranked in (("worst", order), ("best", order[::-1])):
+            chosen: dict[str, int] = {}
+            for i in ranked[marked[ranked]]:
+                chosen.setdefault(patients[i], i)
+            picked = rows[list(chosen.values())[:SHOWN]]
+            if len(picked) == 0:
+                continue
+            batch = self._slices.batch(np.resize(picked, self._batch_size))
+            shown = {key: part[: len(picked)] for key, part in batch.items()}
+            titles = [f"{r.patient_id}, slice {r.slice_index}" for r in self._index.iloc[picked].itertuples()]
+            path = out.with_suffix(f".{name}.png")
+            self._task.draw(shown, self.logits(batch)[: len(picked)], titles, path)
+            written.append(path)
+        return written
+
+
+def _write(report: dict[str, Any], out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(out.name + ".tmp")
+    temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+    temporary.replace(out)

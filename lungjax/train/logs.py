@@ -1,0 +1,123 @@
+"""Where a run's figures go: metrics.jsonl, TensorBoard, the progress line, plots."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import tensorboardX
+from tqdm import tqdm
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class Writer:
+    """Appends figures to `metrics.jsonl` and TensorBoard events; silent where `write` is false.
+
+    A resumed run first drops what was written after its checkpoint, so that every step stands there once.
+    """
+
+    def __init__(self, workdir: Path, *, resume_step: int, write: bool):
+        self._file = None
+        if not write:
+            return
+        path = workdir / METRICS_FILE
+        if path.exists():
+            _truncate(path, resume_step)
+        self._file = path.open("a")
+        self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
+
+    def write(self, step: int, figures: dict[str, float]) -> None:
+        """One line, flushed: a killed run loses none that was written."""
+        if self._file is None:
+            return
+        self._file.write(json.dumps({"step": step, **figures}) + "\n")
+        self._file.flush()
+        for name, value in figures.items():
+            self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._events.close()
+
+
+def _truncate(path: Path, last_step: int) -> None:
+    """Keeps whole lines up to `last_step`."""
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= last_step:
+                kept.append(line + "\n")
+        except json.JSONDecodeError:  # The half line of a killed process.
+            continue
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept))
+    temporary.replace(path)
+
+
+class Progress:
+    """A line with step rate, images/s, the share of time spent waiting for data, and the ETA.
+
+    In a terminal it is a bar that rewrites itself; elsewhere one plain line whenever figures are logged.
+    """
+
+    def __init__(self, *, steps: int, batch_size: int, show: bool):
+        self._show = show
+        self._steps = steps
+        self._batch_size = batch_size
+        self._bar = tqdm(total=steps, unit="step", disable=not (show and sys.stderr.isatty()), dynamic_ncols=True)
+        self._window_steps = 0
+        self._waited_s = 0.0
+
+    def start(self, first_step: int, text: str) -> None:
+        """Says what begins and starts the clock."""
+        self.say(text)
+        self._bar.update(first_step)
+        self._window_start = time.perf_counter()
+
+    def waited(self, seconds: float) -> None:
+        self._waited_s += seconds
+
+    def advance(self) -> None:
+        self._window_steps += 1
+        self._bar.update()
+
+    def rates(self) -> dict[str, float]:
+        """Rates since the last call; starts a new window."""
+        seconds = max(time.perf_counter() - self._window_start, 1e-9)
+        rate = self._window_steps / seconds
+        out = {
+            "steps_per_s": rate,
+            "images_per_s": rate * self._batch_size,
+            "data_wait_share": self._waited_s / seconds,
+        }
+        self._window_start, self._window_steps, self._waited_s = time.perf_counter(), 0, 0.0
+        return out
+
+    def pause(self) -> None:
+        """Leaves out the time since the window began, for instance that of an evaluation."""
+        self._window_start = time.perf_counter()
+
+    def show(self, step: int, figures: dict[str, float]) -> None:
+        parts = [f"{name.split('/')[-1]} {value:.4g}" for name, value in figures.items() if name.startswith("train/")]
+        speed = f"{figures['images_per_s']:.0f} images/s, waits {figures['data_wait_share']:.1%}"
+        if not self._bar.disable:
+            self._bar.set_postfix_str(f"{parts[0]}, {speed}")
+            return
+        left_min = (self._steps - step) / max(figures["steps_per_s"], 1e-9) / 60
+        self.say(
+            f"step {step}/{self._steps} | {', '.join(parts)} | {figures['steps_per_s']:.2f} steps/s, {speed}, "
+            f"ETA {left_min:.1f} min"
+        )
+
+    def say(self, text: str) -> None:
+        """A line of its own that does not tear the bar."""
+        if self._show:
+            tqdm.write(text, file=sys.stderr)
+            sys.stderr.flush()
+
+    def close(self) -> None:
+        self._bar.close()

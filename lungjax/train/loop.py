@@ -1,0 +1,130 @@
+"""The one training loop, for every task. Read it top to bottom."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import ml_collections
+
+from lungjax.data import loader, shards
+from lungjax.lidc.scan import InputError
+from lungjax.tasks import pretrain, segment
+from lungjax.tasks.task import Task
+from lungjax.train import logs, mesh, state, step, transfer, workdir as folder
+from lungjax.train.checkpoint import Checkpoints
+from lungjax.train.validate import Validation
+from lungjax.train.watch import StopSignal, Window
+
+TASKS: dict[str, Callable[..., Task]] = {"pretrain": pretrain.make, "segment": segment.make}
+
+
+def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> bool:
+    """Trains until `config.steps`, going on from the latest checkpoint in `workdir` if there is one.
+
+    Returns:
+      True when the run is complete, False when a SIGTERM ended it after saving.
+
+    Raises:
+      InputError: the configuration, data or workdir cannot be used.
+      NotFinite: the loss became NaN; the batch lies in the workdir.
+    """
+    # 1. The workdir remembers what it was begun with.
+    lead = jax.process_index() == 0
+    dataset = shards.open_dataset(Path(config.data.path))
+    patients = dataset.manifest["split"]["patients"]
+    if config.task not in TASKS:
+        raise InputError(f"config.task is {config.task!r}; use one of {', '.join(TASKS)}.")
+    devices = mesh.make_mesh(config.data.batch_size)
+    if lead:
+        workdir.mkdir(parents=True, exist_ok=True)
+        folder.write_config(config, workdir)
+        folder.write_split(workdir, patients)
+
+    # 2. Data: training draws from the train patients alone, pretraining too.
+    slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
+    train_rows = loader.select_rows(dataset, split="train", slices=config.data.slices)
+    val_rows = loader.select_rows(dataset, split="val", slices=config.data.slices)
+    batches = loader.train_batches(
+        slices,
+        train_rows,
+        batch_size=config.data.batch_size,
+        seed=config.seed,
+        workers=config.data.workers,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+    # 3. The task and its steps.
+    key = jax.random.key(config.seed)
+    task = TASKS[config.task](config, intensity=dataset.intensity, mesh=devices)
+    optimizer = step.make_optimizer(config.optimizer, config.steps)
+    train_step = step.make_train_step(task, optimizer, devices, key)
+    validation = Validation(task, devices, key, slices, val_rows, config.data.batch_size)
+
+    # 4. The state: fresh, then perhaps another run's encoder, then perhaps this run's own checkpoint over all.
+    shape = slices.batch(val_rows[:1])
+    train_state = jax.jit(
+        lambda rng: state.create(task, optimizer, rng, shape), out_shardings=mesh.replicated(devices)
+    )(key)
+    with Checkpoints(workdir, every=config.checkpoint_every, keep=config.keep_checkpoints) as checkpoints:
+        progress = logs.Progress(steps=config.steps, batch_size=config.data.batch_size, show=lead)
+        restored = checkpoints.restore(train_state, batches)
+        if restored is not None:
+            train_state = restored
+        elif config.init_from:
+            folder.lock_split(Path(config.init_from), patients, where=config.data.path)
+            train_state, said = transfer.load_encoder(train_state, Path(config.init_from))
+            progress.say(said)
+        first_step = int(jax.device_get(train_state.step))
+        writer = logs.Writer(workdir, resume_step=first_step, write=lead)
+        progress.start(
+            first_step,
+            f"{config.task}: {state.parameter_count(train_state.params):,} parameters, {len(train_rows)} train and "
+            f"{len(val_rows)} val slices, {jax.device_count()} {jax.default_backend()} device(s), step {first_step}",
+        )
+
+        # 5. The loop. Nothing in it waits for the device, but for figures that are steps old.
+        window = Window(workdir)
+        stopping = False
+        with StopSignal() as stop, jax.transfer_guard("disallow"):
+            for done in range(first_step + 1, config.steps + 1):
+                waiting = time.perf_counter()
+                batch = next(batches)
+                progress.waited(time.perf_counter() - waiting)
+                train_state, figures = train_step(train_state, mesh.to_devices(batch, devices))
+                window.add(done, figures, batch)
+                progress.advance()
+                stopping = stop.reached(done)
+                last = done == config.steps or stopping
+
+                # 6. Figures of the window.
+                if done % config.log_every == 0 or last:
+                    shown = {**window.mean(), **progress.rates()}
+                    progress.show(done, shown)
+                    writer.write(done, shown)
+
+                # 7. Validation. A run that must stop has no time for it.
+                score = None
+                if (done % config.eval_every == 0 or last) and not stopping:
+                    window.flush()
+                    scores = validation.scores(train_state)
+                    score = scores[task.best]
+                    progress.say(f"step {done}: " + ", ".join(f"val {k} {v:.4g}" for k, v in scores.items()))
+                    writer.write(done, {f"val/{name}": value for name, value in scores.items()})
+                    validation.draw(train_state, workdir, done)
+                    progress.pause()
+
+                # 8. The checkpoint: no state is stored before its loss is known to be finite.
+                if done % config.checkpoint_every == 0 or last:
+                    window.flush()
+                    checkpoints.save(done, train_state, batches, score=score, force=last)
+                if stopping:
+                    progress.say(f"stopped at step {done} and saved; the same command goes on from here")
+                    break
+        progress.close()
+        writer.close()
+    batches.close()
+    return not stopping

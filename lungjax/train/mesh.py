@@ -1,0 +1,37 @@
+"""Devices as one axis named `data`: batches are split over it, states lie whole on every device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from lungjax.lidc.scan import InputError
+
+DATA_AXIS = "data"
+
+
+def make_mesh(batch_size: int) -> Mesh:
+    """All devices of all processes; InputError where they cannot share `batch_size` evenly."""
+    devices = jax.device_count()
+    if batch_size % devices:
+        raise InputError(f"config.data.batch_size {batch_size} is no multiple of the {devices} devices; change it.")
+    return jax.make_mesh((devices,), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+
+
+def to_devices(batch: Any, mesh: Mesh) -> Any:
+    """This process's share of a batch -> global arrays split over the mesh."""
+    sharding = split(mesh)
+    return jax.tree.map(
+        lambda part: jax.make_array_from_process_local_data(sharding, np.ascontiguousarray(part)), dict(batch)
+    )

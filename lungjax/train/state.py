@@ -1,0 +1,35 @@
+"""All that a step changes, as one pytree; what a checkpoint stores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from lungjax.tasks.task import Task
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Attributes: `step` int32 scalar; `params` float32; `model_state`, for instance BatchNorm's; `opt_state`."""
+
+    step: jax.Array
+    params: Any
+    model_state: Any
+    opt_state: Any
+
+
+def create(task: Task, optimizer: optax.GradientTransformation, rng: jax.Array, batch: Any) -> TrainState:
+    """A fresh state: step 0, parameters from `task.init`."""
+    params, model_state = task.init(rng, batch)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32), params=params, model_state=model_state, opt_state=optimizer.init(params)
+    )
+
+
+def parameter_count(params: Any) -> int:
+    """Number of scalars in `params`."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,96 @@
+"""The jitted steps, the same program on one device and on many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from jax.sharding import Mesh
+
+from lungjax.lidc.scan import InputError
+from lungjax.tasks.task import Metrics, Task
+from lungjax.train.mesh import replicated, split
+from lungjax.train.state import TrainState
+
+EVAL_STREAM = 2**31 - 1
+"""Folded into the key of an evaluation, so that its draws never meet those of a training step."""
+
+
+def make_optimizer(config: ml_collections.ConfigDict, steps: int) -> optax.GradientTransformation:
+    """AdamW, or LARS (You et al. 2017), with linear warm-up, cosine decay to zero and clipped gradients.
+
+    Biases and norm scales (vectors) are neither decayed nor scaled by LARS's trust ratio.
+    """
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, warmup_steps=max(1, round(config.warmup * steps)), decay_steps=steps
+    )
+
+    def matrices(params):
+        return jax.tree.map(lambda p: p.ndim > 1, params)
+
+    if config.name == "adamw":
+        rule = optax.adamw(schedule, weight_decay=config.weight_decay, mask=matrices)
+    elif config.name == "lars":
+        rule = optax.lars(
+            schedule,
+            weight_decay=config.weight_decay,
+            weight_decay_mask=matrices,
+            trust_ratio_mask=matrices,
+            momentum=0.9,
+        )
+    else:
+        raise InputError(f"config.optimizer.name is {config.name!r}; use 'adamw' or 'lars'.")
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
+
+
+def make_train_step(
+    task: Task, optimizer: optax.GradientTransformation, mesh: Mesh, key: jax.Array
+) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    """(state, batch) -> (state, metrics), the state donated.
+
+    The rng of a step is `fold_in(key, step)`: a resumed run draws what the uninterrupted one would have.
+    """
+
+    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        rng = jax.random.fold_in(key, state.step)
+        (loss, (metrics, model_state)), grads = jax.value_and_grad(task.loss_fn, has_aux=True)(
+            state.params, state.model_state, batch, rng
+        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        state = TrainState(
+            step=state.step + jnp.ones((), jnp.int32),
+            params=optax.apply_updates(state.params, updates),
+            model_state=model_state,
+            opt_state=opt_state,
+        )
+        return state, {"loss": loss, "grad_norm": optax.global_norm(grads), **metrics}
+
+    return jax.jit(
+        train_step,
+        in_shardings=(replicated(mesh), split(mesh)),
+        out_shardings=replicated(mesh),
+        donate_argnums=0,
+    )
+
+
+def make_eval_step(task: Task, mesh: Mesh, key: jax.Array) -> Callable[[TrainState, Any], Metrics]:
+    """(state, batch) -> the batch's sums."""
+    rng = jax.random.fold_in(key, EVAL_STREAM)
+
+    def eval_step(state: TrainState, batch: Any) -> Metrics:
+        return task.eval_fn(state.params, state.model_state, batch, rng)
+
+    return jax.jit(eval_step, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))
+
+
+def make_predict_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], jax.Array]:
+    """(state, batch) -> `task.predict`, gathered on every device."""
+
+    def predict_step(state: TrainState, batch: Any) -> jax.Array:
+        return task.predict(state.params, state.model_state, batch)
+
+    return jax.jit(predict_step, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))

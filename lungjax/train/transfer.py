@@ -1,0 +1,51 @@
+"""Starting from another run: its encoder's parameters, and the lock on its patients."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import jax
+import numpy as np
+
+from lungjax.data import splits
+from lungjax.lidc.scan import InputError
+from lungjax.train import checkpoint
+from lungjax.train.state import TrainState
+
+def load_encoder(state: TrainState, workdir: Path) -> tuple[TrainState, str]:
+    """Puts the encoder of the run in `workdir` into `state`.
+
+    Returns:
+      The new state and a sentence on what was loaded and what was not.
+
+    Raises:
+      InputError: a parameter is missing there or has another shape; names it with both shapes.
+    """
+    source, step = checkpoint.load(workdir)
+    loaded = 0
+    merged = {}
+    for part in ("params", "model_state"):
+        target_flat = flax.traverse_util.flatten_dict(getattr(state, part), sep="/")
+        source_flat = flax.traverse_util.flatten_dict(source[part], sep="/")
+        for name, value in target_flat.items():
+            if "encoder" not in name.split("/"):
+                continue
+            theirs = source_flat.get(name)
+            if theirs is None or theirs.shape != value.shape:
+                found = "is missing" if theirs is None else f"has shape {theirs.shape}"
+                raise InputError(
+                    f"config.init_from {workdir}: {name} {found} there, {value.shape} here; "
+                    "give both runs the same config.model.encoder."
+                )
+            target_flat[name] = jax.device_put(np.asarray(theirs), value.sharding)
+            loaded += 1
+        merged[part] = flax.traverse_util.unflatten_dict(target_flat, sep="/")
+    total = len(jax.tree.leaves((state.params, state.model_state)))
+    said = (
+        f"init_from {workdir} (step {step}): {loaded} arrays of the encoder loaded; "
+        f"{total - loaded} others start fresh; the run's projection head is left out."
+    )
+    return state.replace(params=merged["params"], model_state=merged["model_state"]), said

@@ -1,0 +1,79 @@
+"""Training runs in processes of their own, as a user starts them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import ml_collections
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "--config.data.batch_size=8",
+    "--config.model.encoder.width=8",
+    "--config.log_every=1",
+    "--config.data.slices=all",
+)
+
+
+def command(config: str, workdir: Path, data: Path, *extra: str) -> list[str]:
+    decoder = ("--config.model.decoder=(16,8,8)",) if "segment" in config else ()
+    return [
+        sys.executable,
+        "-m",
+        "lungjax.main",
+        f"--config={ROOT / 'configs' / config}",
+        f"--workdir={workdir}",
+        f"--config.data.path={data}",
+        *SMALL,
+        *decoder,
+        *extra,
+    ]
+
+
+def load_config(name: str) -> ml_collections.ConfigDict:
+    """The quick variant of `configs/NAME.py`."""
+    spec = importlib.util.spec_from_file_location(f"config_{name}", ROOT / "configs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config("quick")
+
+
+def environment(cache: Path | None, **more: str) -> dict[str, str]:
+    """One CPU device; compiled programs shared between runs of a test, since compiling is not what it tests."""
+    env = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    if cache is not None:
+        env |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return env | more
+
+
+def run(args: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(args, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def logged_steps(workdir: Path) -> list[int]:
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line)["step"] for line in lines if line.endswith("}")]
+
+
+def run_until(args: list[str], env: dict[str, str], workdir: Path, step: int, how: signal.Signals) -> int:
+    """Starts a run and sends it `how` once it has logged `step`; returns its exit code."""
+    process = subprocess.Popen(args, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 240
+    while max(logged_steps(workdir), default=0) < step:
+        if process.poll() is not None or time.monotonic() > end:
+            _, said = process.communicate(timeout=10)
+            raise AssertionError(f"the run ended before step {step}: {said}")
+        time.sleep(0.01)
+    process.send_signal(how)
+    process.communicate(timeout=120)
+    return process.returncode

@@ -1,0 +1,157 @@
+"""What the loop promises: no recompilation, no hidden transfers, locks, and one clear sentence for a mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import runs
+
+from lungjax.data import shards, splits
+from lungjax.lidc.scan import InputError
+from lungjax.train import loop, mesh, step
+from lungjax.train.watch import NotFinite
+
+
+def short(name: str, data: Path):
+    config = runs.load_config(name)
+    config.data.path = str(data)
+    config.data.batch_size = 8
+    config.data.slices = "all"
+    config.model.encoder.width = 8
+    config.steps = 6
+    config.log_every = 2
+    config.eval_every = 3
+    config.checkpoint_every = 3
+    if name == "segment":
+        config.model.decoder = (16, 8, 8)
+    return config
+
+
+@pytest.fixture(scope="module")
+def simclr_run(slices_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("simclr")
+    assert loop.train_and_evaluate(short("simclr", slices_dataset), workdir)
+    return workdir
+
+
+def test_a_run_leaves_what_a_user_looks_for(simclr_run: Path):
+    names = {str(p.relative_to(simclr_run)) for p in simclr_run.rglob("*") if p.is_file()}
+    assert {"config.json", "split.json", "metrics.jsonl", "plots/loss.png", "plots/accuracy.png"} <= names
+    assert {"examples/0000003.png", "examples/0000006.png"} <= names
+    assert any(name.startswith("tensorboard/") for name in names)
+    lines = [json.loads(line) for line in (simclr_run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "train/loss" in line] == [2, 4, 6]
+    assert [line["step"] for line in lines if "val/loss" in line] == [3, 6]
+    for name in ("alignment", "uniformity", "effective_rank", "accuracy"):
+        assert np.isfinite(lines[-1][f"val/{name}"])
+
+
+def test_nothing_compiles_after_step_one(slices_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made = []
+    original = step.make_train_step
+
+    def spy(*args, **kwargs):
+        made.append(original(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(step, "make_train_step", spy)
+    # Transfer guard "disallow" is on inside the loop: a hidden transfer raises there.
+    assert loop.train_and_evaluate(short("segment", slices_dataset), tmp_path)
+    assert len(made) == 1
+    assert made[0]._cache_size() == 1
+
+
+def test_segment_starts_from_the_encoder(
+    simclr_run: Path, slices_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+):
+    config = short("segment", slices_dataset)
+    config.init_from = str(simclr_run)
+    config.steps = 1
+    config.optimizer.learning_rate = 0.0
+    assert loop.train_and_evaluate(config, tmp_path)
+    said = capfd.readouterr().err
+    assert "arrays of the encoder loaded" in said
+    from lungjax.train import checkpoint
+
+    theirs, ours = checkpoint.load(simclr_run)[0], checkpoint.load(tmp_path)[0]
+    loaded = jax.tree.leaves(theirs["params"]["encoder"])
+    kept = jax.tree.leaves(ours["params"]["encoder"])
+    assert len(loaded) == len(kept) > 20
+    for a, b in zip(loaded, kept, strict=True):
+        np.testing.assert_array_equal(a, b)  # A learning rate of zero moves nothing.
+
+
+def test_another_width_is_refused_by_name(simclr_run: Path, slices_dataset: Path, tmp_path: Path):
+    config = short("segment", slices_dataset)
+    config.init_from = str(simclr_run)
+    config.model.encoder.width = 16
+    with pytest.raises(InputError, match=r"encoder.* has shape .* there, .* here"):
+        loop.train_and_evaluate(config, tmp_path)
+
+
+def test_the_leak_lock(simclr_run: Path, slices_dataset: Path, tmp_path: Path):
+    """Data in which one patient changed its split is refused, by a new run from the encoder and by the run itself."""
+    moved = dict(shards.open_dataset(slices_dataset).manifest["split"]["patients"])
+    patient = next(p for p, s in moved.items() if s == "train")
+    moved[patient] = "test"
+    from lungjax.train import workdir
+
+    for where in (simclr_run,):
+        with pytest.raises(InputError, match=f"1 patients lie in another split.*{patient}, now test, then train"):
+            workdir.lock_split(where, moved, where="DATA")
+    with pytest.raises(InputError, match="another split"):
+        workdir.write_split(simclr_run, moved)
+    assert splits.digest(moved) != json.loads((simclr_run / "split.json").read_text())["digest"]
+
+
+def test_a_workdir_keeps_its_configuration(simclr_run: Path, slices_dataset: Path):
+    config = short("simclr", slices_dataset)
+    config.seed = 1
+    with pytest.raises(InputError, match=r"was begun with another config\.seed \(0\)"):
+        loop.train_and_evaluate(config, simclr_run)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(slices_dataset: Path, tmp_path: Path):
+    config = short("segment", slices_dataset)
+    config.optimizer.learning_rate = 1e38
+    config.optimizer.warmup = 0.0
+    with pytest.raises(NotFinite, match=r"the loss is (nan|inf) at step \d+; its batch is saved in .*not-finite"):
+        loop.train_and_evaluate(config, tmp_path)
+    saved = next(tmp_path.glob("not-finite-*.npz"))
+    with np.load(saved) as batch:
+        assert batch["image"].shape == (8, 64, 64)
+
+
+def test_a_batch_the_devices_cannot_share(slices_dataset: Path, tmp_path: Path):
+    config = short("segment", slices_dataset)
+    config.data.batch_size = 6
+    with pytest.raises(InputError, match="batch_size 6 is no multiple of the 8 devices"):
+        loop.train_and_evaluate(config, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--config.optimizer.lerning_rate=1"], "lerning_rate"),
+        (["--config.data.path=/nowhere"], "/nowhere"),
+        (["--config.task=sing"], "'sing'; use one of pretrain, segment"),
+    ],
+)
+def test_mistakes_get_one_sentence(tmp_path: Path, flags: list[str], sentence: str):
+    args = [*runs.command("segment.py:quick", tmp_path / "run", tmp_path / "none"), *flags]
+    done = runs.run(args, runs.environment(None))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert sentence in done.stderr.strip().splitlines()[-1]
+
+
+def test_to_devices_splits_the_batch():
+    devices = mesh.make_mesh(16)
+    out = mesh.to_devices({"x": np.arange(16.0, dtype=np.float32)}, devices)
+    assert [shard.data.shape for shard in out["x"].addressable_shards] == [(2,)] * 8
+    np.testing.assert_array_equal(out["x"], np.arange(16))

@@ -1,0 +1,124 @@
+"""The same figures on 1, 2, 4 and 8 devices, and in two processes."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+import runs
+
+from lungjax.data import loader, shards
+from lungjax.train import loop, mesh, state, step
+
+STEPS = 10
+
+
+def small_config(name: str, data: Path) -> ml_collections.ConfigDict:
+    config = runs.load_config(name)
+    config.data.path = str(data)
+    config.data.batch_size = 8
+    config.data.slices = "all"
+    config.model.encoder.width = 8
+    if name == "segment":
+        config.model.decoder = (16, 8, 8)
+    config.optimizer.learning_rate = 1e-3
+    return config
+
+
+def train(config: ml_collections.ConfigDict, device_count: int) -> tuple[list[float], np.ndarray]:
+    """Losses of the first steps, and the first step's gradient as one vector."""
+    dataset = shards.open_dataset(Path(config.data.path))
+    slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
+    rows = loader.select_rows(dataset, split="train", slices=config.data.slices)
+    batches = loader.train_batches(slices, rows, batch_size=8, seed=0, workers=0)
+    devices = jax.make_mesh(
+        (device_count,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:device_count]
+    )
+    task = loop.TASKS[config.task](config, intensity=dataset.intensity, mesh=devices)
+    optimizer = step.make_optimizer(config.optimizer, STEPS)
+    key = jax.random.key(0)
+    batch = next(batches)
+    train_state = jax.jit(
+        lambda rng: state.create(task, optimizer, rng, batch), out_shardings=mesh.replicated(devices)
+    )(key)
+    gradient = jax.jit(jax.grad(lambda p, b: task.loss_fn(p, train_state.model_state, b, key)[0]))(
+        train_state.params, mesh.to_devices(batch, devices)
+    )
+    vector = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradient)])
+    train_step = step.make_train_step(task, optimizer, devices, key)
+    losses = []
+    for _ in range(STEPS):
+        train_state, figures = train_step(train_state, mesh.to_devices(batch, devices))
+        losses.append(float(figures["loss"]))
+        batch = next(batches)
+    return losses, vector
+
+
+@pytest.mark.parametrize("name", ["segment", "simclr"])
+def test_figures_do_not_depend_on_the_devices(slices_dataset: Path, name: str):
+    config = small_config(name, slices_dataset)
+    losses, gradient = train(config, 1)
+    assert losses[-1] != losses[0]
+    for devices in (2, 4, 8):
+        other_losses, other_gradient = train(config, devices)
+        distance = np.linalg.norm(other_gradient - gradient) / np.linalg.norm(gradient)
+        assert distance < 1e-5, f"{devices} devices: gradient differs by {distance}"
+        np.testing.assert_allclose(other_losses, losses, rtol=1e-3, err_msg=f"{devices} devices")
+
+
+def test_processes_share_the_batches_of_one(slices_dataset: Path):
+    dataset = shards.open_dataset(slices_dataset)
+    slices = loader.Slices(dataset, crop_px=0, crop_at="random")
+    rows = loader.select_rows(dataset, split="train", slices="all")
+    one = loader.train_batches(slices, rows, batch_size=8, seed=3, workers=0)
+    four = [
+        loader.train_batches(slices, rows, batch_size=8, seed=3, workers=0, process_index=i, process_count=4)
+        for i in range(4)
+    ]
+    for _ in range(STEPS):
+        whole = next(one)
+        parts = [next(part) for part in four]
+        for name, value in whole.items():
+            np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["segment.py:quick", "simclr.py:quick"])
+def test_two_processes_train_as_one(slices_dataset: Path, tmp_path: Path, config: str):
+    length = (f"--config.steps={STEPS}", f"--config.eval_every={STEPS}", f"--config.checkpoint_every={STEPS}")
+    env = runs.environment(None)
+    alone = runs.run(runs.command(config, tmp_path / "one", slices_dataset, *length), env)
+    assert alone.returncode == 0, alone.stderr
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    args = runs.command(config, tmp_path / "two", slices_dataset, *length)
+    processes = [
+        subprocess.Popen(
+            [*args, f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={i}"],
+            env=env,
+            cwd=runs.ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for process in processes:
+        _, said = process.communicate(timeout=240)
+        assert process.returncode == 0, said
+    np.testing.assert_allclose(logged_losses(tmp_path / "two"), logged_losses(tmp_path / "one"), rtol=1e-3)
+
+
+def logged_losses(workdir: Path) -> list[float]:
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    losses = [line["train/loss"] for line in lines if "train/loss" in line]
+    assert len(losses) == STEPS
+    return losses

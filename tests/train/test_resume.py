@@ -1,0 +1,65 @@
+"""A run that was killed and started again is the run that was not."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import runs
+
+from lungjax.train import checkpoint
+
+STEPS = 24
+LENGTH = (f"--config.steps={STEPS}", f"--config.eval_every={STEPS}", "--config.checkpoint_every=3")
+
+
+def assert_same_parameters(a: Path, b: Path) -> None:
+    (one, step_one), (two, step_two) = checkpoint.load(a), checkpoint.load(b)
+    assert step_one == step_two == STEPS
+    leaves_one, leaves_two = jax.tree.leaves(one), jax.tree.leaves(two)
+    assert len(leaves_one) == len(leaves_two) > 20
+    for x, y in zip(leaves_one, leaves_two, strict=True):
+        np.testing.assert_array_equal(x, y)  # bit for bit
+
+
+@pytest.mark.parametrize(
+    ("config", "workers"),
+    [
+        ("segment.py:quick", 0),
+        pytest.param("segment.py:quick", 2, marks=pytest.mark.slow),
+        pytest.param("simclr.py:quick", 0, marks=pytest.mark.slow),
+    ],
+)
+def test_three_sigkills_change_nothing(slices_dataset: Path, tmp_path: Path, config: str, workers: int):
+    env = runs.environment(tmp_path / "cache")
+    extra = (*LENGTH, f"--config.data.workers={workers}")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    done = runs.run(runs.command(config, whole, slices_dataset, *extra), env)
+    assert done.returncode == 0, done.stderr
+
+    rng = np.random.default_rng(workers)
+    for step in sorted(rng.choice(np.arange(4, STEPS - 2), 3, replace=False)):
+        code = runs.run_until(
+            runs.command(config, broken, slices_dataset, *extra), env, broken, int(step), signal.SIGKILL
+        )
+        assert code == -signal.SIGKILL
+    last = runs.run(runs.command(config, broken, slices_dataset, *extra), env)
+    assert last.returncode == 0, last.stderr
+
+    assert_same_parameters(whole, broken)
+    steps = [s for s in runs.logged_steps(broken) if s < STEPS]
+    assert steps == list(range(1, STEPS))  # Every step is logged once, kills or not.
+
+
+def test_sigterm_saves_and_exits_cleanly(slices_dataset: Path, tmp_path: Path):
+    env = runs.environment(tmp_path / "cache")
+    args = runs.command(
+        "segment.py:quick", tmp_path / "run", slices_dataset, "--config.steps=5000", "--config.checkpoint_every=5000"
+    )
+    code = runs.run_until(args, env, tmp_path / "run", 3, signal.SIGTERM)
+    assert code == 0
+    _, step = checkpoint.load(tmp_path / "run")
+    assert step == max(runs.logged_steps(tmp_path / "run")) >= 3
