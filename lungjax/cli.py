@@ -1,0 +1,97 @@
+"""The verbs: `lungjax prepare | phantom | evaluate`. Each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import lungjax
+from lungjax.lidc.scan import InputError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done, 1 with `--strict` if a scan was quarantined, 2 a user's mistake."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except InputError as error:
+        print(f"lungjax: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lungjax: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lungjax",
+        description="From LIDC-IDRI CT scans to a pretrained lung-nodule model. Research software, not a medical "
+        "device. Training: python -m lungjax.main --config=configs/simclr.py --workdir=DIR",
+    )
+    parser.add_argument("--version", action="version", version=f"lungjax {lungjax.__version__}")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    prepare = verbs.add_parser("prepare", help="scans to shards", description="Scans to shards; a second run resumes.")
+    prepare.add_argument("--source", type=Path, required=True, help="folder of DICOM, or folder, zip or tar of slices")
+    prepare.add_argument("--out", type=Path, required=True, help="data set folder to make")
+    prepare.add_argument("--format", default="auto", help="auto, lidc or slices (default: %(default)s)")
+    prepare.add_argument("--workers", type=_positive, help="processes (default: one a core)")
+    prepare.add_argument("--overwrite", action="store_true", help="remove an earlier result first")
+    prepare.add_argument("--strict", action="store_true", help="exit code 1 if a scan was quarantined")
+    prepare.set_defaults(run=_prepare)
+
+    phantom = verbs.add_parser("phantom", help="LIDC-shaped DICOM series", description="Writes phantom LIDC series.")
+    phantom.add_argument("--scans", type=_positive, required=True, help="how many of the database's 1,018")
+    phantom.add_argument("--out", type=Path, required=True, help="folder to make")
+    phantom.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    phantom.add_argument("--matrix", type=_positive, default=512, help="rows and columns (default: %(default)s)")
+    phantom.set_defaults(run=_phantom)
+
+    evaluate = verbs.add_parser("evaluate", help="figures of a run", description="Scores a run's best checkpoint.")
+    evaluate.add_argument("--workdir", type=Path, required=True, help="of the training run")
+    evaluate.add_argument("--data", type=Path, help="prepared folder (default: the one it was trained with)")
+    evaluate.add_argument("--split", choices=("val", "test", "all"), default="test", help="default: %(default)s")
+    evaluate.add_argument("--out", type=Path, help="JSON file (default: WORKDIR/evaluation-SPLIT.json)")
+    evaluate.set_defaults(run=_evaluate)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    from lungjax.lidc.prepare import prepare
+
+    summary = prepare(
+        arguments.source,
+        arguments.out,
+        format=arguments.format,
+        workers=arguments.workers,
+        overwrite=arguments.overwrite,
+    )
+    print(summary.text())
+    return 1 if arguments.strict and summary.quarantined else 0
+
+
+def _phantom(arguments: argparse.Namespace) -> int:
+    from lungjax.lidc import phantom
+
+    written = phantom.write(arguments.out, scans=arguments.scans, seed=arguments.seed, matrix=arguments.matrix)
+    print(f"{arguments.out}: {len(written)} phantom series written")
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from lungjax.train.evaluation import evaluate
+
+    evaluate(arguments.workdir, data=arguments.data, split=arguments.split, out=arguments.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""Batches: their order, their position, their crops."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lungjax.data import loader, shards
+from lungjax.lidc.scan import InputError
+
+
+@pytest.fixture(scope="module")
+def slices(slices_dataset: Path) -> loader.Slices:
+    return loader.Slices(shards.open_dataset(slices_dataset), crop_px=0, crop_at="random")
+
+
+def test_every_slice_comes_once_an_epoch_in_a_new_order(slices: loader.Slices):
+    rows = np.arange(24)
+    batches = loader.train_batches(slices, rows, batch_size=6, seed=1, workers=0)
+    seen = np.concatenate([next(batches)["row"] for _ in range(8)])
+    first, second = seen[:24], seen[24:]
+    assert sorted(first) == sorted(second) == list(range(24))
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, rows)
+
+
+def test_a_restored_position_goes_on_with_the_same_batches(slices: loader.Slices):
+    rows = np.arange(20)
+    batches = loader.train_batches(slices, rows, batch_size=6, seed=1, workers=0)
+    for _ in range(5):
+        next(batches)
+    position = json.loads(json.dumps(batches.get_state()))
+    expected = [next(batches) for _ in range(3)]
+    again = loader.train_batches(slices, rows, batch_size=6, seed=1, workers=0)
+    again.set_state(position)
+    for batch in expected:
+        other = next(again)
+        for name, value in batch.items():
+            np.testing.assert_array_equal(other[name], value)
+
+
+def test_images_and_readers_are_those_of_the_rows(slices: loader.Slices):
+    batch = next(loader.train_batches(slices, np.arange(30), batch_size=10, seed=0, workers=0))
+    images, readers = slices.dataset.pixels(batch["row"])
+    np.testing.assert_array_equal(batch["image"], images)
+    np.testing.assert_array_equal(batch["readers"], readers)
+
+
+def test_evaluation_takes_each_row_once_and_weighs_the_filling_zero(slices: loader.Slices):
+    batches = list(loader.eval_batches(slices, np.arange(3, 14), batch_size=4))
+    rows = np.concatenate([batch["row"][batch["weight"] > 0] for batch in batches])
+    np.testing.assert_array_equal(rows, np.arange(3, 14))
+    np.testing.assert_array_equal(batches[-1]["weight"], [1, 1, 1, 0])
+
+
+def test_a_crop_near_the_nodule_holds_its_middle(slices_dataset: Path):
+    dataset = shards.open_dataset(slices_dataset)
+    rows = loader.select_rows(dataset, split=None, slices="nodule")
+    crops = loader.Slices(dataset, crop_px=24, crop_at="nodule")
+    uniform = np.random.default_rng(0).random((len(rows), 2))
+    batch = crops.batch(rows, uniform)
+    assert batch["image"].shape == (len(rows), 24, 24)
+    assert (batch["readers"] > 0).any(axis=(1, 2)).all()
+    centred = crops.batch(rows)
+    middle = [np.argwhere(mask > 0).mean(axis=0) for mask in centred["readers"]]
+    np.testing.assert_allclose(middle, 11.5, atol=1.5)
+
+
+def test_a_crop_larger_than_the_slice_is_filled_and_keeps_all(slices_dataset: Path):
+    dataset = shards.open_dataset(slices_dataset)
+    side = int(dataset.index["rows"].iloc[0])
+    rows = np.arange(4)
+    batch = loader.Slices(dataset, crop_px=side + 10, crop_at="random").batch(rows, np.full((4, 2), 0.5))
+    images, _ = dataset.pixels(rows)
+    np.testing.assert_array_equal(batch["image"][:, 5:-5, 5:-5], images)
+    np.testing.assert_array_equal(batch["image"][:, 0, 0], [image.min() for image in images])
+    assert (batch["readers"][:, :5] == 0).all()
+
+
+def test_no_patient_is_in_two_splits(slices_dataset: Path):
+    dataset = shards.open_dataset(slices_dataset)
+    patients = dataset.index["patient_id"].to_numpy()
+    sets = [set(patients[loader.select_rows(dataset, split=s, slices="all")]) for s in ("train", "val", "test")]
+    assert all(sets)
+    assert not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
+
+
+def test_mistakes(slices_dataset: Path):
+    dataset = shards.open_dataset(slices_dataset)
+    with pytest.raises(InputError, match="'lungs'; use 'all' or 'nodule'"):
+        loader.select_rows(dataset, split="train", slices="lungs")
+    with pytest.raises(InputError, match="use 'nodule' or 'random'"):
+        loader.Slices(dataset, crop_px=0, crop_at="centre")
+    slices = loader.Slices(dataset, crop_px=0, crop_at="random")
+    with pytest.raises(InputError, match="7 is no multiple of the 2 processes"):
+        loader.train_batches(slices, np.arange(9), batch_size=7, seed=0, workers=0, process_count=2)
