@@ -1,0 +1,92 @@
+"""The single distortions that `augment` is made of: each a pure function of a key and one image."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
+
+BLUR_SHARE = 0.5
+"""Share of the views that are blurred at all (Chen et al. 2020)."""
+
+
+def random_crop(
+    key: jax.Array, shape: tuple[int, ...], *, area: tuple[float, float], aspect: float
+) -> tuple[jax.Array, jax.Array]:
+    """Scale of rows and columns (2,), and the displacement of the centre (2,) px that keeps the crop inside."""
+    area_key, aspect_key, shift_key = jax.random.split(key, 3)
+    side = jnp.sqrt(jax.random.uniform(area_key, (), jnp.float32, *area))
+    log_aspect = math.log(aspect) / 2
+    stretch = jnp.exp(jax.random.uniform(aspect_key, (), jnp.float32, -log_aspect, log_aspect))
+    scale = jnp.minimum(jnp.stack([side * stretch, side / stretch]), 1.0)
+    room_px = (1.0 - scale) / 2 * jnp.array(shape, jnp.float32)
+    return scale, jax.random.uniform(shift_key, (2,), jnp.float32, -1.0, 1.0) * room_px
+
+
+def rotation(key: jax.Array, degrees: float) -> jax.Array:
+    """A rotation by up to `degrees`, (2, 2)."""
+    angle = jnp.deg2rad(jax.random.uniform(key, (), jnp.float32, -degrees, degrees))
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    return jnp.stack([jnp.stack([cos, -sin]), jnp.stack([sin, cos])])
+
+
+def signs(key: jax.Array) -> jax.Array:
+    """-1 or 1 for each axis: the flips."""
+    return jax.random.rademacher(key, (2,), jnp.float32)
+
+
+def resample(image: jax.Array, matrix: jax.Array, shift_px: jax.Array, *, order: int) -> jax.Array:
+    """float32 image whose pixel at p, from the centre, is the input's at matrix @ p + shift_px.
+
+    Bilinear (order 1) or nearest neighbour (order 0); beyond its border the image is mirrored.
+    """
+    height, width = image.shape
+    middle = jnp.array([(height - 1) / 2, (width - 1) / 2], jnp.float32)
+    rows = jnp.arange(height, dtype=jnp.float32)[:, None] - middle[0]
+    columns = jnp.arange(width, dtype=jnp.float32)[None, :] - middle[1]
+    at = [matrix[k, 0] * rows + matrix[k, 1] * columns + (shift_px + middle)[k] for k in range(2)]
+    return map_coordinates(image.astype(jnp.float32), at, order=order, mode="mirror")
+
+
+def random_blur(key: jax.Array, image: jax.Array, *, sigma_px: float) -> jax.Array:
+    """Gaussian blur with sigma up to `sigma_px`, or none; the border is repeated."""
+    if sigma_px <= 0:
+        return image
+    reach = math.ceil(3 * sigma_px)
+    chosen_key, sigma_key = jax.random.split(key)
+    blurred = jax.random.bernoulli(chosen_key, BLUR_SHARE)
+    sigma = jnp.where(blurred, jax.random.uniform(sigma_key, (), jnp.float32, 0.1, sigma_px), 0.01)
+    taps = jax.nn.softmax(-0.5 * (jnp.arange(-reach, reach + 1, dtype=jnp.float32) / sigma) ** 2)
+    for axis in range(2):
+        padded = jnp.pad(image, [(reach, reach) if axis == a else (0, 0) for a in range(2)], mode="edge")
+        size = image.shape[axis]
+        image = sum(
+            (taps[k] * jax.lax.slice_in_dim(padded, k, k + size, axis=axis) for k in range(2 * reach + 1)),
+            start=jnp.zeros_like(image),
+        )
+    return image
+
+
+def add_noise(key: jax.Array, image: jax.Array, largest: float) -> jax.Array:
+    """White noise of a standard deviation up to `largest`; stays in [0, 1]."""
+    if largest <= 0:
+        return image
+    strength_key, noise_key = jax.random.split(key)
+    strength = jax.random.uniform(strength_key, (), jnp.float32, 0.0, largest)
+    return jnp.clip(image + strength * jax.random.normal(noise_key, image.shape, jnp.float32), 0.0, 1.0)
+
+
+def random_cutout(key: jax.Array, image: jax.Array, largest: float) -> jax.Array:
+    """A square of up to `largest` of the shorter side becomes the image's mean (DeVries & Taylor 2017)."""
+    if largest <= 0:
+        return image
+    side_key, place_key = jax.random.split(key)
+    half_px = jax.random.uniform(side_key, (), jnp.float32, 0.0, largest) * min(image.shape) / 2
+    centre_px = jax.random.uniform(place_key, (2,), jnp.float32) * jnp.array(image.shape, jnp.float32)
+    inside = [
+        jnp.abs(jnp.arange(size, dtype=jnp.float32) + 0.5 - centre_px[axis]) <= half_px
+        for axis, size in enumerate(image.shape)
+    ]
+    return jnp.where(inside[0][:, None] & inside[1][None, :], jnp.mean(image), image)
