@@ -1,0 +1,86 @@
+"""One slice in three panels: the image, what each reader outlined, what was predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import Normal, Stroke
+
+from lungjax.evaluate import outlines, segmentation
+
+# Okabe and Ito's palette: told apart by colour-blind readers as well.
+BLUE, VERMILLION = "#0072B2", "#D55E00"
+READER_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7")
+WHOLE_PX = 128
+"""Images up to this size are shown whole."""
+CLOSE_PX = 48
+"""The least width of a close view: enough around a nodule of 10 px to see where it lies."""
+_SHADE = 0.45
+
+
+def row(
+    panels: Sequence[Axes],
+    image: np.ndarray,
+    readers: np.ndarray,
+    probability: np.ndarray,
+    *,
+    title: str,
+    threshold: float,
+) -> None:
+    """Draws one slice into three panels; arguments as in `plots.examples`, of one slice (rows, columns)."""
+    image, readers, probability = np.asarray(image), np.asarray(readers), np.asarray(probability)
+    prediction, majority = probability > threshold, segmentation.majority(readers[None])[0]
+    marked = (readers > 0) | prediction
+    whole = outlines.window(marked, side_px=WHOLE_PX)
+    close = outlines.window(marked, side_px=CLOSE_PX, margin=1.0)
+    dice = segmentation.scores(segmentation.counts(prediction[None], majority[None]))["dice"][0]
+    slots = [slot for slot in range(8) if (readers >> slot & 1).any()]
+    who = {0: "no reader", 1: "1 reader"}.get(len(slots), f"{len(slots)} readers")
+    _show(panels[0], image, whole, title)
+    _show(panels[1], image, close, f"{who} marked it")
+    _show(panels[2], image, close, f"Dice {dice:.2f}" + ("" if majority.any() else " (majority empty)"))
+    for slot in slots:  # Wide below narrow: where outlines coincide, every colour still shows.
+        _outline(panels[1], readers >> slot & 1, READER_COLOURS[slot % 4], 3.4 - 0.8 * (slot % 4))
+    shade = np.zeros((*image.shape, 4))
+    shade[..., :3], shade[..., 3] = to_rgb(BLUE), _SHADE * probability
+    panels[2].imshow(shade, interpolation="nearest")
+    _outline(panels[2], majority, "white", 3)
+    _outline(panels[2], prediction, VERMILLION, 1.4)
+    if close != whole:
+        top, bottom, left, right = close
+        corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
+        panels[0].add_patch(Rectangle(corner, *size, fill=False, color="white", ls="--", lw=0.8))
+
+
+def _show(axes: Axes, image: np.ndarray, window: outlines.Window, title: str) -> None:
+    top, bottom, left, right = window
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xlim=(left - 0.5, right - 0.5), ylim=(bottom - 0.5, top - 0.5), xticks=[], yticks=[])
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel(f"{right - left} px wide", fontsize=8, labelpad=2)
+
+
+def _outline(axes: Axes, mask: np.ndarray, colour: str, width: float) -> None:
+    sides = list(outlines.edges(mask))
+    axes.add_collection(LineCollection(sides, colors=colour, linewidths=width, capstyle="projecting"))
+
+
+def legend(threshold: float) -> list[Artist]:
+    """What the colours of `row` mean."""
+    rim = [Stroke(linewidth=4, foreground="#808080"), Normal()]  # White on the sheet's white would not show.
+    return [
+        *(
+            Line2D([], [], color=c, lw=2.5, label=f"reader {n}")
+            for n, c in enumerate(READER_COLOURS, start=1)
+        ),
+        Line2D([], [], color=VERMILLION, lw=2, label=f"prediction (probability > {threshold:g})"),
+        Line2D([], [], color="white", lw=2.5, label="majority (≥ 2 readers)", path_effects=rim),
+        Patch(color=BLUE, alpha=_SHADE, label="predicted probability (shade)"),
+    ]
