@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import IO, Any
 
 import tensorboardX
 from tqdm import tqdm
@@ -19,15 +20,28 @@ class Writer:
     A resumed run first drops what was written after its checkpoint, so that every step stands there once.
     """
 
-    def __init__(self, workdir: Path, *, resume_step: int, write: bool):
-        self._file = None
-        if not write:
+    def __init__(self, workdir: Path, *, write: bool):
+        self._workdir = workdir
+        self._write = write
+        self._file: IO[str] | None = None
+
+    def start(self, resume_step: int) -> None:
+        """Opens the files to go on after `resume_step`."""
+        if not self._write:
             return
-        path = workdir / METRICS_FILE
+        path = self._workdir / METRICS_FILE
         if path.exists():
             _truncate(path, resume_step)
         self._file = path.open("a")
-        self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
+        self._events = tensorboardX.SummaryWriter(str(self._workdir / "tensorboard"), purge_step=resume_step + 1)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._events.close()
 
     def write(self, step: int, figures: dict[str, float]) -> None:
         """One line, flushed: a killed run loses none that was written."""
@@ -37,11 +51,6 @@ class Writer:
         self._file.flush()
         for name, value in figures.items():
             self._events.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._events.close()
 
 
 def _truncate(path: Path, last_step: int) -> None:
@@ -119,5 +128,8 @@ class Progress:
             tqdm.write(text, file=sys.stderr)
             sys.stderr.flush()
 
-    def close(self) -> None:
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
         self._bar.close()

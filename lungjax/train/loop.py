@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,10 +34,10 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> bool
     """
     # 1. The workdir remembers what it was begun with.
     lead = jax.process_index() == 0
-    dataset = shards.open_dataset(Path(config.data.path))
-    patients = dataset.manifest["split"]["patients"]
     if config.task not in TASKS:
         raise InputError(f"config.task is {config.task!r}; use one of {', '.join(TASKS)}.")
+    dataset = shards.open_dataset(Path(config.data.path))
+    patients = dataset.manifest["split"]["patients"]
     devices = mesh.make_mesh(config.data.batch_size)
     if lead:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -69,8 +70,12 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> bool
     train_state = jax.jit(
         lambda rng: state.create(task, optimizer, rng, shape), out_shardings=mesh.replicated(devices)
     )(key)
-    with Checkpoints(workdir, every=config.checkpoint_every, keep=config.keep_checkpoints) as checkpoints:
-        progress = logs.Progress(steps=config.steps, batch_size=config.data.batch_size, show=lead)
+    with (
+        contextlib.closing(batches),
+        Checkpoints(workdir, every=config.checkpoint_every, keep=config.keep_checkpoints) as checkpoints,
+        logs.Progress(steps=config.steps, batch_size=config.data.batch_size, show=lead) as progress,
+        logs.Writer(workdir, write=lead) as writer,
+    ):
         restored = checkpoints.restore(train_state, batches)
         if restored is not None:
             train_state = restored
@@ -79,7 +84,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> bool
             train_state, said = transfer.load_encoder(train_state, Path(config.init_from))
             progress.say(said)
         first_step = int(jax.device_get(train_state.step))
-        writer = logs.Writer(workdir, resume_step=first_step, write=lead)
+        writer.start(first_step)
         progress.start(
             first_step,
             f"{config.task}: {state.parameter_count(train_state.params):,} parameters, {len(train_rows)} train and "
@@ -124,7 +129,4 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> bool
                 if stopping:
                     progress.say(f"stopped at step {done} and saved; the same command goes on from here")
                     break
-        progress.close()
-        writer.close()
-    batches.close()
     return not stopping

@@ -60,14 +60,15 @@ def make_train_step(
         (loss, (metrics, model_state)), grads = jax.value_and_grad(task.loss_fn, has_aux=True)(
             state.params, state.model_state, batch, rng
         )
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises floats to the power of an integer count.
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         state = TrainState(
             step=state.step + jnp.ones((), jnp.int32),
             params=optax.apply_updates(state.params, updates),
             model_state=model_state,
             opt_state=opt_state,
         )
-        return state, {"loss": loss, "grad_norm": optax.global_norm(grads), **metrics}
+        return state, {"loss": loss, "grad_norm": optax.tree.norm(grads), **metrics}
 
     return jax.jit(
         train_step,
