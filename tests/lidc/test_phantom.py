@@ -18,7 +18,7 @@ from lungjax.lidc.annotations import ScanRow
 from lungjax.lidc.formats import lidc
 from lungjax.lidc.phantom import header, image, writer
 from lungjax.lidc.phantom.selection import choose
-from lungjax.lidc.scan import InputError, Nodule
+from lungjax.lidc.scan import Nodule
 
 SEED, SCANS, MATRIX = 28, 2, 128
 """Two short scans, one with a large nodule that all four readers rated solid."""
@@ -171,37 +171,6 @@ def test_seed_decides_what_chance_draws():
     )
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).mean() > 10
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ({"scans": 0}, "1 to 1018 scans, not 0"),
-        ({"scans": 1019}, "1 to 1018 scans, not 1019"),
-        ({"scans": 1, "matrix": 100}, "not 100"),
-        ({"scans": 1, "workers": 0}, "not 0"),
-    ],
-)
-def test_wrong_arguments_are_named(tmp_path: Path, arguments: dict[str, int], says: str):
-    with pytest.raises(InputError, match=says):
-        phantom.write(tmp_path / "out", **arguments)  # pyright: ignore[reportArgumentType]
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_existing_folder_is_left_alone(tmp_path: Path):
-    with pytest.raises(InputError, match="already exists"):
-        phantom.write(tmp_path, scans=1)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def fail(*_, **__):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(header, "place", fail)
-    with pytest.raises(OSError, match="no space"):
-        phantom.write(tmp_path / "out", scans=1, seed=SEED, matrix=32, workers=1)
-    assert not list(tmp_path.iterdir())
 
 
 def _dciodvfy_errors(path: Path) -> list[str]:
