@@ -6,8 +6,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from lungjax.lidc import phantom, prepare
-
 NAME = "phantom"
 FOLDER = Path("data/phantom")
 SCANS = 24
@@ -24,6 +22,8 @@ def resolve(path: str) -> Path:
     if path != NAME:
         return Path(path)
     if not FOLDER.exists():
+        from lungjax.lidc import phantom, prepare  # pydicom and pylidc: not needed for any other path.
+
         FOLDER.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=FOLDER.parent, prefix=".phantom-") as temporary:
             source = Path(temporary) / "dicom"

@@ -96,7 +96,10 @@ def make(config: ml_collections.ConfigDict, *, intensity: str, mesh: Mesh) -> Ta
         a, b, _ = embed(params, model_state, batch, rng, train=False)
         loss, metrics = contrast(a, b, batch)
         whole = jnp.min(batch["weight"])  # Copies that fill the last batch would be false negatives: leave it out.
-        return {"batches": whole, **{name: value * whole for name, value in {"loss": loss, **metrics}.items()}}
+        return {
+            "batches": whole,
+            **{name: value * whole for name, value in {"loss": loss, **metrics}.items()},
+        }
 
     def summarize(sums: dict[str, float]) -> dict[str, float]:
         batches = sums.pop("batches")

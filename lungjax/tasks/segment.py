@@ -30,9 +30,7 @@ def make(config: ml_collections.ConfigDict, *, intensity: str, mesh: Mesh) -> Ta
     """
     del mesh
     dtype = jnp.dtype(config.compute_dtype)
-    model = UNet(
-        encoder=ResNet(**config.model.encoder, dtype=dtype), widths=tuple(config.model.decoder), dtype=dtype
-    )
+    model = UNet(encoder=ResNet(**config.model.encoder, dtype=dtype), widths=tuple(config.model.decoder), dtype=dtype)
     augmented = augment.make_segment(intensity=intensity, **config.augment)
     window_hu = tuple(config.augment.window_hu)
 
@@ -80,12 +78,21 @@ def make(config: ml_collections.ConfigDict, *, intensity: str, mesh: Mesh) -> Ta
 
     def summarize(sums: dict[str, Any]) -> dict[str, float]:
         scores = segmentation.scores(sums["counts"])
-        return {"loss": sums["loss"] / sums["slices"], **{name: float(v) for name, v in scores.items() if v == v}}
+        return {
+            "loss": sums["loss"] / sums["slices"],
+            **{name: float(v) for name, v in scores.items() if v == v},
+        }
 
     def draw(batch: Any, logits: np.ndarray, titles: list[str], path: Path) -> None:
         images = np.asarray(augment.intensity_to_unit(batch["image"], intensity=intensity, window_hu=window_hu))
         plots.examples(images, batch["readers"], scipy.special.expit(logits), titles, path)
 
     return Task(
-        init=init, loss_fn=loss_fn, eval_fn=eval_fn, summarize=summarize, predict=predict, draw=draw, best="dice"
+        init=init,
+        loss_fn=loss_fn,
+        eval_fn=eval_fn,
+        summarize=summarize,
+        predict=predict,
+        draw=draw,
+        best="dice",
     )

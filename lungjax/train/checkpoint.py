@@ -7,6 +7,7 @@ from typing import Any
 
 import grain
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from lungjax.lidc.scan import InputError
@@ -33,7 +34,9 @@ class Checkpoints:
                 [
                     _policies.LatestN(keep),
                     _policies.BestN(
-                        get_metric_fn=lambda figures: figures["score"], n=1, keep_checkpoints_without_metrics=False
+                        get_metric_fn=lambda figures: figures["score"],
+                        n=1,
+                        keep_checkpoints_without_metrics=False,
                     ),
                 ]
             ),
@@ -67,7 +70,10 @@ class Checkpoints:
         if latest is not None and latest.step == step:
             return
         self._checkpointer.save_checkpointables_async(
-            step, {"state": state, "data": data}, metrics=None if score is None else {"score": score}, force=force
+            step,
+            {"state": state, "data": data},
+            metrics=None if score is None else {"score": score},
+            force=force,
         )
 
     def restore(self, state: TrainState, data: grain.DatasetIterator) -> TrainState | None:
@@ -101,6 +107,7 @@ def load(workdir: Path) -> tuple[dict[str, Any], int]:
             raise InputError(f"{workdir}: no finished checkpoint yet; let the run reach its first one.")
         ranked = [info for info in infos if info.metrics]
         chosen = max(ranked, key=lambda info: info.metrics["score"]) if ranked else infos[-1]
-        loaded = checkpointer.load_checkpointables(chosen.step, {"state": None})
-    state = jax.tree.map(jax.device_get, loaded["state"])
+        known = checkpointer.metadata(chosen.step).metadata
+        # As NumPy arrays: the devices of the run need not be those of this process.
+        state = checkpointer.load(chosen.step, jax.tree.map(lambda x: np.empty(x.shape, x.dtype), known))
     return {"params": state["params"], "model_state": state["model_state"] or {}}, chosen.step

@@ -16,7 +16,8 @@ from lungjax.evaluate import segmentation, table
 from lungjax.lidc.builtin import resolve
 from lungjax.lidc.scan import InputError
 from lungjax.tasks import segment
-from lungjax.train import checkpoint, mesh, workdir as folder
+from lungjax.train import checkpoint, mesh
+from lungjax.train import workdir as folder
 from lungjax.train.state import parameter_count
 
 SHOWN = 6

@@ -14,7 +14,8 @@ from lungjax.data import loader, shards
 from lungjax.lidc.scan import InputError
 from lungjax.tasks import pretrain, segment
 from lungjax.tasks.task import Task
-from lungjax.train import logs, mesh, state, step, transfer, workdir as folder
+from lungjax.train import logs, mesh, state, step, transfer
+from lungjax.train import workdir as folder
 from lungjax.train.checkpoint import Checkpoints
 from lungjax.train.validate import Validation
 from lungjax.train.watch import StopSignal, Window

@@ -26,7 +26,10 @@ def create(task: Task, optimizer: optax.GradientTransformation, rng: jax.Array, 
     """A fresh state: step 0, parameters from `task.init`."""
     params, model_state = task.init(rng, batch)
     return TrainState(
-        step=jnp.zeros((), jnp.int32), params=params, model_state=model_state, opt_state=optimizer.init(params)
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state=model_state,
+        opt_state=optimizer.init(params),
     )
 
 

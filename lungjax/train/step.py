@@ -25,9 +25,8 @@ def make_optimizer(config: ml_collections.ConfigDict, steps: int) -> optax.Gradi
 
     Biases and norm scales (vectors) are neither decayed nor scaled by LARS's trust ratio.
     """
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, warmup_steps=max(1, round(config.warmup * steps)), decay_steps=steps
-    )
+    warmup_steps = min(round(config.warmup * steps), steps - 1)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup_steps, decay_steps=steps)
 
     def matrices(params):
         return jax.tree.map(lambda p: p.ndim > 1, params)

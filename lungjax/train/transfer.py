@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import flax.traverse_util
 import jax
 import numpy as np
 
-from lungjax.data import splits
 from lungjax.lidc.scan import InputError
 from lungjax.train import checkpoint
 from lungjax.train.state import TrainState
+
 
 def load_encoder(state: TrainState, workdir: Path) -> tuple[TrainState, str]:
     """Puts the encoder of the run in `workdir` into `state`.

@@ -30,7 +30,13 @@ class Validation:
     """
 
     def __init__(
-        self, task: Task, devices: Mesh, key: jax.Array, slices: loader.Slices, rows: np.ndarray, batch_size: int
+        self,
+        task: Task,
+        devices: Mesh,
+        key: jax.Array,
+        slices: loader.Slices,
+        rows: np.ndarray,
+        batch_size: int,
     ):
         self._task = task
         self._devices = devices

@@ -85,7 +85,7 @@ def test_no_patient_is_in_two_splits(slices_dataset: Path):
     patients = dataset.index["patient_id"].to_numpy()
     sets = [set(patients[loader.select_rows(dataset, split=s, slices="all")]) for s in ("train", "val", "test")]
     assert all(sets)
-    assert not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
+    assert len(set.union(*sets)) == sum(map(len, sets))
 
 
 def test_mistakes(slices_dataset: Path):

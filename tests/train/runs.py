@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 SMALL = (
     "--config.data.batch_size=8",
     "--config.model.encoder.width=8",
+    "--config.model.encoder.depth=10",
     "--config.log_every=1",
     "--config.data.slices=all",
 )
@@ -45,6 +46,19 @@ def load_config(name: str) -> ml_collections.ConfigDict:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config("quick")
+
+
+def small_config(name: str, data: Path) -> ml_collections.ConfigDict:
+    """The same run as `command` starts, for the test's own process."""
+    config = load_config(name)
+    config.data.path = str(data)
+    config.data.batch_size = 8
+    config.data.slices = "all"
+    config.model.encoder.width = 8
+    config.model.encoder.depth = 10
+    if name == "segment":
+        config.model.decoder = (16, 8, 8)
+    return config
 
 
 def environment(cache: Path | None, **more: str) -> dict[str, str]:

@@ -17,17 +17,11 @@ from lungjax.train.watch import NotFinite
 
 
 def short(name: str, data: Path):
-    config = runs.load_config(name)
-    config.data.path = str(data)
-    config.data.batch_size = 8
-    config.data.slices = "all"
-    config.model.encoder.width = 8
+    config = runs.small_config(name, data)
     config.steps = 6
     config.log_every = 2
     config.eval_every = 3
     config.checkpoint_every = 3
-    if name == "segment":
-        config.model.decoder = (16, 8, 8)
     return config
 
 

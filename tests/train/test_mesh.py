@@ -19,18 +19,6 @@ from lungjax.train import loop, mesh, state, step
 STEPS = 10
 
 
-def small_config(name: str, data: Path) -> ml_collections.ConfigDict:
-    config = runs.load_config(name)
-    config.data.path = str(data)
-    config.data.batch_size = 8
-    config.data.slices = "all"
-    config.model.encoder.width = 8
-    if name == "segment":
-        config.model.decoder = (16, 8, 8)
-    config.optimizer.learning_rate = 1e-3
-    return config
-
-
 def train(config: ml_collections.ConfigDict, device_count: int) -> tuple[list[float], np.ndarray]:
     """Losses of the first steps, and the first step's gradient as one vector."""
     dataset = shards.open_dataset(Path(config.data.path))
@@ -38,7 +26,10 @@ def train(config: ml_collections.ConfigDict, device_count: int) -> tuple[list[fl
     rows = loader.select_rows(dataset, split="train", slices=config.data.slices)
     batches = loader.train_batches(slices, rows, batch_size=8, seed=0, workers=0)
     devices = jax.make_mesh(
-        (device_count,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:device_count]
+        (device_count,),
+        ("data",),
+        axis_types=(jax.sharding.AxisType.Auto,),
+        devices=jax.devices()[:device_count],
     )
     task = loop.TASKS[config.task](config, intensity=dataset.intensity, mesh=devices)
     optimizer = step.make_optimizer(config.optimizer, STEPS)
@@ -62,7 +53,8 @@ def train(config: ml_collections.ConfigDict, device_count: int) -> tuple[list[fl
 
 @pytest.mark.parametrize("name", ["segment", "simclr"])
 def test_figures_do_not_depend_on_the_devices(slices_dataset: Path, name: str):
-    config = small_config(name, slices_dataset)
+    config = runs.small_config(name, slices_dataset)
+    config.optimizer.learning_rate = 1e-3
     losses, gradient = train(config, 1)
     assert losses[-1] != losses[0]
     for devices in (2, 4, 8):

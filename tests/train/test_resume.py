@@ -57,7 +57,11 @@ def test_three_sigkills_change_nothing(slices_dataset: Path, tmp_path: Path, con
 def test_sigterm_saves_and_exits_cleanly(slices_dataset: Path, tmp_path: Path):
     env = runs.environment(tmp_path / "cache")
     args = runs.command(
-        "segment.py:quick", tmp_path / "run", slices_dataset, "--config.steps=5000", "--config.checkpoint_every=5000"
+        "segment.py:quick",
+        tmp_path / "run",
+        slices_dataset,
+        "--config.steps=5000",
+        "--config.checkpoint_every=5000",
     )
     code = runs.run_until(args, env, tmp_path / "run", 3, signal.SIGTERM)
     assert code == 0
