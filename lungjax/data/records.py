@@ -1,4 +1,9 @@
-"""One slice <-> bytes: the schema of a record, versioned."""
+"""One slice <-> bytes: the schema of a record, versioned, lossless, and quick to undo.
+
+A record is msgpack: nothing in it is ever executed, whoever wrote the file. The image is stored as
+differences of neighbouring pixels, split into byte planes: a CT's noise then lies in one plane, and the
+shard's zstd takes it to about 35 % of raw int16. The readers' bits are stored within their bounding box.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +13,29 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from lungjax.lidc.scan import InputError, Intensity, Scan
+from lungjax.lidc.scan import InputError, Intensity
 
 SCHEMA_VERSION = 1
+"""Raised whenever an older reader would misunderstand a record, the index or the manifest."""
+
+_DTYPES = {"hu": np.dtype(np.int16), "unit": np.dtype(np.uint8)}
 
 
 @dataclasses.dataclass(frozen=True)
 class SliceRecord:
-    """What the scanner and the readers said of one slice.
+    """One slice as the scanner and the readers left it.
 
     Attributes:
-      image: (rows, columns) int16 HU, or uint8 where the source lost HU.
-      readers: (rows, columns) uint8; bit r is set where the reader in slot r marked the pixel.
-      patient_id, study_uid, series_uid, sop_uid: as in `Scan`.
-      slice_index: position in the scan, ascending along the slice normal.
-      z_mm: along the normal; NaN where unknown.
-      spacing_mm: (slice, row, column); NaN where unknown.
-      padding_hu: values up to this one lie outside the scanner's circle; None where there are none.
+      image: (rows, columns), int16 HU or uint8, as `intensity` says.
+      readers: uint8 (rows, columns): bit r is set where the reader in slot r marked the pixel.
+      patient_id, study_uid, series_uid, sop_uid: ids; `sop_uid` is empty where the source has none.
+      slice_index: place in the scan, from 0, ascending along the normal.
+      z_mm: position along the normal; NaN where the source lost it.
+      spacing_mm: (slice, row, column) distance between voxel centres; NaN where the source lost it.
+      padding_hu: pixels at or below this value lie outside the scanner's circle; None if none do.
       intensity: `hu` or `unit`.
-      nodules: those that touch this slice, each `{"index": n, "readings": [{"slot", "annotation_id",
-        "ratings": nine integers in the order of `RATING_NAMES`}, ...]}` with every reader of the nodule.
+      nodules: those of this slice, each `{"index": int, "readings": ({"slot", "annotation_id", "ratings",
+        "box"}, ...)}` with nine ratings and the reading's box as of `box_of`, None where it has no pixel.
     """
 
     image: np.ndarray
@@ -44,113 +52,144 @@ class SliceRecord:
     nodules: tuple[dict[str, Any], ...]
 
 
-def of_scan(scan: Scan) -> list[SliceRecord]:
-    """All slices of a scan, in its order."""
-    bits = scan.reader_bits()
-    described: list[list[dict[str, Any]]] = [[] for _ in scan.voxels]
-    for nodule in scan.nodules:
-        readings = [
-            {"slot": r.slot, "annotation_id": r.annotation_id, "ratings": [int(x) for x in r.ratings]}
-            for r in nodule.readings
-        ]
-        first = min(r.origin[0] for r in nodule.readings)
-        last = max(r.origin[0] + r.mask.shape[0] for r in nodule.readings)
-        for touched in described[first:last]:
-            touched.append({"index": nodule.index, "readings": readings})
-    return [
-        SliceRecord(
-            image=scan.voxels[k],
-            readers=bits[k],
-            patient_id=scan.patient_id,
-            study_uid=scan.study_uid,
-            series_uid=scan.series_uid,
-            sop_uid=scan.sop_uids[k],
-            slice_index=k,
-            z_mm=float(scan.z_mm[k]),
-            spacing_mm=scan.spacing_mm,
-            padding_hu=scan.padding_hu,
-            intensity=scan.intensity,
-            nodules=tuple(described[k]),
-        )
-        for k in range(len(scan.voxels))
-    ]
-
-
 def encode(record: SliceRecord) -> bytes:
-    """One record as bytes, filtered so that the shard's zstd finds little left to do."""
-    fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
-    return msgpack.packb(
-        {
-            **fields,
-            "version": SCHEMA_VERSION,
-            "shape": record.image.shape,
-            "image": _filter(record.image),
-            "readers": np.ascontiguousarray(record.readers).tobytes() if record.readers.any() else b"",
-        }
-    )
+    """The bytes of a record; equal records give equal bytes.
+
+    Raises:
+      ValueError: image and readers disagree in shape, or a dtype is not what `intensity` says.
+    """
+    image, readers = record.image, record.readers
+    if image.dtype != _DTYPES[record.intensity] or readers.dtype != np.uint8:
+        raise ValueError(f"image {image.dtype} and readers {readers.dtype} do not fit intensity {record.intensity!r}")
+    if image.ndim != 2 or image.shape != readers.shape or not image.size:
+        raise ValueError(f"image {image.shape} and readers {readers.shape} must be one (rows, columns) shape")
+    box = box_of(readers)
+    fields = {
+        "version": SCHEMA_VERSION,
+        "shape": image.shape,
+        "intensity": record.intensity,
+        "image": _filter(image),
+        "readers_box": box,
+        "readers": b"" if box is None else readers[box[0] : box[1] + 1, box[2] : box[3] + 1].tobytes(),
+    }
+    for name in _PLAIN:
+        fields[name] = getattr(record, name)
+    return msgpack.packb(fields)  # pyright: ignore[reportReturnType]
 
 
 def decode(data: bytes) -> SliceRecord:
-    """The record; InputError where `data` is none of this version."""
+    """The record that `encode` took.
+
+    Raises:
+      InputError: the bytes are no record, or one of another schema version.
+    """
     fields = _unpack(data)
-    image, readers = _pixels(fields)
-    names = [f.name for f in dataclasses.fields(SliceRecord)]
-    fields |= {"image": image, "readers": readers, "spacing_mm": tuple(fields["spacing_mm"])}
-    fields["nodules"] = tuple(fields["nodules"])
-    return SliceRecord(**{name: fields[name] for name in names})
+    try:
+        image, readers = _pixels(fields)
+        plain = {name: fields[name] for name in _PLAIN}
+        plain["spacing_mm"] = tuple(plain["spacing_mm"])
+        plain["nodules"] = tuple(_nodule(nodule) for nodule in plain["nodules"])
+        return SliceRecord(image=image, readers=readers, intensity=fields["intensity"], **plain)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _corrupt(error) from error
 
 
 def decode_pixels(data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Image and readers' bits alone: what a batch needs."""
-    return _pixels(_unpack(data))
+    """Only image and readers' bits, both (rows, columns); what a training step needs.
+
+    Raises:
+      InputError: as `decode`.
+    """
+    fields = _unpack(data)
+    try:
+        return _pixels(fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _corrupt(error) from error
+
+
+def box_of(mask: np.ndarray) -> tuple[int, int, int, int] | None:
+    """(row_min, row_max, column_min, column_max), inclusive, of a (rows, columns) mask; None if empty."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not rows.size:
+        return None
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
+    return int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
+
+
+_PLAIN = (
+    "patient_id",
+    "study_uid",
+    "series_uid",
+    "sop_uid",
+    "slice_index",
+    "z_mm",
+    "spacing_mm",
+    "padding_hu",
+    "nodules",
+)
+"""Fields of `SliceRecord` that msgpack takes as they are."""
+
+
+def _filter(image: np.ndarray) -> bytes:
+    """Steps from the pixel on the left, modulo the range, zigzag coded; all low bytes, then all high."""
+    unsigned = np.dtype(f"u{image.itemsize}")
+    pixels = np.ascontiguousarray(image).view(unsigned)
+    step = pixels.copy()
+    step[:, 1:] -= pixels[:, :-1]
+    signed = step.view(np.dtype(f"i{image.itemsize}"))
+    # Zigzag takes 0, -1, 1, -2 to 0, 1, 2, 3, so that a small step of either sign leaves the high byte 0.
+    coded = ((signed << 1) ^ (signed >> (8 * image.itemsize - 1))).view(unsigned)
+    if image.itemsize == 1:
+        return coded.tobytes()
+    return (coded & 0xFF).astype(np.uint8).tobytes() + (coded >> 8).astype(np.uint8).tobytes()
+
+
+def _unfilter(data: bytes, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    unsigned = np.dtype(f"u{dtype.itemsize}")
+    planes = np.frombuffer(data, np.uint8).reshape(dtype.itemsize, *shape)
+    coded = planes[-1].astype(unsigned)
+    if dtype.itemsize == 2:
+        coded <<= 8
+        coded |= planes[0]
+    sign = coded & 1
+    np.negative(sign, out=sign)  # 0 or all ones.
+    coded >>= 1
+    coded ^= sign
+    return np.cumsum(coded, axis=1, dtype=unsigned, out=coded).view(dtype)
 
 
 def _unpack(data: bytes) -> dict[str, Any]:
     try:
         fields = msgpack.unpackb(data)
         version = fields["version"]
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
-        raise InputError(f"a record is damaged ({error}); prepare the data again.") from error
+    except (ValueError, KeyError, TypeError, IndexError, msgpack.UnpackException) as error:
+        raise _corrupt(error) from error
     if version != SCHEMA_VERSION:
         raise InputError(
-            f"a record has schema version {version}, this lungjax reads {SCHEMA_VERSION}; prepare the data again."
+            f"the record has schema version {version}, this lungjax reads {SCHEMA_VERSION}; prepare it again."
         )
     return fields
 
 
 def _pixels(fields: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    shape = tuple(fields["shape"])
-    if fields["intensity"] == "hu":
-        image = _unfilter(fields["image"], shape)
-    else:
-        image = np.frombuffer(fields["image"], np.uint8).reshape(shape)
-    marks = fields["readers"]
-    readers = np.frombuffer(marks, np.uint8).reshape(shape) if marks else np.zeros(shape, np.uint8)
+    rows, columns = fields["shape"]
+    image = _unfilter(fields["image"], (rows, columns), _DTYPES[fields["intensity"]])
+    readers = np.zeros((rows, columns), np.uint8)
+    if fields["readers_box"] is not None:
+        top, bottom, left, right = fields["readers_box"]
+        box = np.frombuffer(fields["readers"], np.uint8).reshape(bottom - top + 1, right - left + 1)
+        readers[top : bottom + 1, left : right + 1] = box
     return image, readers
 
 
-def _filter(image: np.ndarray) -> bytes:
-    """int16: differences along the row, small magnitudes first (zigzag), low bytes before high ones; uint8 as it is.
-
-    Measured on LIDC-IDRI-0003 with zstd: 35 % of the raw size, where zstd alone leaves 48 to 54 %.
-    """
-    if image.dtype == np.uint8:
-        return np.ascontiguousarray(image).tobytes()
-    values = np.ascontiguousarray(image).view(np.uint16)
-    steps = values.copy()
-    steps[:, 1:] -= values[:, :-1]
-    signed = steps.view(np.int16)
-    zigzag = ((signed << 1) ^ (signed >> 15)).view(np.uint16)
-    return (zigzag & 0xFF).astype(np.uint8).tobytes() + (zigzag >> 8).astype(np.uint8).tobytes()
+def _nodule(fields: dict[str, Any]) -> dict[str, Any]:
+    """msgpack turns tuples into lists; here they are tuples again."""
+    readings = (
+        {**one, "ratings": tuple(one["ratings"]), "box": None if one["box"] is None else tuple(one["box"])}
+        for one in fields["readings"]
+    )
+    return {**fields, "readings": tuple(readings)}
 
 
-def _unfilter(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    low, high = np.frombuffer(data, np.uint8).reshape(2, *shape)
-    zigzag = high.astype(np.uint16)
-    zigzag <<= 8
-    zigzag |= low
-    signs = zigzag & 1
-    np.negative(signs, out=signs)
-    zigzag >>= 1
-    zigzag ^= signs
-    return np.cumsum(zigzag, axis=1, dtype=np.uint16, out=zigzag).view(np.int16)
+def _corrupt(error: Exception) -> InputError:
+    return InputError(f"the record is damaged ({type(error).__name__}: {error}); prepare the data again.")

@@ -1,198 +1,177 @@
-"""The data set folder: ArrayRecord shards, an index table, a manifest. The only file that knows ArrayRecord."""
+"""The dataset folder: ArrayRecord files of slices, an index that pandas opens, and a manifest.
+
+DIR/manifest.json       schema version, source, intensity, counts, every file's SHA-256, the split
+DIR/index.csv           one line a slice, sorted by patient, series and slice
+DIR/quarantine.jsonl    one line a series that was not prepared, and why
+DIR/shards/*.array_record
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from array_record.python import array_record_module as array_record
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from lungjax.data import records, splits
-from lungjax.lidc.scan import RATING_NAMES, InputError
+from lungjax.data import records
+from lungjax.data.manifest import QUARANTINE, read_index, read_manifest, sha256
+from lungjax.data.records import SliceRecord
+from lungjax.lidc.scan import InputError, Intensity
 
-MANIFEST = "manifest.json"
-INDEX = "index.csv"
 SHARDS = "shards"
-_WRITE_OPTIONS = "group_size:1,zstd:1"  # A group a record: random access decompresses no neighbours.
-_READ_OPTIONS = "readahead_buffer_size:0"
-_TEXT = ("shard", "patient_id", "study_uid", "series_uid", "sop_uid", "split")
+SUFFIX = ".array_record"
 
+# One record a chunk, for reads are random. zstd gains nothing above level 3 on filtered pixels.
+_WRITER_OPTIONS = "group_size:1,zstd:3"
 
-def write_shard(path: Path, slices: Iterable[records.SliceRecord]) -> None:
-    """Writes one shard under a temporary name and renames it."""
-    temporary = path.with_name(path.name + ".tmp")
-    writer = array_record.ArrayRecordWriter(str(temporary), _WRITE_OPTIONS)
-    try:
-        for record in slices:
-            writer.write(records.encode(record))
-    finally:
-        writer.close()
-    temporary.replace(path)
-
-
-def index_row(record: records.SliceRecord, shard: str, position: int) -> dict[str, Any]:
-    """What the index table says of a slice."""
-    marked = np.bitwise_count(record.readers)
-    slots = [slot for slot in range(8) if (record.readers >> slot & 1).any()] if marked.any() else []
-    rows, columns = np.nonzero(marked)
-    malignancy = RATING_NAMES.index("malignancy")
-    ratings = [r["ratings"][malignancy] for n in record.nodules for r in n["readings"] if r["ratings"][malignancy]]
-    box = (rows.min(), rows.max(), columns.min(), columns.max()) if rows.size else (-1, -1, -1, -1)
-    return {
-        "shard": shard,
-        "position": position,
-        "patient_id": record.patient_id,
-        "study_uid": record.study_uid,
-        "series_uid": record.series_uid,
-        "sop_uid": record.sop_uid,
-        "slice_index": record.slice_index,
-        "z_mm": record.z_mm,
-        "rows": record.image.shape[0],
-        "columns": record.image.shape[1],
-        "slice_spacing_mm": record.spacing_mm[0],
-        "row_spacing_mm": record.spacing_mm[1],
-        "column_spacing_mm": record.spacing_mm[2],
-        "nodules": len(record.nodules),
-        "readers_marked": len(slots),
-        "majority_px": int((marked >= 2).sum()),
-        "malignancy_median": float(np.median(ratings)) if ratings else float("nan"),
-        **dict(zip(("row_min", "row_max", "column_min", "column_max"), map(int, box), strict=True)),
-        "split": splits.split_of(record.patient_id),
-    }
-
-
-def write_tables(folder: Path, rows: list[dict[str, Any]], *, source: str, intensity: str, counts: dict) -> None:
-    """Writes the index and, last, the manifest of a folder whose shards are complete."""
-    table = pd.DataFrame(rows)
-    table.insert(0, "row", np.arange(len(table)))
-    table.to_csv(folder / INDEX, index=False)
-    assignment = splits.assign(table["patient_id"])
-    held = table.groupby("shard").size()
-    manifest = {
-        "schema_version": records.SCHEMA_VERSION,
-        "source": source,
-        "intensity": intensity,
-        "counts": counts,
-        "files": {
-            name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size}
-            | ({} if name == INDEX else {"records": int(held[name])})
-            for name in [INDEX, *sorted(held.index)]
-        },
-        "split": {
-            "salt": splits.SALT,
-            "train_share": splits.TRAIN_SHARE,
-            "val_share": splits.VAL_SHARE,
-            "always_test": list(splits.ALWAYS_TEST),
-            "digest": splits.digest(assignment),
-            "patients": assignment,
-        },
-    }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+Decoded = TypeVar("Decoded")
 
 
 class Dataset:
-    """A prepared folder. Picklable; opens a shard when it is first read from, once in each process.
+    """A prepared folder, opened. Picklable; a copy in another process opens its files anew.
 
     Attributes:
       path: the folder.
-      manifest: as written by `prepare`.
-      index: one row a slice, in the order of the rows.
-      intensity: `hu` (int16) or `unit` (uint8).
+      manifest: `manifest.json`, parsed.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any], index: pd.DataFrame):
         self.path = path
         self.manifest = manifest
-        self.index = index
-        self.intensity: str = manifest["intensity"]
-        self._shards = index["shard"].to_numpy()
-        self._positions = index["position"].to_numpy()
-        self._readers: dict[str, Any] = {}
+        self._index: pd.DataFrame | None = index
+        codes, names = pd.factorize(index["shard"])
+        self._shard_names = list(names)
+        self._shard_of_row = codes.astype(np.int32)
+        self._position_of_row = index["position"].to_numpy(np.int32)
+        self._open_shards()
 
-    def __len__(self) -> int:
-        return len(self.index)
+    def _open_shards(self) -> None:
+        self._readers: dict[int, ArrayRecordReader] = {}
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_readers": {}}
+        # The index is the bulk and a worker that only reads pixels needs none of it.
+        return {**self.__dict__, "_index": None, "_readers": None, "_lock": None}
 
-    def read(self, rows: Sequence[int] | np.ndarray) -> list[records.SliceRecord]:
-        """The slices of index rows, whole."""
-        return [records.decode(data) for data in self._bytes(rows)]
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open_shards()
+
+    def __len__(self) -> int:
+        return len(self._position_of_row)
+
+    @property
+    def index(self) -> pd.DataFrame:
+        """`index.csv`: one line a slice; see `slicing.ROW_COLUMNS`."""
+        if self._index is None:
+            self._index = read_index(self.path)
+        return self._index
+
+    @property
+    def intensity(self) -> Intensity:
+        """`hu` or `unit`."""
+        return self.manifest["intensity"]
+
+    def read(self, rows: Sequence[int] | np.ndarray) -> list[SliceRecord]:
+        """The records of these rows of the index, in the order asked for.
+
+        Raises:
+          InputError: a shard is damaged; names it.
+        """
+        return self._decoded(rows, records.decode)
 
     def pixels(self, rows: Sequence[int] | np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Images (rows, columns) and readers' bits (rows, columns) uint8 of index rows."""
-        pairs = [records.decode_pixels(data) for data in self._bytes(rows)]
+        """Images (rows, columns) and readers' bits, uint8 (rows, columns); the loader's quick way.
+
+        Raises:
+          InputError: a shard is damaged; names it.
+        """
+        pairs = self._decoded(rows, records.decode_pixels)
         return [image for image, _ in pairs], [readers for _, readers in pairs]
 
-    def _bytes(self, rows: Sequence[int] | np.ndarray) -> list[bytes]:
-        out = []
-        for row in rows:
-            shard, position = self._shards[row], int(self._positions[row])
+    def _decoded(self, rows: Sequence[int] | np.ndarray, decode: Callable[[bytes], Decoded]) -> list[Decoded]:
+        rows = np.asarray(rows, np.int64)
+        shards = self._shard_of_row[rows]
+        found: dict[int, Decoded] = {}
+        for shard in np.unique(shards):
+            places = np.flatnonzero(shards == shard)
+            name = self._shard_names[shard]
             try:
-                if shard not in self._readers:
-                    self._readers[shard] = array_record.ArrayRecordReader(str(self.path / shard), _READ_OPTIONS)
-                out.append(self._readers[shard].read([position])[0])
-            except (RuntimeError, ValueError, IndexError, OSError) as error:
-                raise InputError(
-                    f"{self.path / shard}: record {position} cannot be read ({_first_line(error)}); "
-                    "the shard is damaged, prepare the data again."
-                ) from error
-        return out
+                data = self._reader(shard).read(self._position_of_row[rows[places]].tolist())
+                found.update(zip(places.tolist(), map(decode, data), strict=True))
+            except (RuntimeError, IndexError, InputError) as error:
+                raise InputError(f"{self.path / name} is damaged ({error}); prepare the data again.") from error
+        return [found[place] for place in range(len(rows))]
 
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    def _reader(self, shard: int) -> ArrayRecordReader:
+        with self._lock:
+            if shard not in self._readers:
+                self._readers[shard] = _open(self.path / self._shard_names[shard])
+            return self._readers[shard]
 
 
 def open_dataset(path: Path | str, *, verify: bool = False) -> Dataset:
-    """Opens a prepared folder, after a look at every file's presence and size.
+    """Opens a prepared folder, and checks that it is whole.
 
     Args:
-      path: the folder that `lungjax prepare` wrote.
-      verify: compare every file's SHA-256 too.
+      path: what `lungjax prepare --out` was given.
+      verify: also compare the SHA-256 of every file, which reads all of them.
 
     Raises:
-      InputError: the folder is missing, unfinished, empty, damaged, or of another schema version.
+      InputError: no such folder, not a finished data set, another schema version, a file missing, of another
+        size or (with `verify`) content, or no slices.
     """
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"{path}: no such folder; give the --out of `lungjax prepare`.")
-    if not (path / MANIFEST).is_file():
-        raise InputError(f"{path}: no {MANIFEST} in it, so it is no finished data set; run `lungjax prepare` (again).")
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        version, files = manifest["schema_version"], manifest["files"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path / MANIFEST}: is damaged ({error}); prepare the data again.") from error
-    if version != records.SCHEMA_VERSION:
-        raise InputError(
-            f"{path}: has schema version {version}, this lungjax reads {records.SCHEMA_VERSION}; prepare it again."
-        )
-    for name, known in files.items():
-        _check_file(path / name, known, verify=verify)
-    index = pd.read_csv(path / INDEX, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values={"z_mm": [""]} | {
-        name: [""] for name in ("slice_spacing_mm", "row_spacing_mm", "column_spacing_mm", "malignancy_median")
-    })
+        raise InputError(f"{path}: no such folder; make it with `lungjax prepare --source SCANS --out {path}`.")
+    manifest = read_manifest(path)
+    for name, expected in manifest["files"].items():
+        file = path / name
+        size = file.stat().st_size if file.is_file() else None
+        if size != expected["bytes"]:
+            found = "is missing" if size is None else f"has {size} bytes instead of {expected['bytes']}"
+            raise InputError(f"{file} {found}; prepare or copy the data again.")
+        if verify and sha256(file) != expected["sha256"]:
+            raise InputError(f"{file} is damaged (its SHA-256 is not the manifest's); prepare or copy the data again.")
+    index = read_index(path)
     if index.empty:
-        raise InputError(f"{path}: holds no slice; see its quarantine.jsonl for the reasons.")
+        raise InputError(f"{path}: the data set holds no slices; see {path / QUARANTINE} for why.")
     return Dataset(path, manifest, index)
 
 
-def _check_file(path: Path, known: dict[str, Any], *, verify: bool) -> None:
-    if not path.is_file():
-        raise InputError(f"{path}: is missing; prepare the data again.")
-    size = path.stat().st_size
-    if size != known["bytes"]:
-        raise InputError(f"{path}: has {size} bytes instead of {known['bytes']}; it is damaged, prepare the data again.")
-    if verify and sha256(path) != known["sha256"]:
-        raise InputError(f"{path}: its SHA-256 is not the manifest's; it is damaged, prepare the data again.")
+def write_shard(path: Path, data: Iterable[bytes]) -> int:
+    """Writes records to an ArrayRecord file, complete or not at all; returns how many.
+
+    Raises:
+      InputError: the file cannot be written (disk full, say).
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    count = 0
+    try:
+        writer = ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
+        for record in data:
+            writer.write(record)
+            count += 1
+        writer.close()
+    except RuntimeError as error:  # All that ArrayRecord raises.
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written: {error}") from error
+    temporary.replace(path)
+    return count
+
+
+def read_shard(path: Path) -> Iterator[bytes]:
+    """All records of an ArrayRecord file, in order, one at a time."""
+    reader = _open(path)
+    for position in range(reader.num_records()):
+        yield reader.read([position])[0]
+    reader.close()
+
+
+def _open(path: Path) -> ArrayRecordReader:
+    # As Grain opens them: read-ahead only costs when reads are random.
+    return ArrayRecordReader(str(path), "readahead_buffer_size:0", file_reader_buffer_size=32768)

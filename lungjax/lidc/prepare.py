@@ -1,257 +1,206 @@
-"""Source -> shards, in parallel processes; faulty scans are quarantined, finished ones are never done again.
-
-While it runs, `OUT.partial/` holds the shards done so far, each with a note of its rows. At the end the tables are
-written and `OUT.partial/done` is renamed to OUT: a folder named OUT is always whole.
-"""
+"""Source -> data set: scans read in parallel, faulty ones quarantined, finished ones kept if the run ends."""
 
 from __future__ import annotations
 
-import concurrent.futures
+import collections
 import dataclasses
-import hashlib
+import functools
 import json
-import multiprocessing
 import os
-import shutil
 import time
-from collections import Counter
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 from tqdm import tqdm
 
-from lungjax.data import records, shards
+import lungjax
+from lungjax.data import manifest, splits
+from lungjax.data.records import SCHEMA_VERSION
+from lungjax.lidc import parts
+from lungjax.lidc import workers as processes
 from lungjax.lidc.formats import lidc, slices
 from lungjax.lidc.formats.entry import Entry, Quarantined
-from lungjax.lidc.scan import Fault, InputError, Scan
+from lungjax.lidc.scan import Fault, InputError
 
-FORMATS: dict[str, ModuleType] = {"lidc": lidc, "slices": slices}
-QUARANTINE = "quarantine.jsonl"
+FORMATS = {"lidc": lidc, "slices": slices}
+"""Each module offers `matches(source)`, `find(source)` and `read(entry)`; `auto` tries them in this order."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a preparation did.
+    """What a data set holds, and what this run did for it.
 
     Attributes:
-      out: the finished folder.
-      counts: patients, scans, slices, slices_with_nodules, nodules, annotations.
-      splits: patients of each split.
-      quarantined: number of series by the name of their fault.
-      seconds: wall time of this call.
-      resumed_slices: of `counts["slices"]`, those an earlier call had done.
+      out: the folder.
+      scans, slices: in the data set.
+      patients: how many in each split.
+      quarantined: how many series for each reason.
+      was_complete: it was there already and was left alone.
+      new_slices: slices read in this run; others come from a run before it.
+      seconds: this run's time.
     """
 
     out: Path
-    counts: dict[str, int]
-    splits: dict[str, int]
+    scans: int
+    slices: int
+    patients: dict[str, int]
     quarantined: dict[str, int]
+    was_complete: bool
+    new_slices: int
     seconds: float
-    resumed_slices: int
 
-    def text(self) -> str:
-        patients = ", ".join(f"{self.splits.get(name, 0)} {name}" for name in ("train", "val", "test"))
-        fresh = self.counts["slices"] - self.resumed_slices
-        lines = [
-            f"{self.out}: {self.counts['scans']} scans, {self.counts['slices']} slices, {self.counts['nodules']} "
-            f"nodules of {self.counts['patients']} patients ({patients})",
-            f"{fresh} slices in {self.seconds:.1f} s ({fresh / max(self.seconds, 1e-9):.0f} slices/s)"
-            + (f", {self.resumed_slices} were done before" if self.resumed_slices else ""),
-        ]
+    def __str__(self) -> str:
+        each = ", ".join(f"{count} {split}" for split, count in self.patients.items())
+        patients = f"{sum(self.patients.values())} patients ({each})"
+        lines = [f"{self.out}: {self.scans} scans, {self.slices} slices, {patients}"]
         if self.quarantined:
-            named = ", ".join(f"{count} {name}" for name, count in sorted(self.quarantined.items()))
-            lines.append(f"quarantined: {named}; reasons in {self.out / QUARANTINE}")
+            reasons = ", ".join(f"{count} {name}" for name, count in sorted(self.quarantined.items()))
+            total = sum(self.quarantined.values())
+            lines.append(f"quarantined: {total} ({reasons}); see {self.out / manifest.QUARANTINE}")
+        if self.was_complete:
+            lines.append("It is complete already and was left alone; --overwrite makes it anew.")
+        else:
+            rate = self.new_slices / max(self.seconds, 1e-9)
+            lines.append(f"{self.new_slices} slices read in {self.seconds:.1f} s, {rate:.0f} slices/s")
         return "\n".join(lines)
 
 
 def prepare(
-    source: Path,
-    out: Path,
+    source: Path | str,
+    out: Path | str,
     *,
     format: str = "auto",
     workers: int | None = None,
     overwrite: bool = False,
 ) -> Summary:
-    """Prepares every scan of `source` into the data set folder `out`.
+    """Prepares a data set; its bytes depend on the source alone, not on workers or restarts.
 
     Args:
-      source: a folder, or for `slices` also a zip or tar.
-      out: the folder to make. One that is there and whole is left alone, unless `overwrite`.
-      format: `lidc`, `slices`, or `auto` to look.
-      workers: processes; None takes one a core.
-      overwrite: remove an earlier result or half result first.
-
-    Returns:
-      What was done; the same figures whether or not an earlier call had done a part.
+      source: folder or archive of scans.
+      out: folder to make; until it is whole, work lies in `OUT.partial`, and a second run resumes there.
+      format: one of `FORMATS`, or `auto` to look.
+      workers: processes; None for one a core. Each holds one scan in memory.
+      overwrite: make it anew, even if `out` is complete or another run was begun.
 
     Raises:
-      InputError: no such source, a format that does not fit, no scan that could be prepared, or a half-done `out`
-        of another source.
+      InputError: nothing at `source`, no known format, `out` is something else, nothing could be prepared,
+        or a worker process died twice over the same scan.
     """
-    started = time.perf_counter()
-    partial = out.with_name(out.name + ".partial")
-    if overwrite:
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.rmtree(partial, ignore_errors=True)
-    if out.exists():
-        shards.open_dataset(out)  # Says what is wrong if it is no data set.
-        shutil.rmtree(partial, ignore_errors=True)
-        return _summary(out, started, resumed=None)
+    started = time.monotonic()
+    source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder; --source names a folder of scans or an archive.")
+    if _is_complete(out) and not overwrite:
+        return _summary(out, was_complete=True, new_slices=0, seconds=0.0)
     name = _format_of(source, format)
-    entries, quarantined = FORMATS[name].find(source)
-    groups = _groups(entries, getattr(FORMATS[name], "SCANS_PER_SHARD", 1))
-    _plan(partial, source, name, entries)
-    notes, resumed = _run(name, groups, partial, workers)
-    quarantined = quarantined + [Quarantined(**q) for note in notes for q in note["quarantined"]]
-    _finish(partial, name, notes, quarantined)
-    partial_done = partial / "done"
-    partial_done.rename(out)
-    shutil.rmtree(partial)
-    return _summary(out, started, resumed=resumed)
+    count = workers if workers is not None else len(os.sched_getaffinity(0))
+    if count < 1:
+        raise InputError(f"--workers {count}: at least one is needed.")
+    plan = {
+        "source": str(source),
+        "format": name,
+        "schema_version": SCHEMA_VERSION,
+        "lungjax version": lungjax.__version__,
+    }
+    new_slices = 0
+    with parts.opened(out, plan, overwrite=overwrite) as folder:
+        if not parts.is_described(folder):
+            if not parts.is_planned(folder):
+                new_slices = _read_all(folder, name, source, count)
+            for _ in _run(parts.merge, parts.shards_to_write(folder), count):
+                pass
+        parts.finish(folder, out, {"format": name, "name": source.name})
+    return _summary(out, was_complete=False, new_slices=new_slices, seconds=time.monotonic() - started)
+
+
+def _is_complete(out: Path) -> bool:
+    """Refuses to touch anything that is not a data set of ours."""
+    if (out / manifest.MANIFEST).is_file():
+        return True
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists and is no lungjax data set; name another --out.")
+    return False
 
 
 def _format_of(source: Path, format: str) -> str:
-    if not source.exists():
-        raise InputError(f"{source}: no such file or folder; give --source an LIDC folder or the slices' archive.")
-    if format != "auto" and format not in FORMATS:
-        raise InputError(f"--format {format!r} is unknown; use one of auto, {', '.join(FORMATS)}.")
+    if format != "auto":
+        if format not in FORMATS:
+            raise InputError(f"unknown format {format!r}; use one of: auto, {', '.join(FORMATS)}.")
+        return format
     for name, module in FORMATS.items():
-        if format in ("auto", name) and module.matches(source):
+        if module.matches(source):
             return name
-    wanted = "any known format" if format == "auto" else f"format {format}"
-    raise InputError(f"{source}: holds nothing in {wanted}; known are {', '.join(FORMATS)}, see the README.")
-
-
-def _groups(entries: list[Entry], scans_per_shard: int) -> list[tuple[Entry, ...]]:
-    """Entries by patient, so many to a shard: a fixed division, whoever prepares it."""
-    ordered = sorted(entries, key=lambda entry: (entry.patient_id, entry.key))
-    return [tuple(ordered[i : i + scans_per_shard]) for i in range(0, len(ordered), scans_per_shard)]
-
-
-def _plan(partial: Path, source: Path, name: str, entries: list[Entry]) -> None:
-    """Remembers what is being prepared; refuses to mix it with something else."""
-    keys = hashlib.sha256("\n".join(sorted(entry.key for entry in entries)).encode()).hexdigest()
-    plan = {"format": name, "scans": len(entries), "keys": keys, "schema_version": records.SCHEMA_VERSION}
-    path = partial / "plan.json"
-    if path.is_file() and json.loads(path.read_text()) != plan:
-        raise InputError(f"{partial}: was begun with other scans than {source} holds; add --overwrite to start anew.")
-    try:
-        (partial / "done" / shards.SHARDS).mkdir(parents=True, exist_ok=True)
-        (partial / "notes").mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{partial}: cannot be made ({error.strerror}); choose an --out you can write to.") from error
-    _write_json(path, plan)
-
-
-def _run(name: str, groups: list[tuple[Entry, ...]], partial: Path, workers: int | None) -> tuple[list[dict], int]:
-    """Prepares the groups that have no note yet; returns all notes in order and the slices done before."""
-    paths = [partial / "notes" / f"{number:05d}.json" for number in range(len(groups))]
-    missing = [number for number, path in enumerate(paths) if not path.is_file()]
-    done_before = set(range(len(groups))) - set(missing)
-    workers = min(workers or os.cpu_count() or 1, max(len(missing), 1))
-    with tqdm(total=sum(map(len, groups)), unit="scan", desc="prepare", disable=None) as progress:
-        progress.update(sum(len(groups[number]) for number in done_before))
-        if workers == 1:
-            for number in missing:
-                _prepare_group(name, groups[number], number, partial)
-                progress.update(len(groups[number]))
-        else:
-            for attempt in (1, 2):  # A worker that the system killed, for memory say, gets one more chance.
-                try:
-                    _run_pool(name, groups, missing, partial, workers, progress)
-                    break
-                except BrokenProcessPool as error:
-                    missing = [number for number in missing if not paths[number].is_file()]
-                    if attempt == 2:
-                        raise InputError(
-                            f"a worker process died twice, at or after {groups[missing[0]][0].where}; "
-                            "use fewer --workers, the memory may be too small."
-                        ) from error
-    notes = [json.loads(path.read_text()) for path in paths]
-    return notes, sum(len(notes[number]["rows"]) for number in done_before)
-
-
-def _run_pool(
-    name: str, groups: list[tuple[Entry, ...]], missing: list[int], partial: Path, workers: int, progress: tqdm
-) -> None:
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = {pool.submit(_prepare_group, name, groups[n], n, partial): n for n in missing}
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                future.result()
-                progress.update(len(groups[futures[future]]))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _prepare_group(name: str, entries: tuple[Entry, ...], number: int, partial: Path) -> None:
-    """One shard and its note. The note comes last: where it stands, the shard is whole."""
-    shard = f"{shards.SHARDS}/{number:05d}.array_record"
-    slices_of_shard: list[records.SliceRecord] = []
-    quarantined, nodules, annotations = [], 0, 0
-    intensity = "hu"
-    for entry in entries:
-        try:
-            scan: Scan = FORMATS[name].read(entry)
-        except Fault as fault:
-            quarantined.append(Quarantined(entry.key, entry.where, fault.name, fault.message))
-            continue
-        intensity = scan.intensity
-        nodules += len(scan.nodules)
-        annotations += sum(len(nodule.readings) for nodule in scan.nodules)
-        slices_of_shard += records.of_scan(scan)
-    if slices_of_shard:
-        shards.write_shard(partial / "done" / shard, slices_of_shard)
-    note = {
-        "rows": [shards.index_row(record, shard, i) for i, record in enumerate(slices_of_shard)],
-        "intensity": intensity,
-        "scans": len(entries) - len(quarantined),
-        "nodules": nodules,
-        "annotations": annotations,
-        "quarantined": [dataclasses.asdict(q) for q in quarantined],
-    }
-    _write_json(partial / "notes" / f"{number:05d}.json", note)
-
-
-def _finish(partial: Path, name: str, notes: list[dict], quarantined: list[Quarantined]) -> None:
-    rows = [row for note in notes for row in note["rows"]]
-    ordered = sorted(quarantined, key=lambda q: (q.key, q.where))
-    lines = [json.dumps(dataclasses.asdict(q), ensure_ascii=False) + "\n" for q in ordered]
-    if not rows:
-        (partial / QUARANTINE).write_text("".join(lines))
-        first = f"; the first of {len(lines)} reasons: {ordered[0].message}" if ordered else ""
-        raise InputError(f"no scan could be prepared{first} (all reasons: {partial / QUARANTINE}).")
-    (partial / "done" / QUARANTINE).write_text("".join(lines))
-    counts = {
-        "patients": len({row["patient_id"] for row in rows}),
-        "scans": sum(note["scans"] for note in notes),
-        "slices": len(rows),
-        "slices_with_nodules": sum(row["readers_marked"] > 0 for row in rows),
-        "nodules": sum(note["nodules"] for note in notes),
-        "annotations": sum(note["annotations"] for note in notes),
-    }
-    intensity = next(note["intensity"] for note in notes if note["rows"])
-    shards.write_tables(partial / "done", rows, source=name, intensity=intensity, counts=counts)
-
-
-def _summary(out: Path, started: float, *, resumed: int | None) -> Summary:
-    manifest = json.loads((out / shards.MANIFEST).read_text())
-    lines = (out / QUARANTINE).read_text().splitlines()
-    return Summary(
-        out=out,
-        counts=manifest["counts"],
-        splits=dict(Counter(manifest["split"]["patients"].values())),
-        quarantined=dict(Counter(json.loads(line)["name"] for line in lines)),
-        seconds=time.perf_counter() - started,
-        resumed_slices=manifest["counts"]["slices"] if resumed is None else resumed,
+    raise InputError(
+        f"{source} holds neither DICOM files nor <patient>/nodule-<k>/images/slice-<n>.png; check --source."
     )
 
 
-def _write_json(path: Path, content: Any) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content))
-    temporary.replace(path)
+def _read_all(folder: Path, name: str, source: Path, count: int) -> int:
+    """Reads every scan that has no part yet; returns how many slices that were."""
+    entries, quarantined = FORMATS[name].find(source)
+    todo = [entry for entry in entries if not parts.is_done(folder, entry)]
+    new_slices = 0
+    bar = tqdm(total=len(entries), initial=len(entries) - len(todo), unit="scan", disable=None)
+    with bar:
+        for _, result in _run(functools.partial(_read_one, folder, name), todo, count):
+            if isinstance(result, Quarantined):
+                quarantined = [*quarantined, result]
+            else:
+                new_slices += result
+            bar.set_postfix(slices=new_slices, quarantined=len(quarantined), refresh=False)
+            bar.update()
+    faulty = {one.key for one in quarantined}
+    done = [entry for entry in entries if entry.key not in faulty]
+    if not done:
+        raise _nothing_prepared(folder, source, quarantined)
+    parts.plan_merge(folder, done, quarantined)
+    return new_slices
+
+
+def _read_one(folder: Path, name: str, entry: Entry) -> int | Quarantined:
+    """One scan, in a worker process: its number of slices, or why it has no part."""
+    try:
+        scan = FORMATS[name].read(entry)
+    except Fault as fault:
+        return Quarantined(entry.key, entry.where, fault.name, fault.message)
+    parts.write(folder, entry, scan)
+    return len(scan.voxels)
+
+
+def _run(function, tasks, count: int):
+    try:
+        yield from processes.run(function, tasks, min(count, max(len(tasks), 1)))
+    except processes.WorkerDied as died:
+        where = getattr(died.task, "where", None) or died.task.path
+        raise InputError(
+            f"a worker process died twice over {where} (out of memory, perhaps); run again with fewer "
+            "--workers, finished scans are kept."
+        ) from died
+
+
+def _nothing_prepared(folder: Path, source: Path, quarantined: Sequence[Quarantined]) -> InputError:
+    lines = [dataclasses.asdict(one) for one in quarantined]
+    parts.write_quarantine(folder, lines)
+    if not lines:
+        return InputError(f"{source} holds no scans of this format; check --source and --format.")
+    return InputError(
+        f"{source}: none of its {len(lines)} series could be prepared, the first because "
+        f"{lines[0]['message']}; all reasons are in {folder / manifest.QUARANTINE}."
+    )
+
+
+def _summary(out: Path, *, was_complete: bool, new_slices: int, seconds: float) -> Summary:
+    described = manifest.read_manifest(out)
+    patients = collections.Counter(described["split"]["patients"].values())
+    lines = (out / manifest.QUARANTINE).read_text().splitlines()
+    reasons = collections.Counter(json.loads(line)["name"] for line in lines)
+    return Summary(
+        out=out,
+        scans=described["counts"]["scans"],
+        slices=described["counts"]["slices"],
+        patients={split: patients[split] for split in splits.SPLITS},
+        quarantined=dict(reasons),
+        was_complete=was_complete,
+        new_slices=new_slices,
+        seconds=seconds,
+    )

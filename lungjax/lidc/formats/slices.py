@@ -1,161 +1,141 @@
-"""The well-known 128x128 LIDC crops: `<patient>/nodule-<k>/{images,mask-0..3}/slice-<n>.png`, a folder, zip or tar."""
+"""The well-known 8-bit LIDC crops (the Kaggle layout): a folder, a `.zip` or a `.tar`, read in place.
+
+    <anything>/<patient>/nodule-<k>/{images,mask-0,...,mask-3}/slice-<n>.png
+
+Each nodule folder is a scan of its own: what lay between two nodules is not in the source, nor are HU,
+positions and ratings.
+"""
 
 from __future__ import annotations
 
-import functools
 import io
+import math
 import re
-import tarfile
-import zipfile
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from lungjax.lidc.formats import archive
 from lungjax.lidc.formats.entry import Entry, Quarantined
-from lungjax.lidc.scan import RATING_NAMES, READERS, Fault, InputError, Nodule, Reading, Scan
+from lungjax.lidc.scan import RATING_NAMES, READERS, Fault, Nodule, Reading, Scan
 
-SCANS_PER_SHARD = 32
-_MEMBER = re.compile(r"(?:.*/)?(?P<patient>[^/]+)/nodule-(?P<nodule>\d+)/images/slice-(?P<slice>\d+)\.png$")
-_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_LAYOUT = re.compile(
+    r"(?P<folder>(?:.*/)?(?P<patient>[^/]+)/nodule-(?P<nodule>\d+))/(?P<kind>images|mask-\d+)/slice-(?P<number>\d+)\.png"
+)
+_KINDS = ("images", *(f"mask-{reader}" for reader in range(READERS)))
 
 
 def matches(source: Path) -> bool:
-    """Whether a folder or archive holds images of this layout."""
-    if not source.is_dir() and not (source.suffix == ".zip" or source.name.endswith(_TAR_SUFFIXES)):
-        return False
-    return any(_MEMBER.match(name) for name in _open(source).names())
+    """Whether a folder or archive holds any file of this layout; reads names only."""
+    return archive.is_source(source) and any(_LAYOUT.fullmatch(name) for name, _ in archive.members(source))
 
 
 def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
-    """One entry for each nodule's stack of crops, sorted by patient and nodule.
+    """Every nodule folder, by names alone; both lists sorted by key, which is `<patient>/nodule-<k>`.
+
+    Quarantined are folders of the same patient and nodule in two places (`duplicate_series`).
 
     Raises:
-      InputError: an archive is damaged, or a name in it would leave the folder it is unpacked to.
+      InputError: the archive cannot be read, or holds a name or link that leads out of it.
     """
-    stacks: dict[tuple[str, int], list[tuple[int, str]]] = {}
-    for name in _open(source).names():
-        found = _MEMBER.match(name)
-        if found:
-            key = found["patient"], int(found["nodule"])
-            stacks.setdefault(key, []).append((int(found["slice"]), name))
-    entries = []
-    for (patient, nodule), images in sorted(stacks.items()):
-        names = tuple(name for _, name in sorted(images))
-        where = f"{source}: {PurePosixPath(names[0]).parents[1]}"
-        entries.append(Entry(f"{patient}/nodule-{nodule}", patient, where, (str(source), names)))
-    return entries, []
+    folders: dict[str, dict[tuple[str, int], archive.Place]] = {}
+    for name, place in archive.members(source):
+        part = _LAYOUT.fullmatch(name)
+        if part:
+            files = folders.setdefault(part["folder"], {})
+            files[part["kind"], int(part["number"])] = place
+    entries: dict[str, Entry] = {}
+    quarantined: list[Quarantined] = []
+    for folder in sorted(folders):
+        patient_id, nodule = folder.split("/")[-2:]
+        key = f"{patient_id}/{nodule}"
+        where = f"{source}/{folder}"
+        if key in entries:
+            message = f"{where} is the same nodule as {entries[key].where}; keep one of them"
+            quarantined.append(Quarantined(folder, where, "duplicate_series", message))
+        else:
+            locator = (str(source), tuple(sorted(folders[folder].items())))
+            entries[key] = Entry(key, patient_id, where, locator)
+    return sorted(entries.values(), key=lambda one: one.key), sorted(quarantined, key=lambda one: one.key)
 
 
 def read(entry: Entry) -> Scan:
-    """One stack with its four readers' masks.
+    """One nodule: its slices in the order of their numbers, and a reading for each mask that is not empty.
 
     Raises:
-      Fault: `unreadable_image`, `not_8_bit`, `missing_mask`, `shape_mismatch`.
+      Fault: `missing_image`, `missing_mask`, `mask_shape`, `mixed_geometry`, `unreadable_file`, `not_8_bit`
+        or `too_many_readers`.
     """
-    source, names = entry.locator
-    files = _open(Path(source))
-    images = _stack([_png(files, name) for name in names], entry.where)
-    masks = [
-        _stack([_png(files, name.replace("/images/", f"/mask-{r}/")) for name in names], entry.where) > 0
-        for r in range(READERS)
-    ]
-    for reader, mask in enumerate(masks):
-        if mask.shape != images.shape:
-            raise Fault("shape_mismatch", f"{entry.where}: mask-{reader} is {mask.shape}, the images {images.shape}.")
-    unknown = (0,) * len(RATING_NAMES)
-    readings = tuple(Reading(r, -1, unknown, mask, (0, 0, 0)) for r, mask in enumerate(masks) if mask.any())
+    source, files = entry.locator
+    by_kind: dict[str, dict[int, archive.Place]] = {kind: {} for kind in _KINDS}
+    for (kind, number), place in files:
+        by_kind.setdefault(kind, {})[number] = place
+    _check_numbers(by_kind, entry.where)
+    with archive.opened(Path(source)) as load:
+        stacks = {kind: _stack(by_kind[kind], kind, load, entry.where) for kind in _KINDS}
+    voxels = stacks["images"]
+    readings = []
+    for slot in range(READERS):
+        mask = stacks[f"mask-{slot}"]
+        if mask.shape != voxels.shape:
+            sizes = f"{mask.shape[1:]} pixels, the images {voxels.shape[1:]}"
+            raise Fault("mask_shape", f"{entry.where}/mask-{slot} has {sizes}")
+        if mask.any():
+            readings.append(_reading(slot, mask > 0))
+    slices = len(voxels)
     return Scan(
         patient_id=entry.patient_id,
         study_uid=entry.patient_id,
         series_uid=entry.key,
-        voxels=images,
+        voxels=voxels,
         intensity="unit",
-        z_mm=np.full(len(names), np.nan),
-        spacing_mm=(np.nan, np.nan, np.nan),
-        sop_uids=("",) * len(names),
+        z_mm=np.full(slices, np.nan),
+        spacing_mm=(math.nan, math.nan, math.nan),
+        sop_uids=("",) * slices,
         padding_hu=None,
-        nodules=(Nodule(0, readings),) if readings else (),
+        nodules=(Nodule(0, tuple(readings)),) if readings else (),
     )
 
 
-def _stack(images: list[np.ndarray], where: str) -> np.ndarray:
-    shapes = {image.shape for image in images}
+def _check_numbers(by_kind: Mapping[str, Mapping[int, object]], where: str) -> None:
+    """Every slice has an image and one mask of each reader, and no mask is one too many."""
+    images = by_kind["images"].keys()
+    for kind, numbers in by_kind.items():
+        if kind not in _KINDS:
+            raise Fault("too_many_readers", f"{where}/{kind}: LIDC has {READERS} readers, mask-0 to mask-3")
+        if missing := sorted(images - numbers.keys()):
+            raise Fault("missing_mask", f"{where}/{kind} has no slice-{missing[0]}.png, images has; fetch it again")
+        if extra := sorted(numbers.keys() - images):
+            raise Fault("missing_image", f"{where}/images has no slice-{extra[0]}.png, {kind} has; fetch it again")
+
+
+def _stack(numbers: Mapping[int, archive.Place], kind: str, load: archive.Load, where: str) -> np.ndarray:
+    """uint8 (slices, rows, columns), ascending by number."""
+    images = [_image(load, numbers[number], f"{where}/{kind}/slice-{number}.png") for number in sorted(numbers)]
+    shapes = sorted({image.shape for image in images})
     if len(shapes) > 1:
-        raise Fault("shape_mismatch", f"{where}: slices of several sizes {sorted(shapes)}; make them alike.")
+        raise Fault("mixed_geometry", f"{where}/{kind} has slices of several sizes: {shapes}")
     return np.stack(images)
 
 
-def _png(files: _Folder | _Zip | _Tar, name: str) -> np.ndarray:
+def _image(load: archive.Load, place: archive.Place, where: str) -> np.ndarray:
     try:
-        data = files.read(name)
-    except (KeyError, FileNotFoundError):
-        raise Fault("missing_mask", f"{name}: is missing; every image needs four masks.") from None
-    except (OSError, zipfile.BadZipFile, tarfile.TarError, RuntimeError) as error:
-        raise Fault("unreadable_image", f"{name}: cannot be read ({error}); copy it again.") from error
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            if image.mode not in ("L", "1"):
-                raise Fault("not_8_bit", f"{name}: has mode {image.mode}; this layout has 8-bit grey images.")
-            return np.asarray(image.convert("L"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Fault("unreadable_image", f"{name}: is no whole PNG ({error}); copy it again.") from error
+        with Image.open(io.BytesIO(load(place)), formats=("PNG",)) as image:
+            if image.mode != "L":
+                raise Fault("not_8_bit", f"{where} has mode {image.mode}, not 8-bit grey")
+            return np.asarray(image)
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise Fault("unreadable_file", f"{where} cannot be read ({error}); fetch it again") from error
 
 
-@functools.lru_cache(maxsize=2)  # An archive's directory is long: read it once in each process.
-def _open(source: Path) -> _Folder | _Zip | _Tar:
-    if source.is_dir():
-        return _Folder(source)
-    try:
-        return _Zip(source) if source.suffix == ".zip" else _Tar(source)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise InputError(f"{source}: is no whole archive ({error}); download it again.") from error
-
-
-class _Folder:
-    def __init__(self, root: Path):
-        self._root = root
-
-    def names(self) -> list[str]:
-        return [path.relative_to(self._root).as_posix() for path in self._root.rglob("slice-*.png")]
-
-    def read(self, name: str) -> bytes:
-        return (self._root / name).read_bytes()
-
-
-class _Zip:
-    def __init__(self, path: Path):
-        self._archive = zipfile.ZipFile(path)
-        _refuse_leaving(path, self._archive.namelist())
-
-    def names(self) -> list[str]:
-        return self._archive.namelist()
-
-    def read(self, name: str) -> bytes:
-        return self._archive.read(name)
-
-
-class _Tar:
-    def __init__(self, path: Path):
-        self._archive = tarfile.open(path)  # noqa: SIM115 (stays open for the life of the process)
-        members = self._archive.getmembers()
-        _refuse_leaving(path, [member.name for member in members])
-        link = next((member.name for member in members if member.issym() or member.islnk()), None)
-        if link is not None:
-            raise InputError(f"{path}: {link} is a link; pack the archive again without links.")
-        self._members = {member.name: member for member in members if member.isfile()}
-
-    def names(self) -> list[str]:
-        return list(self._members)
-
-    def read(self, name: str) -> bytes:
-        file = self._archive.extractfile(self._members[name])
-        assert file is not None
-        return file.read()
-
-
-def _refuse_leaving(path: Path, names: list[str]) -> None:
-    """Nothing is unpacked here, but an archive with such names is not what it says it is."""
-    for name in names:
-        if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts or ":" in name[:2]:
-            raise InputError(f"{path}: the name {name!r} leads out of the archive; it is not safe to use.")
+def _reading(slot: int, mask: np.ndarray) -> Reading:
+    """The reading within its bounding box; the layout carries no ratings."""
+    box = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        marked = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(int(marked[0]), int(marked[-1]) + 1))
+    origin = (box[0].start, box[1].start, box[2].start)
+    return Reading(slot, -1, (0,) * len(RATING_NAMES), mask[tuple(box)].copy(), origin)

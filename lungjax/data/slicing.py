@@ -1,0 +1,123 @@
+"""A scan, slice by slice: the records that shards hold, and the row each has in the index."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from lungjax.data.records import SliceRecord, box_of
+from lungjax.lidc.scan import RATING_NAMES, Nodule, Reading, Scan
+
+ROW_COLUMNS = (
+    "patient_id",
+    "study_uid",
+    "series_uid",
+    "sop_uid",
+    "slice_index",
+    "z_mm",
+    "rows",
+    "columns",
+    "slice_spacing_mm",
+    "row_spacing_mm",
+    "column_spacing_mm",
+    "nodules",
+    "readers_marked",
+    "majority_px",
+    "malignancy_median",
+    "row_min",
+    "row_max",
+    "column_min",
+    "column_max",
+)
+"""What the index says of a slice, apart from where it is stored and its split.
+
+`nodules`: nodules in this slice. `readers_marked`: reader slots with any pixel in it. `majority_px`: pixels
+that two or more readers marked. `malignancy_median`: a nodule's is the median of its readers' ratings; the
+highest of the slice's nodules; NaN where no reader rated. `row_min` .. `column_max`: box of all readers'
+marks, inclusive, -1 where there are none.
+"""
+
+_MALIGNANCY = RATING_NAMES.index("malignancy")
+
+
+def slice_records(scan: Scan) -> Iterator[SliceRecord]:
+    """One record a slice, in order."""
+    readers = scan.reader_bits()  # (slices, rows, columns)
+    for number in range(len(scan.voxels)):
+        yield SliceRecord(
+            image=scan.voxels[number],
+            readers=readers[number],
+            patient_id=scan.patient_id,
+            study_uid=scan.study_uid,
+            series_uid=scan.series_uid,
+            sop_uid=scan.sop_uids[number],
+            slice_index=number,
+            z_mm=float(scan.z_mm[number]),
+            spacing_mm=_three_floats(scan.spacing_mm),
+            padding_hu=None if scan.padding_hu is None else int(scan.padding_hu),
+            intensity=scan.intensity,
+            nodules=tuple(_nodules(scan, number)),
+        )
+
+
+def index_row(record: SliceRecord, scan: Scan) -> tuple[Any, ...]:
+    """The values of `ROW_COLUMNS` for one record of `scan`."""
+    marks = np.bitwise_count(record.readers)
+    rated = [_malignancy(scan.nodules[nodule["index"]]) for nodule in record.nodules]
+    return (
+        record.patient_id,
+        record.study_uid,
+        record.series_uid,
+        record.sop_uid,
+        record.slice_index,
+        record.z_mm,
+        *record.image.shape,
+        *record.spacing_mm,
+        len(record.nodules),
+        int(np.bitwise_or.reduce(record.readers, axis=None)).bit_count(),
+        int(np.count_nonzero(marks >= 2)),
+        max((median for median in rated if median is not None), default=float("nan")),
+        *(box_of(record.readers) or (-1, -1, -1, -1)),
+    )
+
+
+def _three_floats(values: tuple[float, float, float]) -> tuple[float, float, float]:
+    return float(values[0]), float(values[1]), float(values[2])  # msgpack knows no NumPy scalars.
+
+
+def _nodules(scan: Scan, number: int) -> Iterator[dict[str, Any]]:
+    for nodule in scan.nodules:
+        readings = tuple(found for reading in nodule.readings if (found := _reading(reading, number)))
+        if readings:
+            yield {"index": int(nodule.index), "readings": readings}
+
+
+def _reading(reading: Reading, number: int) -> dict[str, Any] | None:
+    """The reading in slice `number`, None where it has no pixel there.
+
+    A reading without any pixel, too small for the scan's grid, is kept in the first slice of its box: its
+    ratings still count.
+    """
+    inside = number - reading.origin[0]
+    if not 0 <= inside < len(reading.mask):
+        return None
+    box = box_of(reading.mask[inside])
+    if box is None and (inside > 0 or reading.mask.any()):
+        return None
+    if box is not None:
+        _, row, column = (int(start) for start in reading.origin)
+        box = (box[0] + row, box[1] + row, box[2] + column, box[3] + column)
+    return {
+        "slot": int(reading.slot),
+        "annotation_id": int(reading.annotation_id),
+        "ratings": tuple(int(rating) for rating in reading.ratings),
+        "box": box,
+    }
+
+
+def _malignancy(nodule: Nodule) -> float | None:
+    ratings = [reading.ratings[_MALIGNANCY] for reading in nodule.readings if reading.ratings[_MALIGNANCY]]
+    return float(statistics.median(ratings)) if ratings else None

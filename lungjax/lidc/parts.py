@@ -1,0 +1,224 @@
+"""The unfinished data set `OUT.partial`: a part for each scan that is done, so that a second run resumes.
+
+plan.json               what is being prepared; a run with another source or format is refused
+parts/<hash>.json       index rows of a finished scan; written last, it says the scan is done
+parts/<hash>.array_record
+merge.json              once all scans are read: which parts make which shard
+shards/, index.csv, quarantine.jsonl, manifest.json    the data set itself, as it will be
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lungjax.data import manifest, records, shards, slicing, splits
+from lungjax.lidc.formats.entry import Entry, Quarantined
+from lungjax.lidc.scan import InputError, Scan
+
+SHARD_BYTES = 256 * 2**20
+"""A shard is closed when it holds this much; all of LIDC then makes few enough files to keep all of them open."""
+
+_PLAN, _MERGE, _PARTS, _LOCK = "plan.json", "merge.json", "parts", "lock"
+
+
+def name_of(entry: Entry) -> str:
+    """The part's file name, without suffix: another one as soon as anything about the entry changes."""
+    return hashlib.sha256(repr(entry).encode()).hexdigest()[:32]
+
+
+def write(folder: Path, entry: Entry, scan: Scan) -> None:
+    """Writes the part of one scan; until its last file is in place the scan counts as not done."""
+    rows: list[tuple[Any, ...]] = []
+
+    def encoded() -> Iterator[bytes]:
+        for record in slicing.slice_records(scan):
+            rows.append(slicing.index_row(record, scan))
+            yield records.encode(record)
+
+    data = folder / _PARTS / (name_of(entry) + shards.SUFFIX)
+    shards.write_shard(data, encoded())
+    part = {
+        "patient_id": scan.patient_id,
+        "series_uid": scan.series_uid,
+        "intensity": scan.intensity,
+        "nodules": len(scan.nodules),
+        "annotations": sum(len(nodule.readings) for nodule in scan.nodules),
+        "bytes": data.stat().st_size,
+        "rows": rows,
+    }
+    _write_json(data.with_suffix(".json"), part)
+
+
+def is_done(folder: Path, entry: Entry) -> bool:
+    """Whether the part of this scan is complete."""
+    return (folder / _PARTS / f"{name_of(entry)}.json").exists()
+
+
+@contextlib.contextmanager
+def opened(out: Path, plan: dict[str, Any], *, overwrite: bool) -> Iterator[Path]:
+    """`OUT.partial`, made or taken up again, and locked against a second run.
+
+    Raises:
+      InputError: it belongs to another plan, or another run is at work in it.
+    """
+    folder = out.with_name(out.name + ".partial")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{folder} is in use by another `lungjax prepare`; wait for it to finish.") from None
+        if overwrite:
+            for path in folder.iterdir():
+                if path.name != _LOCK:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _check_plan(folder, plan)
+        (folder / _PARTS).mkdir(exist_ok=True)
+        (folder / shards.SHARDS).mkdir(exist_ok=True)
+        yield folder
+
+
+def _check_plan(folder: Path, plan: dict[str, Any]) -> None:
+    file = folder / _PLAN
+    if not file.exists():
+        _write_json(file, plan)
+        return
+    begun = json.loads(file.read_text())
+    changed = [name for name in plan if begun.get(name) != plan[name]]
+    if changed:
+        name = changed[0]
+        raise InputError(
+            f"{folder} was begun with {name} {begun.get(name)!r}, not {plan[name]!r}; name another --out, or "
+            "start afresh with --overwrite."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A shard to write: `path`, from `parts` in this order."""
+
+    path: Path
+    parts: tuple[Path, ...]
+
+
+def plan_merge(folder: Path, entries: Sequence[Entry], quarantined: Sequence[Quarantined]) -> None:
+    """Fixes which part goes into which shard, and what is quarantined, now that all scans have been read."""
+    parts = [{"name": name_of(entry), **_read_part(folder, name_of(entry))} for entry in entries]
+    parts.sort(key=lambda part: (part["patient_id"], part["series_uid"]))
+    groups: list[list[str]] = []
+    room = 0
+    for part in parts:
+        if room <= 0:
+            groups.append([])
+            room = SHARD_BYTES
+        groups[-1].append(part["name"])
+        room -= part["bytes"]
+    lines = [dataclasses.asdict(one) for one in sorted(quarantined, key=lambda one: (one.key, one.where))]
+    _write_json(folder / _MERGE, {"groups": groups, "quarantined": lines})
+
+
+def is_planned(folder: Path) -> bool:
+    """Whether all scans have been read and only merging is left."""
+    return (folder / _MERGE).exists()
+
+
+def is_described(folder: Path) -> bool:
+    """Whether the data set is whole and only its name is left to give."""
+    return (folder / manifest.MANIFEST).exists()
+
+
+def shards_to_write(folder: Path) -> list[Shard]:
+    """Those that are not there yet."""
+    groups = json.loads((folder / _MERGE).read_text())["groups"]
+    planned = [
+        Shard(
+            folder / _shard_name(number),
+            tuple(folder / _PARTS / (name + shards.SUFFIX) for name in group),
+        )
+        for number, group in enumerate(groups)
+    ]
+    return [shard for shard in planned if not shard.path.exists()]
+
+
+def merge(shard: Shard) -> None:
+    """Copies the records of the parts into the shard, then removes them."""
+    shards.write_shard(shard.path, (record for part in shard.parts for record in shards.read_shard(part)))
+    for part in shard.parts:
+        part.unlink()
+
+
+def finish(folder: Path, out: Path, source: dict[str, str]) -> None:
+    """Index, quarantine and manifest; then nothing but the data set is left, and it takes its name.
+
+    An older data set of that name is replaced.
+    """
+    if not is_described(folder):
+        _describe(folder, source)
+    shutil.rmtree(folder / _PARTS)
+    for name in (_PLAN, _MERGE, _LOCK):
+        (folder / name).unlink(missing_ok=True)
+    for leftover in folder.glob("*.tmp"):
+        leftover.unlink()
+    if out.exists():
+        old = out.with_name(out.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        out.replace(old)
+        folder.replace(out)
+        shutil.rmtree(old)
+    else:
+        folder.replace(out)
+
+
+def write_quarantine(folder: Path, lines: Sequence[dict[str, str]]) -> None:
+    """`quarantine.jsonl`: one line a series."""
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (folder / manifest.QUARANTINE).write_text(text)
+
+
+def _describe(folder: Path, source: dict[str, str]) -> None:
+    merged = json.loads((folder / _MERGE).read_text())
+    tables: list[pd.DataFrame] = []
+    totals = {"nodules": 0, "annotations": 0}
+    intensity = ""
+    for number, group in enumerate(merged["groups"]):
+        rows: list[list[Any]] = []
+        for name in group:
+            part = _read_part(folder, name)
+            rows.extend(part["rows"])
+            totals = {key: count + part[key] for key, count in totals.items()}
+            intensity = part["intensity"]
+        table = pd.DataFrame(rows, columns=list(slicing.ROW_COLUMNS))
+        table.insert(0, "shard", _shard_name(number))
+        table.insert(1, "position", table.index)
+        tables.append(table)
+    index = pd.concat(tables, ignore_index=True)
+    index.insert(0, "row", index.index)
+    split = splits.assign(index["patient_id"])
+    index["split"] = [split[patient_id] for patient_id in index["patient_id"]]
+    manifest.write_index(folder, index)
+    write_quarantine(folder, merged["quarantined"])
+    manifest.write_manifest(folder, index, source=source, intensity=intensity, **totals)
+
+
+def _shard_name(number: int) -> str:
+    return f"{shards.SHARDS}/{number:05d}{shards.SUFFIX}"
+
+
+def _read_part(folder: Path, name: str) -> dict[str, Any]:
+    return json.loads((folder / _PARTS / f"{name}.json").read_text())
+
+
+def _write_json(path: Path, value: Any) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value))
+    temporary.replace(path)

@@ -1,0 +1,88 @@
+"""Tasks over local processes: results as they come, and an answer for a process that dies."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Generic, TypeVar
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class WorkerDied(Exception, Generic[Task]):
+    """A worker process died twice over one task: killed from outside, or by a crash in native code."""
+
+    def __init__(self, task: Task):
+        super().__init__(task)
+        self.task = task
+
+
+def run(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, Result]]:
+    """Each task with its result, in the order they finish.
+
+    Args:
+      function: importable by name; it must not matter if it runs twice on a task.
+      tasks: picklable.
+      workers: how many processes; with 1 everything happens in this one.
+
+    Raises:
+      WorkerDied: a process died over a task, and again when the task was retried on its own.
+      Exception: whatever `function` raises, at once.
+    """
+    if workers == 1:
+        for task in tasks:
+            yield task, function(task)
+        return
+    waiting = deque(tasks)
+    while waiting:
+        running: dict[Future[Result], Task] = {}
+        with _pool(workers) as pool:
+            try:
+                while waiting or running:
+                    while waiting and len(running) < 2 * workers:
+                        future = pool.submit(function, waiting[0])  # May find the pool broken.
+                        running[future] = waiting.popleft()
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        result = future.result()
+                        yield running.pop(future), result
+            except BrokenProcessPool:
+                pass  # Any of those still running may be to blame.
+            finally:
+                pool.shutdown(cancel_futures=True)
+        for task in running.values():
+            yield task, _alone(function, task)
+
+
+def _alone(function: Callable[[Task], Result], task: Task) -> Result:
+    with _pool(1) as pool:
+        try:
+            return pool.submit(function, task).result()
+        except BrokenProcessPool:
+            raise WorkerDied(task) from None
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    # Not fork: the parent may have threads (JAX, ArrayRecord), and a forked child would inherit their locks.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_live_and_die_with_parent)
+
+
+def _live_and_die_with_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends the pool.
+    threading.Thread(target=_exit_after_parent, daemon=True).start()
+
+
+def _exit_after_parent() -> None:
+    """Without this, workers of a parent ended by SIGKILL wait for tasks for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
