@@ -68,8 +68,7 @@ def make(config: ml_collections.ConfigDict, *, intensity: str, mesh: Mesh) -> Ta
             z = model.apply(variables, x, train=False)
         return *jnp.split(z, 2), model_state
 
-    def contrast(a: jax.Array, b: jax.Array, batch: Any) -> tuple[jax.Array, Metrics]:
-        masked = config.same_scan_mm is not None
+    def contrast(a: jax.Array, b: jax.Array, batch: Any, *, masked: bool) -> tuple[jax.Array, Metrics]:
         loss, top1 = losses.ntxent_sharded(
             embeddings_a=a,
             embeddings_b=b,
@@ -89,21 +88,18 @@ def make(config: ml_collections.ConfigDict, *, intensity: str, mesh: Mesh) -> Ta
 
     def loss_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
         a, b, model_state = embed(params, model_state, batch, rng, train=True)
-        loss, metrics = contrast(a, b, batch)
+        loss, metrics = contrast(a, b, batch, masked=config.same_scan_mm is not None)
         return loss, (jax.lax.stop_gradient(metrics), model_state)
 
     def eval_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> Metrics:
         a, b, _ = embed(params, model_state, batch, rng, train=False)
-        loss, metrics = contrast(a, b, batch)
-        whole = jnp.min(batch["weight"])  # Copies that fill the last batch would be false negatives: leave it out.
-        return {
-            "batches": whole,
-            **{name: value * whole for name, value in {"loss": loss, **metrics}.items()},
-        }
+        # The copies that fill the last batch are the same slice again: masked, they are no false negatives.
+        loss, metrics = contrast(a, b, batch, masked=True)
+        share = batch["weight"].mean()
+        return {"batches": share, **{name: value * share for name, value in {"loss": loss, **metrics}.items()}}
 
     def summarize(sums: dict[str, float]) -> dict[str, float]:
-        batches = sums.pop("batches")
-        return {name: value / max(batches, 1.0) for name, value in sums.items()}
+        return {name: float(value / sums["batches"]) for name, value in sums.items() if name != "batches"}
 
     def predict(params: Any, model_state: Any, batch: Any) -> jax.Array:
         """Two views of each slice, (2, batch, height, width): what the network is shown."""

@@ -76,10 +76,11 @@ class Validation:
             sheet = np.linspace(0, self._batch_size - 1, min(SHOWN, self._batch_size)).astype(int)
             index = self._slices.dataset.index.iloc[chosen["row"][sheet]]
             titles = [f"{row.patient_id}, slice {row.slice_index}" for row in index.itertuples()]
-            self._task.draw(
-                {name: part[sheet] for name, part in chosen.items()},
-                np.take(predicted, sheet, axis=self._task.batch_axis),
-                titles,
-                workdir / "examples" / f"{step_number:07d}.png",
-            )
+            with jax.transfer_guard("allow"):  # A picture is the host's business.
+                self._task.draw(
+                    {name: part[sheet] for name, part in chosen.items()},
+                    np.take(predicted, sheet, axis=self._task.batch_axis),
+                    titles,
+                    workdir / "examples" / f"{step_number:07d}.png",
+                )
             plots.curves(workdir / logs.METRICS_FILE, workdir / "plots")
