@@ -100,10 +100,9 @@ def read_index(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(
             path / INDEX,
-            dtype={**dict.fromkeys(_NAMES, str), **dict.fromkeys(_FLOATS, np.float64)},  # pyright: ignore[reportArgumentType]
+            dtype=dict.fromkeys(_NAMES, str),
+            converters=dict.fromkeys(_FLOATS, float),  # Exact, as the default of some pandas is not.
             keep_default_na=False,
-            na_values={name: ["nan"] for name in _FLOATS},
-            float_precision="round_trip",
         )
     except (OSError, ValueError) as error:
         raise InputError(f"{path / INDEX} cannot be read ({error}); prepare the data again.") from error

@@ -69,10 +69,13 @@ def opened(out: Path, plan: dict[str, Any], *, overwrite: bool) -> Iterator[Path
     """`OUT.partial`, made or taken up again, and locked against a second run.
 
     Raises:
-      InputError: it belongs to another plan, or another run is at work in it.
+      InputError: it cannot be made, belongs to another plan, or another run is at work in it.
     """
     folder = out.with_name(out.name + ".partial")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}); name an --out that can be written.") from error
     with (folder / _LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

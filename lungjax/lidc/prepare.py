@@ -49,7 +49,8 @@ class Summary:
     new_slices: int
     seconds: float
 
-    def __str__(self) -> str:
+    def text(self) -> str:
+        """Two or three lines for a person."""
         each = ", ".join(f"{count} {split}" for split, count in self.patients.items())
         patients = f"{sum(self.patients.values())} patients ({each})"
         lines = [f"{self.out}: {self.scans} scans, {self.slices} slices, {patients}"]
