@@ -18,9 +18,7 @@ LUNG_WINDOW_HU: WindowHu = (-600.0, 1500.0)
 """Centre and width of the radiologists' lung window."""
 
 
-def intensity_to_unit(
-    image: jax.Array, *, intensity: Intensity, window_hu: WindowHu = LUNG_WINDOW_HU
-) -> jax.Array:
+def intensity_to_unit(image: jax.Array, *, intensity: Intensity, window_hu: WindowHu = LUNG_WINDOW_HU) -> jax.Array:
     """Stored values -> float32 in [0, 1], any shape.
 
     Args:
@@ -106,9 +104,7 @@ def simclr_view(
     scale, shift_px = distort.random_crop(crop_key, image.shape, area=area, aspect=aspect)
     matrix = distort.rotation(angle_key, rotation_deg) @ jnp.diag(scale * distort.signs(flip_key))
     resampled = distort.resample(image, matrix, shift_px, order=1)
-    unit = jitter_to_unit(
-        jitter_key, resampled, intensity=intensity, window_hu=window_hu, strength=intensity_jitter
-    )
+    unit = jitter_to_unit(jitter_key, resampled, intensity=intensity, window_hu=window_hu, strength=intensity_jitter)
     unit = distort.add_noise(noise_key, distort.random_blur(blur_key, unit, sigma_px=blur_px), noise)
     return distort.random_cutout(cutout_key, unit, cutout)
 
@@ -150,9 +146,7 @@ def segment(
     shift_px = jax.random.uniform(shift_key, (2,), jnp.float32, -shift, shift) * sides_px
 
     resampled = distort.resample(image, matrix, shift_px, order=1)
-    unit = jitter_to_unit(
-        jitter_key, resampled, intensity=intensity, window_hu=window_hu, strength=intensity_jitter
-    )
+    unit = jitter_to_unit(jitter_key, resampled, intensity=intensity, window_hu=window_hu, strength=intensity_jitter)
     moved = distort.resample(readers, matrix, shift_px, order=0).astype(jnp.uint8)
     return distort.add_noise(noise_key, unit, noise), moved
 

@@ -3,91 +3,21 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-Norm = Literal["group", "batch"]
+from lungjax.models.layers import Conv, Norm, make_norm, space_to_depth
+
 Stem = Literal["conv", "patch"]
 
 BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 """Blocks of each stage by depth; 50 has bottleneck blocks, the others basic ones."""
 BOTTLENECK = 4
 """How many times wider a bottleneck block's output is than its 3x3 convolution."""
-GROUP_SIZE = 16
-SMALLEST_GROUP = 8
-EPSILON = 1e-6
 STEM_PATCH_PX = 2
-
-
-def space_to_depth(x: jax.Array, block: int) -> jax.Array:
-    """(batch, height, width, c) -> (batch, height/block, width/block, block * block * c)."""
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height // block, block, width // block, block, channels)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // block, width // block, -1)
-
-
-def depth_to_space(x: jax.Array, block: int) -> jax.Array:
-    """The inverse of `space_to_depth`."""
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height, width, block, block, channels // block**2)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * block, width * block, -1)
-
-
-class GroupNorm(nn.Module):
-    """Group normalisation (Wu & He 2018), its statistics in float32 whatever the dtype of the input.
-
-    Groups have 16 channels, or 8 where 16 do not divide them, else all channels are one group. The result for
-    one image is independent of the others.
-    """
-
-    scale_init: nn.initializers.Initializer = nn.initializers.ones
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """(batch, height, width, c) -> the same shape and dtype."""
-        batch, _, _, channels = x.shape
-        size = math.gcd(channels, GROUP_SIZE)
-        size = size if size >= SMALLEST_GROUP else channels
-        scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
-
-        full = x.astype(jnp.float32)
-        moments = jnp.stack([jnp.mean(full, axis=(1, 2)), jnp.mean(full * full, axis=(1, 2))])
-        # (2, batch, c) -> (2, batch, groups)
-        mean, square = jnp.mean(moments.reshape(2, batch, -1, size), axis=-1)
-        inverse = lax.rsqrt(jnp.maximum(square - mean * mean, 0.0) + EPSILON)
-        slope = jnp.repeat(inverse, size, axis=-1) * scale[None, :]  # (batch, c)
-        shift = bias[None, :] - jnp.repeat(mean, size, axis=-1) * slope
-        return (full * slope[:, None, None, :] + shift[:, None, None, :]).astype(x.dtype)
-
-
-class BatchNorm(nn.Module):
-    """Batch normalisation (Ioffe & Szegedy 2015) over the global batch, statistics in float32."""
-
-    scale_init: nn.initializers.Initializer = nn.initializers.ones
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """(batch, height, width, c) -> the same shape and dtype; updates `batch_stats` where `train`."""
-        norm = nn.BatchNorm(
-            use_running_average=not train, momentum=0.9, scale_init=self.scale_init, name="norm"
-        )
-        return norm(x.astype(jnp.float32)).astype(x.dtype)
-
-
-def make_norm(kind: Norm, *, train: bool) -> Callable[..., Callable[[jax.Array], jax.Array]]:
-    """`make_norm(kind, train=train)(name=..., scale_init=...)` is a function of feature maps."""
-    if kind == "group":
-        return GroupNorm
-    if kind == "batch":
-        return lambda **options: functools.partial(BatchNorm(**options), train=train)
-    raise ValueError(f"norm is {kind!r}; use 'group' or 'batch'.")
 
 
 class Block(nn.Module):
@@ -106,7 +36,7 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """(batch, h, w, c) -> (batch, h / stride, w / stride, channels or 4 * channels)."""
         out = self.channels * (BOTTLENECK if self.bottleneck else 1)
-        conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype)
+        conv = functools.partial(Conv, use_bias=False, dtype=self.dtype)
         norm = make_norm(self.norm, train=train)
 
         y = x
@@ -167,14 +97,12 @@ class ResNet(nn.Module):
             raise ValueError(f"depth is {self.depth} and stem {self.stem!r}; use {choices}.")
         height, width = x.shape[1:3]
         if height % self.total_stride or width % self.total_stride:
-            raise ValueError(
-                f"The image is {height}x{width} px; both must be multiples of {self.total_stride}."
-            )
+            raise ValueError(f"The image is {height}x{width} px; both must be multiples of {self.total_stride}.")
 
         x = x.astype(self.dtype)
         if self.stem == "patch":
             x = space_to_depth(x, STEM_PATCH_PX)
-        x = nn.Conv(self.width, (3, 3), use_bias=False, dtype=self.dtype, name="stem")(x)
+        x = Conv(self.width, (3, 3), use_bias=False, dtype=self.dtype, name="stem")(x)
         x = nn.relu(make_norm(self.norm, train=train)(name="stem_norm")(x))
 
         features = []

@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lungjax.models.layers import Dense
+
 
 class Projection(nn.Module):
     """SimCLR's projection head (Chen et al. 2020): dense, LayerNorm, relu, dense.
@@ -27,6 +29,6 @@ class Projection(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(batch, c) -> (batch, out) float32, not normalised: the loss does that."""
-        x = nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, name="hidden_layer")(x.astype(self.dtype))
+        x = Dense(self.hidden, use_bias=False, dtype=self.dtype, name="hidden_layer")(x.astype(self.dtype))
         x = nn.relu(nn.LayerNorm(name="norm")(x.astype(jnp.float32)))
-        return nn.Dense(self.out, use_bias=False, name="out_layer")(x)
+        return Dense(self.out, use_bias=False, name="out_layer")(x)

@@ -1,0 +1,96 @@
+"""What the networks are made of: norms, rearrangements of pixels, initial weights."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Norm = Literal["group", "batch"]
+
+GROUP_SIZE = 16
+SMALLEST_GROUP = 8
+EPSILON = 1e-6
+
+
+def he_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+    """Kernels of variance 2 / fan-in (He et al. 2015), the last axis being the output.
+
+    Drawn flat: the same numbers as drawn in shape, and XLA compiles that eight times faster on a CPU, where a
+    network's initialisation would otherwise take longer to compile than its training step.
+    """
+    flat = jax.random.normal(key, (math.prod(shape),), dtype)
+    return flat.reshape(shape) * jnp.asarray(math.sqrt(2 / math.prod(shape[:-1])), dtype)
+
+
+Conv = functools.partial(nn.Conv, kernel_init=he_normal)
+Dense = functools.partial(nn.Dense, kernel_init=he_normal)
+
+
+def space_to_depth(x: jax.Array, block: int) -> jax.Array:
+    """(batch, height, width, c) -> (batch, height/block, width/block, block * block * c)."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // block, block, width // block, block, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // block, width // block, -1)
+
+
+def depth_to_space(x: jax.Array, block: int) -> jax.Array:
+    """The inverse of `space_to_depth`."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height, width, block, block, channels // block**2)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * block, width * block, -1)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation (Wu & He 2018), its statistics in float32 whatever the dtype of the input.
+
+    Groups have 16 channels, or 8 where 16 do not divide them, else all channels are one group. The result for
+    one image is independent of the others.
+    """
+
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(batch, height, width, c) -> the same shape and dtype."""
+        batch, _, _, channels = x.shape
+        size = math.gcd(channels, GROUP_SIZE)
+        size = size if size >= SMALLEST_GROUP else channels
+        scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+
+        full = x.astype(jnp.float32)
+        moments = jnp.stack([jnp.mean(full, axis=(1, 2)), jnp.mean(full * full, axis=(1, 2))])
+        # (2, batch, c) -> (2, batch, groups)
+        mean, square = jnp.mean(moments.reshape(2, batch, -1, size), axis=-1)
+        inverse = lax.rsqrt(jnp.maximum(square - mean * mean, 0.0) + EPSILON)
+        slope = jnp.repeat(inverse, size, axis=-1) * scale[None, :]  # (batch, c)
+        shift = bias[None, :] - jnp.repeat(mean, size, axis=-1) * slope
+        return (full * slope[:, None, None, :] + shift[:, None, None, :]).astype(x.dtype)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe & Szegedy 2015) over the global batch, statistics in float32."""
+
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """(batch, height, width, c) -> the same shape and dtype; updates `batch_stats` where `train`."""
+        norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, scale_init=self.scale_init, name="norm")
+        return norm(x.astype(jnp.float32)).astype(x.dtype)
+
+
+def make_norm(kind: Norm, *, train: bool) -> Callable[..., Callable[[jax.Array], jax.Array]]:
+    """`make_norm(kind, train=train)(name=..., scale_init=...)` is a function of feature maps."""
+    if kind == "group":
+        return GroupNorm
+    if kind == "batch":
+        return lambda **options: functools.partial(BatchNorm(**options), train=train)
+    raise ValueError(f"norm is {kind!r}; use 'group' or 'batch'.")
