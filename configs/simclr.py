@@ -3,8 +3,8 @@
     python -m lungjax.main --config=configs/simclr.py --workdir=workdir/simclr --config.data.path=PREPARED
 
 Full size, for an accelerator: ResNet-34 on 256 x 256 crops in HU, global batch 512, bfloat16.
-`configs/simclr.py:quick` runs in minutes on two CPU cores: the built-in phantom data, a narrow ResNet-18.
-Expected of quick, on the phantom: contrastive top-1 on val patients above 0.5 where chance is 0.01.
+`configs/simclr.py:quick` runs in minutes on two CPU cores: the built-in phantom data, a narrow ResNet-10.
+Expected of quick, on the phantom: contrastive top-1 on val patients several times that of chance (0.016).
 """
 
 import ml_collections
@@ -15,10 +15,10 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.task = "pretrain"
     config.seed = 0
-    config.steps = 250 if quick else 50_000
+    config.steps = 150 if quick else 50_000
     config.log_every = 25 if quick else 100
-    config.eval_every = 250 if quick else 2_500
-    config.checkpoint_every = 125 if quick else 2_500
+    config.eval_every = 75 if quick else 2_500
+    config.checkpoint_every = 75 if quick else 2_500
     config.keep_checkpoints = 2
     config.init_from = ""
     config.compute_dtype = "float32" if quick else "bfloat16"
@@ -26,14 +26,14 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict()
     config.data.path = "phantom" if quick else "data/lidc"
     config.data.slices = "nodule" if quick else "all"
-    config.data.batch_size = 64 if quick else 512
-    config.data.crop_px = 0 if quick else 256
+    config.data.batch_size = 32 if quick else 512
+    config.data.crop_px = 96 if quick else 256
     config.data.crop_at = "random"
     config.data.workers = 0 if quick else 8
 
     config.model = ml_collections.ConfigDict()
     config.model.encoder = ml_collections.ConfigDict()  # The same in configs/segment.py, which starts from it.
-    config.model.encoder.depth = 18 if quick else 34
+    config.model.encoder.depth = 10 if quick else 34
     config.model.encoder.width = 16 if quick else 64
     config.model.encoder.norm = "group"
     config.model.encoder.stem = "patch"

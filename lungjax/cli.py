@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"lungjax: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # The reader of our output, `head` say, has enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("lungjax: interrupted; the same command goes on from here", file=sys.stderr)
         return 130

