@@ -53,16 +53,17 @@ def test_index_is_sorted_and_manifest_counts_it(slices_dataset):
         == len(index)
         == sum(file["records"] for name, file in dataset.manifest["files"].items() if name.startswith("shards/"))
     )
-    assert counts["patients"] == index["patient_id"].nunique()
-    assert counts["scans"] == index["series_uid"].nunique()
-    assert counts["slices_with_nodules"] == (index["readers_marked"] > 0).sum()
+    assert counts["patients"] == len(set(index["patient_id"]))
+    assert counts["scans"] == len(set(index["series_uid"]))
+    assert counts["slices_with_nodules"] == np.count_nonzero(index["readers_marked"])
 
 
 def test_no_patient_lies_in_two_splits(slices_dataset):
     dataset = open_dataset(slices_dataset)
     split = dataset.manifest["split"]
-    assert dataset.index.groupby("patient_id")["split"].nunique().eq(1).all()
-    for patient_id, name in dataset.index[["patient_id", "split"]].itertuples(index=False):
+    pairs = set(dataset.index[["patient_id", "split"]].itertuples(index=False, name=None))
+    assert len(pairs) == len(split["patients"])
+    for patient_id, name in pairs:
         assert split["patients"][patient_id] == name == splits.split_of(patient_id)
     assert split["digest"] == splits.digest(split["patients"])
 

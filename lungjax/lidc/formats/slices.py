@@ -126,7 +126,9 @@ def _image(load: archive.Load, place: archive.Place, where: str) -> np.ndarray:
             if image.mode != "L":
                 raise Fault("not_8_bit", f"{where} has mode {image.mode}, not 8-bit grey")
             return np.asarray(image)
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:  # Its message holds an address in memory, another on each run.
+        raise Fault("unreadable_file", f"{where} cannot be read (it is no PNG); fetch it again") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise Fault("unreadable_file", f"{where} cannot be read ({error}); fetch it again") from error
 
 

@@ -1,0 +1,131 @@
+"""The verbs as a user meets them: exit codes, one line for a mistake, nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lungjax
+from lungjax import cli
+
+
+def mistake(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was printed as an error, one line; stdout is empty."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("lungjax: error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_prepare_prints_its_summary(kaggle_tree, tmp_path, capsys):
+    arguments = ["prepare", "--source", str(kaggle_tree), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert cli.main(arguments) == 0
+    # A dozen patients, every second with two nodules, four slices each.
+    assert f"{tmp_path / 'out'}: 18 scans, 72 slices, 12 patients" in capsys.readouterr().out
+    assert cli.main(arguments) == 0
+    assert "complete already" in capsys.readouterr().out
+
+
+def test_strict_tells_of_quarantined_scans(kaggle_tree, tmp_path, capsys):
+    shutil.copytree(kaggle_tree, tmp_path / "source")
+    next((tmp_path / "source").rglob("mask-1/slice-2.png")).unlink()
+    arguments = ["prepare", "--source", str(tmp_path / "source"), "--workers", "1"]
+    assert cli.main([*arguments, "--out", str(tmp_path / "a")]) == 0
+    assert "quarantined: 1 (1 missing_mask)" in capsys.readouterr().out
+    assert cli.main([*arguments, "--out", str(tmp_path / "b"), "--strict"]) == 1
+    assert cli.main([*arguments, "--out", str(tmp_path / "b"), "--strict"]) == 1
+
+
+def test_mistakes_are_one_line_and_code_2(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    out = str(tmp_path / "out")
+    for arguments, says in (
+        (["--source", str(tmp_path / "nowhere")], "nowhere: no such file or folder"),
+        (["--source", str(tmp_path / "empty")], "empty holds neither DICOM files nor"),
+        (["--source", str(tmp_path / "empty"), "--format", "nrrd"], "unknown format 'nrrd'"),
+    ):
+        assert cli.main(["prepare", "--out", out, *arguments]) == 2
+        assert says in mistake(capsys)
+    assert cli.main(["evaluate", "--workdir", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere" in mistake(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "VERB"),
+        (["train"], "train"),
+        (["prepare", "--source", "x"], "--out"),
+        (["prepare", "--source", "x", "--out", "y", "--workers", "none"], "'none' is not a whole number above 0"),
+        (["prepare", "--source", "x", "--out", "y", "--colour"], "--colour"),
+        (["phantom", "--out", "y", "--scans", "0"], "'0' is not a whole number above 0"),
+        (["evaluate", "--workdir", "x", "--split", "train"], "'train'"),
+    ],
+)
+def test_wrong_options_are_named(arguments, says, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_each_verb_passes_on_what_it_was_given(tmp_path, monkeypatch):
+    from lungjax.lidc import phantom
+    from lungjax.train import evaluation
+
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def called(*arguments, **named):
+        calls.append((arguments, named))
+        return []
+
+    monkeypatch.setattr(phantom, "write", called)
+    monkeypatch.setattr(evaluation, "evaluate", called)
+    assert cli.main(["phantom", "--scans", "3", "--out", "here", "--seed", "7", "--matrix", "128"]) == 0
+    assert cli.main(["evaluate", "--workdir", "run"]) == 0
+    assert cli.main(["evaluate", "--workdir", "run", "--data", "d", "--split", "val", "--out", "o.json"]) == 0
+    assert calls == [
+        ((Path("here"),), {"scans": 3, "seed": 7, "matrix": 128}),
+        ((Path("run"),), {"data": None, "split": "test", "out": None}),
+        ((Path("run"),), {"data": Path("d"), "split": "val", "out": Path("o.json")}),
+    ]
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    from lungjax.lidc import prepare
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare, "prepare", stop)
+    assert cli.main(["prepare", "--source", str(tmp_path), "--out", "x"]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_an_error_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
+    from lungjax.lidc import prepare
+
+    monkeypatch.setattr(prepare, "prepare", lambda *_, **__: {}["bug"])
+    with pytest.raises(KeyError):
+        cli.main(["prepare", "--source", str(tmp_path), "--out", "x"])
+
+
+def test_version_and_help(capsys):
+    for option, says in (("--version", f"lungjax {lungjax.__version__}"), ("--help", "prepare")):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([option])
+        assert stopped.value.code == 0
+        assert says in capsys.readouterr().out
+
+
+def test_help_needs_no_heavy_import():
+    heavy = ("jax", "pandas", "pydicom", "array_record", "matplotlib")
+    code = f"import sys, lungjax.cli; print(*(name for name in {heavy} if name in sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.split() == []
