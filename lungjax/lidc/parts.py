@@ -25,8 +25,8 @@ from lungjax.data import manifest, records, shards, slicing, splits
 from lungjax.lidc.formats.entry import Entry, Quarantined
 from lungjax.lidc.scan import InputError, Scan
 
-SHARD_BYTES = 256 * 2**20
-"""A shard is closed when it holds this much; all of LIDC then makes few enough files to keep all of them open."""
+SHARD_BYTES = 16 * 2**20
+"""Smaller scans share a shard until it holds this much; a larger one is its own, and its part need not be copied."""
 
 _PLAN, _MERGE, _PARTS, _LOCK = "plan.json", "merge.json", "parts", "lock"
 
@@ -121,7 +121,7 @@ def plan_merge(folder: Path, entries: Sequence[Entry], quarantined: Sequence[Qua
     groups: list[list[str]] = []
     room = 0
     for part in parts:
-        if room <= 0:
+        if room <= 0 or part["bytes"] >= SHARD_BYTES:
             groups.append([])
             room = SHARD_BYTES
         groups[-1].append(part["name"])
@@ -154,7 +154,10 @@ def shards_to_write(folder: Path) -> list[Shard]:
 
 
 def merge(shard: Shard) -> None:
-    """Copies the records of the parts into the shard, then removes them."""
+    """The records of the parts, in one shard; the parts are gone afterwards."""
+    if len(shard.parts) == 1:
+        shard.parts[0].replace(shard.path)
+        return
     shards.write_shard(shard.path, (record for part in shard.parts for record in shards.read_shard(part)))
     for part in shard.parts:
         part.unlink()
