@@ -65,7 +65,8 @@ def slice_records(scan: Scan) -> Iterator[SliceRecord]:
 
 def index_row(record: SliceRecord, scan: Scan) -> tuple[Any, ...]:
     """The values of `ROW_COLUMNS` for one record of `scan`."""
-    marks = np.bitwise_count(record.readers)
+    box = box_of(record.readers)
+    marked, majority_px = (0, 0) if box is None else _marks(record.readers)
     rated = [_malignancy(scan.nodules[nodule["index"]]) for nodule in record.nodules]
     return (
         record.patient_id,
@@ -77,11 +78,17 @@ def index_row(record: SliceRecord, scan: Scan) -> tuple[Any, ...]:
         *record.image.shape,
         *record.spacing_mm,
         len(record.nodules),
-        int(np.bitwise_or.reduce(record.readers, axis=None)).bit_count(),
-        int(np.count_nonzero(marks >= 2)),
+        marked,
+        majority_px,
         max((median for median in rated if median is not None), default=float("nan")),
-        *(box_of(record.readers) or (-1, -1, -1, -1)),
+        *(box or (-1, -1, -1, -1)),
     )
+
+
+def _marks(readers: np.ndarray) -> tuple[int, int]:
+    """How many readers marked anything, and how many pixels two or more of them marked."""
+    slots = int(np.bitwise_or.reduce(readers, axis=None)).bit_count()
+    return slots, int(np.count_nonzero(np.bitwise_count(readers) >= 2))
 
 
 def _three_floats(values: tuple[float, float, float]) -> tuple[float, float, float]:
