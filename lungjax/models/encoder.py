@@ -17,7 +17,6 @@ BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)
 """Blocks of each stage by depth; 50 has bottleneck blocks, the others basic ones."""
 BOTTLENECK = 4
 """How many times wider a bottleneck block's output is than its 3x3 convolution."""
-STEM_PATCH_PX = 2
 
 
 class Block(nn.Module):
@@ -57,8 +56,9 @@ class ResNet(nn.Module):
       depth: 10, 18, 34 or 50.
       width: channels of the first stage; each later one has twice as many (times 4 at depth 50).
       norm: `group` or `batch`.
-      stem: `conv`, a 3x3 convolution of stride 1, for small images; `patch`, each 2x2 pixels become one of
-        four channels and then a 3x3 convolution: nothing but the input itself is at full resolution.
+      stem: `conv`, a 3x3 convolution of stride 1, for small images; `patch`, the pixels of each patch become
+        channels, and then a 3x3 convolution: nothing but the input itself is at full resolution.
+      patch_px: side of a patch, for `patch` only.
       dtype: of the computation; parameters are float32.
     """
 
@@ -66,12 +66,13 @@ class ResNet(nn.Module):
     width: int = 64
     norm: Norm = "group"
     stem: Stem = "conv"
+    patch_px: int = 2
     dtype: Any = jnp.float32
 
     @property
     def stem_stride(self) -> int:
         """Pixels an output position of the stem stands for, in each direction."""
-        return STEM_PATCH_PX if self.stem == "patch" else 1
+        return self.patch_px if self.stem == "patch" else 1
 
     @property
     def total_stride(self) -> int:
@@ -101,7 +102,7 @@ class ResNet(nn.Module):
 
         x = x.astype(self.dtype)
         if self.stem == "patch":
-            x = space_to_depth(x, STEM_PATCH_PX)
+            x = space_to_depth(x, self.patch_px)
         x = Conv(self.width, (3, 3), use_bias=False, dtype=self.dtype, name="stem")(x)
         x = nn.relu(make_norm(self.norm, train=train)(name="stem_norm")(x))
 

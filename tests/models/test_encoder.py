@@ -12,15 +12,17 @@ def shapes(model, image_shape):
 
 
 @pytest.mark.parametrize("depth", [10, 18, 34, 50])
-@pytest.mark.parametrize(("stem", "stride"), [("conv", 1), ("patch", 2)])
+@pytest.mark.parametrize(
+    ("stem", "stride"), [({"stem": "conv"}, 1), ({"stem": "patch"}, 2), ({"stem": "patch", "patch_px": 4}, 4)]
+)
 @pytest.mark.parametrize("norm", ["group", "batch"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_feature_maps_are_four_scales_of_the_image(depth, stem, stride, norm, dtype):
-    model = ResNet(depth=depth, width=16, stem=stem, norm=norm, dtype=dtype)
-    features, variables = shapes(model, (2, 32, 48, 1))
+    model = ResNet(depth=depth, width=16, **stem, norm=norm, dtype=dtype)
+    features, variables = shapes(model, (2, 32, 64, 1))
     expansion = 4 if depth == 50 else 1
     assert [f.shape for f in features] == [
-        (2, 32 // s, 48 // s, 16 * expansion * s // stride) for s in (stride, 2 * stride, 4 * stride, 8 * stride)
+        (2, 32 // s, 64 // s, 16 * expansion * s // stride) for s in (stride, 2 * stride, 4 * stride, 8 * stride)
     ]
     assert {f.dtype for f in features} == {jnp.dtype(dtype)}
     assert {p.dtype for p in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}

@@ -13,7 +13,7 @@ from lungjax.models.layers import depth_to_space
 from lungjax.models.unet import UNet
 
 
-@pytest.mark.parametrize("stem", ["conv", "patch"])
+@pytest.mark.parametrize("stem", [{"stem": "conv"}, {"stem": "patch"}, {"stem": "patch", "patch_px": 4}])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_logits_lie_on_the_grid_of_the_image(stem, dtype):
     model = UNet(
@@ -22,9 +22,9 @@ def test_logits_lie_on_the_grid_of_the_image(stem, dtype):
         out_channels=3,
         dtype=dtype,
     )
-    x = jax.ShapeDtypeStruct((2, 32, 48, 1), jnp.float32)
+    x = jax.ShapeDtypeStruct((2, 32, 64, 1), jnp.float32)
     logits, variables = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=True), x)
-    assert (logits.shape, logits.dtype) == ((2, 32, 48, 3), jnp.float32)
+    assert (logits.shape, logits.dtype) == ((2, 32, 64, 3), jnp.float32)
     assert {p.dtype for p in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
 
 

@@ -1,0 +1,217 @@
+"""Training steps on a CPU, ours against the same networks in PyTorch, in turns within one run.
+
+    pip install -e .[bench]
+    python scripts/bench_train.py [--threads 2] [--rounds 9] [--preset quick]
+
+One round takes one step of every contender, so that whatever else the machine does falls on all of them. float32,
+the same batch for all; PyTorch with channels_last. Without PyTorch only our own steps are timed. A step is loss,
+gradients and Adam, without augmentation, whose cost is shown beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+BATCH, SIDE_PX, TEMPERATURE, LEARNING_RATE = 32, 128, 0.2, 1e-3
+HIDDEN, OUT = 256, 64
+PRESETS = {
+    "quick": {"depth": 10, "width": 16, "stem": "patch", "patch_px": 2, "widths": (64, 32, 16)},
+    "full": {"depth": 18, "width": 16, "stem": "patch", "patch_px": 2, "widths": (64, 32, 16)},
+}
+Contenders = dict[str, Callable[[], None]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2, help="cores that both sides get")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--preset", choices=PRESETS, default="full", help="size of the network")
+    options = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))[: options.threads]
+    os.sched_setaffinity(0, cores)  # Before JAX starts, which takes every core it may.
+
+    preset = PRESETS[options.preset]
+    contenders = ours(preset)
+    if importlib.util.find_spec("torch"):
+        contenders |= theirs(preset, threads=len(cores))
+    else:
+        print("PyTorch is not installed (pip install torch==2.13.0): our steps only.")
+    print(f"{describe()}, {len(cores)} threads; {options.preset}: {preset}; batch {BATCH} of {SIDE_PX}x{SIDE_PX}")
+    report(measure(contenders, options.rounds))
+
+
+def measure(contenders: Contenders, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each contender's steps, all taking turns; a first round warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(rounds + 1):
+        for name, step in contenders.items():
+            start = time.perf_counter()
+            step()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def report(seconds: dict[str, list[float]]) -> None:
+    """Median and least milliseconds; for pairs the median ratio within a round, above 1 where we are ahead."""
+    for name, values in seconds.items():
+        print(f"{name:28s} median {1e3 * statistics.median(values):8.1f} ms   least {1e3 * min(values):8.1f} ms")
+    pairs = (
+        ("U-Net", "lungjax U-Net", "PyTorch U-Net"),
+        ("SimCLR", "lungjax SimCLR", "PyTorch SimCLR"),
+        ("against the plain U-Net", "lungjax U-Net", "PyTorch plain U-Net"),
+    )
+    for title, mine, other in pairs:
+        if other in seconds:
+            ratios = [b / a for a, b in zip(seconds[mine], seconds[other], strict=True)]
+            print(f"{title}: {statistics.median(ratios):.2f}x PyTorch's speed")
+    for task in ("segment", "simclr"):
+        step = seconds["lungjax U-Net" if task == "segment" else "lungjax SimCLR"]
+        share = statistics.median(seconds[f"lungjax augment {task}"]) / statistics.median(step)
+        print(f"augmentation of {task}: {share:.1%} of a step")
+
+
+def describe() -> str:
+    """Processor and versions."""
+    packages = [name for name in ("jax", "torch") if importlib.util.find_spec(name)]
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    try:
+        with open("/proc/cpuinfo") as lines:
+            cpu = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        cpu = platform.machine()
+    return ", ".join([cpu, f"Python {platform.python_version()}", *versions])
+
+
+def ours(preset: dict[str, Any]) -> Contenders:
+    """Our steps, jitted and with donated state, and the augmentations alone."""
+    import jax
+    import jax.numpy as jnp
+
+    from lungjax import losses
+    from lungjax.data import augment
+    from lungjax.models.encoder import ResNet
+    from lungjax.models.heads import Projection
+    from lungjax.models.unet import UNet
+
+    encoder = ResNet(**{name: value for name, value in preset.items() if name != "widths"})
+    unet, head = UNet(encoder=encoder, widths=preset["widths"]), Projection(hidden=HIDDEN, out=OUT)
+    keys = jax.random.split(jax.random.key(0), 4)
+    image = jax.random.uniform(keys[0], (BATCH, SIDE_PX, SIDE_PX, 1))
+    views = jax.random.uniform(keys[1], (2 * BATCH, SIDE_PX, SIDE_PX, 1))
+    target = (jax.random.uniform(keys[2], (BATCH, SIDE_PX, SIDE_PX)) < 0.01).astype(jnp.float32)
+    weights = jnp.ones(BATCH)
+
+    def segment_loss(params):
+        logits: Any = unet.apply({"params": params}, image, train=True)
+        arrays = {"logits": logits[..., 0], "targets": target, "weights": weights}
+        return losses.binary_cross_entropy(**arrays) + losses.dice_loss(**arrays)
+
+    def simclr_loss(params):
+        features: Any = encoder.apply({"params": params["encoder"]}, views, train=True)
+        z: Any = head.apply({"params": params["head"]}, features[-1].mean(axis=(1, 2)))
+        a, b = jnp.split(z, 2)
+        return losses.ntxent(embeddings_a=a, embeddings_b=b, temperature=TEMPERATURE)[0]
+
+    def init():
+        channels = 8 * preset["width"]
+        return (
+            unet.init(keys[3], image[:1], train=True)["params"],
+            {
+                "encoder": encoder.init(keys[3], image[:1], train=True)["params"],
+                "head": head.init(keys[3], jnp.zeros((1, channels)))["params"],
+            },
+        )
+
+    for_segment, for_simclr = jax.jit(init)()
+    hu = (1500 * image[..., 0] - 1350).astype(jnp.int16)
+    moved, two = jax.jit(augment.make_segment(intensity="hu")), jax.jit(augment.make_views(intensity="hu"))
+    bits = target.astype(jnp.uint8)
+    return {
+        "lungjax U-Net": _jax_step(segment_loss, for_segment),
+        "lungjax SimCLR": _jax_step(simclr_loss, for_simclr),
+        "lungjax augment segment": lambda: _wait(moved(keys[0], hu, bits)),
+        "lungjax augment simclr": lambda: _wait(two(keys[0], hu)),
+    }
+
+
+def _wait(arrays: tuple[Any, ...]) -> None:
+    for array in arrays:
+        array.block_until_ready()
+
+
+def _jax_step(loss_of: Callable[[Any], Any], params: Any) -> Callable[[], None]:
+    import jax
+    import optax
+
+    optimizer = optax.adam(LEARNING_RATE)
+
+    def step(params, opt_state):
+        loss, grads = jax.value_and_grad(loss_of)(params)
+        updates, opt_state = optimizer.update(grads, opt_state)
+        return optax.apply_updates(params, updates), opt_state, loss
+
+    jitted = jax.jit(step, donate_argnums=(0, 1))
+    state = [params, optimizer.init(params)]
+
+    def run() -> None:
+        *state[:], loss = jitted(*state)
+        loss.block_until_ready()
+
+    return run
+
+
+def theirs(preset: dict[str, Any], *, threads: int) -> Contenders:
+    """The same in PyTorch."""
+    import torch
+    import torch_networks as networks
+    from torch.nn import functional
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    channels_last = torch.channels_last
+    image = torch.rand(BATCH, 1, SIDE_PX, SIDE_PX).contiguous(memory_format=channels_last)
+    views = torch.rand(2 * BATCH, 1, SIDE_PX, SIDE_PX).contiguous(memory_format=channels_last)
+    target = (torch.rand(BATCH, SIDE_PX, SIDE_PX) < 0.01).float()
+    positive = torch.arange(2 * BATCH).roll(BATCH)
+
+    def segment_loss(network):
+        logits = network(image)
+        p = torch.sigmoid(logits)
+        dice = (2 * (p * target).sum() + 1) / ((p + target).sum() + 1)
+        return functional.binary_cross_entropy_with_logits(logits, target) + 1 - dice
+
+    def simclr_loss(network):
+        z = functional.normalize(network(views))
+        logits = (z @ z.T / TEMPERATURE).fill_diagonal_(-torch.inf)
+        return functional.cross_entropy(logits, positive)
+
+    def step_of(network, loss_of):
+        network = network.to(memory_format=channels_last)
+        optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
+
+        def run() -> None:
+            optimizer.zero_grad(set_to_none=True)
+            loss_of(network).backward()
+            optimizer.step()
+
+        return run
+
+    size = {name: value for name, value in preset.items() if name != "widths"}
+    return {
+        "PyTorch U-Net": step_of(networks.UNet(widths=preset["widths"], **size), segment_loss),
+        "PyTorch SimCLR": step_of(networks.SimCLR(hidden=HIDDEN, out=OUT, **size), simclr_loss),
+        "PyTorch plain U-Net": step_of(networks.PlainUNet(), segment_loss),
+    }
+
+
+if __name__ == "__main__":
+    main()
