@@ -135,7 +135,7 @@ def test_resample_equals_scipy():
     image = scipy.ndimage.gaussian_filter(rng.normal(size=(40, 56)), 1.0)
     matrix, shift_px = np.array([[0.8, -0.5], [0.4, 0.9]]), np.array([3.2, -5.7])
     middle = (np.array(image.shape) - 1) / 2
-    out = np.stack(np.mgrid[:40, :56], axis=-1) - middle  # (rows, columns, 2)
+    out = np.moveaxis(np.indices(image.shape), 0, -1) - middle  # (rows, columns, 2)
     at = np.moveaxis(out @ matrix.T + shift_px + middle, -1, 0)
     for order in (0, 1):
         expected = scipy.ndimage.map_coordinates(image, at, order=order, mode="mirror")
