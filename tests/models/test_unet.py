@@ -17,7 +17,7 @@ from lungjax.models.unet import UNet
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_logits_lie_on_the_grid_of_the_image(stem, dtype):
     model = UNet(
-        encoder=ResNet(depth=10, width=8, stem=stem, dtype=dtype),
+        encoder=ResNet(depth=10, width=8, **stem, dtype=dtype),
         widths=(32, 16, 8),
         out_channels=3,
         dtype=dtype,
