@@ -76,9 +76,7 @@ def ntxent_sharded(
     batch = _check_pair(embeddings_a, embeddings_b)
     devices = mesh.shape[axis]
     if batch % devices:
-        raise ValueError(
-            f"A batch of {batch} cannot be split evenly over {devices} devices; change its size."
-        )
+        raise ValueError(f"A batch of {batch} cannot be split evenly over {devices} devices; change its size.")
     scan, z_mm = _fill(scan, z_mm, batch)
 
     def local(a, b, scan, z_mm):

@@ -17,9 +17,7 @@ def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.sum(weights * values) / jnp.where(total > 0, total, 1.0)
 
 
-def reader_targets(
-    readers: jax.Array, mode: TargetMode, rng: jax.Array | None = None, *, slots: int = 4
-) -> jax.Array:
+def reader_targets(readers: jax.Array, mode: TargetMode, rng: jax.Array | None = None, *, slots: int = 4) -> jax.Array:
     """What a segmentation is trained towards, from the readers' bits.
 
     Args:
@@ -41,9 +39,7 @@ def reader_targets(
         assert rng is not None
         slot = jax.random.randint(rng, (readers.shape[0], 1, 1), 0, slots, jnp.int32).astype(jnp.uint8)
         return (jnp.right_shift(readers, slot) & jnp.uint8(1)).astype(jnp.float32)
-    marked = lax.population_count(
-        readers
-    )  # uint8; the rare nodule of more than `slots` marks counts them all
+    marked = lax.population_count(readers)  # uint8; the rare nodule of more than `slots` marks counts them all
     if mode == "majority":
         return (marked >= 2).astype(jnp.float32)
     return jnp.minimum(marked.astype(jnp.float32) / slots, 1.0)

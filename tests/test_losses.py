@@ -41,12 +41,7 @@ def reference(a, b, scan=None, z_mm=None, within_mm=0.0):
         for j in range(n):
             slice_i, slice_j = i % batch, j % batch
             close = False
-            if (
-                scan is not None
-                and z_mm is not None
-                and slice_i != slice_j
-                and scan[slice_i] == scan[slice_j]
-            ):
+            if scan is not None and z_mm is not None and slice_i != slice_j and scan[slice_i] == scan[slice_j]:
                 apart = abs(z_mm[slice_i] - z_mm[slice_j])
                 close = np.isnan(apart) or apart <= within_mm
             if j != i and not close:
@@ -242,9 +237,9 @@ def test_dice_loss_of_soft_targets_is_least_at_the_targets():
 def test_dice_loss_of_nothing_is_zero_and_finite():
     empty = {"logits": jnp.full((2, 3, 3), -200.0), "targets": jnp.zeros((2, 3, 3))}
     for weights in (jnp.ones(2), jnp.zeros(2)):
-        value, grad = jax.value_and_grad(
-            lambda x, w=weights: losses.dice_loss(**{**empty, "logits": x}, weights=w)
-        )(empty["logits"])
+        value, grad = jax.value_and_grad(lambda x, w=weights: losses.dice_loss(**{**empty, "logits": x}, weights=w))(
+            empty["logits"]
+        )
         np.testing.assert_allclose(value, 0.0, atol=1e-6)
         assert np.isfinite(grad).all()
 
@@ -255,9 +250,7 @@ def test_binary_cross_entropy_equals_its_definition():
     p = 1 / (1 + np.exp(-logits))
     per_image = -(soft * np.log(p) + (1 - soft) * np.log(1 - p)).mean((1, 2))
     arrays = dict(zip(("logits", "targets", "weights"), float32(logits, soft, weights), strict=True))
-    np.testing.assert_allclose(
-        losses.binary_cross_entropy(**arrays), weights @ per_image / weights.sum(), rtol=1e-5
-    )
+    np.testing.assert_allclose(losses.binary_cross_entropy(**arrays), weights @ per_image / weights.sum(), rtol=1e-5)
     assert losses.binary_cross_entropy(**{**arrays, "weights": jnp.zeros(3)}) == 0.0
 
 

@@ -53,9 +53,7 @@ def test_confusion_counts_each_cell_of_each_image():
 def test_confusion_is_exact_where_float32_is_not():
     side = 4097  # 16,785,409 pixels: 2**24 + 8,193
     ones = jnp.ones((1, side, side), bool)
-    counts = metrics.confusion(
-        logits=jnp.ones((1, side, side), jnp.bfloat16), targets=ones, weights=jnp.ones(1)
-    )
+    counts = metrics.confusion(logits=jnp.ones((1, side, side), jnp.bfloat16), targets=ones, weights=jnp.ones(1))
     assert counts[0, 0] == side**2
 
 

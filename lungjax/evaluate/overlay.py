@@ -76,10 +76,7 @@ def legend(threshold: float) -> list[Artist]:
     """What the colours of `row` mean."""
     rim = [Stroke(linewidth=4, foreground="#808080"), Normal()]  # White on the sheet's white would not show.
     return [
-        *(
-            Line2D([], [], color=c, lw=2.5, label=f"reader {n}")
-            for n, c in enumerate(READER_COLOURS, start=1)
-        ),
+        *(Line2D([], [], color=c, lw=2.5, label=f"reader {n}") for n, c in enumerate(READER_COLOURS, start=1)),
         Line2D([], [], color=VERMILLION, lw=2, label=f"prediction (probability > {threshold:g})"),
         Line2D([], [], color="white", lw=2.5, label="majority (≥ 2 readers)", path_effects=rim),
         Patch(color=BLUE, alpha=_SHADE, label="predicted probability (shade)"),

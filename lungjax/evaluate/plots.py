@@ -43,17 +43,13 @@ def curves(metrics_jsonl: Path, folder: Path) -> list[Path]:
         if not any(lines.values()):
             continue
         label = _label(quantity, contrastive=contrastive)
-        written.append(
-            _save(_curve(lines, label, best=min if quantity == "loss" else max), folder / f"{quantity}.png")
-        )
+        written.append(_save(_curve(lines, label, best=min if quantity == "loss" else max), folder / f"{quantity}.png"))
     return written
 
 
 def _label(quantity: str, *, contrastive: bool) -> str:
     if contrastive:
-        return {"loss": "NT-Xent loss (nats)", "accuracy": "contrastive top-1 accuracy"}.get(
-            quantity, quantity
-        )
+        return {"loss": "NT-Xent loss (nats)", "accuracy": "contrastive top-1 accuracy"}.get(quantity, quantity)
     return {"accuracy": "accuracy (share of pixels)", "dice": "Dice"}.get(quantity, quantity)
 
 
@@ -76,9 +72,7 @@ def _curve(lines: dict[str, dict[int, float]], label: str, *, best) -> Figure:
     if points := sorted(lines["train"].items()):
         steps, values = np.array(points).T
         crowded = len(points) > 60
-        axes.plot(
-            steps, values, color=BLUE, lw=1, alpha=0.3 if crowded else 1, label=None if crowded else "train"
-        )
+        axes.plot(steps, values, color=BLUE, lw=1, alpha=0.3 if crowded else 1, label=None if crowded else "train")
         if crowded:
             axes.plot(steps, _running_mean(values, 21), color=BLUE, lw=1.8, label="train (mean of 21 points)")
     if points := sorted(lines["val"].items()):

@@ -55,9 +55,7 @@ def counts(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
     """
     prediction, target = np.asarray(prediction), np.asarray(target)
     if prediction.shape != target.shape or prediction.ndim != 3:
-        raise ValueError(
-            f"two masks (slices, rows, columns) wanted, got {prediction.shape} and {target.shape}"
-        )
+        raise ValueError(f"two masks (slices, rows, columns) wanted, got {prediction.shape} and {target.shape}")
     if prediction.dtype != bool or target.dtype != bool:
         raise ValueError(f"masks must be bool, got {prediction.dtype} and {target.dtype}")
     pixels = prediction.shape[1] * prediction.shape[2]
@@ -136,9 +134,7 @@ def report(
     model_counts, reader_counts = np.asarray(model_counts), np.asarray(reader_counts)
     slices = len(patients)
     if slices == 0 or model_counts.shape != (slices, 4):
-        raise ValueError(
-            f"model counts (slices, 4) wanted, got {model_counts.shape} for {slices} patient ids"
-        )
+        raise ValueError(f"model counts (slices, 4) wanted, got {model_counts.shape} for {slices} patient ids")
     if reader_counts.ndim != 3 or len(reader_counts) == 0 or reader_counts.shape[1:] != (slices, 4):
         raise ValueError(f"reader counts (slots, {slices}, 4) wanted, got {reader_counts.shape}")
     table, marked = _summable(model_counts, reader_counts)
@@ -156,9 +152,7 @@ def report(
         "patients": len(sums),
         "slices": slices,
         "slices_marked": int(np.count_nonzero(marked)),
-        "interval": drawn
-        if len(sums) > 1
-        else "none: one patient says nothing about the spread between patients",
+        "interval": drawn if len(sums) > 1 else "none: one patient says nothing about the spread between patients",
         "conventions": CONVENTIONS,
     }
 

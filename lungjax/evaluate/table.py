@@ -45,6 +45,4 @@ def _cell(figure: Mapping[str, Any]) -> str:
     value, low, high = (figure[key] for key in ("value", "low", "high"))
     if value is None:
         return "-"
-    return (
-        f"{value:.3f} [{low:.3f}, {high:.3f}]" if low is not None and high is not None else f"{value:.3f} [-]"
-    )
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]" if low is not None and high is not None else f"{value:.3f} [-]"

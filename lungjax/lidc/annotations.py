@@ -123,9 +123,7 @@ def _drawings(row: ScanRow) -> list[list[list[Outline]]]:
     ]
 
 
-def _outline(
-    row: ScanRow, annotation_id: int, inclusion: int, z_mm: float, coords: str, *ratings: int
-) -> Outline:
+def _outline(row: ScanRow, annotation_id: int, inclusion: int, z_mm: float, coords: str, *ratings: int) -> Outline:
     numbers = coords.replace("\n", ",").split(",")  # lines of "column,row"
     points = np.array(list(map(int, numbers)), np.int64).reshape(-1, 2)[:, ::-1]
     slice_index = int(np.abs(row.z_mm - z_mm).argmin())
@@ -152,9 +150,7 @@ def _with_positions(
 
 def _query(statement: str, *arguments: Any) -> list[tuple]:
     # Opened for each query: so no connection crosses a fork or a thread, and opening takes microseconds.
-    with contextlib.closing(
-        sqlite3.connect(f"{_file().as_uri()}?mode=ro&immutable=1", uri=True)
-    ) as connection:
+    with contextlib.closing(sqlite3.connect(f"{_file().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
         return connection.execute(statement, arguments).fetchall()
 
 

@@ -153,6 +153,4 @@ def _floats(values: Sequence[float], count: int) -> np.ndarray:
 
 
 def _unreadable(path: Path, error: Exception) -> Fault:
-    return Fault(
-        "unreadable_file", f"{path} cannot be read ({error or type(error).__name__}); fetch it again"
-    )
+    return Fault("unreadable_file", f"{path} cannot be read ({error or type(error).__name__}); fetch it again")

@@ -95,9 +95,7 @@ def rasterise(outlines: Sequence[Outline]) -> tuple[np.ndarray, tuple[int, int, 
     return mask, tuple(low.tolist())
 
 
-def coarsen(
-    mask: np.ndarray, origin: tuple[int, int, int], block: int
-) -> tuple[np.ndarray, tuple[int, int, int]]:
+def coarsen(mask: np.ndarray, origin: tuple[int, int, int], block: int) -> tuple[np.ndarray, tuple[int, int, int]]:
     """The mask on a grid of `block` times larger pixels: on where at least half of the block is.
 
     A mask that vanishes becomes one empty voxel at its centre, for the reader did mark the nodule.

@@ -18,7 +18,6 @@ from lungjax.evaluate import plots
 from lungjax.models.encoder import ResNet
 from lungjax.models.heads import Projection
 from lungjax.tasks.task import Metrics, Task
-from lungjax.train.mesh import DATA_AXIS
 
 
 class SimCLR(nn.Module):
@@ -77,7 +76,7 @@ def make(config: ml_collections.ConfigDict, *, intensity: str, mesh: Mesh) -> Ta
             z_mm=batch["z_mm"] if masked else None,
             exclude_within_mm=config.same_scan_mm or 0.0,
             mesh=mesh,
-            axis=DATA_AXIS,
+            axis=mesh.axis_names[0],
         )
         return loss, {
             "accuracy": top1,

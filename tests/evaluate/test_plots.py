@@ -74,9 +74,7 @@ def test_simclr_has_no_dice_and_its_accuracy_is_named(tmp_path: Path, figures: d
 
 def test_curves_pass_over_what_a_killed_run_left(tmp_path: Path, figures: dict[str, Figure]):
     first, again = {"step": 1, "train/loss": 3.0}, {"step": 1, "train/loss": 2.0}
-    broken = (
-        '{"step": 2, "train/lo{"step": 2, "train/loss": 1.0}\n{"step": 3, "train/loss": NaN}\n{"step": 4, "tr'
-    )
+    broken = '{"step": 2, "train/lo{"step": 2, "train/loss": 1.0}\n{"step": 3, "train/loss": NaN}\n{"step": 4, "tr'
     plots.curves(_log(tmp_path / "m.jsonl", first, again, tail=broken), tmp_path)
     np.testing.assert_array_equal(_points(figures["loss.png"].axes[0].lines[0]), [[1, 2]])
 
@@ -87,9 +85,7 @@ def test_an_empty_log_draws_nothing(tmp_path: Path):
 
 def test_many_points_are_shown_with_their_running_mean(tmp_path: Path, figures: dict[str, Figure]):
     loss = np.random.default_rng(0).random(100)
-    plots.curves(
-        _log(tmp_path / "m.jsonl", *({"step": n, "train/loss": x} for n, x in enumerate(loss))), tmp_path
-    )
+    plots.curves(_log(tmp_path / "m.jsonl", *({"step": n, "train/loss": x} for n, x in enumerate(loss))), tmp_path)
     raw, mean = (np.asarray(line.get_ydata()) for line in figures["loss.png"].axes[0].lines)
     np.testing.assert_allclose(raw, loss)
     np.testing.assert_allclose(mean, [loss[max(n - 10, 0) : n + 11].mean() for n in range(100)])

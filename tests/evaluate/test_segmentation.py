@@ -22,9 +22,7 @@ BITS = hnp.arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 4), st.i
 
 def test_majority_counts_the_bits():
     readers = np.array([[[0b0000, 0b0001, 0b0011], [0b1010, 0b0111, 0b1111]]], np.uint8)
-    np.testing.assert_array_equal(
-        segmentation.majority(readers), [[[False, False, True], [True, True, True]]]
-    )
+    np.testing.assert_array_equal(segmentation.majority(readers), [[[False, False, True], [True, True, True]]])
     three = segmentation.majority(readers, at_least=3)
     np.testing.assert_array_equal(three, [[[False, False, False], [False, True, True]]])
 
@@ -58,9 +56,7 @@ def test_reader_counts_match_a_loop_over_pixels(readers: np.ndarray):
         marks = [(int(bits) >> bit) & 1 for bit in range(8)]
         for slot in range(4):
             reference = sum(marks) - marks[slot] >= 2
-            expected[
-                slot, n, {(1, True): 0, (1, False): 1, (0, True): 2, (0, False): 3}[marks[slot], reference]
-            ] += 1
+            expected[slot, n, {(1, True): 0, (1, False): 1, (0, True): 2, (0, False): 3}[marks[slot], reference]] += 1
     np.testing.assert_array_equal(segmentation.reader_counts(readers), expected)
 
 
@@ -91,9 +87,7 @@ def test_wrong_input_says_what_came(call, message: str):
 
 
 def _report(model_counts, reader_counts, patients, **options):
-    return segmentation.report(
-        model_counts=model_counts, reader_counts=reader_counts, patients=patients, **options
-    )
+    return segmentation.report(model_counts=model_counts, reader_counts=reader_counts, patients=patients, **options)
 
 
 def _made_up(*, slices: int, patients: int, seed: int = 0):

@@ -28,9 +28,7 @@ def hard_scans(rows: list[ScanRow], count: int) -> list[int]:
     """LIDC-IDRI-0003, crowded scans, both scans of patients with two, scans with holes, then any, in turn."""
     scans = Counter(row.patient_id for row in rows)
     twice = [row.scan_id for row in rows if scans[row.patient_id] == 2]
-    holes = [
-        row.scan_id for row in rows[::7] if any(not line.inclusion for line in annotations.contours(row))
-    ]
+    holes = [row.scan_id for row in rows[::7] if any(not line.inclusion for line in annotations.contours(row))]
     others = [row.scan_id for row in rows[3::10]]
     share = (count - 1) // 4
     chosen = [14, *CROWDED[:share], *twice[: 2 * (share // 2)], *holes[:share]]
@@ -54,20 +52,14 @@ def check_equals_pylidc(row: ScanRow, pylidc: dict[str, np.ndarray]) -> None:
         ids = [reading.annotation_id for reading in nodule.readings]
         assert ids == pylidc[f"{theirs}/annotations"].tolist()
         assert [reading.slot for reading in nodule.readings] == list(range(len(ids)))
-        check_same_voxels(
-            *outlines.consensus(nodule), pylidc[f"{theirs}/consensus"], pylidc[f"{theirs}/origin"]
-        )
+        check_same_voxels(*outlines.consensus(nodule), pylidc[f"{theirs}/consensus"], pylidc[f"{theirs}/origin"])
         for reading in nodule.readings:
             theirs = reading.annotation_id
-            check_same_voxels(
-                reading.mask, reading.origin, pylidc[f"{theirs}/mask"], pylidc[f"{theirs}/origin"]
-            )
+            check_same_voxels(reading.mask, reading.origin, pylidc[f"{theirs}/mask"], pylidc[f"{theirs}/origin"])
             assert reading.ratings == tuple(pylidc[f"{theirs}/ratings"].tolist())
 
 
-def check_same_voxels(
-    mask: np.ndarray, origin: tuple[int, ...], their_mask: np.ndarray, their_origin: np.ndarray
-):
+def check_same_voxels(mask: np.ndarray, origin: tuple[int, ...], their_mask: np.ndarray, their_origin: np.ndarray):
     """pylidc's axes are (row, column, slice)."""
     np.testing.assert_array_equal(mask, np.moveaxis(their_mask, 2, 0))
     assert origin == tuple(np.roll(their_origin, 1).tolist())

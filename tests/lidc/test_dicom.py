@@ -140,9 +140,7 @@ def test_uneven_spacing(write_ct, tmp_path: Path):
 
 def test_rounded_positions_are_even(write_ct, tmp_path: Path):
     z_mm = [round(0.450012 * number, 3) for number in range(4)]
-    assert dicom.read_series(write_ct(tmp_path, ramp(), z_mm=z_mm)).spacing_mm[0] == pytest.approx(
-        0.45, abs=1e-4
-    )
+    assert dicom.read_series(write_ct(tmp_path, ramp(), z_mm=z_mm)).spacing_mm[0] == pytest.approx(0.45, abs=1e-4)
 
 
 @pytest.mark.parametrize(

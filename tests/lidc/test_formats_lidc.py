@@ -36,9 +36,7 @@ def write_scan(write_ct):
         spacing_mm = row.pixel_spacing_mm * 512 / matrix
         tags = {"PatientID": row.patient_id, "PixelSpacing": [spacing_mm, spacing_mm], **tags}
         positions_mm = [round(float(z), 6) for z in z_mm]
-        return write_ct(
-            folder, stored.astype(np.int16), z_mm=positions_mm, series_uid=row.series_uid, tags=tags
-        )
+        return write_ct(folder, stored.astype(np.int16), z_mm=positions_mm, series_uid=row.series_uid, tags=tags)
 
     return write
 
@@ -147,9 +145,7 @@ def test_truncated_file(rows, write_scan, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("matrix", "field_share"), [(64, 0.5), (64, 0.98), (64, 1.02), (96, 1.0)])
-def test_outlines_of_another_grid_do_not_fit(
-    rows, write_scan, tmp_path: Path, matrix: int, field_share: float
-):
+def test_outlines_of_another_grid_do_not_fit(rows, write_scan, tmp_path: Path, matrix: int, field_share: float):
     """The field of view must be the database's within 1 %, and the matrix divide 512."""
     (row,) = rows_of(rows, SMALL)
     spacing_mm = round(row.pixel_spacing_mm * 512 / matrix * field_share, 6)

@@ -72,9 +72,7 @@ def test_folders_positions_spacing_and_uids_are_the_databases(series: list[Writt
             spacing_mm = [float(value) for value in data.PixelSpacing]
             np.testing.assert_allclose(spacing_mm, row.pixel_spacing_mm * 512 / MATRIX, rtol=1e-5)
             corner_mm = -spacing_mm[0] * (MATRIX - 1) / 2
-            np.testing.assert_allclose(
-                [float(v) for v in data.ImagePositionPatient[:2]], corner_mm, atol=1e-3
-            )
+            np.testing.assert_allclose([float(v) for v in data.ImagePositionPatient[:2]], corner_mm, atol=1e-3)
 
 
 def test_instances_are_distinct_and_file_names_tell_no_order(series: list[Written]):
@@ -166,9 +164,7 @@ def test_same_bytes_on_any_number_of_workers(tree: Path, tmp_path: Path):
 
 def test_seed_decides_what_chance_draws():
     row = choose(1, seed=SEED)[0]
-    first, again, other = (
-        next(image.slices(row, matrix=32, rng=np.random.default_rng(seed))) for seed in (0, 0, 1)
-    )
+    first, again, other = (next(image.slices(row, matrix=32, rng=np.random.default_rng(seed))) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).mean() > 10
 

@@ -93,9 +93,7 @@ class Chest:
         return right, left
 
 
-def place(
-    rng: np.random.Generator, *, field_of_view_mm: float, z_mm: np.ndarray, nodules_mm: np.ndarray
-) -> Chest:
+def place(rng: np.random.Generator, *, field_of_view_mm: float, z_mm: np.ndarray, nodules_mm: np.ndarray) -> Chest:
     """A random chest that holds a scan's nodules in its lungs.
 
     Of some random chests the one whose lungs miss the nodules least; then every nodule gets a pocket of lung

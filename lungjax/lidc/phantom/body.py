@@ -95,9 +95,7 @@ def _walls(canvas: Canvas, chest: Chest, cavity, up: float):
     # Pectorals in front, latissimus at the sides, the long muscles beside the spine.
     angle = np.abs(np.arctan2(x, -y))  # 0 in front, pi at the back
     thick = 15 + 8 * np.exp(-(((angle - 0.75) / 0.4) ** 2)) + 13 * np.exp(-(((angle - 2.1) / 0.6) ** 2))
-    canvas.over(
-        np.maximum(np.maximum(cavity - thick - 0.6 * shoulder, skin + 4 + 0.4 * fat), -cavity), MUSCLE_HU
-    )
+    canvas.over(np.maximum(np.maximum(cavity - thick - 0.6 * shoulder, skin + 4 + 0.4 * fat), -cavity), MUSCLE_HU)
     for side in (-1, 1):
         canvas.ellipse(side * 29, 112, 28, 19, MUSCLE_HU)
 

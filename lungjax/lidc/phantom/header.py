@@ -41,9 +41,7 @@ class Scanner:
 
     def stored(self, hu: np.ndarray, inside: np.ndarray) -> np.ndarray:
         """Little-endian 16-bit pixels of HU; `inside` is the reconstruction circle."""
-        low, high = (
-            (-(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1) if self.signed else (0, 2**self.bits - 1)
-        )
+        low, high = (-(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1) if self.signed else (0, 2**self.bits - 1)
         # No scanner reports less than air holds: -1024, whatever noise adds.
         values = np.rint(np.clip(hu, -1024, 3071)) - self.intercept
         pixels = np.clip(values, low, high).astype("<i2" if self.signed else "<u2")

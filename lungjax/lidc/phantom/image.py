@@ -94,8 +94,7 @@ def _extent_mm(nodule: Nodule, row: ScanRow) -> list[float]:
     low = np.min([reading.origin for reading in nodule.readings], axis=0)
     high = np.max([np.add(reading.origin, reading.mask.shape) for reading in nodule.readings], axis=0)
     first, last = (
-        index * row.pixel_spacing_mm
-        for index in (low - annotations.MATRIX / 2, high - annotations.MATRIX / 2)
+        index * row.pixel_spacing_mm for index in (low - annotations.MATRIX / 2, high - annotations.MATRIX / 2)
     )
     bottom, top = row.z_mm[low[0]], row.z_mm[min(high[0], len(row.z_mm)) - 1]
     centre = ((first[2] + last[2]) / 2, (first[1] + last[1]) / 2, (bottom + top) / 2)

