@@ -81,13 +81,17 @@ def logged_steps(workdir: Path) -> list[int]:
 
 def run_until(args: list[str], env: dict[str, str], workdir: Path, step: int, how: signal.Signals) -> int:
     """Starts a run and sends it `how` once it has logged `step`; returns its exit code."""
-    process = subprocess.Popen(args, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    with (workdir.parent / "stderr.txt").open("w") as said:
+        process = subprocess.Popen(
+            args, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+        )
     end = time.monotonic() + 240
     while max(logged_steps(workdir), default=0) < step:
         if process.poll() is not None or time.monotonic() > end:
-            _, said = process.communicate(timeout=10)
-            raise AssertionError(f"the run ended before step {step}: {said}")
+            raise AssertionError(f"the run ended before step {step}: {Path(said.name).read_text()}")
         time.sleep(0.01)
-    process.send_signal(how)
-    process.communicate(timeout=120)
-    return process.returncode
+    if how == signal.SIGKILL:
+        os.killpg(process.pid, how)  # With its worker processes, which would live on.
+    else:
+        process.send_signal(how)
+    return process.wait(timeout=120)
