@@ -81,17 +81,13 @@ def logged_steps(workdir: Path) -> list[int]:
 
 def run_until(args: list[str], env: dict[str, str], workdir: Path, step: int, how: signal.Signals) -> int:
     """Starts a run and sends it `how` once it has logged `step`; returns its exit code."""
-    with (workdir.parent / "stderr.txt").open("w") as said:
-        process = subprocess.Popen(
-            args, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
-        )
+    process = subprocess.Popen(args, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 240
     while max(logged_steps(workdir), default=0) < step:
         if process.poll() is not None or time.monotonic() > end:
-            raise AssertionError(f"the run ended before step {step}: {Path(said.name).read_text()}")
+            _, said = process.communicate(timeout=10)
+            raise AssertionError(f"the run ended before step {step}: {said}")
         time.sleep(0.01)
-    if how == signal.SIGKILL:
-        os.killpg(process.pid, how)  # With its worker processes, which would live on.
-    else:
-        process.send_signal(how)
-    return process.wait(timeout=120)
+    process.send_signal(how)
+    process.communicate(timeout=120)
+    return process.returncode
