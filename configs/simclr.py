@@ -11,34 +11,34 @@ import ml_collections
 
 
 def get_config(variant: str = "full") -> ml_collections.ConfigDict:
-    quick = {"full": False, "quick": True}[variant]
     config = ml_collections.ConfigDict()
     config.task = "pretrain"
     config.seed = 0
-    config.steps = 150 if quick else 50_000
-    config.log_every = 25 if quick else 100
-    config.eval_every = 75 if quick else 2_500
-    config.checkpoint_every = 75 if quick else 2_500
+    config.steps = 50_000
+    config.log_every = 100
+    config.eval_every = 2_500
+    config.checkpoint_every = 2_500
     config.keep_checkpoints = 2
     config.init_from = ""
-    config.compute_dtype = "float32" if quick else "bfloat16"
+    config.compute_dtype = "bfloat16"
 
     config.data = ml_collections.ConfigDict()
-    config.data.path = "phantom" if quick else "data/lidc"
-    config.data.slices = "nodule" if quick else "all"
-    config.data.batch_size = 32 if quick else 512
-    config.data.crop_px = 96 if quick else 256
+    config.data.path = "data/lidc"
+    config.data.slices = "all"
+    config.data.batch_size = 512
+    config.data.crop_px = 256
     config.data.crop_at = "random"
-    config.data.workers = 0 if quick else 8
+    config.data.workers = 8
 
     config.model = ml_collections.ConfigDict()
     config.model.encoder = ml_collections.ConfigDict()  # The same in configs/segment.py, which starts from it.
-    config.model.encoder.depth = 10 if quick else 34
-    config.model.encoder.width = 16 if quick else 64
+    config.model.encoder.depth = 34
+    config.model.encoder.width = 64
     config.model.encoder.norm = "group"
     config.model.encoder.stem = "patch"
-    config.model.projection_hidden = 256 if quick else 2048
-    config.model.projection_out = 64 if quick else 128
+    config.model.encoder.patch_px = 2
+    config.model.projection_hidden = 2048
+    config.model.projection_out = 128
 
     config.temperature = 0.2
     config.same_scan_mm = 10.0  # Slices of one scan nearer than this are no negatives; None: all are.
@@ -53,9 +53,44 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.augment.cutout = 0.25
 
     config.optimizer = ml_collections.ConfigDict()
-    config.optimizer.name = "adamw" if quick else "lars"
-    config.optimizer.learning_rate = 1e-3 if quick else 0.3 * 512 / 256
-    config.optimizer.weight_decay = 1e-4 if quick else 1e-6
+    config.optimizer.name = "lars"
+    config.optimizer.learning_rate = 0.3 * 512 / 256
+    config.optimizer.weight_decay = 1e-6
     config.optimizer.warmup = 0.1  # share of the steps
     config.optimizer.clip_norm = 1.0
+
+    if variant == "full":
+        return config
+    two_cores = {
+        "compute_dtype": "float32",
+        "data.workers": 0,
+        "model.encoder.depth": 10,
+        "model.projection_hidden": 256,
+        "model.projection_out": 64,
+        "optimizer.name": "adamw",
+        "optimizer.learning_rate": 1e-3,
+        "optimizer.weight_decay": 1e-4,
+    }
+    quick = {
+        "steps": 150,
+        "log_every": 25,
+        "eval_every": 75,
+        "checkpoint_every": 75,
+        "data.path": "phantom",
+        "data.slices": "nodule",
+        "data.batch_size": 32,
+        "data.crop_px": 96,
+        "model.encoder.width": 16,
+    }
+    slices = {
+        "steps": 2_000,
+        "eval_every": 500,
+        "checkpoint_every": 500,
+        "data.path": "data/slices",
+        "data.batch_size": 64,
+        "data.crop_px": 0,
+        "model.encoder.width": 32,
+        "model.encoder.patch_px": 4,
+    }
+    config.update_from_flattened_dict(two_cores | {"quick": quick, "slices": slices}[variant])
     return config
