@@ -63,7 +63,7 @@ def _train() -> int:
         multihost_utils.sync_global_devices("data")
     config.data.path = str(resolve(config.data.path))
     try:
-        train_and_evaluate(config, Path(_WORKDIR.value))
+        train_and_evaluate(config, Path(str(_WORKDIR.value)))
     except NotFinite as error:
         print(f"lungjax: error: {error}", file=sys.stderr)
         return 1

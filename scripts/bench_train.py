@@ -8,6 +8,8 @@ the same batch for all; PyTorch with channels_last. Without PyTorch only our own
 gradients and Adam, without augmentation, whose cost is shown beside it.
 """
 
+# PyTorch is an extra.
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import argparse

@@ -1,5 +1,7 @@
 """The networks of `bench_train.py` in PyTorch: ours, layer by layer, and a plain U-Net."""
 
+# PyTorch is an extra.
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import math

@@ -8,7 +8,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
@@ -17,7 +16,7 @@ from lungjax.data import augment
 from lungjax.evaluate import plots
 from lungjax.models.encoder import ResNet
 from lungjax.models.heads import Projection
-from lungjax.tasks.task import Metrics, Task
+from lungjax.tasks.task import Config, Metrics, Task
 
 
 class SimCLR(nn.Module):
@@ -39,7 +38,7 @@ class SimCLR(nn.Module):
         return Projection(hidden=self.hidden, out=self.out, dtype=self.encoder.dtype, name="projection")(pooled)
 
 
-def make(config: ml_collections.ConfigDict, *, intensity: str, mesh: Mesh) -> Task:
+def make(config: Config, *, intensity: augment.Intensity, mesh: Mesh) -> Task:
     """The task of `configs/simclr.py`.
 
     Args:
@@ -58,14 +57,14 @@ def make(config: ml_collections.ConfigDict, *, intensity: str, mesh: Mesh) -> Ta
 
     def embed(params: Any, model_state: Any, batch: Any, rng: jax.Array, *, train: bool) -> tuple[Any, Any, Any]:
         """Both views through the model as one batch, so that BatchNorm, where chosen, sees both."""
-        a, b = views_of(rng, batch["image"])
-        x = jnp.concatenate([a, b])[..., None]  # (2 batch, height, width, 1)
+        x = jnp.concatenate(views_of(rng, batch["image"]))[..., None]  # (2 batch, height, width, 1)
         variables = {"params": params, **model_state}
         if train:
             z, model_state = model.apply(variables, x, train=True, mutable=list(model_state))
         else:
             z = model.apply(variables, x, train=False)
-        return *jnp.split(z, 2), model_state
+        a, b = jnp.split(jnp.asarray(z), 2)
+        return a, b, model_state
 
     def contrast(a: jax.Array, b: jax.Array, batch: Any, *, masked: bool) -> tuple[jax.Array, Metrics]:
         loss, top1 = losses.ntxent_sharded(

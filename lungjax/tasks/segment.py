@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import scipy.special
 from jax.sharding import Mesh
@@ -17,10 +16,10 @@ from lungjax.data import augment
 from lungjax.evaluate import plots, segmentation
 from lungjax.models.encoder import ResNet
 from lungjax.models.unet import UNet
-from lungjax.tasks.task import Metrics, Task
+from lungjax.tasks.task import Config, Metrics, Task
 
 
-def make(config: ml_collections.ConfigDict, *, intensity: str, mesh: Mesh) -> Task:
+def make(config: Config, *, intensity: augment.Intensity, mesh: Mesh) -> Task:
     """The task of `configs/segment.py`.
 
     Args:
@@ -63,7 +62,8 @@ def make(config: ml_collections.ConfigDict, *, intensity: str, mesh: Mesh) -> Ta
     def predict(params: Any, model_state: Any, batch: Any) -> jax.Array:
         """Logits (batch, height, width)."""
         x = augment.intensity_to_unit(batch["image"], intensity=intensity, window_hu=window_hu)
-        return model.apply({"params": params, **model_state}, x[..., None], train=False)[..., 0]
+        logits: Any = model.apply({"params": params, **model_state}, x[..., None], train=False)
+        return logits[..., 0]
 
     def eval_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> Metrics:
         del rng

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 
 Metrics = dict[str, jax.Array]
+Config = Any
+"""An `ml_collections.ConfigDict`: attributes whose types only the file in configs/ knows."""
 
 
 @dataclasses.dataclass(frozen=True)

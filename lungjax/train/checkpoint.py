@@ -1,5 +1,8 @@
 """Checkpoints: the state and the loader's position together; the only file that knows Orbax."""
 
+# Orbax types its paths and policies by protocols that its own classes do not declare.
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 from pathlib import Path

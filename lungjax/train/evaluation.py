@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
-import ml_collections
 import numpy as np
 from tqdm import tqdm
 
-from lungjax.data import loader, shards
+from lungjax.data import loader, shards, splits
 from lungjax.evaluate import segmentation, table
 from lungjax.lidc.builtin import resolve
 from lungjax.lidc.scan import InputError
 from lungjax.tasks import segment
+from lungjax.tasks.task import Config
 from lungjax.train import checkpoint, mesh
 from lungjax.train import workdir as folder
 from lungjax.train.state import parameter_count
@@ -24,7 +24,9 @@ SHOWN = 6
 """Best and worst slices on a sheet."""
 
 
-def evaluate(workdir: Path, *, data: Path | None, split: str, out: Path | None) -> dict[str, Any]:
+def evaluate(
+    workdir: Path, *, data: Path | None, split: splits.Split | Literal["all"], out: Path | None
+) -> dict[str, Any]:
     """Scores the best checkpoint of a segmentation run, prints a table and draws the best and worst slices.
 
     Args:
@@ -53,7 +55,7 @@ def evaluate(workdir: Path, *, data: Path | None, split: str, out: Path | None) 
         **segmentation.report(
             model_counts=model_counts,
             reader_counts=reader_counts,
-            patients=dataset.index["patient_id"].to_numpy()[rows],
+            patients=dataset.index["patient_id"].iloc[rows].tolist(),
         ),
         "model": {
             "workdir": str(workdir),
@@ -82,7 +84,7 @@ def evaluate(workdir: Path, *, data: Path | None, split: str, out: Path | None) 
 class Scorer:
     """A trained segmenter over rows of a data set; compiled once."""
 
-    def __init__(self, config: ml_collections.ConfigDict, dataset: shards.Dataset, variables: Any):
+    def __init__(self, config: Config, dataset: shards.Dataset, variables: Any):
         self._index = dataset.index
         self._batch_size = config.data.batch_size
         self._devices = mesh.make_mesh(self._batch_size)
@@ -115,7 +117,7 @@ class Scorer:
         """Sheets of the patients with the worst and the best slices, one slice a patient."""
         dice = segmentation.scores(counts)["dice"]
         marked = counts[:, 0] + counts[:, 2] > 0  # Where the majority is empty there is no outline to compare.
-        patients = self._index["patient_id"].to_numpy()[rows]
+        patients = self._index["patient_id"].iloc[rows].tolist()
         order = np.argsort(dice, kind="stable")
         written = []
         for name, ranked in (("worst", order), ("best", order[::-1])):

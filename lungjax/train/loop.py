@@ -8,12 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import ml_collections
 
 from lungjax.data import loader, shards
 from lungjax.lidc.scan import InputError
 from lungjax.tasks import pretrain, segment
-from lungjax.tasks.task import Task
+from lungjax.tasks.task import Config, Task
 from lungjax.train import logs, mesh, state, step, transfer
 from lungjax.train import workdir as folder
 from lungjax.train.checkpoint import Checkpoints
@@ -23,7 +22,7 @@ from lungjax.train.watch import StopSignal, Window
 TASKS: dict[str, Callable[..., Task]] = {"pretrain": pretrain.make, "segment": segment.make}
 
 
-def train_and_evaluate(config: ml_collections.ConfigDict, workdir: Path) -> bool:
+def train_and_evaluate(config: Config, workdir: Path) -> bool:
     """Trains until `config.steps`, going on from the latest checkpoint in `workdir` if there is one.
 
     Returns:

@@ -7,12 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import optax
 from jax.sharding import Mesh
 
 from lungjax.lidc.scan import InputError
-from lungjax.tasks.task import Metrics, Task
+from lungjax.tasks.task import Config, Metrics, Task
 from lungjax.train.mesh import replicated, split
 from lungjax.train.state import TrainState
 
@@ -20,7 +19,7 @@ EVAL_STREAM = 2**31 - 1
 """Folded into the key of an evaluation, so that its draws never meet those of a training step."""
 
 
-def make_optimizer(config: ml_collections.ConfigDict, steps: int) -> optax.GradientTransformation:
+def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
     """AdamW, or LARS (You et al. 2017), with linear warm-up, cosine decay to zero and clipped gradients.
 
     Biases and norm scales (vectors) are neither decayed nor scaled by LARS's trust ratio.

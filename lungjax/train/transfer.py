@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import flax.traverse_util
 import jax
@@ -26,8 +28,8 @@ def load_encoder(state: TrainState, workdir: Path) -> tuple[TrainState, str]:
     loaded = 0
     merged = {}
     for part in ("params", "model_state"):
-        target_flat = flax.traverse_util.flatten_dict(getattr(state, part), sep="/")
-        source_flat = flax.traverse_util.flatten_dict(source[part], sep="/")
+        target_flat: dict[str, Any] = flax.traverse_util.flatten_dict(getattr(state, part), sep="/")
+        source_flat: dict[str, Any] = flax.traverse_util.flatten_dict(source[part], sep="/")
         for name, value in target_flat.items():
             if "encoder" not in name.split("/"):
                 continue
@@ -46,4 +48,4 @@ def load_encoder(state: TrainState, workdir: Path) -> tuple[TrainState, str]:
         f"init_from {workdir} (step {step}): {loaded} arrays of the encoder loaded; "
         f"{total - loaded} others start fresh; the run's projection head is left out."
     )
-    return state.replace(params=merged["params"], model_state=merged["model_state"]), said
+    return dataclasses.replace(state, params=merged["params"], model_state=merged["model_state"]), said

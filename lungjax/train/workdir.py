@@ -9,12 +9,13 @@ import ml_collections
 
 from lungjax.data import splits
 from lungjax.lidc.scan import InputError
+from lungjax.tasks.task import Config
 
 CONFIG_FILE = "config.json"
 SPLIT_FILE = "split.json"
 
 
-def write_config(config: ml_collections.ConfigDict, workdir: Path) -> None:
+def write_config(config: Config, workdir: Path) -> None:
     """Stores the configuration; refuses to go on with another one, but for a longer run."""
     path = workdir / CONFIG_FILE
     new = config.to_dict()
@@ -29,7 +30,7 @@ def write_config(config: ml_collections.ConfigDict, workdir: Path) -> None:
     _write_json(path, new)
 
 
-def read_config(workdir: Path) -> ml_collections.ConfigDict:
+def read_config(workdir: Path) -> Config:
     """The configuration a run was begun with."""
     path = workdir / CONFIG_FILE
     if not path.is_file():
