@@ -2,7 +2,7 @@
 
 The unit of the pipeline is a whole batch of row numbers. Each process takes its own part of every batch, so one
 process or many, with worker processes or without, see the same batches in the same order; and the position is
-one integer, which the checkpoint stores.
+one integer for each worker, which the checkpoint stores.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pandas as pd
 
 from lungjax.data.shards import Dataset
 from lungjax.data.splits import Split
+from lungjax.data.workers import live_and_die_with_parent
 from lungjax.lidc.scan import InputError
 
 Batch = Mapping[str, np.ndarray]
@@ -108,7 +109,7 @@ class _Decode(grain.transforms.RandomMap):
     process_index: int
     process_count: int
 
-    def random_map(self, element: np.ndarray, rng: np.random.Generator) -> Batch:
+    def random_map(self, element: np.ndarray, rng: np.random.Generator) -> Batch:  # pyright: ignore[reportIncompatibleMethodOverride]
         uniform = rng.random((len(element), 2))  # Drawn for the global batch: the same on any process count.
         share = len(element) // self.process_count
         mine = slice(self.process_index * share, (self.process_index + 1) * share)
@@ -163,7 +164,7 @@ def train_batches(
     """
     _check_share(batch_size, process_count)
     pipeline = (
-        grain.MapDataset.source(rows)
+        grain.MapDataset.source(rows)  # pyright: ignore[reportArgumentType]  It asks for length and items alone.
         .seed(seed)
         .shuffle()
         .repeat()
@@ -173,7 +174,7 @@ def train_batches(
     if workers:
         read = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        return iter(pipeline.to_iter_dataset(read).mp_prefetch(processes))
+        return iter(pipeline.to_iter_dataset(read).mp_prefetch(processes, live_and_die_with_parent))
     return iter(pipeline.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -70,7 +71,7 @@ def environment(cache: Path | None, **more: str) -> dict[str, str]:
 
 
 def run(args: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(args, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(args, env=env, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
 
 
 def logged_steps(workdir: Path) -> list[int]:
@@ -80,14 +81,39 @@ def logged_steps(workdir: Path) -> list[int]:
 
 
 def run_until(args: list[str], env: dict[str, str], workdir: Path, step: int, how: signal.Signals) -> int:
-    """Starts a run and sends it `how` once it has logged `step`; returns its exit code."""
-    process = subprocess.Popen(args, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 240
-    while max(logged_steps(workdir), default=0) < step:
-        if process.poll() is not None or time.monotonic() > end:
-            _, said = process.communicate(timeout=10)
-            raise AssertionError(f"the run ended before step {step}: {said}")
-        time.sleep(0.01)
-    process.send_signal(how)
-    process.communicate(timeout=120)
-    return process.returncode
+    """Starts a run and sends it `how` once it has logged `step`; returns its exit code.
+
+    The run alone gets the signal; what it has started must end with it, within seconds.
+    """
+    said = workdir.parent / "stderr.txt"
+    with said.open("w") as stderr:  # Not a pipe, which would stay open as long as any worker lives.
+        process = subprocess.Popen(
+            args, env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True
+        )
+    try:
+        end = time.monotonic() + 600
+        while max(logged_steps(workdir), default=0) < step:
+            assert process.poll() is None, f"the run ended before step {step}: {said.read_text()}"
+            assert time.monotonic() < end, f"the run is slow to reach step {step}: {said.read_text()}"
+            time.sleep(0.01)
+        process.send_signal(how)
+        code = process.wait(timeout=120)
+        end = time.monotonic() + 10
+        while left := alive(session=process.pid):
+            assert time.monotonic() < end, f"still alive after {how.name}: {left}"
+            time.sleep(0.05)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return code
+
+
+def alive(*, session: int) -> dict[int, str]:
+    """Processes of a session that still run, with their command lines; a zombie does not."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, _parent, _group, of = (process / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(of) == session and state != "Z":
+                found[int(process.name)] = (process / "cmdline").read_text().replace("\0", " ")
+    return found

@@ -29,7 +29,9 @@ def assert_same_parameters(a: Path, b: Path) -> None:
     ("config", "workers"),
     [
         ("segment.py:quick", 0),
+        pytest.param("segment.py:quick", 2, marks=pytest.mark.slow),
         pytest.param("simclr.py:quick", 0, marks=pytest.mark.slow),
+        pytest.param("simclr.py:quick", 2, marks=pytest.mark.slow),
     ],
 )
 def test_three_sigkills_change_nothing(slices_dataset: Path, tmp_path: Path, config: str, workers: int):
