@@ -68,7 +68,7 @@ def encode(record: SliceRecord) -> bytes:
         "version": SCHEMA_VERSION,
         "shape": image.shape,
         "intensity": record.intensity,
-        "image": _filter(image),
+        "image": _filter(image).data,
         "readers_box": box,
         "readers": b"" if box is None else readers[box[0] : box[1] + 1, box[2] : box[3] + 1].tobytes(),
     }
@@ -109,10 +109,11 @@ def decode_pixels(data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 def box_of(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     """(row_min, row_max, column_min, column_max), inclusive, of a (rows, columns) mask; None if empty."""
-    rows = np.flatnonzero(mask.any(axis=1))
-    if not rows.size:
+    # Columns first: that takes a fifth of the time, and in most slices nobody marked anything.
+    columns = np.flatnonzero(np.bitwise_or.reduce(mask, axis=0))
+    if not columns.size:
         return None
-    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
+    rows = np.flatnonzero(mask[:, columns[0] : columns[-1] + 1].any(axis=1))
     return int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
 
 
@@ -130,18 +131,26 @@ _PLAIN = (
 """Fields of `SliceRecord` that msgpack takes as they are."""
 
 
-def _filter(image: np.ndarray) -> bytes:
-    """Steps from the pixel on the left, modulo the range, zigzag coded; all low bytes, then all high."""
+def _filter(image: np.ndarray) -> np.ndarray:
+    """Steps from the pixel on the left, modulo the range, zigzag coded; all low bytes, then all high.
+
+    Returns uint8 (bytes a pixel, rows, columns). In place where possible: memory costs more than arithmetic.
+    """
     unsigned = np.dtype(f"u{image.itemsize}")
     pixels = np.ascontiguousarray(image).view(unsigned)
-    step = pixels.copy()
-    step[:, 1:] -= pixels[:, :-1]
-    signed = step.view(np.dtype(f"i{image.itemsize}"))
+    coded = np.empty_like(pixels)
+    # Over the ends of rows as well, for one long difference is several times as quick as many short ones.
+    np.subtract(pixels.ravel()[1:], pixels.ravel()[:-1], out=coded.ravel()[1:])
+    coded[:, 0] = pixels[:, 0]
     # Zigzag takes 0, -1, 1, -2 to 0, 1, 2, 3, so that a small step of either sign leaves the high byte 0.
-    coded = ((signed << 1) ^ (signed >> (8 * image.itemsize - 1))).view(unsigned)
-    if image.itemsize == 1:
-        return coded.tobytes()
-    return (coded & 0xFF).astype(np.uint8).tobytes() + (coded >> 8).astype(np.uint8).tobytes()
+    sign = coded.view(np.dtype(f"i{image.itemsize}")) >> (8 * image.itemsize - 1)
+    coded += coded
+    coded ^= sign.view(unsigned)
+    planes = np.empty((image.itemsize, *image.shape), np.uint8)
+    planes[0] = coded  # Only the low byte fits.
+    if image.itemsize == 2:
+        planes[1] = np.right_shift(coded, 8, out=coded)
+    return planes
 
 
 def _unfilter(data: bytes, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:

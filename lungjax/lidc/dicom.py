@@ -12,19 +12,21 @@ import pydicom
 import pydicom.uid
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
 
+from lungjax.lidc import pixels
+from lungjax.lidc.pixels import unreadable
 from lungjax.lidc.scan import Fault
 from lungjax.lidc.series import Series, Slice, assemble
 
-_HEADER_TAGS = ["Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID"]
+_HEADER = ["Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID"]
+_HEADER_TAGS = [Tag(name) for name in _HEADER]
 _UIDS = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
 _GEOMETRY = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"]
 _VALUES = ["RescaleSlope", "RescaleIntercept", "BitsAllocated", "PixelRepresentation"]
 _NEEDED = [*_UIDS, *_GEOMETRY, *_VALUES]
 _PADDING = ["PixelPaddingValue", "PixelPaddingRangeLimit"]
-_DECODING = ["SamplesPerPixel", "PhotometricInterpretation", "BitsStored", "HighBit", "PixelData"]
-_SLICE_TAGS = ["Modality", *_NEEDED, *_PADDING, *_DECODING]
-_PLAIN = (pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.ExplicitVRLittleEndian)
+_SLICE_TAGS = [Tag(name) for name in ("Modality", *_NEEDED, *_PADDING, "SamplesPerPixel", "PixelData")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,31 +46,31 @@ def read_header(path: Path) -> Header | None:
       Fault: `unreadable_file` where it cannot be opened, or is DICOM and cannot be parsed.
     """
     try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_HEADER_TAGS))
+        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
     except InvalidDicomError:
         return None
     except Exception as error:  # pydicom raises whatever a broken file happens to provoke
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if dataset.file_meta.get("MediaStorageSOPClassUID") == pydicom.uid.MediaStorageDirectoryStorage:
         return None  # a DICOMDIR: the table of contents of a disc
-    return Header(*(str(dataset.get(tag) or "").strip() for tag in _HEADER_TAGS))
+    return Header(*(str(dataset.get(name) or "").strip() for name in _HEADER))
 
 
 def read_slice(path: Path) -> Slice:
-    """One image, in HU.
+    """One image: its place, and where its pixels are.
 
     Raises:
-      Fault: `unreadable_file`, `missing_tag`, `not_ct` or `hu_out_of_range`; each names the file.
+      Fault: `unreadable_file`, `missing_tag` or `not_ct`; each names the file.
     """
     try:
-        dataset = pydicom.dcmread(path, specific_tags=list(_SLICE_TAGS))
+        dataset = pydicom.dcmread(path, specific_tags=_SLICE_TAGS, defer_size=pixels.DEFERRED_BYTES)
         _check_tags(dataset, path)
         return Slice(
             path=path,
             study_uid=str(dataset.StudyInstanceUID).strip(),
             series_uid=str(dataset.SeriesInstanceUID).strip(),
             sop_uid=str(dataset.SOPInstanceUID).strip(),
-            voxels=_voxels_hu(dataset, path),
+            pixels=pixels.locate(dataset, path),
             position_mm=_floats(dataset.ImagePositionPatient, 3),
             orientation=_floats(dataset.ImageOrientationPatient, 6),
             spacing_mm=tuple(_floats(dataset.PixelSpacing, 2).tolist()),
@@ -77,7 +79,7 @@ def read_slice(path: Path) -> Slice:
     except Fault:
         raise
     except Exception as error:  # as in `read_header`
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def read_series(paths: Sequence[Path]) -> Series:
@@ -101,39 +103,6 @@ def _check_tags(dataset: FileDataset, path: Path) -> None:
             raise Fault("missing_tag", f"{path} has no {tag}; without it the image has no HU or no place")
 
 
-def _voxels_hu(dataset: FileDataset, path: Path) -> np.ndarray:
-    """int16 (rows, columns): stored values by slope and intercept."""
-    stored = _stored_values(dataset, path)
-    slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
-    ends_hu = sorted(float(end) * slope + intercept for end in (stored.min(), stored.max()))
-    if not -32768.5 < ends_hu[0] <= ends_hu[1] < 32767.5:
-        held = f"{ends_hu[0]:g} to {ends_hu[1]:g} HU, which int16 cannot hold"
-        raise Fault("hu_out_of_range", f"{path} has {held}; its rescale tags or its pixels are wrong")
-    if slope == 1 and intercept.is_integer() and stored.dtype.itemsize == 2:
-        # Every result fits int16, so arithmetic modulo 2**16 is exact, and much faster than in floats.
-        return (stored.view(np.uint16) + np.uint16(int(intercept) % 65536)).view(np.int16)
-    return np.rint(stored * slope + intercept).astype(np.int16)
-
-
-def _stored_values(dataset: FileDataset, path: Path) -> np.ndarray:
-    """(rows, columns) as stored, in the machine's byte order."""
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
-    plain = dataset.file_meta.TransferSyntaxUID in _PLAIN and dataset.BitsAllocated == 16
-    if not plain or dataset.get("SamplesPerPixel", 1) != 1:
-        stored = dataset.pixel_array
-        if stored.shape != (rows, columns):
-            raise Fault("unreadable_file", f"{path} is no single grey image: its pixels are {stored.shape}")
-        return stored
-    # The same as `pixel_array`, without its three copies; they would take most of the time.
-    content: bytes = dataset.PixelData
-    if len(content) < 2 * rows * columns:
-        have = f"{len(content)} of {2 * rows * columns} bytes of pixels"
-        raise Fault("unreadable_file", f"{path} is cut short: it has {have}; fetch the series again")
-    kind = np.dtype("<i2" if dataset.PixelRepresentation == 1 else "<u2")
-    stored = np.frombuffer(content, kind, rows * columns).reshape(rows, columns)
-    return stored.astype(kind.newbyteorder("="), copy=False)
-
-
 def _declared_padding_hu(dataset: FileDataset) -> float | None:
     stored = [int(dataset[tag].value) for tag in _PADDING if dataset.get(tag) not in (None, "")]
     if not stored:
@@ -150,7 +119,3 @@ def _floats(values: Sequence[float], count: int) -> np.ndarray:
     if floats.shape != (count,) or not all(map(math.isfinite, floats)):
         raise ValueError(f"expected {count} numbers, found {list(values)}")
     return floats
-
-
-def _unreadable(path: Path, error: Exception) -> Fault:
-    return Fault("unreadable_file", f"{path} cannot be read ({error or type(error).__name__}); fetch it again")
