@@ -21,13 +21,13 @@ from lungjax.train import workdir as folder
 from lungjax.train.state import parameter_count
 
 SHOWN = 6
-"""Best and worst slices on a sheet."""
+"""Slices on a sheet."""
 
 
 def evaluate(
     workdir: Path, *, data: Path | None, split: splits.Split | Literal["all"], out: Path | None
 ) -> dict[str, Any]:
-    """Scores the best checkpoint of a segmentation run, prints a table and draws the best and worst slices.
+    """Scores the best checkpoint of a segmentation run, prints a table and draws the worst, typical and best slices.
 
     Args:
       workdir: of the run.
@@ -114,19 +114,17 @@ class Scorer:
         return np.concatenate(model), np.concatenate(readers, axis=1)
 
     def draw(self, rows: np.ndarray, counts: np.ndarray, out: Path) -> list[Path]:
-        """Sheets of the patients with the worst and the best slices, one slice a patient."""
+        """Sheets of the patients with the worst and the best slices, and of slices spread evenly from worst to best."""
         dice = segmentation.scores(counts)["dice"]
-        marked = counts[:, 0] + counts[:, 2] > 0  # Where the majority is empty there is no outline to compare.
-        patients = self._index["patient_id"].iloc[rows].tolist()
         order = np.argsort(dice, kind="stable")
+        order = order[(counts[:, 0] + counts[:, 2] > 0)[order]]  # With an empty majority there is nothing to compare.
+        if len(order) == 0:
+            return []
+        spread = np.linspace(0, len(order) - 1, 2 * SHOWN + 1).round().astype(int)[1::2]
+        sheets = {"worst": self._one_a_patient(rows[order]), "spread": rows[order[spread]]}
+        sheets["best"] = self._one_a_patient(rows[order[::-1]])
         written = []
-        for name, ranked in (("worst", order), ("best", order[::-1])):
-            chosen: dict[str, int] = {}
-            for i in ranked[marked[ranked]]:
-                chosen.setdefault(patients[i], i)
-            picked = rows[list(chosen.values())[:SHOWN]]
-            if len(picked) == 0:
-                continue
+        for name, picked in sheets.items():
             batch = self._slices.batch(np.resize(picked, self._batch_size))
             shown = {key: part[: len(picked)] for key, part in batch.items()}
             titles = [f"{r.patient_id}, slice {r.slice_index}" for r in self._index.iloc[picked].itertuples()]
@@ -134,6 +132,11 @@ class Scorer:
             self._task.draw(shown, self.logits(batch)[: len(picked)], titles, path)
             written.append(path)
         return written
+
+    def _one_a_patient(self, rows: np.ndarray) -> np.ndarray:
+        """The first `SHOWN` patients' first slices, in the order given."""
+        first = ~self._index["patient_id"].iloc[rows].duplicated().to_numpy()
+        return rows[first][:SHOWN]
 
 
 def _write(report: dict[str, Any], out: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from lungjax.lidc import dicom
 from lungjax.lidc.scan import Fault
@@ -30,7 +30,7 @@ def test_every_byte_order_and_packing_gives_the_same_voxels(write_ct, tmp_path: 
             dataset.PixelData = image.astype(">i2").tobytes()
             dataset["PixelData"].VR = "OW"
         little = syntax != ExplicitVRBigEndian
-        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.file_meta.TransferSyntaxUID = UID(syntax)
         pydicom.dcmwrite(
             path, dataset, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=little, force_encoding=True
         )

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-import ml_collections
+from lungjax.tasks.task import Config
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -39,7 +39,7 @@ def command(config: str, workdir: Path, data: Path, *extra: str) -> list[str]:
     ]
 
 
-def load_config(name: str) -> ml_collections.ConfigDict:
+def load_config(name: str) -> Config:
     """The quick variant of `configs/NAME.py`."""
     spec = importlib.util.spec_from_file_location(f"config_{name}", ROOT / "configs" / f"{name}.py")
     assert spec is not None
@@ -49,7 +49,7 @@ def load_config(name: str) -> ml_collections.ConfigDict:
     return module.get_config("quick")
 
 
-def small_config(name: str, data: Path) -> ml_collections.ConfigDict:
+def small_config(name: str, data: Path) -> Config:
     """The same run as `command` starts, for the test's own process."""
     config = load_config(name)
     config.data.path = str(data)

@@ -8,18 +8,18 @@ import subprocess
 from pathlib import Path
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 import runs
 
 from lungjax.data import loader, shards
+from lungjax.tasks.task import Config
 from lungjax.train import loop, mesh, state, step
 
 STEPS = 10
 
 
-def train(config: ml_collections.ConfigDict, device_count: int) -> tuple[list[float], np.ndarray]:
+def train(config: Config, device_count: int) -> tuple[list[float], np.ndarray]:
     """Losses of the first steps, and the first step's gradient as one vector."""
     dataset = shards.open_dataset(Path(config.data.path))
     slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
@@ -56,7 +56,7 @@ def on_one_device(slices_dataset: Path) -> dict[str, tuple[list[float], np.ndarr
     return {name: train(tiny(name, slices_dataset), 1) for name in ("segment", "simclr")}
 
 
-def tiny(name: str, data: Path) -> ml_collections.ConfigDict:
+def tiny(name: str, data: Path) -> Config:
     config = runs.small_config(name, data)
     config.optimizer.learning_rate = 1e-3
     return config
