@@ -5,6 +5,8 @@
 Full size, for an accelerator: ResNet-34 on 256 x 256 crops in HU, global batch 512, bfloat16.
 `configs/simclr.py:quick` runs in minutes on two CPU cores: the built-in phantom data, a narrow ResNet-10.
 Expected of quick, on the phantom: contrastive top-1 on val patients several times that of chance (0.016).
+`configs/simclr.py:slices` is for the 128 x 128 LIDC crops: half an hour on two CPU cores. Expected:
+contrastive top-1 of 0.53 on val patients.
 """
 
 import ml_collections
@@ -41,7 +43,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.model.projection_out = 128
 
     config.temperature = 0.2
-    config.same_scan_mm = 10.0  # Slices of one scan nearer than this are no negatives; None: all are.
+    config.same_scan_mm = 10.0  # Slices of one scan nearer than this are no negatives; 0: all are.
 
     config.augment = ml_collections.ConfigDict()
     config.augment.window_hu = (-600.0, 1500.0)  # centre, width
@@ -59,8 +61,6 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.optimizer.warmup = 0.1  # share of the steps
     config.optimizer.clip_norm = 1.0
 
-    if variant == "full":
-        return config
     two_cores = {
         "compute_dtype": "float32",
         "data.workers": 0,
@@ -92,5 +92,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         "model.encoder.width": 32,
         "model.encoder.patch_px": 4,
     }
-    config.update_from_flattened_dict(two_cores | {"quick": quick, "slices": slices}[variant])
+    variants = {"full": {}, "quick": two_cores | quick, "slices": two_cores | slices}
+    if variant not in variants:
+        raise KeyError(f"there is no variant {variant!r}; use one of {', '.join(variants)}")
+    config.update_from_flattened_dict(variants[variant])
     return config

@@ -34,13 +34,23 @@ def main(argv: list[str] | None = None) -> int:
 def _parse(argv: list[str]) -> None:
     try:
         flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        # An unknown key or an unreadable file: ml_collections raises these with the key or the path in the message.
-        text = " ".join(str(part) for part in error.args).replace("\n", " ")
-        raise InputError(f"{text}; see the file given by --config for the keys there are.") from error
+        if _CONFIG.value is not None:
+            _ = _CONFIG.value.task  # Fails where the file could not be read.
+    except Exception as error:  # A configuration is code: it and ml_collections raise whatever they like.
+        raise InputError(f"--config: {_last_line(error)}; see the file given there for what it offers.") from error
     for flag in ("config", "workdir"):
         if flags.FLAGS[flag].value is None:
             raise InputError(f"--{flag} is missing: python -m lungjax.main --config=configs/segment.py --workdir=DIR")
+
+
+def _last_line(error: BaseException) -> str:
+    """Where ml_collections puts the key or path at fault, below tracebacks of its own."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error.args[0]) if error.args else repr(error)
+    line = text.replace("\\n", "\n").strip().splitlines()[-1].strip(' ."')
+    line = line.strip("'") if line.count("'") % 2 else line
+    return line if " " in line else f"there is no key {line}"
 
 
 def _train() -> int:

@@ -92,7 +92,20 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise InputError(f"{path / MANIFEST} is damaged ({error!r}); prepare the data again.") from error
     if version != SCHEMA_VERSION:
         raise InputError(f"{path} has schema version {version}, this lungjax reads {SCHEMA_VERSION}; prepare it again.")
+    if missing := sorted({"source", "intensity", "counts", "files", "split"} - manifest.keys()):
+        raise InputError(f"{path / MANIFEST} is damaged (it has no {missing[0]!r}); prepare the data again.")
     return manifest
+
+
+def foreign_files(path: Path) -> list[str]:
+    """What lies in a folder and is of no data set of ours, sorted; without a manifest of ours that is everything."""
+    names = {entry.name for entry in path.iterdir()}
+    try:
+        described = json.loads((path / MANIFEST).read_text())
+        ours = {MANIFEST, *(name.split("/")[0] for name in described["files"])} if "lungjax" in described else set()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        ours = set()
+    return sorted(names - ours)
 
 
 def read_index(path: Path) -> pd.DataFrame:

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from lungjax.data import records
-from lungjax.data.manifest import QUARANTINE, read_index, read_manifest, sha256
+from lungjax.data import records, slicing
+from lungjax.data.manifest import INDEX, QUARANTINE, read_index, read_manifest, sha256
 from lungjax.data.records import SliceRecord
 from lungjax.lidc.scan import InputError, Intensity
 
@@ -144,6 +144,10 @@ def open_dataset(path: Path | str, *, verify: bool = False) -> Dataset:
         if verify and sha256(file) != expected["sha256"]:
             raise InputError(f"{file} is damaged (its SHA-256 is not the manifest's); prepare or copy the data again.")
     index = read_index(path)
+    if missing := sorted({"row", *slicing.ROW_COLUMNS, "shard", "position", "split"} - set(index.columns)):
+        raise InputError(f"{path / INDEX} is damaged (it has no column {missing[0]!r}); prepare the data again.")
+    if not index["split"].equals(index["patient_id"].map(manifest["split"]["patients"])):
+        raise InputError(f"{path}: index and manifest disagree on who is train, val and test; prepare the data again.")
     if index.empty:
         raise InputError(f"{path}: the data set holds no slices; see {path / QUARANTINE} for why.")
     return Dataset(path, manifest, index)

@@ -76,6 +76,9 @@ def opened(out: Path, plan: dict[str, Any], *, overwrite: bool) -> Iterator[Path
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made ({error.strerror}); name an --out that can be written.") from error
+    names = {path.name for path in folder.iterdir()}
+    if names and not names & {_LOCK, manifest.MANIFEST}:
+        raise InputError(f"{folder} exists and was not made by `lungjax prepare`; name another --out, or remove it.")
     with (folder / _LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -177,7 +180,10 @@ def finish(folder: Path, out: Path, source: dict[str, str]) -> None:
         leftover.unlink()
     if out.exists():
         old = out.with_name(out.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
+        if old.exists():  # Of a run that was killed just here.
+            if manifest.foreign_files(old):
+                raise InputError(f"{old} is in the way of the data set that {out} is replaced by; remove it.")
+            shutil.rmtree(old)
         out.replace(old)
         folder.replace(out)
         shutil.rmtree(old)

@@ -14,15 +14,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 import lungjax
-from lungjax.data import manifest, splits
+from lungjax.data import manifest, shards, splits
 from lungjax.data.records import SCHEMA_VERSION
 from lungjax.lidc import parts
 from lungjax.lidc import workers as processes
-from lungjax.lidc.formats import lidc, lungd_png, slices
+from lungjax.lidc.formats import lidc, luna16, lungd_png, slices
 from lungjax.lidc.formats.entry import Entry, Quarantined
 from lungjax.lidc.scan import Fault, InputError
 
-FORMATS = {"lidc": lidc, "slices": slices, "lungd-png": lungd_png}
+FORMATS = {"lidc": lidc, "slices": slices, "lungd-png": lungd_png, "luna16": luna16}
 """Each module offers `matches(source)`, `find(source)` and `read(entry)`; `auto` tries them in this order."""
 
 
@@ -91,7 +91,8 @@ def prepare(
     source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     if not source.exists():
         raise InputError(f"{source}: no such file or folder; --source names a folder of scans or an archive.")
-    if _is_complete(out) and not overwrite:
+    if _is_complete(out, overwrite=overwrite) and not overwrite:
+        _check_complete(out, source, format)
         return _summary(out, was_complete=True, new_slices=0, seconds=0.0)
     name = _format_of(source, format)
     count = workers if workers is not None else len(os.sched_getaffinity(0))
@@ -114,13 +115,26 @@ def prepare(
     return _summary(out, was_complete=False, new_slices=new_slices, seconds=time.monotonic() - started)
 
 
-def _is_complete(out: Path) -> bool:
-    """Refuses to touch anything that is not a data set of ours."""
-    if (out / manifest.MANIFEST).is_file():
-        return True
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+def _is_complete(out: Path, *, overwrite: bool) -> bool:
+    """Refuses to touch what is no data set of ours, and to overwrite what lies beside one."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    foreign = manifest.foreign_files(out) if out.is_dir() else [manifest.MANIFEST]
+    if manifest.MANIFEST in foreign or not (out / manifest.MANIFEST).is_file():
         raise InputError(f"{out} exists and is no lungjax data set; name another --out.")
-    return False
+    if foreign and overwrite:
+        raise InputError(f"{out} also holds {foreign[0]!r}, which --overwrite would delete; move it away first.")
+    return True
+
+
+def _check_complete(out: Path, source: Path, format: str) -> None:
+    """A finished data set is whole, and of the source and format that are asked for."""
+    held = shards.open_dataset(out).manifest["source"]
+    if held["name"] != source.name or format not in ("auto", held["format"]):
+        raise InputError(
+            f"{out} was made from {held['name']!r} as {held['format']}, not from {source.name!r} as {format}; name "
+            "another --out, or make it anew with --overwrite."
+        )
 
 
 def _format_of(source: Path, format: str) -> str:

@@ -73,7 +73,7 @@ def make(config: Config, *, intensity: augment.Intensity, mesh: Mesh) -> Task:
             temperature=config.temperature,
             scan=batch["scan"] if masked else None,
             z_mm=batch["z_mm"] if masked else None,
-            exclude_within_mm=config.same_scan_mm or 0.0,
+            exclude_within_mm=config.same_scan_mm,
             mesh=mesh,
             axis=mesh.axis_names[0],
         )
@@ -86,7 +86,7 @@ def make(config: Config, *, intensity: augment.Intensity, mesh: Mesh) -> Task:
 
     def loss_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
         a, b, model_state = embed(params, model_state, batch, rng, train=True)
-        loss, metrics = contrast(a, b, batch, masked=config.same_scan_mm is not None)
+        loss, metrics = contrast(a, b, batch, masked=config.same_scan_mm > 0)
         return loss, (jax.lax.stop_gradient(metrics), model_state)
 
     def eval_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> Metrics:

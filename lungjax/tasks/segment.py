@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +26,13 @@ def make(config: Config, *, intensity: augment.Intensity, mesh: Mesh) -> Task:
       config: the whole configuration.
       intensity: `hu` or `unit`, the data set's.
       mesh: unused; every image's loss is its own.
+
+    Raises:
+      ValueError: a value of the configuration is none of its choices.
     """
     del mesh
+    if config.targets not in get_args(metrics.TargetMode):
+        raise ValueError(f"config.targets is {config.targets!r}; use one of {', '.join(get_args(metrics.TargetMode))}.")
     dtype = jnp.dtype(config.compute_dtype)
     model = UNet(encoder=ResNet(**config.model.encoder, dtype=dtype), widths=tuple(config.model.decoder), dtype=dtype)
     augmented = augment.make_segment(intensity=intensity, **config.augment)

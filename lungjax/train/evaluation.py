@@ -46,6 +46,8 @@ def evaluate(
         raise InputError(f"{workdir}: is a run of the task {config.task!r}; evaluate scores segmentation runs.")
     dataset = shards.open_dataset(resolve(config.data.path) if data is None else data)
     folder.lock_split(workdir, dataset.manifest["split"]["patients"], where=str(dataset.path))
+    out = out or workdir / f"evaluation-{split}.json"
+    folder.make(out.parent)
     variables, step = checkpoint.load(workdir)
     rows = loader.select_rows(dataset, split=None if split == "all" else split, slices=config.data.slices)
     scorer = Scorer(config, dataset, variables)
@@ -70,7 +72,6 @@ def evaluate(
             "split_digest": dataset.manifest["split"]["digest"],
         },
     }
-    out = out or workdir / f"evaluation-{split}.json"
     _write(report, out)
     print(table.text(report))
     if split == "all":
@@ -140,7 +141,6 @@ class Scorer:
 
 
 def _write(report: dict[str, Any], out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(out.name + ".tmp")
     temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
     temporary.replace(out)

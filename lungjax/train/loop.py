@@ -32,17 +32,13 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
       InputError: the configuration, data or workdir cannot be used.
       NotFinite: the loss became NaN; the batch lies in the workdir.
     """
-    # 1. The workdir remembers what it was begun with.
-    lead = jax.process_index() == 0
+    # 1. What is asked for, the data and its split of patients, the devices.
     if config.task not in TASKS:
         raise InputError(f"config.task is {config.task!r}; use one of {', '.join(TASKS)}.")
+    folder.check_counts(config)
     dataset = shards.open_dataset(Path(config.data.path))
     patients = dataset.manifest["split"]["patients"]
     devices = mesh.make_mesh(config.data.batch_size)
-    if lead:
-        workdir.mkdir(parents=True, exist_ok=True)
-        folder.write_config(config, workdir)
-        folder.write_split(workdir, patients)
 
     # 2. Data: training draws from the train patients alone, pretraining too.
     slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
@@ -60,16 +56,23 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
 
     # 3. The task and its steps.
     key = jax.random.key(config.seed)
-    task = TASKS[config.task](config, intensity=dataset.intensity, mesh=devices)
-    optimizer = step.make_optimizer(config.optimizer, config.steps)
+    with folder.config_mistakes():
+        task = TASKS[config.task](config, intensity=dataset.intensity, mesh=devices)
+        optimizer = step.make_optimizer(config.optimizer, config.steps)
+        shape = slices.batch(val_rows[:1])
+        replicated = mesh.replicated(devices)
+        train_state = jax.jit(lambda rng: state.create(task, optimizer, rng, shape), out_shardings=replicated)(key)
     train_step = step.make_train_step(task, optimizer, devices, key)
     validation = Validation(task, devices, key, slices, val_rows, config.data.batch_size)
 
-    # 4. The state: fresh, then perhaps another run's encoder, then perhaps this run's own checkpoint over all.
-    shape = slices.batch(val_rows[:1])
-    train_state = jax.jit(
-        lambda rng: state.create(task, optimizer, rng, shape), out_shardings=mesh.replicated(devices)
-    )(key)
+    # 4. The workdir remembers what it was begun with; a configuration that cannot be used leaves nothing there.
+    lead = jax.process_index() == 0
+    if lead:
+        folder.make(workdir)
+        folder.write_config(config, workdir)
+        folder.write_split(workdir, patients)
+
+    # 5. The fresh state gives way to this run's checkpoint, or to another run's encoder.
     with (
         contextlib.closing(batches),
         Checkpoints(workdir, every=config.checkpoint_every, keep=config.keep_checkpoints) as checkpoints,
@@ -91,7 +94,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
             f"{len(val_rows)} val slices, {jax.device_count()} {jax.default_backend()} device(s), step {first_step}",
         )
 
-        # 5. The loop. Nothing in it waits for the device, but for figures that are steps old.
+        # 6. The loop. Nothing in it waits for the device, but for figures that are steps old.
         window = Window(workdir)
         stopping = False
         with StopSignal() as stop, jax.transfer_guard("disallow"):
@@ -102,16 +105,16 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
                 train_state, figures = train_step(train_state, mesh.to_devices(batch, devices))
                 window.add(done, figures, batch)
                 progress.advance()
-                stopping = stop.reached(done)
+                stopping = stop.reached(done) and done < config.steps
                 last = done == config.steps or stopping
 
-                # 6. Figures of the window.
+                # 7. Figures of the window.
                 if done % config.log_every == 0 or last:
                     shown = {**window.mean(), **progress.rates()}
                     progress.show(done, shown)
                     writer.write(done, shown)
 
-                # 7. Validation. A run that must stop has no time for it.
+                # 8. Validation. A run that must stop has no time for it.
                 score = None
                 if (done % config.eval_every == 0 or last) and not stopping:
                     window.flush()
@@ -122,7 +125,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
                     validation.draw(train_state, workdir, done)
                     progress.pause()
 
-                # 8. The checkpoint: no state is stored before its loss is known to be finite.
+                # 9. The checkpoint: no state is stored before its loss is known to be finite.
                 if done % config.checkpoint_every == 0 or last:
                     window.flush()
                     checkpoints.save(done, train_state, batches, score=score, force=last)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 
@@ -15,13 +18,49 @@ CONFIG_FILE = "config.json"
 SPLIT_FILE = "split.json"
 
 
+@contextlib.contextmanager
+def config_mistakes() -> Iterator[None]:
+    """Values that a model, loss or optimizer refuses are a user's mistake: one sentence, and nothing is written."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(f"the configuration cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def make(workdir: Path) -> None:
+    """The folder, unless it is there; InputError where it cannot be."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{workdir} cannot be made ({error.strerror}); name a --workdir that can be written."
+        ) from error
+
+
+def check_counts(config: Config) -> None:
+    """InputError where a number of steps, slices or processes is out of its range."""
+    counts = {
+        "steps": (config.steps, 1),
+        "log_every": (config.log_every, 1),
+        "eval_every": (config.eval_every, 1),
+        "checkpoint_every": (config.checkpoint_every, 1),
+        "keep_checkpoints": (config.keep_checkpoints, 1),
+        "data.batch_size": (config.data.batch_size, 2),  # One slice alone has nothing to be told apart from.
+        "data.crop_px": (config.data.crop_px, 0),
+        "data.workers": (config.data.workers, 0),
+    }
+    for name, (value, least) in counts.items():
+        if value < least:
+            raise InputError(f"config.{name} is {value}; it must be at least {least}.")
+
+
 def write_config(config: Config, workdir: Path) -> None:
-    """Stores the configuration; refuses to go on with another one, but for a longer run."""
+    """Stores the configuration; refuses to go on with another one: the schedule, too, depends on all of it."""
     path = workdir / CONFIG_FILE
     new = config.to_dict()
     if path.exists():
-        old = json.loads(path.read_text())
-        changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != json.loads(json.dumps(new.get(k))))
+        old, asked = (dict(_leaves(one)) for one in (_read_json(path), json.loads(json.dumps(new))))
+        changed = sorted(key for key in old.keys() | asked.keys() if old.get(key) != asked.get(key))
         if changed:
             raise InputError(
                 f"{workdir}: was begun with another config.{changed[0]} ({old.get(changed[0])}); "
@@ -35,7 +74,7 @@ def read_config(workdir: Path) -> Config:
     path = workdir / CONFIG_FILE
     if not path.is_file():
         raise InputError(f"{workdir}: no {CONFIG_FILE} in it; give the workdir of a training run.")
-    return ml_collections.ConfigDict(json.loads(path.read_text()))
+    return ml_collections.ConfigDict(_read_json(path))
 
 
 def write_split(workdir: Path, assignment: dict[str, splits.Split]) -> None:
@@ -43,6 +82,10 @@ def write_split(workdir: Path, assignment: dict[str, splits.Split]) -> None:
     path = workdir / SPLIT_FILE
     if path.exists():
         lock_split(workdir, assignment, where="config.data.path")
+        if _read_json(path)["digest"] != splits.digest(assignment):
+            raise InputError(
+                f"{workdir}: was begun on other patients than config.data.path has; choose a new --workdir."
+            )
         return
     _write_json(path, {"digest": splits.digest(assignment), "patients": assignment})
 
@@ -52,7 +95,23 @@ def lock_split(workdir: Path, assignment: dict[str, splits.Split], *, where: str
     path = workdir / SPLIT_FILE
     if not path.is_file():
         raise InputError(f"{workdir}: no {SPLIT_FILE} in it; give the workdir of a training run.")
-    splits.lock(json.loads(path.read_text())["patients"], assignment, where=where)
+    splits.lock(_read_json(path)["patients"], assignment, where=where)
+
+
+def _leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(`a.b.c`, value) of each value in nested dicts."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}); the run cannot go on, choose a new --workdir.") from error
 
 
 def _write_json(path: Path, content: dict) -> None:

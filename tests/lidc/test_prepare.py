@@ -150,11 +150,37 @@ def test_a_finished_data_set_is_left_alone_unless_told(tree, tmp_path):
     assert (again.was_complete, again.new_slices, again.slices) == (True, 0, first.slices)
     assert "complete already" in again.text()
     assert (out / "note").exists()
+    with pytest.raises(InputError, match=r"out also holds 'note', which --overwrite would delete"):
+        prepare(tree, out, workers=1, overwrite=True)
+    (out / "note").unlink()
     break_one(tree)
     anew = prepare(tree, out, workers=1, overwrite=True)
     assert (anew.was_complete, anew.scans) == (False, 3)
-    assert not (out / "note").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
+
+
+def test_a_finished_data_set_of_another_source_is_not_taken_for_this_one(tree, tmp_path):
+    out = tmp_path / "out"
+    prepare(tree, out, workers=1)
+    tree.rename(tmp_path / "other")
+    with pytest.raises(InputError, match="was made from 'source' as slices, not from 'other'"):
+        prepare(tmp_path / "other", out, workers=1)
+    (tmp_path / "other").rename(tree)
+    next((out / "shards").iterdir()).unlink()
+    with pytest.raises(InputError, match="is missing; prepare or copy the data again"):
+        prepare(tree, out, workers=1)
+
+
+@pytest.mark.parametrize("folder", ["out", "out.partial", "out.old"])
+def test_nobody_elses_folder_is_deleted(tree, tmp_path, folder):
+    if folder == "out.old":
+        prepare(tree, tmp_path / "out", workers=1)
+    (tmp_path / folder).mkdir()
+    for name in ("manifest.json", "important.txt") if folder != "out.partial" else ("important.txt",):
+        (tmp_path / folder / name).write_text('{"name": "a web app"}')
+    with pytest.raises(InputError):
+        prepare(tree, tmp_path / "out", workers=1, overwrite=True)
+    assert (tmp_path / folder / "important.txt").exists()
 
 
 def test_an_overwrite_that_fails_keeps_the_old(tree, tmp_path, monkeypatch):

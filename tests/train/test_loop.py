@@ -131,7 +131,10 @@ def test_a_batch_the_devices_cannot_share(slices_dataset: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--config.optimizer.lerning_rate=1"], "lerning_rate"),
+        (["--config.optimizer.lerning_rate=1"], 'Did you mean "learning_rate" instead of "lerning_rate"?'),
+        (["--config.optimizer.foo=1"], "there is no key 'foo'"),
+        (["--config=configs/nope.py"], "No such file or directory: 'configs/nope.py'"),
+        (["--config=configs/segment.py:typo"], "there is no variant 'typo'; use one of full, quick, slices"),
         (["--config.data.path=/nowhere"], "/nowhere"),
         (["--config.task=sing"], "'sing'; use one of pretrain, segment"),
     ],

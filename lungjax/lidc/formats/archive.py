@@ -8,6 +8,7 @@ import os
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -102,7 +103,7 @@ def _zip(source: Path) -> zipfile.ZipFile:
 def _load_zip(file: zipfile.ZipFile, place: Place) -> bytes:
     try:
         return file.read(str(place))
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, zlib.error) as error:
         raise ValueError(str(error)) from error
 
 

@@ -50,10 +50,14 @@ def write(out: Path, *, scans: int, seed: int = 0, matrix: int = MATRIX, workers
         raise InputError(f"a phantom is written by at least 1 worker, not {workers}")
     rows = choose(scans, seed=seed)
     folders = [Path("LIDC-IDRI", row.patient_id, row.study_uid, row.series_uid) for row in rows]
-    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f"{out.name}.partial")
+    if partial.exists() and {path.name for path in partial.iterdir()} - {"LIDC-IDRI"}:
+        raise InputError(f"{partial}: exists and is no unfinished phantom; name another folder, or remove this one")
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-    partial.mkdir()
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"{partial}: cannot be made ({error.strerror}); name a folder that can be written") from error
     try:
         tasks = [(row, partial / folder) for row, folder in zip(rows, folders, strict=True)]
         done = _in_processes(tasks, seed, matrix, workers or os.cpu_count() or 1)
