@@ -32,6 +32,7 @@ ONLY_IN = {
     "array_record": ("lungjax/data/shards.py",),
     "grain": ("lungjax/data/loader.py", "lungjax/train/checkpoint.py"),
     "PIL": ("lungjax/lidc/formats/png.py", "lungjax/evaluate/"),
+    "SimpleITK": ("lungjax/lidc/formats/",),
     "pickle": (),
     "torch": ("scripts/",),
 }

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 import pydicom.uid
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 
 from lungjax.lidc import pixels
 from lungjax.lidc.pixels import unreadable
@@ -26,7 +29,8 @@ _GEOMETRY = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", 
 _VALUES = ["RescaleSlope", "RescaleIntercept", "BitsAllocated", "PixelRepresentation"]
 _NEEDED = [*_UIDS, *_GEOMETRY, *_VALUES]
 _PADDING = ["PixelPaddingValue", "PixelPaddingRangeLimit"]
-_SLICE_TAGS = [Tag(name) for name in ("Modality", *_NEEDED, *_PADDING, "SamplesPerPixel", "PixelData")]
+_TAGS = {name: Tag(name) for name in ("Modality", *_NEEDED, "SamplesPerPixel")}
+_SLICE_TAGS = [*_TAGS.values(), *map(Tag, _PADDING), Tag("PixelData")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,17 +68,18 @@ def read_slice(path: Path) -> Slice:
     """
     try:
         dataset = pydicom.dcmread(path, specific_tags=_SLICE_TAGS, defer_size=pixels.DEFERRED_BYTES)
-        _check_tags(dataset, path)
+        values = {name: _value(dataset, tag) for name, tag in _TAGS.items()}
+        _check_values(values, dataset, path)
         return Slice(
             path=path,
-            study_uid=str(dataset.StudyInstanceUID).strip(),
-            series_uid=str(dataset.SeriesInstanceUID).strip(),
-            sop_uid=str(dataset.SOPInstanceUID).strip(),
-            pixels=pixels.locate(dataset, path),
-            position_mm=_floats(dataset.ImagePositionPatient, 3),
-            orientation=_floats(dataset.ImageOrientationPatient, 6),
-            spacing_mm=tuple(_floats(dataset.PixelSpacing, 2).tolist()),
-            padding_hu=_declared_padding_hu(dataset),
+            study_uid=str(values["StudyInstanceUID"]).strip(),
+            series_uid=str(values["SeriesInstanceUID"]).strip(),
+            sop_uid=str(values["SOPInstanceUID"]).strip(),
+            pixels=pixels.locate(dataset, values, path),
+            position_mm=_floats(values["ImagePositionPatient"], 3),
+            orientation=_floats(values["ImageOrientationPatient"], 6),
+            spacing_mm=tuple(_floats(values["PixelSpacing"], 2).tolist()),
+            padding_hu=_declared_padding_hu(dataset, values),
         )
     except Fault:
         raise
@@ -91,27 +96,41 @@ def read_series(paths: Sequence[Path]) -> Series:
     return assemble([read_slice(path) for path in paths])
 
 
-def _check_tags(dataset: FileDataset, path: Path) -> None:
-    modality = dataset.get("Modality")
+def _value(dataset: FileDataset, tag: BaseTag) -> Any:
+    element = dataset.get_item(tag)
+    if isinstance(element, RawDataElement):
+        return _converted(element._replace(value_tell=0))  # pyright: ignore[reportArgumentType]
+    return None if element is None else element.value
+
+
+@functools.lru_cache(maxsize=256)
+def _converted(element: RawDataElement) -> Any:
+    """Remembered, for the slices of a series say the same of nearly everything and pydicom checks each value anew."""
+    return convert_raw_data_element(element).value
+
+
+def _check_values(values: Mapping[str, Any], dataset: FileDataset, path: Path) -> None:
+    modality = values["Modality"]
     if modality != "CT":
         raise Fault("not_ct", f"{path} has modality {modality or 'unknown'}, not CT")
     if "PixelData" not in dataset:
         # A file cut before its pixels parses without complaint.
         raise Fault("unreadable_file", f"{path} ends before its pixels; fetch the series again")
-    for tag in _NEEDED:
-        if dataset.get(tag) in (None, ""):
-            raise Fault("missing_tag", f"{path} has no {tag}; without it the image has no HU or no place")
+    for name in _NEEDED:
+        if values[name] in (None, ""):
+            raise Fault("missing_tag", f"{path} has no {name}; without it the image has no HU or no place")
 
 
-def _declared_padding_hu(dataset: FileDataset) -> float | None:
+def _declared_padding_hu(dataset: FileDataset, values: Mapping[str, Any]) -> float | None:
+    # Through the data set, for the VR of these depends on other elements.
     stored = [int(dataset[tag].value) for tag in _PADDING if dataset.get(tag) not in (None, "")]
     if not stored:
         return None
-    bits = int(dataset.BitsAllocated)
-    if dataset.PixelRepresentation == 1:
+    bits = int(values["BitsAllocated"])
+    if values["PixelRepresentation"] == 1:
         # Written with the VR of unsigned values in some files: 63536 is -2000.
         stored = [value - (1 << bits) if value >= 1 << (bits - 1) else value for value in stored]
-    return max(stored) * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
+    return max(stored) * float(values["RescaleSlope"]) + float(values["RescaleIntercept"])
 
 
 def _floats(values: Sequence[float], count: int) -> np.ndarray:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -42,21 +44,22 @@ class Pixels:
     intercept: float
 
 
-def locate(dataset: FileDataset, path: Path) -> Pixels:
+def locate(dataset: FileDataset, values: Mapping[str, Any], path: Path) -> Pixels:
     """Where the pixels of a file lie; only those that are not plain 16 bits are read at once.
 
     Args:
       dataset: the header, with elements longer than `DEFERRED_BYTES` not yet read.
+      values: its values by name.
       path: its file.
 
     Raises:
       Fault: `unreadable_file` where the file ends too early or holds no single grey image.
     """
-    shape = int(dataset.Rows), int(dataset.Columns)
-    plain = dataset.file_meta.TransferSyntaxUID in _PLAIN and dataset.BitsAllocated == 16
+    shape = int(values["Rows"]), int(values["Columns"])
+    plain = dataset.file_meta.TransferSyntaxUID in _PLAIN and values["BitsAllocated"] == 16
     element = dataset.get_item("PixelData", keep_deferred=True)
     offset, decoded = 0, None
-    if plain and dataset.get("SamplesPerPixel", 1) == 1 and isinstance(element, RawDataElement):
+    if plain and values["SamplesPerPixel"] in (None, 1) and isinstance(element, RawDataElement):
         offset = element.value_tell
         have, need = min(element.length, path.stat().st_size - offset), 2 * shape[0] * shape[1]
         if have < need:
@@ -70,10 +73,10 @@ def locate(dataset: FileDataset, path: Path) -> Pixels:
         path=path,
         shape=shape,
         offset=offset,
-        signed=dataset.PixelRepresentation == 1,
+        signed=values["PixelRepresentation"] == 1,
         decoded=decoded,
-        slope=float(dataset.RescaleSlope),
-        intercept=float(dataset.RescaleIntercept),
+        slope=float(values["RescaleSlope"]),
+        intercept=float(values["RescaleIntercept"]),
     )
 
 

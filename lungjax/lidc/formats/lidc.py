@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from lungjax.lidc import annotations, dicom, series
-from lungjax.lidc.annotations import MATRIX, ScanRow
+from lungjax.lidc.annotations import ScanRow
+from lungjax.lidc.formats import fit
 from lungjax.lidc.formats.entry import Entry, Quarantined
 from lungjax.lidc.scan import Fault, Scan
 
 _POSITION_MM = 1e-3
 """How far a slice may lie from where the database has it."""
-_FIELD = 0.01
-"""Share by which the field of view may differ from the database's."""
 _OTHER_FILES = {
     ".xml",
     ".png",
@@ -80,12 +79,11 @@ def read(entry: Entry) -> Scan:
     """
     row = _row(entry.key, "CT", entry.where)
     slices = [dicom.read_slice(Path(path)) for path in entry.locator]
-    _check_complete(slices, row, entry.where)
+    z_mm = np.array([one.position_mm[2] for one in slices])
+    fit.check_positions(z_mm, row, entry.where, tolerance_mm=_POSITION_MM)
     ordered = series.assemble(slices)
-    if len(ordered.z_mm) != len(row.z_mm):
-        extra = f"{len(ordered.z_mm)} slices, but the database has {len(row.z_mm)} for this series"
-        raise Fault("incomplete_series", f"{entry.where} has {extra}; is another series mixed in?")
-    _check_field_of_view(ordered, row, entry.where)
+    fit.check_no_more(len(ordered.z_mm), row, entry.where)
+    fit.check_field_of_view(ordered.voxels.shape, ordered.spacing_mm, row, entry.where)
     return Scan(
         patient_id=row.patient_id,
         study_uid=row.study_uid,
@@ -133,26 +131,3 @@ def _row(series_uid: str, modality: str, where: str) -> ScanRow:
     if row is None:
         raise Fault("not_in_database", f"the CT series in {where} is none of LIDC-IDRI's: {series_uid}")
     return row
-
-
-def _check_complete(slices: Sequence[series.Slice], row: ScanRow, where: str) -> None:
-    z_mm = np.sort([one.position_mm[2] for one in slices])
-    nearest = np.abs(z_mm[None] - row.z_mm[:, None]).min(axis=1)  # (database's slices,)
-    missing = row.z_mm[nearest > _POSITION_MM]
-    if missing.size:
-        have = f"{len(row.z_mm) - missing.size} of {len(row.z_mm)} slices"
-        message = f"{where} has {have} (none at {missing[0]:g} mm, for one); fetch the series again"
-        raise Fault("incomplete_series", message)
-
-
-def _check_field_of_view(ordered: series.Series, row: ScanRow, where: str) -> None:
-    rows, columns = ordered.voxels.shape[1:]
-    field_mm = MATRIX * row.pixel_spacing_mm
-    fits = [
-        size > 0 and MATRIX % size == 0 and abs(size * spacing_mm - field_mm) <= _FIELD * field_mm
-        for size, spacing_mm in zip((rows, columns), ordered.spacing_mm[1:], strict=True)
-    ]
-    if rows != columns or not all(fits):
-        got = f"{rows}x{columns} pixels of {ordered.spacing_mm[1]:g}x{ordered.spacing_mm[2]:g} mm"
-        wanted = f"{MATRIX}x{MATRIX} of {row.pixel_spacing_mm:g} mm (or larger pixels, the same field)"
-        raise Fault("matrix_mismatch", f"{where} has {got}; the readers' outlines are for {wanted}")

