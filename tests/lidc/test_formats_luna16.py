@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from lungjax.data.shards import open_dataset
 from lungjax.lidc import annotations, phantom
+from lungjax.lidc.annotations import ScanRow
 from lungjax.lidc.formats import lidc, luna16
 from lungjax.lidc.prepare import prepare
 from lungjax.lidc.scan import Fault, InputError, Scan
@@ -231,7 +232,7 @@ def test_which_scans_are_turned_follows_from_the_findings(real_data: Path):
             assert (turned > upright) == (row.scan_id in luna16.TURNED), row.scan_id
 
 
-def _most_that_agree(row: annotations.ScanRow, found: pd.DataFrame, sign: int) -> int:
+def _most_that_agree(row: ScanRow, found: pd.DataFrame, sign: int) -> int:
     """How many readings one and the same field centre, within 5 cm of the scanner's axis, lays over a finding."""
     boxes = [
         (one.origin, np.array(one.mask.shape) - 1) for nodule in annotations.nodules(row) for one in nodule.readings
