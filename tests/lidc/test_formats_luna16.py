@@ -242,5 +242,5 @@ def _most_that_agree(row: ScanRow, found: pd.DataFrame, sign: int) -> int:
     which, reading = np.nonzero(np.abs(found["coordZ"].to_numpy()[:, None] - z_mm) < 1.5 * row.slice_thickness_mm)
     in_plane_mm = sign * (centres[:, :0:-1] - 255.5) * row.pixel_spacing_mm  # x, y from the field's centre
     field_mm = found[["coordX", "coordY"]].to_numpy()[which] - in_plane_mm[reading]
-    agree = (np.abs(field_mm[:, None] - field_mm) < 2).all(axis=2)
-    return max((len(set(reading[row])) for row in agree[np.abs(field_mm[:, 0]) < 50]), default=0)
+    agree = np.asarray((np.abs(field_mm[:, None] - field_mm) < 2).all(axis=2))
+    return max((len(set(reading[one])) for one in agree[np.abs(field_mm[:, 0]) < 50]), default=0)
