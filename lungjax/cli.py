@@ -40,7 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     prepare = verbs.add_parser("prepare", help="scans to shards", description="Scans to shards; a second run resumes.")
     prepare.add_argument("--source", type=Path, required=True, help="folder of DICOM, or folder, zip or tar of slices")
     prepare.add_argument("--out", type=Path, required=True, help="data set folder to make")
-    prepare.add_argument("--format", default="auto", help="auto, lidc, slices, lungd-png or luna16 (default: %(default)s)")
+    formats = "auto, lidc, slices, lungd-png, luna16 or nifti"
+    prepare.add_argument("--format", default="auto", help=f"{formats} (default: %(default)s)")
     prepare.add_argument("--workers", type=_positive, help="processes (default: one a core)")
     prepare.add_argument("--overwrite", action="store_true", help="remove an earlier result first")
     prepare.add_argument("--strict", action="store_true", help="exit code 1 if a scan was quarantined")
