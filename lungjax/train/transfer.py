@@ -46,6 +46,6 @@ def load_encoder(state: TrainState, workdir: Path) -> tuple[TrainState, str]:
     total = len(jax.tree.leaves((state.params, state.model_state)))
     said = (
         f"init_from {workdir} (step {step}): {loaded} arrays of the encoder loaded; "
-        f"{total - loaded} others start fresh; the run's projection head is left out."
+        f"{total - loaded} others start fresh; all else of that run is left out."
     )
     return dataclasses.replace(state, params=merged["params"], model_state=merged["model_state"]), said
