@@ -18,11 +18,11 @@ from lungjax.data import manifest, shards, splits
 from lungjax.data.records import SCHEMA_VERSION
 from lungjax.lidc import parts
 from lungjax.lidc import workers as processes
-from lungjax.lidc.formats import lidc, luna16, lungd_png, slices
+from lungjax.lidc.formats import lidc, luna16, lungd_png, nifti, slices
 from lungjax.lidc.formats.entry import Entry, Quarantined
 from lungjax.lidc.scan import Fault, InputError
 
-FORMATS = {"lidc": lidc, "slices": slices, "lungd-png": lungd_png, "luna16": luna16}
+FORMATS = {"lidc": lidc, "slices": slices, "lungd-png": lungd_png, "luna16": luna16, "nifti": nifti}
 """Each module offers `matches(source)`, `find(source)` and `read(entry)`; `auto` tries them in this order."""
 
 

@@ -70,7 +70,7 @@ def read_volume(path: Path, *, io: str, content: Path, axes: str = AXIAL) -> Vol
     try:
         reader.ReadImageInformation()
         _check_header(reader, path)
-        need = math.prod(reader.GetSize()) * _bytes_a_voxel(reader)
+        need = _bytes_needed(reader)
         _check_whole(content, need, 2 * need + _CHUNK_BYTES)
         image = sitk.DICOMOrient(reader.Execute(), axes)
     except (OSError, EOFError, zlib.error) as error:
@@ -124,7 +124,7 @@ def _check_header(reader, path: Path) -> None:
 
 
 def _check_whole(content: Path, need: int, limit: int) -> None:
-    """The file holds `need` bytes of voxels: NIfTI's reader takes half a file for a whole one."""
+    """The file holds `need` bytes: NIfTI's reader takes half a file for a whole one."""
     have = content.stat().st_size
     if content.suffix == ".gz":
         have = 0
@@ -137,13 +137,14 @@ def _check_whole(content: Path, need: int, limit: int) -> None:
         raise Fault("unreadable_file", f"{content} is cut short: it has {have} of {need} bytes; fetch it again")
 
 
-def _bytes_a_voxel(reader) -> int:
-    """As stored: a NIfTI's slope makes floats of what takes two bytes in the file."""
+def _bytes_needed(reader) -> int:
+    """Of the file that holds the voxels, as stored: a NIfTI's slope makes floats of what takes two bytes there."""
     import SimpleITK as sitk
 
+    voxels = math.prod(reader.GetSize())
     if reader.HasMetaDataKey("bitpix"):
-        return int(reader.GetMetaData("bitpix")) // 8
-    return sitk.Image(1, 1, 1, reader.GetPixelID()).GetSizeOfPixelComponent()
+        return int(float(reader.GetMetaData("vox_offset"))) + voxels * int(reader.GetMetaData("bitpix")) // 8
+    return voxels * sitk.Image(1, 1, 1, reader.GetPixelID()).GetSizeOfPixelComponent()
 
 
 def _reason(error: RuntimeError) -> str:

@@ -1,0 +1,157 @@
+"""CT volumes as NIfTI, with or without a label map each; for data that is not LIDC. A folder of
+
+    <case>.nii.gz and, beside it, <case>_label.nii.gz, _seg or _mask          one folder of everything
+    images<any>/<case>_0000.nii.gz and labels<any>/<case>.nii.gz              nnU-Net; without `_0000`, the Decathlon
+
+or of `.nii`, in any folder below. The case is the patient, so its name must be unique. A label map is one reader,
+in slot 0, and each of its connected pieces (voxels that touch by a corner count) is a nodule, whatever the number
+in it. A case without a label map is one in which nobody marked anything: good for pretraining, while as a truth it
+would say "no nodule". What asks for two readers' agreement finds none here. Needs SimpleITK
+(`pip install 'lungjax[itk]'`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from lungjax.lidc import series
+from lungjax.lidc.formats import volume
+from lungjax.lidc.formats.entry import Entry, Quarantined
+from lungjax.lidc.scan import RATING_NAMES, Fault, Nodule, Reading, Scan
+
+_VOLUME = re.compile(r"(?P<stem>[^.].*?)\.nii(?:\.gz)?")
+_LABEL = re.compile(r"(?P<case>.+)_(?:label|seg|mask)")
+_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+_APART = 0.1
+"""How far a label map may lie from its volume, as a share of a voxel."""
+
+
+def matches(source: Path) -> bool:
+    """Whether a folder holds any `.nii` or `.nii.gz`; reads names only."""
+    return source.is_dir() and any(True for _ in _files(source))
+
+
+def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
+    """Every case, by names alone; both lists sorted by key, which is the case's name, and so the patient's.
+
+    Quarantined are label maps without a volume (`missing_image`), volumes or label maps of the same case in two
+    places (`duplicate_series`), and further channels, `_0001` and so on (`several_channels`).
+
+    Raises:
+      InputError: SimpleITK is not installed.
+    """
+    volume.require_itk()
+    images: dict[str, Path] = {}
+    labels: dict[str, Path] = {}
+    quarantined: list[Quarantined] = []
+
+    def quarantine(path: Path, name: str, why: str) -> None:
+        quarantined.append(Quarantined(path.relative_to(source).as_posix(), str(path), name, f"{path} {why}"))
+
+    for path, stem, is_label in _files(source):
+        kind = labels if is_label else images
+        if stem in kind:
+            quarantine(path, "duplicate_series", f"has the name of {kind[stem]}; rename or remove one of them")
+        else:
+            kind[stem] = path
+    entries = []
+    for stem, path in images.items():
+        case, channel = _case(stem, path, images, labels)
+        if channel:
+            quarantine(path, "several_channels", f"is channel {channel} of {case}; a CT has one, 0, so remove others")
+        else:
+            label = str(labels.pop(case)) if case in labels else None
+            entries.append(Entry(case, case, str(path), (str(path), label)))
+    for case, path in labels.items():
+        quarantine(path, "missing_image", f"is a label map without a volume named {case}; fetch that too")
+    return sorted(entries, key=lambda one: one.key), sorted(quarantined, key=lambda one: one.key)
+
+
+def read(entry: Entry) -> Scan:
+    """One case, its axes turned to those of an axial CT: columns to the left, rows to the back, slices upwards.
+
+    Raises:
+      Fault: `unreadable_file`, `not_3d`, `missing_orientation`, `oblique_orientation`, `hu_out_of_range`, `not_hu`,
+        `mask_shape`, `mask_position` or `not_a_label`.
+    """
+    path, label_path = entry.locator
+    image = _read(Path(path))
+    voxels = volume.hounsfield(image.voxels, Path(path))
+    return Scan(
+        patient_id=entry.patient_id,
+        study_uid=entry.key,
+        series_uid=entry.key,
+        voxels=voxels,
+        intensity="hu",
+        z_mm=image.z_mm,
+        spacing_mm=image.spacing_mm,
+        sop_uids=("",) * len(voxels),
+        padding_hu=series.find_padding_hu(voxels, None),
+        nodules=() if label_path is None else _nodules(_marks(Path(label_path), image)),
+    )
+
+
+def _files(source: Path) -> Iterator[tuple[Path, str, bool]]:
+    """Path, name, and whether it is a label map; hidden files (`._1.nii.gz` of macOS) are not."""
+    for folder, folders, names in os.walk(source):
+        folders.sort()
+        in_labels = os.path.basename(folder).startswith("labels")
+        for name in sorted(names):
+            if part := _VOLUME.fullmatch(name):
+                beside = None if in_labels else _LABEL.fullmatch(part["stem"])
+                yield Path(folder, name), beside["case"] if beside else part["stem"], in_labels or beside is not None
+
+
+def _case(stem: str, path: Path, images: Mapping[str, Path], labels: Mapping[str, Path]) -> tuple[str, int]:
+    """Case and channel. A number at the end is a channel in nnU-Net's folders only, and if no label map has it too."""
+    part = _CHANNEL.fullmatch(stem)
+    if part is None or stem in labels or not path.parent.name.startswith("images"):
+        return stem, 0
+    if f"{part['case']}_0000" not in images:
+        return stem, 0
+    return part["case"], int(part["channel"])
+
+
+def _read(path: Path) -> volume.Volume:
+    return volume.read_volume(path, io="NiftiImageIO", content=path)
+
+
+def _marks(path: Path, image: volume.Volume) -> np.ndarray:
+    """bool (slices, rows, columns), voxel by voxel over the image."""
+    label = _read(path)
+    if label.voxels.shape != image.voxels.shape:
+        message = f"{path} has {label.voxels.shape} voxels, its volume {image.voxels.shape} (slices, rows, columns)"
+        raise Fault("mask_shape", message)
+    far_corners_mm = [
+        one.position_mm + np.array(one.spacing_mm[::-1]) * image.voxels.shape[::-1] for one in (label, image)
+    ]
+    off_mm = np.abs([label.position_mm - image.position_mm, far_corners_mm[0] - far_corners_mm[1]]).max(axis=0)
+    if (off_mm > _APART * np.array(image.spacing_mm[::-1])).any():
+        raise Fault("mask_position", f"{path} lies up to {off_mm.max():g} mm off its volume; resample it onto that")
+    if label.voxels.dtype.kind == "f" and not (label.voxels == np.rint(label.voxels)).all():
+        raise Fault("not_a_label", f"{path} holds fractions, not whole numbers; store the label map itself")
+    return label.voxels != 0
+
+
+def _nodules(marks: np.ndarray) -> tuple[Nodule, ...]:
+    """A nodule for each connected piece, from the lowest to the highest."""
+    found = ndimage.find_objects(marks.view(np.uint8))
+    if not found:
+        return ()
+    (whole,) = found  # The box of all marks: numbering the pieces of a whole volume would take much memory.
+    pieces = ndimage.label(marks[whole], np.ones((3, 3, 3)))[0]  # pyright: ignore[reportIndexIssue]
+    return tuple(
+        Nodule(index, (Reading(0, -1, (0,) * len(RATING_NAMES), pieces[box] == index + 1, _origin(whole, box)),))
+        for index, box in enumerate(ndimage.find_objects(pieces))
+    )
+
+
+def _origin(whole: tuple[slice, ...], box: tuple[slice, ...]) -> tuple[int, int, int]:
+    first, second, third = (outer.start + inner.start for outer, inner in zip(whole, box, strict=True))
+    return first, second, third
