@@ -237,6 +237,7 @@ def test_a_damaged_gzip(tmp_path):
     [
         (40, struct.pack("<8h", 3, 30000, 30000, 30000, 1, 1, 1, 1), "unreadable_file"),
         (40, struct.pack("<8h", 4, 16, 20, 6, 2, 1, 1, 1), "not_3d"),
+        (108, struct.pack("<f", 1e5), "unreadable_file"),
         (252, struct.pack("<2h", 0, 0), "missing_orientation"),
         (280, struct.pack("<12f", 0.7, 0.5, 0, 0, 0, 0.8, 0, 0, 0, 0, 2.5, 0), "unreadable_file"),
         (0, b"<html>404</html>" * 40, "unreadable_file"),

@@ -73,7 +73,7 @@ def read_volume(path: Path, *, io: str, content: Path, axes: str = AXIAL) -> Vol
         need = _bytes_needed(reader)
         _check_whole(content, need, 2 * need + _CHUNK_BYTES)
         image = sitk.DICOMOrient(reader.Execute(), axes)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, ValueError, OverflowError) as error:
         raise Fault("unreadable_file", f"{content} cannot be read ({error}); fetch it again") from error
     except RuntimeError as error:
         raise Fault("unreadable_file", f"{path} cannot be read ({_reason(error)}); fetch it again") from error
@@ -143,7 +143,8 @@ def _bytes_needed(reader) -> int:
 
     voxels = math.prod(reader.GetSize())
     if reader.HasMetaDataKey("bitpix"):
-        return int(float(reader.GetMetaData("vox_offset"))) + voxels * int(reader.GetMetaData("bitpix")) // 8
+        offset = max(int(float(reader.GetMetaData("vox_offset"))), 0)
+        return offset + voxels * int(reader.GetMetaData("bitpix")) // 8
     return voxels * sitk.Image(1, 1, 1, reader.GetPixelID()).GetSizeOfPixelComponent()
 
 
