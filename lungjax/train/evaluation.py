@@ -126,6 +126,7 @@ class Scorer:
         sheets["best"] = self._one_a_patient(rows[order[::-1]])
         written = []
         for name, picked in sheets.items():
+            picked = picked[: self._batch_size]
             batch = self._slices.batch(np.resize(picked, self._batch_size))
             shown = {key: part[: len(picked)] for key, part in batch.items()}
             titles = [f"{r.patient_id}, slice {r.slice_index}" for r in self._index.iloc[picked].itertuples()]
