@@ -45,11 +45,10 @@ _MALIGNANCY = RATING_NAMES.index("malignancy")
 
 def slice_records(scan: Scan) -> Iterator[SliceRecord]:
     """One record a slice, in order."""
-    readers = scan.reader_bits()  # (slices, rows, columns)
     for number in range(len(scan.voxels)):
         yield SliceRecord(
             image=scan.voxels[number],
-            readers=readers[number],
+            readers=scan.slice_reader_bits(number),
             patient_id=scan.patient_id,
             study_uid=scan.study_uid,
             series_uid=scan.series_uid,

@@ -22,8 +22,7 @@ from lungjax.lidc.pixels import unreadable
 from lungjax.lidc.scan import Fault
 from lungjax.lidc.series import Series, Slice, assemble
 
-_HEADER = ["Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID"]
-_HEADER_TAGS = [Tag(name) for name in _HEADER]
+_HEADER_TAGS = [Tag("Modality"), Tag("SeriesInstanceUID")]
 _UIDS = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
 _GEOMETRY = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"]
 _VALUES = ["RescaleSlope", "RescaleIntercept", "BitsAllocated", "PixelRepresentation"]
@@ -38,8 +37,6 @@ class Header:
     """What tells one series from another; an empty string where the file does not say."""
 
     modality: str
-    patient_id: str
-    study_uid: str
     series_uid: str
 
 
@@ -51,13 +48,14 @@ def read_header(path: Path) -> Header | None:
     """
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
+        header = Header(*(str(_value(dataset, tag) or "").strip() for tag in _HEADER_TAGS))
     except InvalidDicomError:
         return None
     except Exception as error:  # pydicom raises whatever a broken file happens to provoke
         raise unreadable(path, error) from error
     if dataset.file_meta.get("MediaStorageSOPClassUID") == pydicom.uid.MediaStorageDirectoryStorage:
         return None  # a DICOMDIR: the table of contents of a disc
-    return Header(*(str(dataset.get(name) or "").strip() for name in _HEADER))
+    return header
 
 
 def read_slice(path: Path) -> Slice:

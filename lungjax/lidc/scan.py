@@ -110,8 +110,14 @@ class Scan:
 
     def reader_bits(self) -> np.ndarray:
         """uint8 (slices, rows, columns): bit r is set where the reader in slot r marked the voxel."""
-        bits = np.zeros(self.voxels.shape, np.uint8)
+        return np.stack([self.slice_reader_bits(number) for number in range(len(self.voxels))])
+
+    def slice_reader_bits(self, number: int) -> np.ndarray:
+        """uint8 (rows, columns): `reader_bits` of one slice, for a whole volume of them is mostly zeros."""
+        bits = np.zeros(self.voxels.shape[1:], np.uint8)
         for nodule in self.nodules:
             for reading in nodule.readings:
-                bits[reading.box] |= reading.mask.astype(np.uint8) << reading.slot
+                inside = number - reading.origin[0]
+                if 0 <= inside < len(reading.mask):
+                    bits[reading.box[1:]] |= reading.mask[inside].astype(np.uint8) << reading.slot
         return bits
