@@ -14,6 +14,7 @@ import grain
 import numpy as np
 import pandas as pd
 
+from lungjax.data import slicing
 from lungjax.data.shards import Dataset
 from lungjax.data.splits import Split
 from lungjax.data.workers import live_and_die_with_parent
@@ -30,13 +31,14 @@ def select_rows(dataset: Dataset, *, split: Split | None, slices: str) -> np.nda
     Args:
       dataset: an opened data set.
       split: `train`, `val` or `test`; None for all.
-      slices: `all`, or `nodule` for slices in which at least one reader marked something.
+      slices: `all`; `lung` for slices with at least `slicing.LUNG_MM2` of lung; `nodule` for slices in which at
+        least one reader marked something.
 
     Returns:
       (n,) int64 row numbers, ascending.
 
     Raises:
-      InputError: nothing is left.
+      InputError: nothing is left, or `lung` is asked of a source without lung areas.
     """
     index = dataset.index
     chosen = np.ones(len(index), bool)
@@ -44,14 +46,27 @@ def select_rows(dataset: Dataset, *, split: Split | None, slices: str) -> np.nda
         chosen &= (index["split"] == split).to_numpy()
     if slices == "nodule":
         chosen &= (index["readers_marked"] > 0).to_numpy()
+    elif slices == "lung":
+        chosen &= _lung_area_mm2(dataset) >= slicing.LUNG_MM2
     elif slices != "all":
-        raise InputError(f"config.data.slices is {slices!r}; use 'all' or 'nodule'.")
+        raise InputError(f"config.data.slices is {slices!r}; use 'all', 'lung' or 'nodule'.")
     rows = np.flatnonzero(chosen)
     if rows.size == 0:
         raise InputError(
             f"{dataset.path}: no slice in split {split or 'all'} with slices={slices!r}; prepare more patients."
         )
     return rows
+
+
+def _lung_area_mm2(dataset: Dataset) -> np.ndarray:
+    """float64 (slices,), from the index, whose older versions lack it."""
+    area_mm2 = dataset.index.get("lung_area_mm2")
+    if area_mm2 is None or area_mm2.isna().all():
+        raise InputError(
+            f"{dataset.path} has no lung areas: its source lost HU or spacing, or an older lungjax prepared it; "
+            "use config.data.slices='all' or 'nodule', or prepare it again with --overwrite."
+        )
+    return area_mm2.to_numpy()
 
 
 class Slices:

@@ -22,7 +22,7 @@ INDEX = "index.csv"
 QUARANTINE = "quarantine.jsonl"
 
 _NAMES = ("shard", "patient_id", "study_uid", "series_uid", "sop_uid", "split")
-_FLOATS = ("z_mm", "slice_spacing_mm", "row_spacing_mm", "column_spacing_mm", "malignancy_median")
+_FLOATS = ("z_mm", "slice_spacing_mm", "row_spacing_mm", "column_spacing_mm", "malignancy_median", "lung_area_mm2")
 
 
 def write_manifest(

@@ -144,7 +144,8 @@ def open_dataset(path: Path | str, *, verify: bool = False) -> Dataset:
         if verify and sha256(file) != expected["sha256"]:
             raise InputError(f"{file} is damaged (its SHA-256 is not the manifest's); prepare or copy the data again.")
     index = read_index(path)
-    if missing := sorted({"row", *slicing.ROW_COLUMNS, "shard", "position", "split"} - set(index.columns)):
+    needed = {"row", "shard", "position", "split"} | {name for name in slicing.ROW_COLUMNS if "lung" not in name}
+    if missing := sorted(needed - set(index.columns)):  # An older lungjax found no lungs.
         raise InputError(f"{path / INDEX} is damaged (it has no column {missing[0]!r}); prepare the data again.")
     if not index["split"].equals(index["patient_id"].map(manifest["split"]["patients"])):
         raise InputError(f"{path}: index and manifest disagree on who is train, val and test; prepare the data again.")

@@ -31,14 +31,23 @@ ROW_COLUMNS = (
     "row_max",
     "column_min",
     "column_max",
+    "lung_area_mm2",
+    "lung_row_min",
+    "lung_row_max",
+    "lung_column_min",
+    "lung_column_max",
 )
 """What the index says of a slice, apart from where it is stored and its split.
 
 `nodules`: nodules in this slice. `readers_marked`: reader slots with any pixel in it. `majority_px`: pixels
 that two or more readers marked. `malignancy_median`: a nodule's is the median of its readers' ratings; the
 highest of the slice's nodules; NaN where no reader rated. `row_min` .. `column_max`: box of all readers'
-marks, inclusive, -1 where there are none.
+marks, inclusive, -1 where there are none. `lung_area_mm2` and the lungs' box, as `lungjax.lidc.lungs` finds
+them; NaN and -1 where the source lost HU or spacing.
 """
+
+LUNG_MM2 = 1000.0
+"""A slice with at least this much lung, two apices 2.5 cm wide, is one of the lungs."""
 
 _MALIGNANCY = RATING_NAMES.index("malignancy")
 
@@ -62,8 +71,8 @@ def slice_records(scan: Scan) -> Iterator[SliceRecord]:
         )
 
 
-def index_row(record: SliceRecord, scan: Scan) -> tuple[Any, ...]:
-    """The values of `ROW_COLUMNS` for one record of `scan`."""
+def index_row(record: SliceRecord, scan: Scan, lung: tuple[float, int, int, int, int]) -> tuple[Any, ...]:
+    """The values of `ROW_COLUMNS` for one record of `scan`; `lung` are the last five, of this slice."""
     box = box_of(record.readers)
     marked, majority_px = (0, 0) if box is None else _marks(record.readers)
     rated = [_malignancy(scan.nodules[nodule["index"]]) for nodule in record.nodules]
@@ -81,6 +90,7 @@ def index_row(record: SliceRecord, scan: Scan) -> tuple[Any, ...]:
         majority_px,
         max((median for median in rated if median is not None), default=float("nan")),
         *(box or (-1, -1, -1, -1)),
+        *lung,
     )
 
 

@@ -179,7 +179,7 @@ def _airways(air: np.ndarray, middle: float, voxel_mm: np.ndarray) -> np.ndarray
     """Trachea and main bronchi: small in every slice, tall, and in the middle. So is gas in the gullet."""
     sections, sizes = _pieces(air, _IN_SLICE)
     small = (sizes > 0) & (sizes * voxel_mm[1] * voxel_mm[2] < AIRWAY_MM2)
-    tubes, _ = _pieces(small[sections])
+    tubes = np.asarray(ndimage.label(small[sections])[0])  # pyright: ignore[reportIndexIssue]
     found = np.zeros_like(air)
     for number, box in enumerate(ndimage.find_objects(tubes), start=1):
         if (box[0].stop - box[0].start) * voxel_mm[0] >= AIRWAY_HEIGHT_MM:
@@ -195,11 +195,12 @@ def _largest(air: np.ndarray, gas: np.ndarray, voxel_mm: np.ndarray) -> np.ndarr
     # Shrunk, pieces do not touch through a gap in the diaphragm; gas and the lung's thin rims come back below.
     pieces, sizes = _pieces(coarse.shrunk(air, *_ALL) & ~gas)
     least = max(LUNG_SHARE * sizes.max(), LUNG_MM3 / math.prod(voxel_mm))
+    slices = np.arange(len(air))[:, None, None]
     kept = np.zeros_like(air)
     for number in np.argsort(-sizes)[: np.count_nonzero(sizes >= least)]:
         piece = pieces == number
-        below = np.logical_or.accumulate(kept[::-1], axis=0)[::-1]
-        if below[piece].mean() < 0.5:
+        top = np.where(kept.any(axis=0), len(kept) - kept[::-1].argmax(axis=0), 0)  # of the lung in each column
+        if (piece & (slices < top)).sum() < 0.5 * sizes[number]:
             kept |= piece
     for _ in range(round(EDGE_MM / GRID_MM)):
         kept = coarse.grown(kept, *_ALL) & air
@@ -208,9 +209,9 @@ def _largest(air: np.ndarray, gas: np.ndarray, voxel_mm: np.ndarray) -> np.ndarr
 
 def _closed(lungs: np.ndarray, middle: float, voxel_mm: np.ndarray) -> np.ndarray:
     """Each side closed by itself, lest the space between them closes; then holes filled, for large nodules."""
-    left = np.arange(lungs.shape[2]) < middle
     radius_px = CLOSED_MM / math.sqrt(voxel_mm[1] * voxel_mm[2])
-    both = coarse.closed(lungs & left, radius_px) | coarse.closed(lungs & ~left, radius_px)
+    parts = np.split(lungs, [round(min(max(middle, 0), lungs.shape[2]))], axis=2)
+    both = np.concatenate([coarse.closed(part, radius_px) for part in parts], axis=2)
     gaps, sizes = _pieces(~both)
     outside = np.zeros(len(sizes), bool)
     for axis in _ALL:

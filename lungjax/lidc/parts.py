@@ -22,6 +22,7 @@ from typing import Any
 import pandas as pd
 
 from lungjax.data import manifest, records, shards, slicing, splits
+from lungjax.lidc import lungs
 from lungjax.lidc.formats.entry import Entry, Quarantined
 from lungjax.lidc.scan import InputError, Scan
 
@@ -39,10 +40,11 @@ def name_of(entry: Entry) -> str:
 def write(folder: Path, entry: Entry, scan: Scan) -> None:
     """Writes the part of one scan; until its last file is in place the scan counts as not done."""
     rows: list[tuple[Any, ...]] = []
+    lung = lungs.index_columns(scan)
 
     def encoded() -> Iterator[bytes]:
         for record in slicing.slice_records(scan):
-            rows.append(slicing.index_row(record, scan))
+            rows.append(slicing.index_row(record, scan, lung[record.slice_index]))
             yield records.encode(record)
 
     data = folder / _PARTS / (name_of(entry) + shards.SUFFIX)

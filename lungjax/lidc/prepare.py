@@ -16,6 +16,7 @@ from tqdm import tqdm
 import lungjax
 from lungjax.data import manifest, shards, splits
 from lungjax.data.records import SCHEMA_VERSION
+from lungjax.data.slicing import ROW_COLUMNS
 from lungjax.lidc import parts
 from lungjax.lidc import workers as processes
 from lungjax.lidc.formats import lidc, luna16, lungd_png, nifti, slices
@@ -102,6 +103,7 @@ def prepare(
         "source": str(source),
         "format": name,
         "schema_version": SCHEMA_VERSION,
+        "number of index columns": len(ROW_COLUMNS),
         "lungjax version": lungjax.__version__,
     }
     new_slices = 0

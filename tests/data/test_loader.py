@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lungjax.data import loader, shards
+from lungjax.data import loader, manifest, shards
 from lungjax.lidc.scan import InputError
 
 
@@ -88,9 +88,36 @@ def test_no_patient_is_in_two_splits(slices_dataset: Path):
     assert len(set.union(*sets)) == sum(map(len, sets))
 
 
+def test_slices_of_the_lungs(phantom_dataset: Path, slices_dataset: Path):
+    dataset = shards.open_dataset(phantom_dataset)
+    index = dataset.index
+    rows = loader.select_rows(dataset, split=None, slices="lung")
+    np.testing.assert_array_equal(rows, np.flatnonzero(index["lung_area_mm2"] >= 1000))
+    assert set(loader.select_rows(dataset, split=None, slices="nodule")) < set(rows) < set(range(len(index)))
+    boxes = index[["lung_row_min", "lung_row_max", "lung_column_min", "lung_column_max"]].to_numpy()
+    without = index["lung_area_mm2"].to_numpy() == 0
+    assert 0 < np.count_nonzero(without) < len(index)
+    np.testing.assert_array_equal(boxes < 0, np.repeat(without[:, None], 4, axis=1))
+    crops = shards.open_dataset(slices_dataset)
+    assert np.isnan(crops.index["lung_area_mm2"].to_numpy()).all()
+    assert (crops.index["lung_row_min"].to_numpy() == -1).all()
+    with pytest.raises(InputError, match=r"no lung areas: its source lost HU .* use config.data.slices='all'"):
+        loader.select_rows(crops, split="train", slices="lung")
+
+
+def test_an_older_index_opens_but_knows_no_lungs(phantom_dataset: Path, tmp_path: Path):
+    dataset = shards.open_dataset(phantom_dataset)
+    older = dataset.index.drop(columns=[name for name in dataset.index if name.startswith("lung_")])
+    manifest.write_index(tmp_path, older)
+    opened = shards.Dataset(phantom_dataset, dataset.manifest, manifest.read_index(tmp_path))
+    assert len(loader.select_rows(opened, split=None, slices="all")) == len(dataset)
+    with pytest.raises(InputError, match="an older lungjax prepared it"):
+        loader.select_rows(opened, split=None, slices="lung")
+
+
 def test_mistakes(slices_dataset: Path):
     dataset = shards.open_dataset(slices_dataset)
-    with pytest.raises(InputError, match="'lungs'; use 'all' or 'nodule'"):
+    with pytest.raises(InputError, match="'lungs'; use 'all', 'lung' or 'nodule'"):
         loader.select_rows(dataset, split="train", slices="lungs")
     with pytest.raises(InputError, match="use 'nodule' or 'random'"):
         loader.Slices(dataset, crop_px=0, crop_at="centre")

@@ -63,7 +63,8 @@ def test_nodules_are_listed_where_they_have_pixels(scan):
 
 def test_index_rows_by_hand(scan):
     rows = [
-        dict(zip(slicing.ROW_COLUMNS, slicing.index_row(r, scan), strict=True)) for r in slicing.slice_records(scan)
+        dict(zip(slicing.ROW_COLUMNS, slicing.index_row(r, scan, (12.5, 0, 3, 1, 6)), strict=True))
+        for r in slicing.slice_records(scan)
     ]
     # Slice 1: two 2x3 blocks, one row and one column apart, share 1x2 pixels; slice 2: the one pixel (2, 3).
     assert [row["nodules"] for row in rows] == [0, 1, 2, 1]
@@ -77,3 +78,5 @@ def test_index_rows_by_hand(scan):
     assert boxes == [[-1] * 4, [1, 3, 2, 5], [1, 5, 2, 7], [-1] * 4]
     assert (rows[1]["rows"], rows[1]["columns"]) == (6, 8)
     assert (rows[1]["slice_spacing_mm"], rows[1]["row_spacing_mm"], rows[1]["column_spacing_mm"]) == (1.5, 0.7, 0.7)
+    lung = ("lung_area_mm2", "lung_row_min", "lung_row_max", "lung_column_min", "lung_column_max")
+    assert [rows[3][name] for name in lung] == [12.5, 0, 3, 1, 6]

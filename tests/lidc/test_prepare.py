@@ -229,8 +229,8 @@ def test_what_is_no_data_set_is_never_touched(tree, tmp_path):
 def test_mistakes_are_one_sentence(tree, tmp_path):
     with pytest.raises(InputError, match="nowhere: no such file or folder"):
         prepare(tmp_path / "nowhere", tmp_path / "out")
-    with pytest.raises(InputError, match="unknown format 'nifti'; use one of: auto, lidc, slices"):
-        prepare(tree, tmp_path / "out", format="nifti")
+    with pytest.raises(InputError, match="unknown format 'nrrd'; use one of: auto, lidc, slices"):
+        prepare(tree, tmp_path / "out", format="nrrd")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty holds neither DICOM files nor"):
         prepare(tmp_path / "empty", tmp_path / "out")
