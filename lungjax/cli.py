@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("lungjax: interrupted; the same command goes on from here", file=sys.stderr)
+        print("lungjax: interrupted; run the same command again (prepare goes on where it was)", file=sys.stderr)
         return 130
 
 
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     phantom = verbs.add_parser("phantom", help="LIDC-shaped DICOM series", description="Writes phantom LIDC series.")
     phantom.add_argument("--scans", type=_positive, required=True, help="how many of the database's 1,018")
     phantom.add_argument("--out", type=Path, required=True, help="folder to make")
-    phantom.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    phantom.add_argument("--seed", type=_natural, default=0, help="default: %(default)s")
     phantom.add_argument("--matrix", type=_positive, default=512, help="rows and columns (default: %(default)s)")
     phantom.set_defaults(run=_phantom)
 
@@ -58,13 +58,19 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--workdir", type=Path, required=True, help="of the training run")
     evaluate.add_argument("--data", type=Path, help="prepared folder (default: the one it was trained with)")
     evaluate.add_argument("--split", choices=("val", "test", "all"), default="test", help="default: %(default)s")
-    evaluate.add_argument("--out", type=Path, help="JSON file (default: WORKDIR/evaluation-SPLIT.json)")
+    evaluate.add_argument("--out", type=Path, help="JSON file (default: WORKDIR/evaluation-SPLIT[-DATA].json)")
     evaluate.set_defaults(run=_evaluate)
     return parser
 
 
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
+
+
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 

@@ -22,13 +22,18 @@ _PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0 done or stopped by SIGTERM after saving, 1 the loss became NaN, 2 a user's mistake."""
+    """Exit code: 0 done, or stopped by SIGTERM or Ctrl-C after saving; 1 the loss became NaN; 2 a user's mistake;
+    130 a Ctrl-C before the first step, or a second one.
+    """
     try:
         _parse(sys.argv if argv is None else argv)
         return _train()
     except InputError as error:
         print(f"lungjax: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("lungjax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
 
 
 def _parse(argv: list[str]) -> None:
@@ -56,10 +61,14 @@ def _last_line(error: BaseException) -> str:
 def _train() -> int:
     import jax
 
-    if _COORDINATOR.value == "auto":
-        jax.distributed.initialize()
-    elif _COORDINATOR.value:
-        jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    coordinator = _COORDINATOR.value
+    try:
+        if coordinator == "auto":
+            jax.distributed.initialize()
+        elif coordinator:
+            jax.distributed.initialize(coordinator, _PROCESSES.value, _PROCESS.value)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"--coordinator={coordinator}: {_last_line(error)}; see --help for its forms.") from error
     from lungjax.lidc.builtin import resolve
     from lungjax.train.loop import train_and_evaluate
     from lungjax.train.watch import NotFinite

@@ -105,7 +105,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(prepare, "prepare", stop)
     assert cli.main(["prepare", "--source", str(tmp_path), "--out", "x"]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "run the same command again" in capsys.readouterr().err
 
 
 def test_an_error_of_ours_keeps_its_traceback(tmp_path, monkeypatch):

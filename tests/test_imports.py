@@ -16,7 +16,7 @@ MIDDLE = {"losses", "metrics", "models", "data.augment", "data.distort", "data.i
 """Pure functions of arrays: they import nothing of the project but each other."""
 
 MAY_IMPORT = {
-    "lidc": {"lidc", "data.manifest", "data.records", "data.shards", "data.slicing", "data.splits"},
+    "lidc": {"lidc", "data.manifest", "data.records", "data.shards", "data.slicing", "data.splits", "data.workers"},
     "data": {"data", "lidc.scan"},
     "tasks": MIDDLE | {"tasks", "evaluate", "lidc.scan"},  # Scores and pictures: NumPy in, figures out.
     "train": MIDDLE | {"train", "tasks", "data", "evaluate", "lidc.scan", "lidc.builtin"},

@@ -14,10 +14,10 @@ import grain
 import numpy as np
 import pandas as pd
 
-from lungjax.data import slicing
+from lungjax.data import crop, slicing
 from lungjax.data.shards import Dataset
 from lungjax.data.splits import Split
-from lungjax.data.workers import live_and_die_with_parent
+from lungjax.data.workers import outlive_signals_not_the_parent
 from lungjax.lidc.scan import InputError
 
 Batch = Mapping[str, np.ndarray]
@@ -75,7 +75,8 @@ class Slices:
     Args:
       dataset: where the slices lie.
       crop_px: side of the square crop; 0 takes whole slices, which must then have one size.
-      crop_at: `nodule` centres crops near the readers' marks where there are any, `random` anywhere.
+      crop_at: `nodule` centres crops near the readers' marks where there are any, on one nodule where they lie too
+        far apart; `random` anywhere.
     """
 
     def __init__(self, dataset: Dataset, *, crop_px: int, crop_at: str):
@@ -91,16 +92,13 @@ class Slices:
         self._boxes_px = index[["row_min", "row_max", "column_min", "column_max"]].to_numpy()
 
     def batch(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """The batch of `rows` (b,); `uniform` (b, 2) in [0, 1) places the crops, None centres them."""
+        """The batch of `rows` (b,); `uniform` (b, 3) in [0, 1) places crops and picks nodules, None centres them."""
         images, readers = self.dataset.pixels(rows)
         if self.crop_px:
-            places = [None] * len(rows) if uniform is None else list(uniform)
-            starts = [
-                _crop_start(image.shape, self._boxes_px[row] if self.crop_at == "nodule" else None, self.crop_px, u)
-                for image, row, u in zip(images, rows, places, strict=True)
-            ]
-            images = [_crop(image, start, self.crop_px) for image, start in zip(images, starts, strict=True)]
-            readers = [_crop(mask, start, self.crop_px, 0) for mask, start in zip(readers, starts, strict=True)]
+            draws = [None] * len(rows) if uniform is None else list(uniform)
+            corners = [self._corner(*one) for one in zip(rows, readers, draws, strict=True)]
+            images = [crop.cut(image, at, self.crop_px) for image, at in zip(images, corners, strict=True)]
+            readers = [crop.cut(mask, at, self.crop_px, 0) for mask, at in zip(readers, corners, strict=True)]
         shapes = {image.shape for image in images}
         if len(shapes) > 1:
             raise InputError(
@@ -115,6 +113,13 @@ class Slices:
             "weight": np.ones(len(rows), np.float32),
         }
 
+    def _corner(self, row: int, readers: np.ndarray, draws: np.ndarray | None) -> tuple[int, int]:
+        place, pick = (None, None) if draws is None else (draws[:2], float(draws[2]))
+        if self.crop_at == "random":
+            return crop.start(readers.shape, None, self.crop_px, place)
+        box = crop.nodule_box(readers, tuple(self._boxes_px[row].tolist()), self.crop_px, pick)
+        return crop.start(readers.shape, box, self.crop_px, place)
+
 
 @dataclasses.dataclass(frozen=True)
 class _Decode(grain.transforms.RandomMap):
@@ -125,36 +130,10 @@ class _Decode(grain.transforms.RandomMap):
     process_count: int
 
     def random_map(self, element: np.ndarray, rng: np.random.Generator) -> Batch:  # pyright: ignore[reportIncompatibleMethodOverride]
-        uniform = rng.random((len(element), 2))  # Drawn for the global batch: the same on any process count.
+        uniform = rng.random((len(element), 3))  # Drawn for the global batch: the same on any process count.
         share = len(element) // self.process_count
         mine = slice(self.process_index * share, (self.process_index + 1) * share)
         return self.slices.batch(element[mine], uniform[mine])
-
-
-def _crop_start(shape, box, crop_px: int, uniform) -> tuple[int, int]:
-    """Upper left corner of the crop; with `box` its middle lies within a quarter of the crop from the box's."""
-    start = []
-    for axis, size in enumerate(shape):
-        spare = size - crop_px
-        u = 0.5 if uniform is None else uniform[axis]
-        if box is None or box[2 * axis] < 0:
-            wanted = round(u * spare)
-        else:
-            middle = (box[2 * axis] + box[2 * axis + 1]) / 2
-            wanted = round(middle - crop_px / 2 + (u - 0.5) * crop_px / 2)
-        start.append(int(np.clip(wanted, min(spare, 0), max(spare, 0))))
-    return start[0], start[1]
-
-
-def _crop(image: np.ndarray, start: tuple[int, int], crop_px: int, fill: int | None = None) -> np.ndarray:
-    """The crop, filled with the image's minimum, or `fill`, where it is larger than the image."""
-    row, column = start
-    part = image[max(row, 0) : max(row, 0) + crop_px, max(column, 0) : max(column, 0) + crop_px]
-    if part.shape == (crop_px, crop_px):
-        return part
-    out = np.full((crop_px, crop_px), image.min() if fill is None else fill, image.dtype)
-    out[max(-row, 0) :, max(-column, 0) :][: part.shape[0], : part.shape[1]] = part
-    return out
 
 
 def train_batches(
@@ -189,7 +168,7 @@ def train_batches(
     if workers:
         read = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        return iter(pipeline.to_iter_dataset(read).mp_prefetch(processes, live_and_die_with_parent))
+        return iter(pipeline.to_iter_dataset(read).mp_prefetch(processes, outlive_signals_not_the_parent))
     return iter(pipeline.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
 
 

@@ -1,4 +1,4 @@
-"""What the processes that decode batches do about signals, and about the end of the run that started them."""
+"""Worker processes that end with the process that started them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import threading
 
 
-def live_and_die_with_parent(*_: int) -> None:
+def outlive_signals_not_the_parent(*_: int) -> None:
     """For Grain to call as a worker process starts; it passes the worker's number and their count.
 
     Ctrl-C, Slurm and systemd signal workers and parent alike. The parent may still want batches before it stops, and
@@ -16,14 +16,18 @@ def live_and_die_with_parent(*_: int) -> None:
     """
     for meant_for_parent in (signal.SIGINT, signal.SIGTERM):
         signal.signal(meant_for_parent, signal.SIG_IGN)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Without this, workers of a parent ended by SIGKILL wait for tasks, or for room in their queue, for ever.
+
+    PR_SET_PDEATHSIG would not do: it goes by the thread that started the worker, and Grain's threads end before it.
+    """
     threading.Thread(target=_exit_after_parent, daemon=True).start()
 
 
 def _exit_after_parent() -> None:
-    """Without this, workers of a parent ended by SIGKILL wait for room in their queue for ever.
-
-    PR_SET_PDEATHSIG would not do: it goes by the thread that started the worker, and Grain's threads end before it.
-    """
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Generic, TypeVar
+
+from lungjax.data.workers import end_with_parent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -72,17 +72,9 @@ def _alone(function: Callable[[Task], Result], task: Task) -> Result:
 def _pool(workers: int) -> ProcessPoolExecutor:
     # Not fork: the parent may have threads (JAX, ArrayRecord), and a forked child would inherit their locks.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_live_and_die_with_parent)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
 
 
-def _live_and_die_with_parent() -> None:
+def _start() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends the pool.
-    threading.Thread(target=_exit_after_parent, daemon=True).start()
-
-
-def _exit_after_parent() -> None:
-    """Without this, workers of a parent ended by SIGKILL wait for tasks for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()

@@ -33,21 +33,26 @@ def evaluate(
       workdir: of the run.
       data: a prepared folder; None for the one the run was trained with.
       split: `val`, `test` or `all`.
-      out: the JSON file to write; None for `workdir/evaluation-SPLIT.json`. Pictures lie beside it.
+      out: the JSON file to write; None for `workdir/evaluation-SPLIT.json`, or `-SPLIT-NAME.json` where `data` is
+        given. Pictures lie beside it.
 
     Returns:
       What the JSON holds: figures with 95 % intervals by bootstrap over patients, and where they come from.
 
     Raises:
-      InputError: no such run or data, or data whose split disagrees with the run's.
+      InputError: no such run or data, data whose split or intensity disagrees with the run's, or nowhere to write.
     """
     config = folder.read_config(workdir)
     if config.task != "segment":
         raise InputError(f"{workdir}: is a run of the task {config.task!r}; evaluate scores segmentation runs.")
     dataset = shards.open_dataset(resolve(config.data.path) if data is None else data)
     folder.lock_split(workdir, dataset.manifest["split"]["patients"], where=str(dataset.path))
-    out = out or workdir / f"evaluation-{split}.json"
-    folder.make(out.parent)
+    folder.lock_intensity(workdir, dataset.intensity, where=str(dataset.path))
+    if out is None:
+        out = workdir / f"evaluation-{split}{'' if data is None else '-' + dataset.path.name}.json"
+    folder.make(out.parent, option="--out")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; --out names the JSON file to write.")
     variables, step = checkpoint.load(workdir)
     rows = loader.select_rows(dataset, split=None if split == "all" else split, slices=config.data.slices)
     scorer = Scorer(config, dataset, variables)
@@ -69,17 +74,28 @@ def evaluate(
             "path": str(dataset.path),
             "source": dataset.manifest["source"],
             "slices": config.data.slices,
+            "crop_px": config.data.crop_px,
+            "crop_at": config.data.crop_at,
             "split_digest": dataset.manifest["split"]["digest"],
         },
     }
     _write(report, out)
     print(table.text(report))
+    print(f"\nscored on {_scope(config)}: how well nodules are outlined, not how well they are found")
     if split == "all":
         print("Mind: split 'all' includes the patients the model was trained on.")
     print(f"figures: {out}")
     for picture in scorer.draw(rows, model_counts, out):
         print(f"overlays: {picture}")
     return report
+
+
+def _scope(config: Config) -> str:
+    """Which pixels a run sees."""
+    slices = {"nodule": "slices that a reader marked", "lung": "slices of the lungs", "all": "all slices"}
+    crops = {"nodule": "around the marks", "random": "in their middle"}
+    where = f", crops of {config.data.crop_px} px {crops[config.data.crop_at]}" if config.data.crop_px else ""
+    return slices[config.data.slices] + where
 
 
 class Scorer:

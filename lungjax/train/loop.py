@@ -26,7 +26,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
     """Trains until `config.steps`, going on from the latest checkpoint in `workdir` if there is one.
 
     Returns:
-      True when the run is complete, False when a SIGTERM ended it after saving.
+      True when the run is complete, False when a SIGTERM or Ctrl-C ended it after saving.
 
     Raises:
       InputError: the configuration, data or workdir cannot be used.
@@ -65,12 +65,11 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
     train_step = step.make_train_step(task, optimizer, devices, key)
     validation = Validation(task, devices, key, slices, val_rows, config.data.batch_size)
 
-    # 4. The workdir remembers what it was begun with; a configuration that cannot be used leaves nothing there.
+    # 4. A workdir goes on with nothing but what it was begun with.
     lead = jax.process_index() == 0
+    folder.check_begun(workdir, config, patients)
     if lead:
-        folder.make(workdir)
-        folder.write_config(config, workdir)
-        folder.write_split(workdir, patients)
+        folder.make(workdir, option="--workdir")
 
     # 5. The fresh state gives way to this run's checkpoint, or to another run's encoder.
     with (
@@ -86,6 +85,8 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
             folder.lock_split(Path(config.init_from), patients, where=config.data.path)
             train_state, said = transfer.load_encoder(train_state, Path(config.init_from))
             progress.say(said)
+        if lead:  # Only now: a mistake until here leaves a workdir that the right command can use.
+            folder.remember(workdir, config, patients, intensity=dataset.intensity)
         first_step = int(jax.device_get(train_state.step))
         writer.start(first_step)
         progress.start(
@@ -114,9 +115,9 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
                     progress.show(done, shown)
                     writer.write(done, shown)
 
-                # 8. Validation. A run that must stop has no time for it.
+                # 8. Validation, where it is due even by a run that must stop: none after it would make it up.
                 score = None
-                if (done % config.eval_every == 0 or last) and not stopping:
+                if done % config.eval_every == 0 or done == config.steps:
                     window.flush()
                     scores = validation.scores(train_state)
                     score = scores[task.best]

@@ -71,21 +71,27 @@ class Window:
 
 
 class StopSignal:
-    """Whether a SIGTERM has come. All processes of a job agree on the step at which they stop."""
+    """Whether a SIGTERM or a Ctrl-C has come. All processes of a job agree on the step at which they stop.
+
+    A second Ctrl-C ends the process at once.
+    """
 
     def __enter__(self) -> StopSignal:
         self._received = False
-        self._previous = None
+        self._previous = {}
         if jax.process_count() == 1:  # With several, jax.distributed listens to SIGTERM itself.
-            self._previous = signal.signal(signal.SIGTERM, self._receive)
+            self._previous = {
+                number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)
+            }
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
-    def _receive(self, *_: Any) -> None:
+    def _receive(self, number: int, _: Any) -> None:
         self._received = True
+        signal.signal(number, self._previous[signal.Signals(number)])
 
     def reached(self, step_number: int) -> bool:
         if jax.process_count() == 1:

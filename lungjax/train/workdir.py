@@ -23,18 +23,16 @@ def config_mistakes() -> Iterator[None]:
     """Values that a model, loss or optimizer refuses are a user's mistake: one sentence, and nothing is written."""
     try:
         yield
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise InputError(f"the configuration cannot be used: {str(error).splitlines()[0]}") from error
 
 
-def make(workdir: Path) -> None:
-    """The folder, unless it is there; InputError where it cannot be."""
+def make(path: Path, *, option: str) -> None:
+    """A folder, unless it is there; InputError, which names the command's option, where it cannot be."""
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"{workdir} cannot be made ({error.strerror}); name a --workdir that can be written."
-        ) from error
+        raise InputError(f"{path} cannot be made ({error.strerror}); {option} must be where one can write.") from error
 
 
 def check_counts(config: Config) -> None:
@@ -54,19 +52,32 @@ def check_counts(config: Config) -> None:
             raise InputError(f"config.{name} is {value}; it must be at least {least}.")
 
 
-def write_config(config: Config, workdir: Path) -> None:
-    """Stores the configuration; refuses to go on with another one: the schedule, too, depends on all of it."""
+def check_begun(workdir: Path, config: Config, assignment: dict[str, splits.Split]) -> None:
+    """Refuses to go on with another configuration, for the schedule depends on all of it, or other patients.
+
+    Raises:
+      InputError: names what differs; or a patient that moved to another split, the leak lock.
+    """
     path = workdir / CONFIG_FILE
-    new = config.to_dict()
-    if path.exists():
-        old, asked = (dict(_leaves(one)) for one in (_read_json(path), json.loads(json.dumps(new))))
-        changed = sorted(key for key in old.keys() | asked.keys() if old.get(key) != asked.get(key))
-        if changed:
-            raise InputError(
-                f"{workdir}: was begun with another config.{changed[0]} ({old.get(changed[0])}); "
-                "choose a new --workdir or the old value."
-            )
-    _write_json(path, new)
+    if not path.exists():
+        return
+    old, asked = (dict(_leaves(one)) for one in (_read_json(path), json.loads(json.dumps(config.to_dict()))))
+    changed = sorted(key for key in old.keys() | asked.keys() if old.get(key) != asked.get(key))
+    if changed:
+        raise InputError(
+            f"{workdir}: was begun with another config.{changed[0]} ({old.get(changed[0])}); "
+            "choose a new --workdir or the old value."
+        )
+    lock_split(workdir, assignment, where=config.data.path)
+    if _read_json(workdir / SPLIT_FILE)["digest"] != splits.digest(assignment):
+        raise InputError(f"{workdir}: was begun on other patients than {config.data.path} has; choose a new --workdir.")
+
+
+def remember(workdir: Path, config: Config, assignment: dict[str, splits.Split], *, intensity: str) -> None:
+    """Stores what `check_begun` compares, and whether the run sees HU; the configuration last: it makes a run of it."""
+    split = {"digest": splits.digest(assignment), "intensity": intensity, "patients": assignment}
+    _write_json(workdir / SPLIT_FILE, split)
+    _write_json(workdir / CONFIG_FILE, config.to_dict())
 
 
 def read_config(workdir: Path) -> Config:
@@ -77,17 +88,11 @@ def read_config(workdir: Path) -> Config:
     return ml_collections.ConfigDict(_read_json(path))
 
 
-def write_split(workdir: Path, assignment: dict[str, splits.Split]) -> None:
-    """Stores which patients a run may train on; refuses a workdir that was begun with others."""
-    path = workdir / SPLIT_FILE
-    if path.exists():
-        lock_split(workdir, assignment, where="config.data.path")
-        if _read_json(path)["digest"] != splits.digest(assignment):
-            raise InputError(
-                f"{workdir}: was begun on other patients than config.data.path has; choose a new --workdir."
-            )
-        return
-    _write_json(path, {"digest": splits.digest(assignment), "patients": assignment})
+def lock_intensity(workdir: Path, intensity: str, *, where: str) -> None:
+    """Refuses HU for a network that was trained on 8-bit images, and the reverse."""
+    trained = _read_json(workdir / SPLIT_FILE).get("intensity", intensity)  # Older runs do not tell.
+    if trained != intensity:
+        raise InputError(f"{where}: has intensity {intensity!r}, {workdir} was trained on {trained!r}; use such data.")
 
 
 def lock_split(workdir: Path, assignment: dict[str, splits.Split], *, where: str) -> None:

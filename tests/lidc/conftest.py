@@ -1,7 +1,8 @@
-"""Small CT series written on the spot, for tests that need a fault or a value of their own."""
+"""Small sources written on the spot, for tests that need a fault or a value of their own."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,15 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 WriteCt = Callable[..., list[Path]]
+
+
+@pytest.fixture
+def tree(kaggle_tree: Path, tmp_path: Path) -> Path:
+    """Three patients, four nodules."""
+    root = tmp_path / "source"
+    for number in (9000, 9001, 9002):
+        shutil.copytree(kaggle_tree / "LIDC-IDRI-slices" / f"LIDC-IDRI-{number}", root / f"LIDC-IDRI-{number}")
+    return root
 
 
 @pytest.fixture

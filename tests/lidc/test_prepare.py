@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import itertools
 import json
@@ -19,29 +18,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from preparing import break_one, contents, renames_before
 
 from lungjax.data.shards import open_dataset
 from lungjax.lidc import parts, workers
 from lungjax.lidc.formats import slices
 from lungjax.lidc.prepare import prepare
 from lungjax.lidc.scan import InputError
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def tree(kaggle_tree: Path, tmp_path: Path) -> Path:
-    """Three patients, four nodules."""
-    root = tmp_path / "source"
-    for number in (9000, 9001, 9002):
-        shutil.copytree(kaggle_tree / "LIDC-IDRI-slices" / f"LIDC-IDRI-{number}", root / f"LIDC-IDRI-{number}")
-    return root
-
-
-def break_one(tree: Path) -> None:
-    (tree / "LIDC-IDRI-9001/nodule-0/mask-0/slice-0.png").write_bytes(b"no png")
 
 
 def test_bytes_do_not_depend_on_the_number_of_workers(kaggle_tree, slices_dataset, tmp_path):
@@ -58,28 +41,6 @@ def test_shards_are_closed_in_time(tree, tmp_path, monkeypatch):
     assert len(set(many.index["shard"])) == 4
     for left, right in zip(one.pixels(range(len(one)))[0], many.pixels(range(len(many)))[0], strict=True):
         assert (left == right).all()
-
-
-def renames_before(limit: int, monkeypatch: pytest.MonkeyPatch, run) -> bool:
-    """Runs until rename number `limit`, which fails as if the process had been killed there; True if it ran through.
-
-    Renames are the only moments at which something comes to count as done.
-    """
-    count = itertools.count()
-    replace = Path.replace
-
-    def failing(self, target):
-        if next(count) == limit:
-            raise KeyboardInterrupt
-        return replace(self, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", failing)
-        try:
-            run()
-        except KeyboardInterrupt:
-            return False
-        return True
 
 
 def test_a_stop_before_any_rename_leads_to_the_same_bytes(tree, tmp_path, monkeypatch):
@@ -140,90 +101,6 @@ def test_a_faulty_scan_is_listed_and_stops_no_other(tree, tmp_path):
     assert fault["where"].endswith("source/LIDC-IDRI-9001/nodule-0")
     assert "slice-0.png cannot be read" in fault["message"]
     assert "1 unreadable_file" in summary.text()
-
-
-def test_a_finished_data_set_is_left_alone_unless_told(tree, tmp_path):
-    out = tmp_path / "out"
-    first = prepare(tree, out, workers=1)
-    (out / "note").write_text("still here")
-    again = prepare(tree, out, workers=1)
-    assert (again.was_complete, again.new_slices, again.slices) == (True, 0, first.slices)
-    assert "complete already" in again.text()
-    assert (out / "note").exists()
-    with pytest.raises(InputError, match=r"out also holds 'note', which --overwrite would delete"):
-        prepare(tree, out, workers=1, overwrite=True)
-    (out / "note").unlink()
-    break_one(tree)
-    anew = prepare(tree, out, workers=1, overwrite=True)
-    assert (anew.was_complete, anew.scans) == (False, 3)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
-
-
-def test_a_finished_data_set_of_another_source_is_not_taken_for_this_one(tree, tmp_path):
-    out = tmp_path / "out"
-    prepare(tree, out, workers=1)
-    tree.rename(tmp_path / "other")
-    with pytest.raises(InputError, match="was made from 'source' as slices, not from 'other'"):
-        prepare(tmp_path / "other", out, workers=1)
-    (tmp_path / "other").rename(tree)
-    next((out / "shards").iterdir()).unlink()
-    with pytest.raises(InputError, match="is missing; prepare or copy the data again"):
-        prepare(tree, out, workers=1)
-
-
-@pytest.mark.parametrize("folder", ["out", "out.partial", "out.old"])
-def test_nobody_elses_folder_is_deleted(tree, tmp_path, folder):
-    if folder == "out.old":
-        prepare(tree, tmp_path / "out", workers=1)
-    (tmp_path / folder).mkdir()
-    for name in ("manifest.json", "important.txt") if folder != "out.partial" else ("important.txt",):
-        (tmp_path / folder / name).write_text('{"name": "a web app"}')
-    with pytest.raises(InputError):
-        prepare(tree, tmp_path / "out", workers=1, overwrite=True)
-    assert (tmp_path / folder / "important.txt").exists()
-
-
-def test_an_overwrite_that_fails_keeps_the_old(tree, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    prepare(tree, out, workers=1)
-    before = contents(out)
-    assert not renames_before(3, monkeypatch, lambda: prepare(tree, out, workers=1, overwrite=True))
-    assert contents(out) == before
-
-
-def begin(tree: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not renames_before(5, monkeypatch, lambda: prepare(tree, out, workers=1))
-
-
-def test_another_source_does_not_resume(tree, tmp_path, monkeypatch):
-    begin(tree, tmp_path / "out", monkeypatch)
-    shutil.copytree(tree, tmp_path / "other")
-    with pytest.raises(InputError, match=r"was begun with source .*source', not .*other'; name another --out"):
-        prepare(tmp_path / "other", tmp_path / "out", workers=1)
-    with pytest.raises(InputError, match="was begun with format 'slices', not 'lidc'"):
-        prepare(tree, tmp_path / "out", workers=1, format="lidc")
-    assert prepare(tmp_path / "other", tmp_path / "out", workers=1, overwrite=True).scans == 4
-
-
-def test_two_runs_at_once_do_not_mix(tree, tmp_path, monkeypatch):
-    begin(tree, tmp_path / "out", monkeypatch)
-    with (tmp_path / "out.partial/lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="is in use by another `lungjax prepare`"):
-            prepare(tree, tmp_path / "out", workers=1)
-
-
-def test_what_is_no_data_set_is_never_touched(tree, tmp_path):
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis/chapter-1.tex").write_text("years of work")
-    for overwrite in (False, True):
-        with pytest.raises(InputError, match="thesis exists and is no lungjax data set"):
-            prepare(tree, tmp_path / "thesis", workers=1, overwrite=overwrite)
-    with pytest.raises(InputError, match="exists and is no lungjax data set"):
-        prepare(tree, tmp_path / "thesis/chapter-1.tex", workers=1, overwrite=True)
-    assert (tmp_path / "thesis/chapter-1.tex").read_text() == "years of work"
-    (tmp_path / "empty").mkdir()
-    assert prepare(tree, tmp_path / "empty", workers=1).scans == 4
 
 
 def test_mistakes_are_one_sentence(tree, tmp_path):

@@ -57,6 +57,23 @@ def test_three_sheets_even_if_a_batch_is_smaller(
     }
 
 
+def test_data_of_another_intensity_and_a_folder_for_a_file(segment_run: Path, phantom_dataset: Path, tmp_path: Path):
+    with pytest.raises(InputError, match=r"has intensity 'hu', .* was trained on 'unit'"):
+        evaluation.evaluate(segment_run, data=phantom_dataset, split="all", out=None)
+    with pytest.raises(InputError, match="is a folder; --out names the JSON file"):
+        evaluation.evaluate(segment_run, data=None, split="test", out=tmp_path)
+
+
+def test_figures_on_other_data_have_a_name_of_their_own(segment_run: Path, slices_dataset: Path, tmp_path: Path):
+    run, other = tmp_path / "run", tmp_path / "other"
+    shutil.copytree(segment_run, run)
+    shutil.copytree(slices_dataset, other)
+    report = evaluation.evaluate(run, data=other, split="test", out=None)
+    assert json.loads((run / "evaluation-test-other.json").read_text())["data"] == report["data"]
+    assert (report["data"]["crop_px"], report["data"]["crop_at"]) == (64, "nodule")
+    assert not (run / "evaluation-test.json").exists()
+
+
 def test_other_runs_and_damaged_ones_are_refused(segment_run: Path, tmp_path: Path):
     copy = tmp_path / "copy"
     shutil.copytree(segment_run, copy)

@@ -44,7 +44,10 @@ def test_a_run_leaves_what_a_user_looks_for(simclr_run: Path):
         assert np.isfinite(lines[-1][f"val/{name}"])
 
 
-def test_nothing_compiles_after_step_one(slices_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("name", ["segment", "simclr"])
+def test_nothing_compiles_after_step_one(
+    slices_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
     made = []
     original = step.make_train_step
 
@@ -54,7 +57,7 @@ def test_nothing_compiles_after_step_one(slices_dataset: Path, tmp_path: Path, m
 
     monkeypatch.setattr(step, "make_train_step", spy)
     # Transfer guard "disallow" is on inside the loop: a hidden transfer raises there.
-    assert loop.train_and_evaluate(short("segment", slices_dataset), tmp_path)
+    assert loop.train_and_evaluate(short(name, slices_dataset), tmp_path)
     assert len(made) == 1
     assert made[0]._cache_size() == 1
 
@@ -94,11 +97,14 @@ def test_the_leak_lock(simclr_run: Path, slices_dataset: Path, tmp_path: Path):
     moved[patient] = "test"
     from lungjax.train import workdir
 
-    for where in (simclr_run,):
-        with pytest.raises(InputError, match=f"1 patients lie in another split.*{patient}, now test, then train"):
-            workdir.lock_split(where, moved, where="DATA")
+    with pytest.raises(InputError, match=f"1 patients lie in another split.*{patient}, now test, then train"):
+        workdir.lock_split(simclr_run, moved, where="DATA")
+    config = short("simclr", slices_dataset)
     with pytest.raises(InputError, match="another split"):
-        workdir.write_split(simclr_run, moved)
+        workdir.check_begun(simclr_run, config, moved)
+    del moved[patient]
+    with pytest.raises(InputError, match="was begun on other patients"):
+        workdir.check_begun(simclr_run, config, moved)
     assert splits.digest(moved) != json.loads((simclr_run / "split.json").read_text())["digest"]
 
 
@@ -107,6 +113,32 @@ def test_a_workdir_keeps_its_configuration(simclr_run: Path, slices_dataset: Pat
     config.seed = 1
     with pytest.raises(InputError, match=r"was begun with another config\.seed \(0\)"):
         loop.train_and_evaluate(config, simclr_run)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("steps", 0, r"config\.steps is 0; it must be at least 1"),
+        ("data.workers", -1, r"config\.data\.workers is -1"),
+        ("data.crop_px", 50, "The image is 50x50 px; both must be multiples of"),
+        ("model.encoder.norm", "foo", "norm is 'foo'; use 'group' or 'batch'"),
+        ("compute_dtype", "float99", "float99"),
+        ("targets", "foo", r"config\.targets is 'foo'; use one of majority, soft, random"),
+        ("init_from", "/nowhere", "/nowhere: no split.json in it"),
+    ],
+)
+def test_a_mistaken_run_leaves_its_workdir_to_the_right_one(
+    slices_dataset: Path, tmp_path: Path, key: str, value: object, sentence: str
+):
+    config = short("segment", slices_dataset)
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(InputError, match=sentence):
+        loop.train_and_evaluate(config, tmp_path)
+    assert not (tmp_path / "config.json").exists()
+    if key == "init_from":
+        right = short("segment", slices_dataset)
+        right.steps = 1
+        assert loop.train_and_evaluate(right, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(slices_dataset: Path, tmp_path: Path):

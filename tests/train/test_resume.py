@@ -55,7 +55,8 @@ def test_three_sigkills_change_nothing(slices_dataset: Path, tmp_path: Path, con
     assert steps == list(range(1, STEPS))  # Every step is logged once, kills or not.
 
 
-def test_sigterm_saves_and_exits_cleanly(slices_dataset: Path, tmp_path: Path):
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_told_to_stop_saves_and_exits_cleanly(slices_dataset: Path, tmp_path: Path, how: signal.Signals):
     env = runs.environment(tmp_path / "cache")
     args = runs.command(
         "segment.py:quick",
@@ -64,7 +65,7 @@ def test_sigterm_saves_and_exits_cleanly(slices_dataset: Path, tmp_path: Path):
         "--config.steps=5000",
         "--config.checkpoint_every=5000",
     )
-    code = runs.run_until(args, env, tmp_path / "run", 3, signal.SIGTERM)
+    code = runs.run_until(args, env, tmp_path / "run", 3, how)
     assert code == 0
     _, step = checkpoint.load(tmp_path / "run")
     assert step == max(runs.logged_steps(tmp_path / "run")) >= 3

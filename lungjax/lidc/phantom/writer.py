@@ -5,14 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from lungjax.lidc import workers as processes
 from lungjax.lidc.annotations import MATRIX, ScanRow
 from lungjax.lidc.phantom import header, image
 from lungjax.lidc.phantom.selection import choose
@@ -60,41 +58,29 @@ def write(out: Path, *, scans: int, seed: int = 0, matrix: int = MATRIX, workers
         raise InputError(f"{partial}: cannot be made ({error.strerror}); name a folder that can be written") from error
     try:
         tasks = [(row, partial / folder) for row, folder in zip(rows, folders, strict=True)]
-        done = _in_processes(tasks, seed, matrix, workers or os.cpu_count() or 1)
-        for _ in tqdm(done, total=len(tasks), desc="phantom", unit="scan", disable=None):
+        longest_first = sorted(tasks, key=lambda task: -len(task[0].z_mm))
+        one = functools.partial(_write_series, seed=seed, matrix=matrix)
+        done = processes.run(one, longest_first, min(workers or os.cpu_count() or 1, scans))
+        for _ in tqdm(done, total=scans, desc="phantom", unit="scan", disable=None):
             pass
         partial.rename(out)
+    except processes.WorkerDied as died:
+        where = died.task[0].patient_id
+        raise InputError(f"a process died twice over the phantom of {where}; run again with fewer workers") from died
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return [out / folder for folder in folders]
 
 
-def _in_processes(tasks: list[tuple[ScanRow, Path]], seed: int, matrix: int, workers: int) -> Iterator[None]:
-    """Writes all series; yields as each is complete."""
-    one = functools.partial(_write_series, seed=seed, matrix=matrix)
-    if min(workers, len(tasks)) == 1:
-        for row, folder in tasks:
-            yield one(row, folder)
-        return
-    # Spawned, not forked: the caller may have started JAX's threads.
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=get_context("spawn")) as pool:
-        longest_first = sorted(tasks, key=lambda task: -len(task[0].z_mm))
-        try:
-            for future in as_completed([pool.submit(one, row, folder) for row, folder in longest_first]):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _write_series(row: ScanRow, folder: Path, *, seed: int, matrix: int) -> None:
+def _write_series(task: tuple[ScanRow, Path], *, seed: int, matrix: int) -> None:
+    row, folder = task
     rng = np.random.default_rng([seed, row.scan_id])
     machine = header.scanner(rng)
     data = header.series(row, machine, matrix=matrix)
     inside = reconstruction_circle(matrix)
     # File names carry no order, as LIDC's do not: who sorts by name must notice.
     names = rng.permutation(len(row.z_mm)) + 1
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for k, hu in enumerate(image.slices(row, matrix=matrix, rng=rng)):
         sop_uid = header.uid("image", row.series_uid, seed, matrix, k)
         header.place(data, row, slice_index=k, sop_uid=sop_uid, pixels=machine.stored(hu, inside))

@@ -1,0 +1,62 @@
+"""Square crops of a slice: around what readers marked, or anywhere."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+Box = tuple[int, int, int, int]
+"""row_min, row_max, column_min, column_max, inclusive."""
+
+_TOUCHING = np.ones((3, 3), bool)
+
+
+def nodule_box(readers: np.ndarray, box: Box, crop_px: int, pick: float | None) -> Box:
+    """What to centre a crop on: all marks of a slice, or one of them where together they do not fit into a crop.
+
+    Args:
+      readers: (rows, columns), not 0 where any reader marked the pixel.
+      box: of all marks; -1 where there are none.
+      crop_px: side of the crop.
+      pick: in [0, 1), which of the connected marks; None takes the largest.
+    """
+    if max(box[1] - box[0], box[3] - box[2]) < crop_px:
+        return box
+    labels = np.asarray(ndimage.label(readers, _TOUCHING)[0])  # pyright: ignore[reportIndexIssue]
+    marks = ndimage.find_objects(labels)
+    number = int(np.bincount(labels.ravel())[1:].argmax()) if pick is None else int(pick * len(marks))
+    rows, columns = marks[number]
+    return rows.start, rows.stop - 1, columns.start, columns.stop - 1
+
+
+def start(shape: tuple[int, ...], box: Box | None, crop_px: int, uniform: np.ndarray | None) -> tuple[int, int]:
+    """Upper left corner of the crop; with `box` its middle lies within a quarter of the crop from the box's.
+
+    Args:
+      shape: (rows, columns) of the slice; the crop stays inside where it can.
+      box: what to be near to; None, or -1, for anywhere.
+      crop_px: side of the crop.
+      uniform: (2,) in [0, 1) places it; None puts it in the middle.
+    """
+    corner = []
+    for axis, size in enumerate(shape):
+        spare = size - crop_px
+        u = 0.5 if uniform is None else uniform[axis]
+        if box is None or box[2 * axis] < 0:
+            wanted = round(u * spare)
+        else:
+            middle = (box[2 * axis] + box[2 * axis + 1]) / 2
+            wanted = round(middle - crop_px / 2 + (u - 0.5) * crop_px / 2)
+        corner.append(int(np.clip(wanted, min(spare, 0), max(spare, 0))))
+    return corner[0], corner[1]
+
+
+def cut(image: np.ndarray, corner: tuple[int, int], crop_px: int, fill: int | None = None) -> np.ndarray:
+    """The crop, filled with the image's minimum, or `fill`, where it is larger than the image."""
+    row, column = corner
+    part = image[max(row, 0) : max(row, 0) + crop_px, max(column, 0) : max(column, 0) + crop_px]
+    if part.shape == (crop_px, crop_px):
+        return part
+    out = np.full((crop_px, crop_px), image.min() if fill is None else fill, image.dtype)
+    out[max(-row, 0) :, max(-column, 0) :][: part.shape[0], : part.shape[1]] = part
+    return out
