@@ -11,19 +11,24 @@ import jax.numpy as jnp
 
 from lungjax.data import distort
 
-Intensity = Literal["hu", "unit"]
+Intensity = Literal["hu", "unit", "fraction", "zscore"]
+"""Hounsfield units; or, where the source lost them, 0 to 255, 0 to 1, or deviations from the slice's mean."""
 WindowHu = tuple[float | jax.Array, float | jax.Array]
 
 LUNG_WINDOW_HU: WindowHu = (-600.0, 1500.0)
 """Centre and width of the radiologists' lung window."""
+
+_DEVIATIONS = 3.0
+"""z-scores are clipped this many standard deviations either way; a slice's air and tissue lie within."""
 
 
 def intensity_to_unit(image: jax.Array, *, intensity: Intensity, window_hu: WindowHu = LUNG_WINDOW_HU) -> jax.Array:
     """Stored values -> float32 in [0, 1], any shape.
 
     Args:
-      image: int16 HU, or uint8 where the source lost HU.
-      intensity: `hu`: clipped to the window; `unit`: divided by 255.
+      image: int16 HU, or uint8 or float32 where the source lost HU.
+      intensity: `hu`: clipped to the window; `unit`: divided by 255; `fraction`: clipped to [0, 1]; `zscore`: three
+        standard deviations either way fill [0, 1].
       window_hu: centre and width of the window, for `hu` only.
 
     Raises:
@@ -32,6 +37,10 @@ def intensity_to_unit(image: jax.Array, *, intensity: Intensity, window_hu: Wind
     values = image.astype(jnp.float32)
     if intensity == "unit":
         return values / 255.0
+    if intensity == "fraction":
+        return jnp.clip(values, 0.0, 1.0)
+    if intensity == "zscore":
+        return jnp.clip(values / (2 * _DEVIATIONS) + 0.5, 0.0, 1.0)
     if intensity != "hu":
         raise ValueError(f"intensity is {intensity!r}; use one of {get_args(Intensity)}.")
     centre, width = window_hu
@@ -87,7 +96,7 @@ def simclr_view(
 
     Args:
       key: its only source of chance.
-      image: (height, width) int16 HU or uint8.
+      image: (height, width), int16, uint8 or float32.
       intensity, window_hu: as for `intensity_to_unit`.
       area: least and greatest share of the image that the crop covers; it is resized to the whole.
       aspect: the crop's sides are stretched against each other by up to this ratio, either way.
@@ -126,7 +135,7 @@ def segment(
 
     Args:
       key: its only source of chance.
-      image: (height, width) int16 HU or uint8; bilinear.
+      image: (height, width), int16, uint8 or float32; bilinear.
       readers: uint8 (height, width), one bit a reader; nearest neighbour.
       intensity, window_hu: as for `intensity_to_unit`.
       rotation_deg: greatest angle, either way, beside the quarter turns, which only square images get.

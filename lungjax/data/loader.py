@@ -21,8 +21,9 @@ from lungjax.data.workers import outlive_signals_not_the_parent
 from lungjax.lidc.scan import InputError
 
 Batch = Mapping[str, np.ndarray]
-"""One batch: `image` (b, h, w) int16 HU or uint8; `readers` (b, h, w) uint8, a bit a reader; `row` (b,) int32, the
-row of the index; `scan` (b,) int32; `z_mm` (b,) float32, NaN where unknown; `weight` (b,) float32, 0 for padding."""
+"""One batch: `image` (b, h, w) int16 HU, uint8 or float32; `readers` (b, h, w) uint8, a bit a reader; `row` (b,)
+int32, the row of the index; `scan` (b,) int32; `z_mm` (b,) float32, NaN where unknown; `weight` (b,) float32, 0 for
+padding."""
 
 
 def select_rows(dataset: Dataset, *, split: Split | None, slices: str) -> np.ndarray:

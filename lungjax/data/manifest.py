@@ -40,7 +40,7 @@ def write_manifest(
       path: the folder.
       index: its index.
       source: `format` and `name` of what it was made from.
-      intensity: `hu` or `unit`.
+      intensity: see `lungjax.lidc.scan.Intensity`.
       nodules, annotations: how many nodules, and readers' outlines of them, all scans have.
     """
     records = collections.Counter(index["shard"].tolist())

@@ -18,7 +18,12 @@ from lungjax.lidc.scan import InputError, Intensity
 SCHEMA_VERSION = 1
 """Raised whenever an older reader would misunderstand a record, the index or the manifest."""
 
-_DTYPES = {"hu": np.dtype(np.int16), "unit": np.dtype(np.uint8)}
+_DTYPES: dict[Intensity, np.dtype] = {
+    "hu": np.dtype(np.int16),
+    "unit": np.dtype(np.uint8),
+    "fraction": np.dtype(np.float32),
+    "zscore": np.dtype(np.float32),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +31,14 @@ class SliceRecord:
     """One slice as the scanner and the readers left it.
 
     Attributes:
-      image: (rows, columns), int16 HU or uint8, as `intensity` says.
+      image: (rows, columns), of the type that `intensity` says.
       readers: uint8 (rows, columns): bit r is set where the reader in slot r marked the pixel.
       patient_id, study_uid, series_uid, sop_uid: ids; `sop_uid` is empty where the source has none.
       slice_index: place in the scan, from 0, ascending along the normal.
       z_mm: position along the normal; NaN where the source lost it.
       spacing_mm: (slice, row, column) distance between voxel centres; NaN where the source lost it.
       padding_hu: pixels at or below this value lie outside the scanner's circle; None if none do.
-      intensity: `hu` or `unit`.
+      intensity: see `lungjax.lidc.scan.Intensity`.
       nodules: those of this slice, each `{"index": int, "readings": ({"slot", "annotation_id", "ratings",
         "box"}, ...)}` with nine ratings and the reading's box as of `box_of`, None where it has no pixel.
     """
@@ -132,7 +137,9 @@ _PLAIN = (
 
 
 def _filter(image: np.ndarray) -> np.ndarray:
-    """Steps from the pixel on the left, modulo the range, zigzag coded; all low bytes, then all high.
+    """Steps from the pixel on the left, modulo the range, zigzag coded; all low bytes, then all higher ones.
+
+    Of floats it is their bits that are taken for whole numbers, so nothing is rounded.
 
     Returns uint8 (bytes a pixel, rows, columns). In place where possible: memory costs more than arithmetic.
     """
@@ -148,8 +155,8 @@ def _filter(image: np.ndarray) -> np.ndarray:
     coded ^= sign.view(unsigned)
     planes = np.empty((image.itemsize, *image.shape), np.uint8)
     planes[0] = coded  # Only the low byte fits.
-    if image.itemsize == 2:
-        planes[1] = np.right_shift(coded, 8, out=coded)
+    for plane in planes[1:]:
+        plane[...] = np.right_shift(coded, 8, out=coded)
     return planes
 
 
@@ -157,9 +164,9 @@ def _unfilter(data: bytes, shape: tuple[int, int], dtype: np.dtype) -> np.ndarra
     unsigned = np.dtype(f"u{dtype.itemsize}")
     planes = np.frombuffer(data, np.uint8).reshape(dtype.itemsize, *shape)
     coded = planes[-1].astype(unsigned)
-    if dtype.itemsize == 2:
+    for plane in planes[-2::-1]:
         coded <<= 8
-        coded |= planes[0]
+        coded |= plane
     sign = coded & 1
     np.negative(sign, out=sign)  # 0 or all ones.
     coded >>= 1

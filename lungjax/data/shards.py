@@ -76,7 +76,7 @@ class Dataset:
 
     @property
     def intensity(self) -> Intensity:
-        """`hu` or `unit`."""
+        """What a pixel's number means, see `lungjax.lidc.scan.Intensity`."""
         return self.manifest["intensity"]
 
     def read(self, rows: Sequence[int] | np.ndarray) -> list[SliceRecord]:

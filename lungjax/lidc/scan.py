@@ -21,8 +21,9 @@ RATING_NAMES = (
 READERS = 4
 """Every LIDC scan was read by four radiologists; one who marked nothing is a reader with an empty mask."""
 
-Intensity = Literal["hu", "unit"]
-"""`hu`: int16 Hounsfield units. `unit`: uint8, each image scaled by its own range, HU lost."""
+Intensity = Literal["hu", "unit", "fraction", "zscore"]
+"""What a voxel's number means. `hu`: int16 Hounsfield units. In the others somebody scaled them and HU are lost:
+`unit`: uint8, 0 to 255; `fraction`: float32 in [0, 1]; `zscore`: float32, less its slice's mean, by its deviation."""
 
 
 class Fault(Exception):
@@ -87,8 +88,8 @@ class Scan:
     Attributes:
       patient_id: the unit of every split and of every interval.
       study_uid, series_uid: DICOM UIDs; for sources without, a name unique in the source.
-      voxels: (slices, rows, columns), int16 HU or uint8, as `intensity` says; ascending along the normal.
-      intensity: `hu` or `unit`.
+      voxels: (slices, rows, columns), of the type that `intensity` says; ascending along the normal.
+      intensity: see `Intensity`.
       z_mm: (slices,) float64 position along the slice normal; NaN where the source lost it.
       spacing_mm: (slice, row, column) distance between voxel centres; NaN where the source lost it.
       sop_uids: one a slice; empty strings where the source has none.

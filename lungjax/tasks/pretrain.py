@@ -43,7 +43,7 @@ def make(config: Config, *, intensity: augment.Intensity, mesh: Mesh) -> Task:
 
     Args:
       config: the whole configuration.
-      intensity: `hu` or `unit`, the data set's.
+      intensity: the data set's, see `lungjax.data.augment.Intensity`.
       mesh: over which the batch is split; negatives come from the global batch.
     """
     encoder = ResNet(**config.model.encoder, dtype=jnp.dtype(config.compute_dtype))

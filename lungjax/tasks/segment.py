@@ -24,7 +24,7 @@ def make(config: Config, *, intensity: augment.Intensity, mesh: Mesh) -> Task:
 
     Args:
       config: the whole configuration.
-      intensity: `hu` or `unit`, the data set's.
+      intensity: the data set's, see `lungjax.data.augment.Intensity`.
       mesh: unused; every image's loss is its own.
 
     Raises:

@@ -48,6 +48,10 @@ def test_window_maps_its_ends_to_0_and_1():
     np.testing.assert_allclose(narrow, [0, 0, 0.5, 1, 1])
     unit = augment.intensity_to_unit(jnp.array([0, 51, 255], jnp.uint8), intensity="unit")
     np.testing.assert_allclose(unit, [0, 0.2, 1], rtol=1e-6)
+    fraction = augment.intensity_to_unit(jnp.array([-0.1, 0.25, 1.1], jnp.float32), intensity="fraction")
+    np.testing.assert_allclose(fraction, [0, 0.25, 1], atol=1e-6)
+    zscore = augment.intensity_to_unit(jnp.array([-4.0, -1.5, 0.0, 3.0], jnp.float32), intensity="zscore")
+    np.testing.assert_allclose(zscore, [0, 0.25, 0.5, 1], atol=1e-6)
     with pytest.raises(ValueError, match="intensity is 'raw'"):
         augment.intensity_to_unit(hu, intensity="raw")  # pyright: ignore[reportArgumentType]
 

@@ -7,18 +7,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lungjax.lidc.scan import RATING_NAMES, Nodule, Reading, Scan
+from lungjax.lidc.scan import RATING_NAMES, Intensity, Nodule, Reading, Scan
 
 
 def bare_scan(
-    *, patient_id: str, study_uid: str, series_uid: str, voxels: np.ndarray, masks: Sequence[np.ndarray]
+    *,
+    patient_id: str,
+    study_uid: str,
+    series_uid: str,
+    voxels: np.ndarray,
+    masks: Sequence[np.ndarray],
+    intensity: Intensity = "unit",
 ) -> Scan:
     """One stack of images and the masks of slots 0, 1, ... as one nodule; an empty mask is no reading.
 
     Args:
       patient_id, study_uid, series_uid: as in `Scan`.
-      voxels: (slices, rows, columns), as intensity `unit` has them.
+      voxels: (slices, rows, columns), of the type that `intensity` says.
       masks: bool, one a slot, each of the shape of `voxels`.
+      intensity: see `Intensity`; never `hu`.
     """
     slices = len(voxels)
     readings = tuple(_reading(slot, mask) for slot, mask in enumerate(masks) if mask.any())
@@ -27,7 +34,7 @@ def bare_scan(
         study_uid=study_uid,
         series_uid=series_uid,
         voxels=voxels,
-        intensity="unit",
+        intensity=intensity,
         z_mm=np.full(slices, np.nan),
         spacing_mm=(math.nan, math.nan, math.nan),
         sop_uids=("",) * slices,
