@@ -40,11 +40,12 @@ def _parser() -> argparse.ArgumentParser:
     prepare = verbs.add_parser("prepare", help="scans to shards", description="Scans to shards; a second run resumes.")
     prepare.add_argument("--source", type=Path, required=True, help="folder of DICOM, or folder, zip or tar of slices")
     prepare.add_argument("--out", type=Path, required=True, help="data set folder to make")
-    formats = "auto, lidc, slices, lungd-png, luna16 or nifti"
+    formats = "auto, lidc, slices, lungd-png, luna16, nifti, prob-unet-pickle or prob-unet-hdf5"
     prepare.add_argument("--format", default="auto", help=f"{formats} (default: %(default)s)")
     prepare.add_argument("--workers", type=_positive, help="processes (default: one a core)")
     prepare.add_argument("--overwrite", action="store_true", help="remove an earlier result first")
     prepare.add_argument("--strict", action="store_true", help="exit code 1 if a scan was quarantined")
+    prepare.add_argument("--without-patients", action="store_true", help="take a source that does not tell them, too")
     prepare.set_defaults(run=_prepare)
 
     phantom = verbs.add_parser("phantom", help="LIDC-shaped DICOM series", description="Writes phantom LIDC series.")
@@ -84,6 +85,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
         format=arguments.format,
         workers=arguments.workers,
         overwrite=arguments.overwrite,
+        without_patients=arguments.without_patients,
     )
     print(summary.text())
     return 1 if arguments.strict and summary.quarantined else 0

@@ -33,7 +33,8 @@ ONLY_IN = {
     "grain": ("lungjax/data/loader.py", "lungjax/train/checkpoint.py"),
     "PIL": ("lungjax/lidc/formats/png.py", "lungjax/evaluate/"),
     "SimpleITK": ("lungjax/lidc/formats/",),
-    "pickle": (),
+    "pickle": ("lungjax/lidc/formats/unpickle.py",),
+    "h5py": ("lungjax/lidc/formats/",),
     "torch": ("scripts/",),
 }
 """A package and where it may be imported; a path that ends in `/` covers what lies below."""

@@ -19,12 +19,24 @@ ALWAYS_TEST = ("LIDC-IDRI-0001", "LIDC-IDRI-0003")
 """Patients whose DICOM is public test material elsewhere: never trained on, whatever their hash."""
 
 
+_UNKNOWN = "unknown/"
+"""Begins the id of a scan whose patient the source does not tell: `unknown/<split>/<name>`."""
+
+
+def unknown(split: Split, name: str) -> str:
+    """The id that stands for a patient whom the source does not tell, in the split that the source gives."""
+    return f"{_UNKNOWN}{split}/{name}"
+
+
 def split_of(patient_id: str) -> Split:
     """The split of one patient: a pure function of the id, so two data sets can never disagree.
 
     SHA-256 of salt and id, its first 8 bytes read as a number in [0, 1): below 0.70 train, below 0.80 val,
-    else test.
+    else test. An id made by `unknown` names its split.
     """
+    for split in SPLITS:
+        if patient_id.startswith(f"{_UNKNOWN}{split}/"):
+            return split
     if patient_id in ALWAYS_TEST:
         return "test"
     digest = hashlib.sha256(f"{SALT}/{patient_id}".encode()).digest()
@@ -53,8 +65,14 @@ def lock(trained_with: Mapping[str, Split], data: Mapping[str, Split], *, where:
       where: the data's path, for the message.
 
     Raises:
-      InputError: some patient of both changes its split; names how many and one of them.
+      InputError: some patient of both changes its split; names how many and one of them. Or nobody can know,
+        because one side does not tell its patients and they are not the very same scans.
     """
+    if trained_with != data and any(p.startswith(_UNKNOWN) for p in (*trained_with, *data)):
+        raise InputError(
+            f"{where}: does not tell its patients, or the checkpoint's data did not: somebody trained on may be among "
+            "those tested on; use the data that the checkpoint was trained with."
+        )
     moved = sorted(p for p in data.keys() & trained_with.keys() if data[p] != trained_with[p])
     if moved:
         first = moved[0]

@@ -19,11 +19,19 @@ from lungjax.data.records import SCHEMA_VERSION
 from lungjax.data.slicing import ROW_COLUMNS
 from lungjax.lidc import parts
 from lungjax.lidc import workers as processes
-from lungjax.lidc.formats import lidc, luna16, lungd_png, nifti, slices
+from lungjax.lidc.formats import lidc, luna16, lungd_png, nifti, prob_unet_hdf5, prob_unet_pickle, slices
 from lungjax.lidc.formats.entry import Entry, Quarantined
 from lungjax.lidc.scan import Fault, InputError
 
-FORMATS = {"lidc": lidc, "slices": slices, "lungd-png": lungd_png, "luna16": luna16, "nifti": nifti}
+FORMATS = {
+    "lidc": lidc,
+    "slices": slices,
+    "lungd-png": lungd_png,
+    "luna16": luna16,
+    "nifti": nifti,
+    "prob-unet-pickle": prob_unet_pickle,
+    "prob-unet-hdf5": prob_unet_hdf5,
+}
 """Each module offers `matches(source)`, `find(source)` and `read(entry)`; `auto` tries them in this order."""
 
 
@@ -74,6 +82,7 @@ def prepare(
     format: str = "auto",
     workers: int | None = None,
     overwrite: bool = False,
+    without_patients: bool = False,
 ) -> Summary:
     """Prepares a data set; its bytes depend on the source alone, not on workers or restarts.
 
@@ -83,6 +92,7 @@ def prepare(
       format: one of `FORMATS`, or `auto` to look.
       workers: processes; None for one a core. Each holds one scan in memory.
       overwrite: make it anew, even if `out` is complete or another run was begun.
+      without_patients: prepare a source that does not tell its patients, too; its own split then stands.
 
     Raises:
       InputError: nothing at `source`, no known format, `out` is something else, nothing could be prepared,
@@ -96,6 +106,11 @@ def prepare(
         _check_complete(out, source, format)
         return _summary(out, was_complete=True, new_slices=0, seconds=0.0)
     name = _format_of(source, format)
+    if getattr(FORMATS[name], "WITHOUT_PATIENTS", False) and not without_patients:
+        raise InputError(
+            f"{source} ({name}) does not tell its patients: no split by patient, no interval by patient, and data "
+            "that tell them can never be mixed with it; if that is what you want, say --without-patients."
+        )
     count = workers if workers is not None else len(os.sched_getaffinity(0))
     if count < 1:
         raise InputError(f"--workers {count}: at least one is needed.")
@@ -159,7 +174,8 @@ def _read_all(folder: Path, name: str, source: Path, count: int) -> int:
     new_slices = 0
     bar = tqdm(total=len(entries), initial=len(entries) - len(todo), unit="scan", disable=None)
     with bar:
-        for _, result in _run(functools.partial(_read_one, folder, name), todo, count):
+        one_process = getattr(FORMATS[name], "IN_MEMORY", False)
+        for _, result in _run(functools.partial(_read_one, folder, name), todo, 1 if one_process else count):
             if isinstance(result, Quarantined):
                 quarantined = [*quarantined, result]
             else:

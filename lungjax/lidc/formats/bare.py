@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lungjax.lidc.scan import RATING_NAMES, Intensity, Nodule, Reading, Scan
+from lungjax.lidc.scan import RATING_NAMES, Fault, Intensity, Nodule, Reading, Scan
+
+_ROUNDING = 1e-6
+"""How far a fraction may lie beside [0, 1]: taking 0.5 away and giving it back rounds."""
 
 
 def bare_scan(
@@ -41,6 +44,20 @@ def bare_scan(
         padding_hu=None,
         nodules=(Nodule(0, readings),) if readings else (),
     )
+
+
+def fractions(images: np.ndarray, where: str) -> np.ndarray:
+    """float32 in [0, 1], to which `images`, of any type, are rounded.
+
+    Raises:
+      Fault: `not_finite`, or `fraction_out_of_range` where they are no fractions.
+    """
+    if not np.isfinite(images).all():
+        raise Fault("not_finite", f"{where} has pixels that are no finite number; fetch it again")
+    low, high = float(images.min()), float(images.max())
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        raise Fault("fraction_out_of_range", f"{where} holds {low:g} to {high:g}, not 0 to 1; use it before scaling")
+    return images.clip(0, 1).astype(np.float32)
 
 
 def _reading(slot: int, mask: np.ndarray) -> Reading:

@@ -1,0 +1,151 @@
+"""The same crops as PHiSeg and CCDM keep them, `data_lidc.hdf5`, from which patients cannot be recovered.
+
+    {train,val,test}/images  (n, 128, 128), in [0, 1] less 0.5
+    {train,val,test}/labels  (n, 128, 128, 4) or (n, 4, 128, 128)
+    {train,val,test}/uids    (n,): salted hashes of SeriesInstanceUIDs, others in every file
+
+A hash tells slices of one series from others, not whose it is. So each series counts as a patient of its own, named
+`unknown/<split>/<hash>`, the file's own split stands, and such data never meet data split by patient: see
+`lungjax.data.splits`. Needs h5py (`pip install 'lungjax[hdf5]'`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from lungjax.data import splits
+from lungjax.lidc.formats.bare import bare_scan, fractions
+from lungjax.lidc.formats.entry import Entry, Quarantined
+from lungjax.lidc.scan import READERS, Fault, InputError, Scan
+
+WITHOUT_PATIENTS = True
+"""Prepared only where the user says that patients do not matter."""
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_SHIFT = 0.5
+_MAX_SIDE_PX = 4096
+
+
+def matches(source: Path) -> bool:
+    """Whether this is an HDF5 file with images, labels and uids of a split."""
+    try:
+        with source.open("rb") as file:
+            if file.read(len(_SIGNATURE)) != _SIGNATURE:
+                return False
+    except OSError:
+        return False
+    _require_h5py()
+    return bool(_splits(source))
+
+
+def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
+    """Every series, by its hash; both lists sorted by key, which is `<split>/<hash>`.
+
+    Quarantined are series that lie in two splits (`duplicate_series`).
+
+    Raises:
+      InputError: the file is damaged or has another layout; or h5py is not installed.
+    """
+    import h5py
+
+    _require_h5py()
+    rows: dict[tuple[splits.Split, int], list[int]] = {}
+    names = _splits(source)
+    if not names:
+        raise InputError(f"{source} has no images, labels and uids in train, val or test; check --source and --format.")
+    with h5py.File(source) as file:
+        for split in names:
+            for row, uid in enumerate(np.asarray(_dataset(file, split, "uids", source)[()]).tolist()):
+                rows.setdefault((split, uid), []).append(row)
+    entries: list[Entry] = []
+    quarantined: list[Quarantined] = []
+    for (split, uid), mine in rows.items():
+        key, where = f"{split}/{uid}", f"{source}: {split}, uid {uid}"
+        others = [other for other in names if other != split and (other, uid) in rows]
+        if others:
+            message = f"{where} lies in {others[0]} as well, so it would be trained on and tested on"
+            quarantined.append(Quarantined(key, where, "duplicate_series", message))
+        else:
+            entries.append(Entry(key, splits.unknown(split, str(uid)), where, (str(source), split, tuple(mine))))
+    return sorted(entries, key=lambda one: one.key), sorted(quarantined, key=lambda one: one.key)
+
+
+def read(entry: Entry) -> Scan:
+    """One series: its slices in the order of the file, and a reading for each reader who marked anything.
+
+    Raises:
+      Fault: `unreadable_file`, `not_finite` or `fraction_out_of_range`.
+    """
+    import h5py
+
+    source, split, rows = entry.locator
+    try:
+        with h5py.File(source) as file:
+            images = np.asarray(_dataset(file, split, "images", source)[list(rows)], np.float64)
+            labels = np.asarray(_dataset(file, split, "labels", source)[list(rows)])
+    except OSError as error:
+        raise Fault("unreadable_file", f"{entry.where} cannot be read ({error}); fetch it again") from error
+    if labels.shape[1:] == (*images.shape[1:], READERS):
+        labels = np.moveaxis(labels, -1, 1)
+    return bare_scan(
+        patient_id=entry.patient_id,
+        study_uid=entry.key,
+        series_uid=entry.key,
+        voxels=fractions(images + _SHIFT, entry.where),
+        masks=list(np.moveaxis(labels != 0, 1, 0)),
+        intensity="fraction",
+    )
+
+
+def _require_h5py() -> None:
+    if importlib.util.find_spec("h5py") is None:
+        raise InputError("h5py, which reads HDF5 files, is not installed; run `pip install 'lungjax[hdf5]'`.")
+
+
+def _splits(source: Path) -> list[splits.Split]:
+    """The splits whose three data sets fit together.
+
+    Raises:
+      InputError: the file is damaged, or a split has data sets that do not.
+    """
+    import h5py
+
+    try:
+        with h5py.File(source) as file:
+            names = [name for name in splits.SPLITS if name in file]
+            for name in names:
+                _check(file, name, source)
+            return names
+    except OSError as error:
+        raise InputError(f"{source} cannot be read as HDF5 ({error}); fetch it again.") from error
+
+
+def _check(file, split: str, source: Path) -> None:
+    images, labels, uids = (_dataset(file, split, name, source) for name in ("images", "labels", "uids"))
+    count, *shape = images.shape
+    if len(shape) != 2 or not all(0 < side <= _MAX_SIDE_PX for side in shape) or images.dtype.kind != "f":
+        raise _other_layout(source, f"{split}/images is {images.dtype} {images.shape}")
+    if labels.shape not in ((count, *shape, READERS), (count, READERS, *shape)) or labels.dtype.kind not in "biuf":
+        raise _other_layout(source, f"{split}/labels is {labels.dtype} {labels.shape}")
+    if uids.shape != (count,) or uids.dtype.kind not in "iu":
+        raise _other_layout(source, f"{split}/uids is {uids.dtype} {uids.shape}")
+
+
+def _dataset(file, split: str, name: str, source: Path | str):
+    """A data set that lies in this very file: HDF5 can also point into others."""
+    import h5py
+
+    here = isinstance(file.get(split, getlink=True), h5py.HardLink) and isinstance(file[split], h5py.Group)
+    if not here or not isinstance(file[split].get(name, getlink=True), h5py.HardLink):
+        raise _other_layout(source, f"it has no {split}/{name}, or only a link in its place")
+    dataset = file[split][name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
+        raise _other_layout(source, f"{split}/{name} holds no numbers of its own")
+    return dataset
+
+
+def _other_layout(source: Path | str, what: str) -> InputError:
+    return InputError(f"{source} is laid out otherwise than data_lidc.hdf5: {what}; check --source.")
