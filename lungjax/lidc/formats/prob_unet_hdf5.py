@@ -115,7 +115,7 @@ def _splits(source: Path) -> list[splits.Split]:
 
     try:
         with h5py.File(source) as file:
-            names = [name for name in splits.SPLITS if name in file]
+            names: list[splits.Split] = [name for name in splits.SPLITS if name in file]
             for name in names:
                 _check(file, name, source)
             return names
