@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     formats = "auto, lidc, slices, lungd-png, luna16, nifti, prob-unet-pickle or prob-unet-hdf5"
     prepare.add_argument("--format", default="auto", help=f"{formats} (default: %(default)s)")
     prepare.add_argument("--workers", type=_positive, help="processes (default: one a core)")
+    prepare.add_argument("--dask", metavar="ADDRESS", help="read the scans on the workers of this Dask scheduler")
     prepare.add_argument("--overwrite", action="store_true", help="remove an earlier result first")
     prepare.add_argument("--strict", action="store_true", help="exit code 1 if a scan was quarantined")
     prepare.add_argument("--without-patients", action="store_true", help="take a source that does not tell them, too")
@@ -84,6 +85,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
         arguments.out,
         format=arguments.format,
         workers=arguments.workers,
+        dask=arguments.dask,
         overwrite=arguments.overwrite,
         without_patients=arguments.without_patients,
     )

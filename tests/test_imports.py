@@ -35,6 +35,7 @@ ONLY_IN = {
     "SimpleITK": ("lungjax/lidc/formats/",),
     "pickle": ("lungjax/lidc/formats/unpickle.py",),
     "h5py": ("lungjax/lidc/formats/",),
+    "distributed": ("lungjax/lidc/cluster.py",),
     "torch": ("scripts/",),
 }
 """A package and where it may be imported; a path that ends in `/` covers what lies below."""

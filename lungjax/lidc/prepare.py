@@ -17,7 +17,7 @@ import lungjax
 from lungjax.data import manifest, shards, splits
 from lungjax.data.records import SCHEMA_VERSION
 from lungjax.data.slicing import ROW_COLUMNS
-from lungjax.lidc import parts
+from lungjax.lidc import cluster, parts
 from lungjax.lidc import workers as processes
 from lungjax.lidc.formats import lidc, luna16, lungd_png, nifti, prob_unet_hdf5, prob_unet_pickle, slices
 from lungjax.lidc.formats.entry import Entry, Quarantined
@@ -81,6 +81,7 @@ def prepare(
     *,
     format: str = "auto",
     workers: int | None = None,
+    dask: str | None = None,
     overwrite: bool = False,
     without_patients: bool = False,
 ) -> Summary:
@@ -91,6 +92,7 @@ def prepare(
       out: folder to make; until it is whole, work lies in `OUT.partial`, and a second run resumes there.
       format: one of `FORMATS`, or `auto` to look.
       workers: processes; None for one a core. Each holds one scan in memory.
+      dask: address of a Dask scheduler, whose workers read the scans instead.
       overwrite: make it anew, even if `out` is complete or another run was begun.
       without_patients: prepare a source that does not tell its patients, too; its own split then stands.
 
@@ -125,7 +127,7 @@ def prepare(
     with parts.opened(out, plan, overwrite=overwrite) as folder:
         if not parts.is_described(folder):
             if not parts.is_planned(folder):
-                new_slices = _read_all(folder, name, source, count)
+                new_slices = _read_all(folder, name, source, count, dask)
             for _ in _run(parts.merge, parts.shards_to_write(folder), count):
                 pass
         parts.finish(folder, out, {"format": name, "name": source.name})
@@ -167,15 +169,17 @@ def _format_of(source: Path, format: str) -> str:
     )
 
 
-def _read_all(folder: Path, name: str, source: Path, count: int) -> int:
+def _read_all(folder: Path, name: str, source: Path, count: int, dask: str | None) -> int:
     """Reads every scan that has no part yet; returns how many slices that were."""
     entries, quarantined = FORMATS[name].find(source)
     todo = [entry for entry in entries if not parts.is_done(folder, entry)]
     new_slices = 0
     bar = tqdm(total=len(entries), initial=len(entries) - len(todo), unit="scan", disable=None)
     with bar:
-        one_process = getattr(FORMATS[name], "IN_MEMORY", False)
-        for _, result in _run(functools.partial(_read_one, folder, name), todo, 1 if one_process else count):
+        read = functools.partial(_read_one, folder, name)
+        if getattr(FORMATS[name], "IN_MEMORY", False):
+            count, dask = 1, None
+        for _, result in _run(read, todo, count) if dask is None else _run_on(dask, read, todo, [folder, source]):
             if isinstance(result, Quarantined):
                 quarantined = [*quarantined, result]
             else:
@@ -208,6 +212,16 @@ def _run(function, tasks, count: int):
         raise InputError(
             f"a worker process died twice over {where} (out of memory, perhaps); run again with fewer "
             "--workers, finished scans are kept."
+        ) from died
+
+
+def _run_on(dask: str, function, tasks: Sequence[Entry], paths: Sequence[Path]):
+    try:
+        yield from cluster.run(function, tasks, dask, paths=paths)
+    except processes.WorkerDied as died:
+        raise InputError(
+            f"several Dask workers died over {died.task.where} (out of memory, perhaps); run again with more memory a "
+            "worker, finished scans are kept."
         ) from died
 
 
