@@ -24,7 +24,10 @@ from lungjax.lidc.formats.entry import Entry, Quarantined
 from lungjax.lidc.scan import Fault, InputError
 
 FORMATS = {"lidc": lidc, "slices": slices, "lungd-png": lungd_png, "luna16": luna16, "nifti": nifti}
-"""Each module offers `matches(source)`, `find(source)` and `read(entry)`; `auto` tries them in this order."""
+"""Each module offers `matches(source)`, `find(source)` and `read(entry)`; `auto` tries them in this order.
+
+One that can tell more of a scan without its voxels has `check(entry)` too, for `lungjax doctor`.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Summary:
       out: the folder.
       scans, slices: in the data set.
       patients: how many in each split.
-      quarantined: how many series for each reason.
+      quarantined: how many series and single files for each reason.
       was_complete: it was there already and was left alone.
       new_slices: slices read in this run; others come from a run before it.
       seconds: this run's time.
@@ -95,7 +98,7 @@ def prepare(
     if _is_complete(out, overwrite=overwrite) and not overwrite:
         _check_complete(out, source, format)
         return _summary(out, was_complete=True, new_slices=0, seconds=0.0)
-    name = _format_of(source, format)
+    name = format_of(source, format)
     count = workers if workers is not None else len(os.sched_getaffinity(0))
     if count < 1:
         raise InputError(f"--workers {count}: at least one is needed.")
@@ -139,7 +142,12 @@ def _check_complete(out: Path, source: Path, format: str) -> None:
         )
 
 
-def _format_of(source: Path, format: str) -> str:
+def format_of(source: Path, format: str) -> str:
+    """The format's name; `auto` looks.
+
+    Raises:
+      InputError: there is no such format, or none that fits.
+    """
     if format != "auto":
         if format not in FORMATS:
             raise InputError(f"unknown format {format!r}; use one of: auto, {', '.join(FORMATS)}.")
@@ -201,8 +209,8 @@ def _nothing_prepared(folder: Path, source: Path, quarantined: Sequence[Quaranti
     if not lines:
         return InputError(f"{source} holds no scans of this format; check --source and --format.")
     return InputError(
-        f"{source}: none of its {len(lines)} series could be prepared, the first because "
-        f"{lines[0]['message']}; all reasons are in {folder / manifest.QUARANTINE}."
+        f"{source}: nothing could be prepared, {len(lines)} quarantined, the first because {lines[0]['message']}; "
+        f"all reasons are in {folder / manifest.QUARANTINE}."
     )
 
 

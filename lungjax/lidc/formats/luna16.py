@@ -68,8 +68,8 @@ def read(entry: Entry) -> Scan:
     """One series with its readers' nodules, its axes as the DICOM images have them.
 
     Raises:
-      Fault: `missing_file`, `unreadable_file`, `incomplete_series`, `matrix_mismatch`, `not_3d`, `not_hu`,
-        `hu_out_of_range`, `oblique_orientation` or `not_in_database`.
+      Fault: `missing_file`, `unreadable_file`, `incomplete_series`, `non_square_pixels`, `matrix_mismatch`, `not_3d`,
+        `not_hu`, `hu_out_of_range`, `oblique_orientation` or `not_in_database`.
     """
     row = _row(entry.key, entry.where)
     path = Path(entry.locator)
