@@ -12,33 +12,12 @@ from lungjax.lidc.annotations import ScanRow
 from lungjax.lidc.formats import lidc
 from lungjax.lidc.scan import RATING_NAMES, Fault, Reading
 
-MATRIX = 128
 SMALL = "LIDC-IDRI-0957"
 """65 slices, the fewest in the database; two nodules."""
 
 
-@pytest.fixture(scope="module")
-def rows() -> list[ScanRow]:
-    return annotations.all_scans()
-
-
 def rows_of(rows: list[ScanRow], patient_id: str) -> list[ScanRow]:
     return [row for row in rows if row.patient_id == patient_id]
-
-
-@pytest.fixture
-def write_scan(write_ct):
-    """Writes a scan of the database where it says its slices are, on a smaller matrix of the same field."""
-
-    def write(folder: Path, row: ScanRow, *, matrix: int = MATRIX, z_mm: np.ndarray | None = None, **tags):
-        z_mm = row.z_mm if z_mm is None else z_mm
-        stored = np.arange(len(z_mm) * matrix**2).reshape(-1, matrix, matrix) % 3000
-        spacing_mm = row.pixel_spacing_mm * 512 / matrix
-        tags = {"PatientID": row.patient_id, "PixelSpacing": [spacing_mm, spacing_mm], **tags}
-        positions_mm = [round(float(z), 6) for z in z_mm]
-        return write_ct(folder, stored.astype(np.int16), z_mm=positions_mm, series_uid=row.series_uid, tags=tags)
-
-    return write
 
 
 def fault_of(source: Path) -> Fault:
@@ -66,7 +45,7 @@ def test_a_series_is_found_wherever_its_files_are(rows, write_scan, tmp_path: Pa
     scan = lidc.read(entry)
     assert (scan.patient_id, scan.series_uid, scan.intensity) == (SMALL, row.series_uid, "hu")
     np.testing.assert_allclose(scan.z_mm, row.z_mm, atol=1e-6)
-    expected = annotations.nodules(row, matrix=MATRIX)
+    expected = annotations.nodules(row, matrix=128)
     assert len(scan.nodules) == len(expected) == 2
     for ours, theirs in zip(scan.nodules, expected, strict=True):
         for one, other in zip(ours.readings, theirs.readings, strict=True):
