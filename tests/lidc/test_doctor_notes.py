@@ -14,8 +14,10 @@ import pytest
 
 import lungjax.lidc
 from lungjax import cli
+from lungjax.data.manifest import read_manifest
 from lungjax.lidc import annotations, doctor, faults
 from lungjax.lidc.annotations import ScanRow
+from lungjax.lidc.prepare import prepare
 
 LEFT = (66, 100, 140, 205, 252, 334, 342, 370, 408, 613, 713, 790, 792, 840)
 """Scans with a cluster that pylidc gives up on splitting: tests/lidc/test_annotations.py holds it against pylidc."""
@@ -96,12 +98,18 @@ def test_scans_with_ambiguous_clusters(rows: list[ScanRow]):
     assert tuple(sorted(scan_id for scan_id, (_, after) in found.items() if after)) == LEFT
 
 
-def test_an_ambiguous_cluster_is_noted(rows, write_scan, tmp_path: Path):
-    write_scan(tmp_path, rows[LEFT[0] - 1], matrix=MATRIX)
-    (note,) = (note for note in doctor.examine(tmp_path).notes if note.name == "ambiguous_cluster")
+def test_an_ambiguous_cluster_is_noted_and_listed_in_the_manifest(rows, write_scan, tmp_path: Path):
+    source, row = tmp_path / "source", rows[LEFT[0] - 1]
+    write_scan(source / "a", row, matrix=MATRIX)
+    write_scan(source / "b", row_of(rows, "LIDC-IDRI-0957"), matrix=MATRIX)
+    (note,) = (note for note in doctor.examine(source).notes if note.name == "ambiguous_cluster")
     before, after = annotations.crowded(rows[LEFT[0] - 1])
     assert f"clusters of {before[0]} readings" in note.message
     assert f"{after[0]} readings stay together" in note.message
+    prepare(source, tmp_path / "out", workers=1)
+    (listed,) = read_manifest(tmp_path / "out")["ambiguous_nodules"]
+    assert (listed["series_uid"], listed["readings"]) == (row.series_uid, after[0])
+    assert len(annotations.nodules(row, matrix=MATRIX)[listed["nodule"]].readings) == after[0]
 
 
 def test_crops(kaggle_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
