@@ -64,6 +64,29 @@ def test_images_of_other_encoders_make_the_same_data_set(row, write_scan, tmp_pa
     assert contents(tmp_path / "packed") == contents(tmp_path / "plain")
 
 
+@pytest.mark.parametrize("name", ["JPEGLosslessProcess14_1", "JPEGLSLossless", "JPEG2000Lossless", "RLELossless"])
+def test_what_gdcm_compresses_makes_the_same_data_set(row, write_scan, tmp_path: Path, name: str):
+    reason = "GDCM, which `pip install 'lungjax[compressed]'` brings, is not installed"
+    gdcm = pytest.importorskip("gdcm", reason=reason)
+    paths = write_scan(tmp_path / "source", row, matrix=32)
+    prepare(tmp_path / "source", tmp_path / "plain", workers=1)
+    for path in paths:
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(str(path))
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, name)))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFileName(str(path))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+        assert pydicom.dcmread(path).file_meta.TransferSyntaxUID.is_compressed
+    assert doctor.examine(tmp_path / "source").faults == ()
+    prepare(tmp_path / "source", tmp_path / "packed", workers=1)
+    assert contents(tmp_path / "packed") == contents(tmp_path / "plain")
+
+
 @pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, RLELossless])
 def test_without_a_decoder(rows, row, write_scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax):
     """One series in a syntax that nothing installed decodes, whatever is installed here."""
