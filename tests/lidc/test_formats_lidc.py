@@ -10,7 +10,8 @@ import pytest
 from lungjax.lidc import annotations
 from lungjax.lidc.annotations import ScanRow
 from lungjax.lidc.formats import lidc
-from lungjax.lidc.scan import RATING_NAMES, Fault, Reading
+from lungjax.lidc.prepare import prepare
+from lungjax.lidc.scan import RATING_NAMES, Fault, InputError, Reading
 
 SMALL = "LIDC-IDRI-0957"
 """65 slices, the fewest in the database; two nodules."""
@@ -139,6 +140,26 @@ def test_what_does_not_match(tmp_path: Path):
     assert not lidc.matches(tmp_path / "README")
     assert not lidc.matches(tmp_path / "nowhere")
     assert lidc.find(tmp_path) == ([], [])
+
+
+def test_junk_is_not_called_a_series(write_ct, tmp_path: Path):
+    """Three things are quarantined, of which one is a series; what is no DICOM and does not claim to be is nothing."""
+    source = tmp_path / "source"
+    write_ct(source / "x-ray", np.zeros((2, 4, 4), np.int16), tags={"Modality": "DX"})
+    (source / "notes").write_text("no DICOM " * 50)
+    (source / "broken.dcm").write_text("no DICOM " * 50)
+    (source / "linked").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="nothing could be prepared, 3 quarantined, the first because ") as caught:
+        prepare(source, tmp_path / "out", workers=1)
+    assert "series could be prepared" not in str(caught.value)
+
+
+def test_a_link_named_like_a_series_is_not_that_series(rows, write_scan, tmp_path: Path):
+    (row,) = rows_of(rows, SMALL)
+    write_scan(tmp_path / "source" / "files", row, matrix=16)
+    (tmp_path / "source" / row.series_uid).symlink_to(tmp_path)
+    summary = prepare(tmp_path / "source", tmp_path / "out", workers=1)
+    assert (summary.scans, summary.quarantined) == (1, {"link": 1})
 
 
 def test_real_tree(real_data: Path):

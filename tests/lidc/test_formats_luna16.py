@@ -124,6 +124,14 @@ def test_names_decide_what_it_is(dicom_scan, tmp_path):
     ]
 
 
+def test_a_link_to_a_folder_is_listed(dicom_scan, tmp_path):
+    write(tmp_path / "source/subset0", dicom_scan.series_uid, image_of(dicom_scan))
+    (tmp_path / "source/subset1").symlink_to(tmp_path / "source/subset0")
+    entries, quarantined = luna16.find(tmp_path / "source")
+    assert [one.key for one in entries] == [dicom_scan.series_uid]
+    assert [(one.key, one.name) for one in quarantined] == [("subset1/", "link")]
+
+
 def test_voxels_that_are_not_there(dicom_scan, tmp_path):
     path = write(tmp_path, dicom_scan.series_uid, image_of(dicom_scan))
     raw = path.with_suffix(".raw")

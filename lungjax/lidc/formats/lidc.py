@@ -49,8 +49,11 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     modalities: dict[str, str] = {}
     quarantined: list[Quarantined] = []
     for path, fault in tqdm(list(_files(source)), desc="finding series", unit="file", leave=False, disable=None):
+        if fault:
+            quarantined.append(tree.not_entered(source, path, fault))
+            continue
         try:
-            header = _header(path, fault)
+            header = _header(path)
         except Fault as fault:
             key = path.relative_to(source).as_posix()
             quarantined.append(Quarantined(key, str(path), fault.name, fault.message))
@@ -154,9 +157,7 @@ def _is_dicom(path: Path) -> bool:
         return False
 
 
-def _header(path: Path, fault: Fault | None) -> dicom.Header | None:
-    if fault:
-        raise fault
+def _header(path: Path) -> dicom.Header | None:
     header = dicom.read_header(path)
     if header is None and path.suffix.lower() == ".dcm":
         raise Fault("unreadable_file", f"{path} is named like DICOM and is not; fetch it again")
