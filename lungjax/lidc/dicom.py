@@ -126,7 +126,7 @@ def _check_rescale(values: Mapping[str, Any], path: Path) -> None:
     slope, intercept, bits = (float(values[name]) for name in ("RescaleSlope", "RescaleIntercept", "BitsAllocated"))
     lowest = -(2 ** (bits - 1)) if values["PixelRepresentation"] == 1 else 0
     low_hu, high_hu = (stored * slope + intercept for stored in (lowest, lowest + 2**bits - 1))
-    if not (slope > 0 and low_hu <= LEAST_AIR_HU and high_hu >= LEAST_TISSUE_HU):  # NaN too
+    if not (low_hu <= LEAST_AIR_HU and high_hu >= LEAST_TISSUE_HU):  # neither with a slope of 0 or less, nor of NaN
         held = f"slope {slope:g} and intercept {intercept:g}, which make {low_hu:g} to {high_hu:g} HU at most"
         raise Fault("wrong_rescale", f"{path} has {held} of its {bits:g} bits; fetch the series again")
 
