@@ -69,8 +69,11 @@ class Report:
             lines.append(f"{missing}: {_ranges(self.missing_patients)}")
         lines += ["", "faults: prepare quarantines these", *_table(self.faults, faults.FAULTS, len(self.faults))]
         lines += ["", "notes: prepared all the same", *_table(self.notes, faults.NOTES, _SHOWN)]
-        only = f"Only prepare reads voxels, and so may find more: {', '.join(faults.IN_VOXELS)}."
-        return "\n".join([*lines, "", only])
+        if self.slices is None:
+            more = "Of this format only files' names were looked at; prepare may find any fault of theirs."
+        else:
+            more = f"Only prepare reads voxels, and so may find more: {', '.join(faults.IN_VOXELS)}."
+        return "\n".join([*lines, "", more])
 
 
 def examine(source: Path | str, *, format: str = "auto") -> Report:

@@ -55,5 +55,5 @@ NOTES = {
 }
 """What is prepared all the same: name -> what it means."""
 
-IN_VOXELS = ("hu_out_of_range", "not_hu", "wrong_rescale", "unreadable_file", "not_8_bit", "mask_shape", "not_a_label")
-"""Faults that may show only when voxels are read: by `prepare`, not by `doctor`."""
+IN_VOXELS = ("hu_out_of_range", "wrong_rescale", "unreadable_file", "not_8_bit", "mask_shape", "mixed_geometry")
+"""Faults that may show only when voxels are read, by `prepare`, also where `doctor` has looked at all else."""

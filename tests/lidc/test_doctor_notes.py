@@ -133,6 +133,7 @@ def test_a_format_that_only_finds(tmp_path: Path):
     assert (report.format, report.patients, report.slices) == ("nifti", 1, None)
     assert [one.name for one in report.faults] == ["missing_image"]
     assert "format nifti, 1 patient, 1 scan\n" in report.text()
+    assert report.text().endswith("only files' names were looked at; prepare may find any fault of theirs.")
 
 
 def test_mistakes_are_one_line_and_code_2(kaggle_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
