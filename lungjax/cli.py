@@ -1,8 +1,9 @@
-"""The verbs: `lungjax prepare | phantom | evaluate`. Each imports what it needs when it runs."""
+"""The verbs: `lungjax doctor | prepare | phantom | evaluate`. Each imports what it needs when it runs."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from lungjax.lidc.scan import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 with `--strict` if a scan was quarantined, 2 a user's mistake."""
+    """Exit code: 0 done, 1 scans are quarantined (`prepare --strict`) or would be (`doctor`), 2 a user's mistake."""
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments)
@@ -36,6 +37,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lungjax {lungjax.__version__}")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    doctor = verbs.add_parser("doctor", help="what prepare would say", description="Looks at a source, reads no voxel.")
+    doctor.add_argument("path", type=Path, metavar="PATH", help="what `prepare --source` would be given")
+    doctor.add_argument("--format", default="auto", help="as for prepare (default: %(default)s)")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    doctor.set_defaults(run=_doctor)
 
     prepare = verbs.add_parser("prepare", help="scans to shards", description="Scans to shards; a second run resumes.")
     prepare.add_argument("--source", type=Path, required=True, help="folder of DICOM, or folder, zip or tar of slices")
@@ -75,6 +82,14 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from lungjax.lidc import doctor
+
+    report = doctor.examine(arguments.path, format=arguments.format)
+    print(json.dumps(report.as_json(), ensure_ascii=False) if arguments.json else report.text())
+    return 1 if report.faults else 0
 
 
 def _prepare(arguments: argparse.Namespace) -> int:

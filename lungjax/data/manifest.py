@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ def write_manifest(
     intensity: str,
     nodules: int,
     annotations: int,
+    ambiguous_nodules: Sequence[Mapping[str, Any]],
 ) -> None:
     """Writes `manifest.json` of a folder whose other files are all in place; the same folder, the same bytes.
 
@@ -42,6 +43,8 @@ def write_manifest(
       source: `format` and `name` of what it was made from.
       intensity: see `lungjax.lidc.scan.Intensity`.
       nodules, annotations: how many nodules, and readers' outlines of them, all scans have.
+      ambiguous_nodules: `series_uid`, `nodule` and number of `readings` of those with more than four readings, which
+        are several nodules that touch, or one that a reader drew twice.
     """
     records = collections.Counter(index["shard"].tolist())
     files = {name: _file(path, name, count) for name, count in records.items()}
@@ -61,6 +64,7 @@ def write_manifest(
             "nodules": nodules,
             "annotations": annotations,
         },
+        "ambiguous_nodules": list(ambiguous_nodules),
         "files": dict(sorted(files.items())),
         "split": {
             "salt": splits.SALT,

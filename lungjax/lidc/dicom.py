@@ -20,7 +20,7 @@ from pydicom.tag import BaseTag, Tag
 from lungjax.lidc import pixels
 from lungjax.lidc.pixels import unreadable
 from lungjax.lidc.scan import Fault
-from lungjax.lidc.series import Series, Slice, assemble
+from lungjax.lidc.series import LEAST_AIR_HU, LEAST_TISSUE_HU, Series, Slice, assemble
 
 _HEADER_TAGS = [Tag("Modality"), Tag("SeriesInstanceUID")]
 _UIDS = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
@@ -62,7 +62,8 @@ def read_slice(path: Path) -> Slice:
     """One image: its place, and where its pixels are.
 
     Raises:
-      Fault: `unreadable_file`, `missing_tag` or `not_ct`; each names the file.
+      Fault: `unreadable_file`, `short_pixels`, `no_decoder`, `missing_tag`, `wrong_rescale` or `not_ct`; each
+        names the file.
     """
     try:
         dataset = pydicom.dcmread(path, specific_tags=_SLICE_TAGS, defer_size=pixels.DEFERRED_BYTES)
@@ -117,6 +118,17 @@ def _check_values(values: Mapping[str, Any], dataset: FileDataset, path: Path) -
     for name in _NEEDED:
         if values[name] in (None, ""):
             raise Fault("missing_tag", f"{path} has no {name}; without it the image has no HU or no place")
+    _check_rescale(values, path)
+
+
+def _check_rescale(values: Mapping[str, Any], path: Path) -> None:
+    """What the stored bits can hold must become air at one end and tissue at the other."""
+    slope, intercept, bits = (float(values[name]) for name in ("RescaleSlope", "RescaleIntercept", "BitsAllocated"))
+    lowest = -(2 ** (bits - 1)) if values["PixelRepresentation"] == 1 else 0
+    low_hu, high_hu = (stored * slope + intercept for stored in (lowest, lowest + 2**bits - 1))
+    if not (low_hu <= LEAST_AIR_HU and high_hu >= LEAST_TISSUE_HU):  # neither with a slope of 0 or less, nor of NaN
+        held = f"slope {slope:g} and intercept {intercept:g}, which make {low_hu:g} to {high_hu:g} HU at most"
+        raise Fault("wrong_rescale", f"{path} has {held} of its {bits:g} bits; fetch the series again")
 
 
 def _declared_padding_hu(dataset: FileDataset, values: Mapping[str, Any]) -> float | None:

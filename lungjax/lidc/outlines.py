@@ -65,13 +65,18 @@ def cluster(points: Sequence[np.ndarray], tolerance: float) -> list[list[int]]:
     """
     if not points:
         return []
-    distances = _distances(points, tolerance)
-    labels = connected_components(distances <= tolerance, directed=False)[1]
-    while np.bincount(labels).max() > READERS and tolerance * _SHRINK >= _SMALLEST_TOLERANCE:
-        tolerance *= _SHRINK
-        labels = connected_components(distances <= tolerance, directed=False)[1]
+    labels = _labels(points, tolerance)[-1]
     groups = [np.flatnonzero(labels == label).tolist() for label in range(labels.max() + 1)]
     return sorted(groups, key=lambda group: np.mean([points[member][:, 2].mean() for member in group]))
+
+
+def crowded(points: Sequence[np.ndarray], tolerance: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sizes of the groups of more than four annotations: of `cluster` before its tolerance shrinks, and after."""
+    if not points:
+        return (), ()
+    labels = _labels(points, tolerance)
+    before, after = (np.sort(np.bincount(one)) for one in (labels[0], labels[-1]))
+    return tuple(before[before > READERS].tolist()), tuple(after[after > READERS].tolist())
 
 
 def rasterise(outlines: Sequence[Outline]) -> tuple[np.ndarray, tuple[int, int, int]]:
@@ -136,6 +141,16 @@ def _inside(points: np.ndarray) -> np.ndarray:
         points = np.vstack([points, points[:1]])
     pixels = np.indices(shape).reshape(2, -1).T
     return Polygon(points, closed=True).contains_points(pixels).reshape(shape)
+
+
+def _labels(points: Sequence[np.ndarray], tolerance: float) -> list[np.ndarray]:
+    """(annotations,) number of each one's group, for each tolerance tried; the last is the one that counts."""
+    distances = _distances(points, tolerance)
+    labels = [connected_components(distances <= tolerance, directed=False)[1]]
+    while np.bincount(labels[-1]).max() > READERS and tolerance * _SHRINK >= _SMALLEST_TOLERANCE:
+        tolerance *= _SHRINK
+        labels.append(connected_components(distances <= tolerance, directed=False)[1])
+    return labels
 
 
 def _distances(points: Sequence[np.ndarray], tolerance: float) -> np.ndarray:

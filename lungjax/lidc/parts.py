@@ -24,7 +24,7 @@ import pandas as pd
 from lungjax.data import manifest, records, shards, slicing, splits
 from lungjax.lidc import lungs
 from lungjax.lidc.formats.entry import Entry, Quarantined
-from lungjax.lidc.scan import InputError, Scan
+from lungjax.lidc.scan import READERS, InputError, Scan
 
 SHARD_BYTES = 16 * 2**20
 """Smaller scans share a shard until it holds this much; a larger one is its own, and its part need not be copied."""
@@ -55,6 +55,11 @@ def write(folder: Path, entry: Entry, scan: Scan) -> None:
         "intensity": scan.intensity,
         "nodules": len(scan.nodules),
         "annotations": sum(len(nodule.readings) for nodule in scan.nodules),
+        "ambiguous": [
+            {"series_uid": scan.series_uid, "nodule": nodule.index, "readings": len(nodule.readings)}
+            for nodule in scan.nodules
+            if len(nodule.readings) > READERS
+        ],
         "bytes": data.stat().st_size,
         "rows": rows,
     }
@@ -194,7 +199,7 @@ def finish(folder: Path, out: Path, source: dict[str, str]) -> None:
 
 
 def write_quarantine(folder: Path, lines: Sequence[dict[str, str]]) -> None:
-    """`quarantine.jsonl`: one line a series."""
+    """`quarantine.jsonl`: one line a series, or file that belongs to none."""
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     (folder / manifest.QUARANTINE).write_text(text)
 
@@ -203,6 +208,7 @@ def _describe(folder: Path, source: dict[str, str]) -> None:
     merged = json.loads((folder / _MERGE).read_text())
     tables: list[pd.DataFrame] = []
     totals = {"nodules": 0, "annotations": 0}
+    ambiguous: list[dict[str, Any]] = []
     intensity = ""
     for number, group in enumerate(merged["groups"]):
         rows: list[list[Any]] = []
@@ -210,6 +216,7 @@ def _describe(folder: Path, source: dict[str, str]) -> None:
             part = _read_part(folder, name)
             rows.extend(part["rows"])
             totals = {key: count + part[key] for key, count in totals.items()}
+            ambiguous += part["ambiguous"]
             intensity = part["intensity"]
         table = pd.DataFrame(rows, columns=list(slicing.ROW_COLUMNS))
         table.insert(0, "shard", _shard_name(number))
@@ -221,7 +228,7 @@ def _describe(folder: Path, source: dict[str, str]) -> None:
     index["split"] = [split[patient_id] for patient_id in index["patient_id"]]
     manifest.write_index(folder, index)
     write_quarantine(folder, merged["quarantined"])
-    manifest.write_manifest(folder, index, source=source, intensity=intensity, **totals)
+    manifest.write_manifest(folder, index, source=source, intensity=intensity, ambiguous_nodules=ambiguous, **totals)
 
 
 def _shard_name(number: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,40 +13,42 @@ import pydicom
 import pydicom.uid
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
+from pydicom.pixels.decoders.base import get_decoder
 
 from lungjax.lidc.scan import Fault
 
 DEFERRED_BYTES = 2**12
 """Longer elements stay in the file while its header is read; see `locate`."""
 
+_DECODERS = "run `pip install 'lungjax[compressed]'`"
 _PLAIN = (pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.ExplicitVRLittleEndian)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pixels:
-    """One image's pixels, most often still in their file.
+    """One image's pixels, still in their file.
 
     Attributes:
       path: the file.
       shape: (rows, columns).
-      offset: where the pixels begin in the file, 16 bits each, little endian; unused where `decoded` is set.
+      plain: whether they lie there as 16 bits each, little endian; pydicom decodes others, compressed ones for
+        instance.
+      offset: where they begin in the file, if they are plain.
       signed: whether they are signed there.
-      decoded: (rows, columns) stored values in the machine's byte order, where they had to be decoded, compressed
-        ones for instance.
       slope, intercept: HU are slope * stored + intercept.
     """
 
     path: Path
     shape: tuple[int, int]
+    plain: bool
     offset: int
     signed: bool
-    decoded: np.ndarray | None
     slope: float
     intercept: float
 
 
 def locate(dataset: FileDataset, values: Mapping[str, Any], path: Path) -> Pixels:
-    """Where the pixels of a file lie; only those that are not plain 16 bits are read at once.
+    """Where the pixels of a file lie, and whether they can be read; none of them is looked at.
 
     Args:
       dataset: the header, with elements longer than `DEFERRED_BYTES` not yet read.
@@ -53,28 +56,32 @@ def locate(dataset: FileDataset, values: Mapping[str, Any], path: Path) -> Pixel
       path: its file.
 
     Raises:
-      Fault: `unreadable_file` where the file ends too early or holds no single grey image.
+      Fault: `no_decoder`, `short_pixels`, or `unreadable_file` where the file ends too early or holds no grey image.
     """
-    shape = int(values["Rows"]), int(values["Columns"])
-    plain = dataset.file_meta.TransferSyntaxUID in _PLAIN and values["BitsAllocated"] == 16
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if not _has_decoder(syntax):
+        message = f"{path} is compressed as {syntax.name}, and nothing installed decodes that; {_DECODERS}"
+        raise Fault("no_decoder", message)
+    if values["SamplesPerPixel"] not in (None, 1):
+        raise Fault("unreadable_file", f"{path} is no grey image: {values['SamplesPerPixel']} samples a pixel")
+    shape, bits = (int(values["Rows"]), int(values["Columns"])), int(values["BitsAllocated"])
     element = dataset.get_item("PixelData", keep_deferred=True)
-    offset, decoded = 0, None
-    if plain and values["SamplesPerPixel"] in (None, 1) and isinstance(element, RawDataElement):
-        offset = element.value_tell
-        have, need = min(element.length, path.stat().st_size - offset), 2 * shape[0] * shape[1]
-        if have < need:
+    offset = element.value_tell if isinstance(element, RawDataElement) else 0
+    if offset and not syntax.is_compressed:
+        assert isinstance(element, RawDataElement)
+        need = shape[0] * shape[1] * bits // 8
+        if element.length < need:
+            held = f"it has {element.length} of the {need} bytes that {shape[0]}x{shape[1]} pixels take"
+            raise Fault("short_pixels", f"{path} is whole but {held}; fetch it again")
+        have = path.stat().st_size - offset
+        if have < need and not syntax.is_deflated:  # which is whole, or pydicom could not have inflated it
             raise _cut_short(path, have, need)
-    else:
-        decoded = pydicom.dcmread(path).pixel_array
-        decoded = decoded.astype(decoded.dtype.newbyteorder("="), copy=False)
-        if decoded.shape != shape:
-            raise Fault("unreadable_file", f"{path} is no single grey image: its pixels are {decoded.shape}")
     return Pixels(
         path=path,
         shape=shape,
+        plain=bool(offset) and syntax in _PLAIN and bits == 16,
         offset=offset,
         signed=values["PixelRepresentation"] == 1,
-        decoded=decoded,
         slope=float(values["RescaleSlope"]),
         intercept=float(values["RescaleIntercept"]),
     )
@@ -86,9 +93,10 @@ def read_hu(pixels: Pixels, out: np.ndarray) -> None:
     Nothing is copied on the way: a slice of the volume is where the file's bytes go and where they become HU.
 
     Raises:
-      Fault: `hu_out_of_range`, or `unreadable_file` where the file has changed since `locate`.
+      Fault: `hu_out_of_range`, or `unreadable_file` where they cannot be decoded or the file has changed since
+        `locate`.
     """
-    stored = _read_plain(pixels, out) if pixels.decoded is None else pixels.decoded
+    stored = _read_plain(pixels, out) if pixels.plain else _decode(pixels)
     slope, intercept = pixels.slope, pixels.intercept
     ends_hu = sorted(float(end) * slope + intercept for end in (stored.min(), stored.max()))
     if not -32768.5 < ends_hu[0] <= ends_hu[1] < 32767.5:
@@ -104,6 +112,25 @@ def read_hu(pixels: Pixels, out: np.ndarray) -> None:
 def unreadable(path: Path, error: Exception) -> Fault:
     """What a file is that could not be read for whatever reason."""
     return Fault("unreadable_file", f"{path} cannot be read ({error or type(error).__name__}); fetch it again")
+
+
+@functools.lru_cache(maxsize=64)
+def _has_decoder(syntax: pydicom.uid.UID) -> bool:
+    try:
+        return get_decoder(syntax).is_available
+    except NotImplementedError:
+        return False
+
+
+def _decode(pixels: Pixels) -> np.ndarray:
+    """(rows, columns) as stored, in the machine's byte order."""
+    try:
+        decoded = pydicom.dcmread(pixels.path).pixel_array
+    except Exception as error:  # whatever a broken file provokes in a decoder
+        raise unreadable(pixels.path, error) from error
+    if decoded.shape != pixels.shape:
+        raise Fault("unreadable_file", f"{pixels.path} is no single grey image: its pixels are {decoded.shape}")
+    return decoded.astype(decoded.dtype.newbyteorder("="), copy=False)
 
 
 def _read_plain(pixels: Pixels, out: np.ndarray) -> np.ndarray:

@@ -32,7 +32,11 @@ FORMATS = {
     "prob-unet-pickle": prob_unet_pickle,
     "prob-unet-hdf5": prob_unet_hdf5,
 }
-"""Each module offers `matches(source)`, `find(source)` and `read(entry)`; `auto` tries them in this order."""
+"""Each module offers `matches(source)`, `find(source)` and `read(entry)`; `auto` tries them in this order.
+
+One that can tell more of a scan without its voxels has `check(entry)` too, for `lungjax doctor`.
+`WITHOUT_PATIENTS` is True where a source does not tell them, `IN_MEMORY` where one process must read it all.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Summary:
       out: the folder.
       scans, slices: in the data set.
       patients: how many in each split.
-      quarantined: how many series for each reason.
+      quarantined: how many series and single files for each reason.
       was_complete: it was there already and was left alone.
       new_slices: slices read in this run; others come from a run before it.
       seconds: this run's time.
@@ -107,7 +111,7 @@ def prepare(
     if _is_complete(out, overwrite=overwrite) and not overwrite:
         _check_complete(out, source, format)
         return _summary(out, was_complete=True, new_slices=0, seconds=0.0)
-    name = _format_of(source, format)
+    name = format_of(source, format)
     if getattr(FORMATS[name], "WITHOUT_PATIENTS", False) and not without_patients:
         raise InputError(
             f"{source} ({name}) does not tell its patients: no split by patient, no interval by patient, and data "
@@ -156,7 +160,12 @@ def _check_complete(out: Path, source: Path, format: str) -> None:
         )
 
 
-def _format_of(source: Path, format: str) -> str:
+def format_of(source: Path, format: str) -> str:
+    """The format's name; `auto` looks.
+
+    Raises:
+      InputError: there is no such format, or none that fits.
+    """
     if format != "auto":
         if format not in FORMATS:
             raise InputError(f"unknown format {format!r}; use one of: auto, {', '.join(FORMATS)}.")
@@ -231,8 +240,8 @@ def _nothing_prepared(folder: Path, source: Path, quarantined: Sequence[Quaranti
     if not lines:
         return InputError(f"{source} holds no scans of this format; check --source and --format.")
     return InputError(
-        f"{source}: none of its {len(lines)} series could be prepared, the first because "
-        f"{lines[0]['message']}; all reasons are in {folder / manifest.QUARANTINE}."
+        f"{source}: nothing could be prepared, {len(lines)} quarantined, the first because {lines[0]['message']}; "
+        f"all reasons are in {folder / manifest.QUARANTINE}."
     )
 
 

@@ -15,6 +15,9 @@ import numpy as np
 from lungjax.lidc.pixels import Pixels, read_hu
 from lungjax.lidc.scan import Fault
 
+LEAST_AIR_HU, LEAST_TISSUE_HU = -500, -100
+"""A CT of the chest has voxels below the one, air, and above the other: fat at least."""
+
 _EVEN = 0.02
 """Distances of neighbours may differ from their median by this share of it; LIDC's even scans: by < 2e-4."""
 _SAME_MM = 1e-3
@@ -53,6 +56,25 @@ class Slice:
 
 
 @dataclasses.dataclass(frozen=True)
+class Stack:
+    """The images of one CT series in order, none of their pixels read.
+
+    Attributes:
+      slices: by increasing `z_mm`.
+      z_mm, spacing_mm: as in `Series`.
+    """
+
+    slices: tuple[Slice, ...]
+    z_mm: np.ndarray
+    spacing_mm: tuple[float, float, float]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(slices, rows, columns)."""
+        return (len(self.slices), *self.slices[0].pixels.shape)
+
+
+@dataclasses.dataclass(frozen=True)
 class Series:
     """One CT series in order.
 
@@ -75,14 +97,29 @@ class Series:
 
 
 def assemble(slices: Sequence[Slice]) -> Series:
-    """Orders slices along their normal, measures the spacing, and reads the pixels.
+    """`order`, then `read`."""
+    return read(order(slices))
+
+
+def is_even(z_mm: np.ndarray) -> bool:
+    """Whether ascending positions (slices,) are spaced alike."""
+    gaps_mm = np.diff(z_mm)
+    median_mm = float(np.median(gaps_mm))
+    return bool(np.abs(gaps_mm - median_mm).max() <= _EVEN * median_mm)
+
+
+def order(slices: Sequence[Slice], *, uneven: bool = False) -> Stack:
+    """Orders slices along their normal and measures the spacing, from their headers alone.
+
+    Args:
+      slices: in any order.
+      uneven: they are known not to be spaced alike; their spacing is then the median.
 
     Raises:
-      Fault: `mixed_geometry`, `incomplete_series` (one slice), `duplicate_positions` or `uneven_spacing`, before
-        any pixel is read; then as `lungjax.lidc.pixels.read_hu` does.
+      Fault: `mixed_geometry`, `incomplete_series` (one slice), `duplicate_positions` or `uneven_spacing`.
     """
     if not slices:
-        raise ValueError("assemble: a series has at least one slice")
+        raise ValueError("order: a series has at least one slice")
     first = slices[0]
     _check_alike(slices)
     if len(slices) == 1:
@@ -91,18 +128,34 @@ def assemble(slices: Sequence[Slice]) -> Series:
     ordered = sorted(slices, key=lambda one: (float(one.position_mm @ normal), one.path))
     positions_mm = np.stack([one.position_mm for one in ordered])  # (slices, 3)
     z_mm = positions_mm @ normal
-    _check_even(ordered, z_mm)
+    _check_apart(ordered, z_mm)
+    if not uneven:
+        _check_even(ordered, z_mm)
     drift_mm = positions_mm - np.outer(z_mm, normal)
     if np.ptp(drift_mm, axis=0).max() > max(first.spacing_mm):
         raise Fault("mixed_geometry", f"the slices in {first.path.parent} do not lie above one another")
-    voxels = np.empty((len(ordered), *first.pixels.shape), np.int16)
-    for one, out in zip(ordered, voxels, strict=True):
+    gap_mm = float(np.median(np.diff(z_mm))) if uneven else float(z_mm[-1] - z_mm[0]) / (len(z_mm) - 1)
+    return Stack(tuple(ordered), z_mm, (gap_mm, *first.spacing_mm))
+
+
+def read(stack: Stack) -> Series:
+    """Reads the pixels of a series.
+
+    Raises:
+      Fault: as `lungjax.lidc.pixels.read_hu` does.
+    """
+    first = stack.slices[0]
+    voxels = np.empty(stack.shape, np.int16)
+    for one, out in zip(stack.slices, voxels, strict=True):
         read_hu(one.pixels, out)
-    spacing_mm = (float(z_mm[-1] - z_mm[0]) / (len(z_mm) - 1), *first.spacing_mm)
-    sop_uids = tuple(one.sop_uid for one in ordered)
-    declared_hu = [one.padding_hu for one in slices if one.padding_hu is not None]
-    padding_hu = find_padding_hu(voxels, max(declared_hu, default=None))
-    return Series(first.study_uid, first.series_uid, sop_uids, voxels, z_mm, spacing_mm, padding_hu)
+    sop_uids = tuple(one.sop_uid for one in stack.slices)
+    padding_hu = find_padding_hu(voxels, declared_padding_hu(stack.slices))
+    return Series(first.study_uid, first.series_uid, sop_uids, voxels, stack.z_mm, stack.spacing_mm, padding_hu)
+
+
+def declared_padding_hu(slices: Sequence[Slice]) -> float | None:
+    """The largest value that any header declares to be padding, or None."""
+    return max((one.padding_hu for one in slices if one.padding_hu is not None), default=None)
 
 
 def find_padding_hu(voxels: np.ndarray, declared_hu: float | None) -> int | None:
@@ -160,14 +213,18 @@ def _check_alike(slices: Sequence[Slice]) -> None:
         raise Fault("mixed_geometry", message)
 
 
-def _check_even(ordered: Sequence[Slice], z_mm: np.ndarray) -> None:
+def _check_apart(ordered: Sequence[Slice], z_mm: np.ndarray) -> None:
     gaps_mm = np.diff(z_mm)
     same = int(gaps_mm.argmin())
     if gaps_mm[same] < _SAME_MM:
         twins = f"{ordered[same].path} and {ordered[same + 1].path}"
         raise Fault("duplicate_positions", f"{twins} both lie at {z_mm[same]:g} mm; keep one")
-    median_mm = float(np.median(gaps_mm))
-    worst = int(np.abs(gaps_mm - median_mm).argmax())
-    if abs(gaps_mm[worst] - median_mm) > _EVEN * median_mm:
+
+
+def _check_even(ordered: Sequence[Slice], z_mm: np.ndarray) -> None:
+    if not is_even(z_mm):
+        gaps_mm = np.diff(z_mm)
+        median_mm = float(np.median(gaps_mm))
+        worst = int(np.abs(gaps_mm - median_mm).argmax())
         where = f"{gaps_mm[worst]:g} mm after {ordered[worst].path} at {z_mm[worst]:g} mm"
         raise Fault("uneven_spacing", f"slices lie {median_mm:g} mm apart but {where}")

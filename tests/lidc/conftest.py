@@ -13,6 +13,9 @@ import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from lungjax.lidc import annotations
+from lungjax.lidc.annotations import ScanRow
+
 WriteCt = Callable[..., list[Path]]
 
 
@@ -25,10 +28,31 @@ def tree(kaggle_tree: Path, tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_ct() -> WriteCt:
     """`write_ct(folder, stored, z_mm=..., tags=...)` writes one series; see `_write_ct`."""
     return _write_ct
+
+
+@pytest.fixture(scope="session")
+def rows() -> list[ScanRow]:
+    """Every scan of the database."""
+    return annotations.all_scans()
+
+
+@pytest.fixture(scope="session")
+def write_scan(write_ct):
+    """Writes a scan of the database where it says its slices are, on a smaller matrix of the same field."""
+
+    def write(folder: Path, row: ScanRow, *, matrix: int = 128, z_mm: np.ndarray | None = None, **tags):
+        z_mm = row.z_mm if z_mm is None else z_mm
+        stored = np.arange(len(z_mm) * matrix**2).reshape(-1, matrix, matrix) % 3000
+        spacing_mm = row.pixel_spacing_mm * 512 / matrix
+        tags = {"PatientID": row.patient_id, "PixelSpacing": [spacing_mm, spacing_mm], **tags}
+        positions_mm = [round(float(z), 6) for z in z_mm]
+        return write_ct(folder, stored.astype(np.int16), z_mm=positions_mm, series_uid=row.series_uid, tags=tags)
+
+    return write
 
 
 def _write_ct(

@@ -5,40 +5,21 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from lungjax.lidc import annotations
 from lungjax.lidc.annotations import ScanRow
 from lungjax.lidc.formats import lidc
-from lungjax.lidc.scan import RATING_NAMES, Fault, Reading
+from lungjax.lidc.prepare import prepare
+from lungjax.lidc.scan import RATING_NAMES, Fault, InputError, Reading
 
-MATRIX = 128
 SMALL = "LIDC-IDRI-0957"
 """65 slices, the fewest in the database; two nodules."""
 
 
-@pytest.fixture(scope="module")
-def rows() -> list[ScanRow]:
-    return annotations.all_scans()
-
-
 def rows_of(rows: list[ScanRow], patient_id: str) -> list[ScanRow]:
     return [row for row in rows if row.patient_id == patient_id]
-
-
-@pytest.fixture
-def write_scan(write_ct):
-    """Writes a scan of the database where it says its slices are, on a smaller matrix of the same field."""
-
-    def write(folder: Path, row: ScanRow, *, matrix: int = MATRIX, z_mm: np.ndarray | None = None, **tags):
-        z_mm = row.z_mm if z_mm is None else z_mm
-        stored = np.arange(len(z_mm) * matrix**2).reshape(-1, matrix, matrix) % 3000
-        spacing_mm = row.pixel_spacing_mm * 512 / matrix
-        tags = {"PatientID": row.patient_id, "PixelSpacing": [spacing_mm, spacing_mm], **tags}
-        positions_mm = [round(float(z), 6) for z in z_mm]
-        return write_ct(folder, stored.astype(np.int16), z_mm=positions_mm, series_uid=row.series_uid, tags=tags)
-
-    return write
 
 
 def fault_of(source: Path) -> Fault:
@@ -66,7 +47,7 @@ def test_a_series_is_found_wherever_its_files_are(rows, write_scan, tmp_path: Pa
     scan = lidc.read(entry)
     assert (scan.patient_id, scan.series_uid, scan.intensity) == (SMALL, row.series_uid, "hu")
     np.testing.assert_allclose(scan.z_mm, row.z_mm, atol=1e-6)
-    expected = annotations.nodules(row, matrix=MATRIX)
+    expected = annotations.nodules(row, matrix=128)
     assert len(scan.nodules) == len(expected) == 2
     for ours, theirs in zip(scan.nodules, expected, strict=True):
         for one, other in zip(ours.readings, theirs.readings, strict=True):
@@ -133,7 +114,21 @@ def test_the_same_file_twice(rows, write_scan, tmp_path: Path):
 
 def test_a_scan_that_the_scanner_spaced_unevenly(rows, write_scan, tmp_path: Path):
     row = rows[520 - 1]  # 38 mm are missing in the middle, in LIDC itself
-    write_scan(tmp_path, row, matrix=8)
+    paths = write_scan(tmp_path, row, matrix=8)
+    (entry,), _ = lidc.find(tmp_path)
+    scan = lidc.read(entry)
+    np.testing.assert_allclose(scan.z_mm, row.z_mm)
+    assert scan.spacing_mm[0] == 2.0
+    assert len(scan.nodules) == len(annotations.nodules(row))
+    paths[3].unlink()
+    assert fault_of(tmp_path).name == "incomplete_series"
+
+
+def test_a_slice_too_many_is_uneven(rows, write_scan, tmp_path: Path):
+    path = write_scan(tmp_path, *rows_of(rows, SMALL))[7]
+    dataset = pydicom.dcmread(path)
+    dataset.ImagePositionPatient[2] += 0.5
+    dataset.save_as(tmp_path / "between.dcm")
     assert fault_of(tmp_path).name == "uneven_spacing"
 
 
@@ -160,6 +155,26 @@ def test_what_does_not_match(tmp_path: Path):
     assert not lidc.matches(tmp_path / "README")
     assert not lidc.matches(tmp_path / "nowhere")
     assert lidc.find(tmp_path) == ([], [])
+
+
+def test_junk_is_not_called_a_series(write_ct, tmp_path: Path):
+    """Three things are quarantined, of which one is a series; what is no DICOM and does not claim to be is nothing."""
+    source = tmp_path / "source"
+    write_ct(source / "x-ray", np.zeros((2, 4, 4), np.int16), tags={"Modality": "DX"})
+    (source / "notes").write_text("no DICOM " * 50)
+    (source / "broken.dcm").write_text("no DICOM " * 50)
+    (source / "linked").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="nothing could be prepared, 3 quarantined, the first because ") as caught:
+        prepare(source, tmp_path / "out", workers=1)
+    assert "series could be prepared" not in str(caught.value)
+
+
+def test_a_link_named_like_a_series_is_not_that_series(rows, write_scan, tmp_path: Path):
+    (row,) = rows_of(rows, SMALL)
+    write_scan(tmp_path / "source" / "files", row, matrix=16)
+    (tmp_path / "source" / row.series_uid).symlink_to(tmp_path)
+    summary = prepare(tmp_path / "source", tmp_path / "out", workers=1)
+    assert (summary.scans, summary.quarantined) == (1, {"link": 1})
 
 
 def test_real_tree(real_data: Path):

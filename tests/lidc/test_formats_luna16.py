@@ -124,6 +124,14 @@ def test_names_decide_what_it_is(dicom_scan, tmp_path):
     ]
 
 
+def test_a_link_to_a_folder_is_listed(dicom_scan, tmp_path):
+    write(tmp_path / "source/subset0", dicom_scan.series_uid, image_of(dicom_scan))
+    (tmp_path / "source/subset1").symlink_to(tmp_path / "source/subset0")
+    entries, quarantined = luna16.find(tmp_path / "source")
+    assert [one.key for one in entries] == [dicom_scan.series_uid]
+    assert [(one.key, one.name) for one in quarantined] == [("subset1/", "link")]
+
+
 def test_voxels_that_are_not_there(dicom_scan, tmp_path):
     path = write(tmp_path, dicom_scan.series_uid, image_of(dicom_scan))
     raw = path.with_suffix(".raw")
@@ -177,13 +185,16 @@ def test_what_does_not_fit_the_database(dicom_scan, tmp_path):
     lifted = sitk.Image(image)
     lifted.SetOrigin((0, 0, float(dicom_scan.z_mm[0]) + dicom_scan.spacing_mm[0]))
     narrow = sitk.Image(image)
-    narrow.SetSpacing((0.9 * image.GetSpacing()[0], *image.GetSpacing()[1:]))
+    narrow.SetSpacing((0.9 * image.GetSpacing()[0], 0.9 * image.GetSpacing()[1], image.GetSpacing()[2]))
+    oblong = sitk.Image(image)
+    oblong.SetSpacing((0.9 * image.GetSpacing()[0], *image.GetSpacing()[1:]))
     for case, (faulty, name) in {
         "first slices missing": (image[:, :, 2:], "incomplete_series"),
         "last slice missing": (image[:, :, :-1], "incomplete_series"),
         "one slice higher": (lifted, "incomplete_series"),
         "cropped": (image[8:-8, 8:-8], "matrix_mismatch"),
         "other field": (narrow, "matrix_mismatch"),
+        "no squares": (oblong, "non_square_pixels"),
         "scaled": (sitk.Cast(image, sitk.sitkFloat32) / 3000, "not_hu"),
         "too large": (sitk.Cast(image, sitk.sitkInt32) * 100, "hu_out_of_range"),
         "not a number": (sitk.Cast(image, sitk.sitkFloat32) * float("nan"), "hu_out_of_range"),

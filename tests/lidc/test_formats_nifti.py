@@ -140,6 +140,14 @@ def test_what_is_no_case_is_listed(tmp_path):
     ]
 
 
+def test_a_link_to_a_folder_is_listed_and_takes_no_case_with_it(tmp_path):
+    source = tmp_path / "source"
+    write(chest()[0], source / "a.nii.gz")
+    (source / "a").symlink_to(tmp_path)
+    summary = prepare(source, tmp_path / "out", format="nifti", workers=1)
+    assert (summary.scans, summary.quarantined) == (1, {"link": 1})
+
+
 def test_without_label_or_with_an_empty_one_there_are_no_nodules(tmp_path):
     volume, label = chest()
     write(volume, tmp_path / "a.nii.gz")

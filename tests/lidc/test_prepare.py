@@ -124,7 +124,7 @@ def test_a_data_set_of_faults_alone_says_why(tree, tmp_path):
     for folder in tree.glob("*/nodule-*"):
         shutil.rmtree(folder / "mask-2")
     with pytest.raises(
-        InputError, match=r"none of its 4 series could be prepared, the first because .*mask-2"
+        InputError, match=r"nothing could be prepared, 4 quarantined, the first because .*mask-2"
     ) as caught:
         prepare(tree, tmp_path / "out", workers=1)
     listed = tmp_path / "out.partial/quarantine.jsonl"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from lungjax.lidc.scan import Fault
+
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -25,7 +27,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Quarantined:
-    """One series that is not prepared, and why; a line of `quarantine.jsonl`.
+    """One series, or one file that belongs to none, that is not prepared, and why; a line of `quarantine.jsonl`.
 
     Attributes:
       key: unique in the source, as in `Entry`.
@@ -38,3 +40,26 @@ class Quarantined:
     where: str
     name: str
     message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """Something worth knowing of a scan that is prepared all the same; names as in `lungjax.lidc.faults`."""
+
+    name: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """What a format can tell of a scan before it reads any voxel.
+
+    Attributes:
+      slices: how many images there are.
+      faults: why it would be quarantined, first what `read` raises; none where only voxels could tell more.
+      notes: what else there is to know.
+    """
+
+    slices: int
+    faults: tuple[Fault, ...] = ()
+    notes: tuple[Note, ...] = ()

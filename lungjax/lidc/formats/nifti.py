@@ -12,16 +12,15 @@ would say "no nodule". What asks for two readers' agreement finds none here. Nee
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
 from lungjax.lidc import series
-from lungjax.lidc.formats import volume
+from lungjax.lidc.formats import tree, volume
 from lungjax.lidc.formats.entry import Entry, Quarantined
 from lungjax.lidc.scan import RATING_NAMES, Fault, Nodule, Reading, Scan
 
@@ -34,14 +33,15 @@ _APART = 0.1
 
 def matches(source: Path) -> bool:
     """Whether a folder holds any `.nii` or `.nii.gz`; reads names only."""
-    return source.is_dir() and any(True for _ in _files(source))
+    return source.is_dir() and any(fault is None and _VOLUME.fullmatch(path.name) for path, fault in tree.walk(source))
 
 
 def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     """Every case, by names alone; both lists sorted by key, which is the case's name, and so the patient's.
 
     Quarantined are label maps without a volume (`missing_image`), volumes or label maps of the same case in two
-    places (`duplicate_series`), and further channels, `_0001` and so on (`several_channels`).
+    places (`duplicate_series`), further channels, `_0001` and so on (`several_channels`), and folders that are not
+    entered (`link`, `unreadable_folder`).
 
     Raises:
       InputError: SimpleITK is not installed.
@@ -54,7 +54,14 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     def quarantine(path: Path, name: str, why: str) -> None:
         quarantined.append(Quarantined(path.relative_to(source).as_posix(), str(path), name, f"{path} {why}"))
 
-    for path, stem, is_label in _files(source):
+    for path, fault in tree.walk(source):
+        if fault:
+            quarantined.append(tree.not_entered(source, path, fault))
+            continue
+        part = _VOLUME.fullmatch(path.name)
+        if part is None:
+            continue
+        stem, is_label = _kind(path, part["stem"])
         kind = labels if is_label else images
         if stem in kind:
             quarantine(path, "duplicate_series", f"has the name of {kind[stem]}; rename or remove one of them")
@@ -97,15 +104,11 @@ def read(entry: Entry) -> Scan:
     )
 
 
-def _files(source: Path) -> Iterator[tuple[Path, str, bool]]:
-    """Path, name, and whether it is a label map; hidden files (`._1.nii.gz` of macOS) are not."""
-    for folder, folders, names in os.walk(source):
-        folders.sort()
-        in_labels = os.path.basename(folder).startswith("labels")
-        for name in sorted(names):
-            if part := _VOLUME.fullmatch(name):
-                beside = None if in_labels else _LABEL.fullmatch(part["stem"])
-                yield Path(folder, name), beside["case"] if beside else part["stem"], in_labels or beside is not None
+def _kind(path: Path, stem: str) -> tuple[str, bool]:
+    """Name of the case, and whether it is its label map."""
+    in_labels = path.parent.name.startswith("labels")
+    beside = None if in_labels else _LABEL.fullmatch(stem)
+    return (beside["case"] if beside else stem), in_labels or beside is not None
 
 
 def _case(stem: str, path: Path, images: Mapping[str, Path], labels: Mapping[str, Path]) -> tuple[str, int]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lungjax.lidc.formats import archive, png
 from lungjax.lidc.formats.bare import bare_scan
-from lungjax.lidc.formats.entry import Entry, Quarantined
+from lungjax.lidc.formats.entry import Check, Entry, Quarantined
 from lungjax.lidc.scan import READERS, Fault, Scan
 
 _LAYOUT = re.compile(
@@ -57,6 +57,16 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     return sorted(entries.values(), key=lambda one: one.key), sorted(quarantined, key=lambda one: one.key)
 
 
+def check(entry: Entry) -> Check:
+    """What the files' names tell of one nodule."""
+    by_kind = _by_kind(entry)
+    try:
+        _check_numbers(by_kind, entry.where)
+    except Fault as fault:
+        return Check(len(by_kind["images"]), (fault,))
+    return Check(len(by_kind["images"]))
+
+
 def read(entry: Entry) -> Scan:
     """One nodule: its slices in the order of their numbers, and a reading for each mask that is not empty.
 
@@ -64,13 +74,10 @@ def read(entry: Entry) -> Scan:
       Fault: `missing_image`, `missing_mask`, `mask_shape`, `mixed_geometry`, `unreadable_file`, `not_8_bit`
         or `too_many_readers`.
     """
-    source, files = entry.locator
-    by_kind: dict[str, dict[int, archive.Place]] = {kind: {} for kind in _KINDS}
-    for (kind, number), place in files:
-        by_kind.setdefault(kind, {})[number] = place
+    by_kind = _by_kind(entry)
     _check_numbers(by_kind, entry.where)
     stacks = {}
-    with archive.opened(Path(source)) as load:
+    with archive.opened(Path(entry.locator[0])) as load:
         for kind in _KINDS:
             places = {f"slice-{number}.png": by_kind[kind][number] for number in sorted(by_kind[kind])}
             stacks[kind] = png.read_stack(places, load, f"{entry.where}/{kind}")
@@ -84,6 +91,13 @@ def read(entry: Entry) -> Scan:
         voxels=stacks["images"],
         masks=[mask > 0 for mask in masks],
     )
+
+
+def _by_kind(entry: Entry) -> dict[str, dict[int, archive.Place]]:
+    by_kind: dict[str, dict[int, archive.Place]] = {kind: {} for kind in _KINDS}
+    for (kind, number), place in entry.locator[1]:
+        by_kind.setdefault(kind, {})[number] = place
+    return by_kind
 
 
 def _check_numbers(by_kind: Mapping[str, Mapping[int, object]], where: str) -> None:
