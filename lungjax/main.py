@@ -25,8 +25,12 @@ def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, or stopped by SIGTERM or Ctrl-C after saving; 1 the loss became NaN; 2 a user's mistake;
     130 a Ctrl-C before the first step, or a second one.
     """
+    argv = sys.argv if argv is None else argv
+    if {"-h", "-help", "--help", "--helpfull", "--helpshort"} & {*argv[1:]}:
+        print(_usage())
+        return 0
     try:
-        _parse(sys.argv if argv is None else argv)
+        _parse(argv)
         return _train()
     except InputError as error:
         print(f"lungjax: error: {error}", file=sys.stderr)
@@ -34,6 +38,13 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("lungjax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
+
+
+def _usage() -> str:
+    names = ("config", "workdir", "coordinator", "processes", "process")
+    lines = [f"  --{name}: {' '.join(str(flags.FLAGS[name].help).split())}" for name in names]
+    value = "  --config.KEY=VALUE: replaces a value of the configuration, for instance --config.data.path=data/lidc"
+    return "\n".join([str(__doc__), *lines, value])
 
 
 def _parse(argv: list[str]) -> None:

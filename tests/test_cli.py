@@ -124,6 +124,16 @@ def test_version_and_help(capsys):
         assert says in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull"])
+def test_the_trainers_help_names_every_flag(flag, capsys):
+    from lungjax.main import main as train
+
+    assert train(["main", flag]) == 0
+    said = capsys.readouterr().out
+    for name in ("--config", "--workdir", "--coordinator", "--processes", "--process", "--config.KEY=VALUE"):
+        assert f"  {name}: " in said
+
+
 def test_help_needs_no_heavy_import():
     heavy = ("jax", "pandas", "pydicom", "array_record", "matplotlib")
     code = f"import sys, lungjax.cli; print(*(name for name in {heavy} if name in sys.modules))"

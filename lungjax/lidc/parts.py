@@ -30,6 +30,8 @@ SHARD_BYTES = 16 * 2**20
 """Smaller scans share a shard until it holds this much; a larger one is its own, and its part need not be copied."""
 
 _PLAN, _MERGE, _PARTS, _LOCK = "plan.json", "merge.json", "parts", "lock"
+_VERSION = "lungjax version"
+"""A key of every plan."""
 
 
 def name_of(entry: Entry) -> str:
@@ -83,8 +85,7 @@ def opened(out: Path, plan: dict[str, Any], *, overwrite: bool) -> Iterator[Path
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made ({error.strerror}); name an --out that can be written.") from error
-    names = {path.name for path in folder.iterdir()}
-    if names and not names & {_LOCK, manifest.MANIFEST}:
+    if not _is_ours(folder):
         raise InputError(f"{folder} exists and was not made by `lungjax prepare`; name another --out, or remove it.")
     with (folder / _LOCK).open("w") as lock:
         try:
@@ -92,7 +93,7 @@ def opened(out: Path, plan: dict[str, Any], *, overwrite: bool) -> Iterator[Path
         except BlockingIOError:
             raise InputError(f"{folder} is in use by another `lungjax prepare`; wait for it to finish.") from None
         if overwrite:
-            for path in folder.iterdir():
+            for path in sorted(folder.iterdir(), key=lambda path: path.name == _PLAN):  # Last what makes it ours.
                 if path.name != _LOCK:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
         _check_plan(folder, plan)
@@ -101,9 +102,24 @@ def opened(out: Path, plan: dict[str, Any], *, overwrite: bool) -> Iterator[Path
         yield folder
 
 
+def _is_ours(folder: Path) -> bool:
+    """Whether nothing in a folder is of anybody else: it has our plan, our manifest, or no more than our empty lock."""
+    try:
+        if _VERSION in json.loads((folder / _PLAN).read_text()):
+            return True
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, TypeError):
+        return False
+    others = {*manifest.foreign_files(folder)} - {_LOCK, _MERGE, f"{_PLAN}.tmp"}
+    lock = folder / _LOCK
+    return not others and not (lock.exists() and lock.stat().st_size)
+
+
 def _check_plan(folder: Path, plan: dict[str, Any]) -> None:
     file = folder / _PLAN
-    if not file.exists():
+    begun_with = any((folder / _PARTS).glob("*.json")) or is_planned(folder) or is_described(folder)
+    if not file.exists() or not begun_with:  # A run that prepared nothing is in nobody's way.
         _write_json(file, plan)
         return
     begun = json.loads(file.read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,26 @@ def test_an_existing_folder_is_left_alone(tmp_path: Path):
     with pytest.raises(InputError, match="already exists"):
         phantom.write(tmp_path, scans=1)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["LIDC-IDRI", "notes.txt"])
+def test_a_strangers_folder_is_left_alone(tmp_path: Path, name: str):
+    (tmp_path / "out.partial" / name).mkdir(parents=True)
+    with pytest.raises(InputError, match="is no unfinished phantom"):
+        phantom.write(tmp_path / "out", scans=1, matrix=32, workers=1)
+    assert (tmp_path / "out.partial" / name).exists()
+
+
+def test_what_a_killed_run_left_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # As if killed before it could.
+        patch.setattr(header, "place", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            phantom.write(tmp_path / "out", scans=1, matrix=32, workers=1)
+    assert (tmp_path / "out.partial").exists()
+    phantom.write(tmp_path / "out", scans=1, matrix=32, workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["LIDC-IDRI"]
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

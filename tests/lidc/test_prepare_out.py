@@ -53,6 +53,35 @@ def test_nobody_elses_folder_is_deleted(tree, tmp_path, folder):
     assert (tmp_path / folder / "important.txt").exists()
 
 
+@pytest.mark.parametrize(("name", "content"), [("lock", "his"), ("plan.json", '{"a": 1}'), ("plan.json", "[")])
+def test_a_strangers_file_of_our_name_does_not_make_it_ours(tree, tmp_path, name, content):
+    (tmp_path / "out.partial").mkdir()
+    for file, text in ((name, content), ("important.txt", "years")):
+        (tmp_path / "out.partial" / file).write_text(text)
+    with pytest.raises(InputError, match=r"out\.partial exists and was not made by `lungjax prepare`"):
+        prepare(tree, tmp_path / "out", workers=1, overwrite=True)
+    assert (tmp_path / "out.partial/important.txt").read_text() == "years"
+
+
+@pytest.mark.parametrize("left", [(), ("lock",), ("lock", "plan.json.tmp")])
+def test_a_run_killed_at_once_is_in_nobodys_way(tree, tmp_path, left):
+    (tmp_path / "out.partial").mkdir()
+    for name in left:
+        (tmp_path / "out.partial" / name).touch()
+    assert prepare(tree, tmp_path / "out", workers=1).scans == 4
+
+
+def test_a_run_that_prepared_nothing_is_in_nobodys_way(tree, tmp_path):
+    wrong = tmp_path / "wrong" / "LIDC-IDRI-9001" / "nodule-0" / "images"
+    wrong.mkdir(parents=True)
+    (wrong / "slice-0.png").write_bytes(b"no png")
+    with pytest.raises(InputError, match=r"all reasons are in .*quarantine\.jsonl"):
+        prepare(tmp_path / "wrong", tmp_path / "out", workers=1)
+    assert "missing_mask" in (tmp_path / "out.partial" / "quarantine.jsonl").read_text()
+    assert prepare(tree, tmp_path / "out", workers=1).scans == 4
+    assert not (tmp_path / "out.partial").exists()
+
+
 def test_an_overwrite_that_fails_keeps_the_old(tree, tmp_path, monkeypatch):
     out = tmp_path / "out"
     prepare(tree, out, workers=1)

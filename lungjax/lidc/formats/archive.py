@@ -22,7 +22,8 @@ Load = Callable[[Place], bytes]
 
 def is_source(source: Path) -> bool:
     """Whether this is a folder or, by its name, an archive; `.tar.gz` counts, to be refused with a reason."""
-    return source.is_dir() or (source.is_file() and bool({".zip", ".tar", ".tgz"} & {*source.suffixes}))
+    suffixes = {suffix.lower() for suffix in source.suffixes}
+    return source.is_dir() or (source.is_file() and bool({".zip", ".tar", ".tgz"} & suffixes))
 
 
 def members(source: Path) -> Iterator[tuple[str, Place]]:
@@ -33,7 +34,7 @@ def members(source: Path) -> Iterator[tuple[str, Place]]:
     """
     if source.is_dir():
         return _folder_members(source)
-    return _zip_members(source) if source.suffix == ".zip" else _tar_members(source)
+    return _zip_members(source) if _is_zip(source) else _tar_members(source)
 
 
 @contextlib.contextmanager
@@ -41,11 +42,15 @@ def opened(source: Path) -> Iterator[Load]:
     """A function from a member's place to its bytes; it raises OSError or ValueError where that fails."""
     if source.is_dir():
         yield lambda place: (source / str(place)).read_bytes()
-    elif source.suffix == ".zip":
+    elif _is_zip(source):
         yield functools.partial(_load_zip, _zip(source))
     else:
         with source.open("rb") as file:
             yield lambda place: _load_tar(file, place)
+
+
+def _is_zip(source: Path) -> bool:
+    return source.suffix.lower() == ".zip"
 
 
 def _folder_members(source: Path) -> Iterator[tuple[str, Place]]:

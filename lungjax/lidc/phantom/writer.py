@@ -17,6 +17,8 @@ from lungjax.lidc.phantom.selection import choose
 from lungjax.lidc.scan import InputError
 
 _SMALLEST_MATRIX = 32
+_OURS = "unfinished-phantom"
+"""A file that only an unfinished phantom has, which may be deleted."""
 
 
 def write(out: Path, *, scans: int, seed: int = 0, matrix: int = MATRIX, workers: int | None = None) -> list[Path]:
@@ -49,11 +51,13 @@ def write(out: Path, *, scans: int, seed: int = 0, matrix: int = MATRIX, workers
     rows = choose(scans, seed=seed)
     folders = [Path("LIDC-IDRI", row.patient_id, row.study_uid, row.series_uid) for row in rows]
     partial = out.with_name(f"{out.name}.partial")
-    if partial.exists() and {path.name for path in partial.iterdir()} - {"LIDC-IDRI"}:
+    if partial.is_dir() and any(partial.iterdir()) and not (partial / _OURS).exists():
         raise InputError(f"{partial}: exists and is no unfinished phantom; name another folder, or remove this one")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     try:
+        if partial.is_dir():
+            shutil.rmtree(partial)  # Of a run that was killed.
         partial.mkdir(parents=True)
+        (partial / _OURS).touch()
     except OSError as error:
         raise InputError(f"{partial}: cannot be made ({error.strerror}); name a folder that can be written") from error
     try:
@@ -63,6 +67,7 @@ def write(out: Path, *, scans: int, seed: int = 0, matrix: int = MATRIX, workers
         done = processes.run(one, longest_first, min(workers or os.cpu_count() or 1, scans))
         for _ in tqdm(done, total=scans, desc="phantom", unit="scan", disable=None):
             pass
+        (partial / _OURS).unlink()
         partial.rename(out)
     except processes.WorkerDied as died:
         where = died.task[0].patient_id
