@@ -23,6 +23,9 @@ WHOLE_PX = 128
 CLOSE_PX = 48
 """The least width of a close view: enough around a nodule of 10 px to see where it lies."""
 _SHADE = 0.45
+_SCALE_MM = 10
+_HALO = "#202020"
+"""Around white, which would vanish on bright tissue."""
 
 
 def row(
@@ -33,13 +36,14 @@ def row(
     *,
     title: str,
     threshold: float,
+    spacing_mm: float,
 ) -> None:
     """Draws one slice into three panels; arguments as in `plots.examples`, of one slice (rows, columns)."""
     image, readers, probability = np.asarray(image), np.asarray(readers), np.asarray(probability)
     prediction, majority = probability > threshold, segmentation.majority(readers[None])[0]
     marked = (readers > 0) | prediction
-    whole = outlines.window(marked, side_px=WHOLE_PX)
     close = outlines.window(marked, side_px=CLOSE_PX, margin=1.0)
+    whole = outlines.window(marked, side_px=max(WHOLE_PX, close[1] - close[0], close[3] - close[2]))
     dice = segmentation.scores(segmentation.counts(prediction[None], majority[None]))["dice"][0]
     slots = [slot for slot in range(8) if (readers >> slot & 1).any()]
     who = {0: "no reader", 1: "1 reader"}.get(len(slots), f"{len(slots)} readers")
@@ -51,12 +55,16 @@ def row(
     shade = np.zeros((*image.shape, 4))
     shade[..., :3], shade[..., 3] = to_rgb(BLUE), _SHADE * probability
     panels[2].imshow(shade, interpolation="nearest")
-    _outline(panels[2], majority, "white", 3)
+    _outline(panels[2], majority, _HALO, 4.4)
+    _outline(panels[2], majority, "white", 2.6)
     _outline(panels[2], prediction, VERMILLION, 1.4)
     if close != whole:
         top, bottom, left, right = close
         corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
         panels[0].add_patch(Rectangle(corner, *size, fill=False, color="white", ls="--", lw=0.8))
+    if spacing_mm > 0:  # False for NaN, where the source lost it.
+        _scale(panels[0], whole, spacing_mm)
+        _scale(panels[1], close, spacing_mm)
 
 
 def _show(axes: Axes, image: np.ndarray, window: outlines.Window, title: str) -> None:
@@ -67,16 +75,28 @@ def _show(axes: Axes, image: np.ndarray, window: outlines.Window, title: str) ->
     axes.set_xlabel(f"{right - left} px wide", fontsize=8, labelpad=2)
 
 
+def _scale(axes: Axes, window: outlines.Window, spacing_mm: float) -> None:
+    """A bar of `_SCALE_MM` in the lower left corner, as wide as that many millimetres are there."""
+    _, bottom, left, right = window
+    start, width = left + 0.04 * (right - left), _SCALE_MM / spacing_mm
+    x, y = [start, start + width], [bottom - 0.06 * (right - left)] * 2
+    rim = [Stroke(linewidth=5, foreground=_HALO), Normal()]
+    axes.plot(x, y, color="white", lw=2.5, solid_capstyle="butt", path_effects=rim)
+    axes.annotate(
+        f"{_SCALE_MM} mm", (x[0], y[0]), xytext=(0, 5), textcoords="offset points", color="white", fontsize=8
+    ).set_path_effects([Stroke(linewidth=2, foreground=_HALO), Normal()])
+
+
 def _outline(axes: Axes, mask: np.ndarray, colour: str, width: float) -> None:
     sides = list(outlines.edges(mask))
     axes.add_collection(LineCollection(sides, colors=colour, linewidths=width, capstyle="projecting"))
 
 
 def legend(threshold: float) -> list[Artist]:
-    """What the colours of `row` mean."""
-    rim = [Stroke(linewidth=4, foreground="#808080"), Normal()]  # White on the sheet's white would not show.
+    """What the colours of `row` mean. A slot is an order within a nodule and no person, so a colour is a reading."""
+    rim = [Stroke(linewidth=4.4, foreground=_HALO), Normal()]
     return [
-        *(Line2D([], [], color=c, lw=2.5, label=f"reader {n}") for n, c in enumerate(READER_COLOURS, start=1)),
+        *(Line2D([], [], color=c, lw=2.5, label=f"reading {n}") for n, c in enumerate(READER_COLOURS, start=1)),
         Line2D([], [], color=VERMILLION, lw=2, label=f"prediction (probability > {threshold:g})"),
         Line2D([], [], color="white", lw=2.5, label="majority (≥ 2 readers)", path_effects=rim),
         Patch(color=BLUE, alpha=_SHADE, label="predicted probability (shade)"),

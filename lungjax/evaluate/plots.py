@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,7 @@ def examples(
     path: Path,
     *,
     threshold: float = 0.5,
+    spacing_mm: Sequence[float] | None = None,
 ) -> None:
     """One sheet, a row each slice: image | the readers' outlines | prediction and majority, with their Dice.
 
@@ -116,6 +118,7 @@ def examples(
       titles: (slices,) each row's title, for instance patient and slice.
       path: the PNG; its folder is made where missing.
       threshold: a pixel is predicted where its probability is above this.
+      spacing_mm: (slices,) between pixel centres in a row, for a scale; NaN, or None for all, where it is unknown.
 
     Raises:
       ValueError: nothing to draw, or the numbers of slices differ.
@@ -125,8 +128,11 @@ def examples(
         raise ValueError(f"as many images, reader masks, probabilities and titles wanted, got {lengths}")
     figure = _figure(3 * _PANEL_INCHES, len(images) * (_PANEL_INCHES + 0.25) + 0.6)
     rows = figure.subplots(len(images), 3, squeeze=False)
-    for panels, image, bits, likely, title in zip(rows, images, readers, probability, titles, strict=True):
-        overlay.row(panels, image, bits, likely, title=title, threshold=threshold)
+    known_mm = [math.nan] * len(images) if spacing_mm is None else spacing_mm
+    for panels, image, bits, likely, title, mm in zip(
+        rows, images, readers, probability, titles, known_mm, strict=True
+    ):
+        overlay.row(panels, image, bits, likely, title=title, threshold=threshold, spacing_mm=mm)
     handles = overlay.legend(threshold)
     figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     _save(figure, path)

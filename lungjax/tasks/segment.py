@@ -90,7 +90,9 @@ def make(config: Config, *, intensity: augment.Intensity, mesh: Mesh) -> Task:
 
     def draw(batch: Any, logits: np.ndarray, titles: list[str], path: Path) -> None:
         images = np.asarray(augment.intensity_to_unit(batch["image"], intensity=intensity, window_hu=window_hu))
-        plots.examples(images, batch["readers"], scipy.special.expit(logits), titles, path)
+        plots.examples(
+            images, batch["readers"], scipy.special.expit(logits), titles, path, spacing_mm=batch["spacing_mm"]
+        )
 
     return Task(
         init=init,

@@ -145,6 +145,7 @@ class Scorer:
             picked = picked[: self._batch_size]
             batch = self._slices.batch(np.resize(picked, self._batch_size))
             shown = {key: part[: len(picked)] for key, part in batch.items()}
+            shown["spacing_mm"] = self._index["column_spacing_mm"].iloc[picked].to_numpy()
             titles = [f"{r.patient_id}, slice {r.slice_index}" for r in self._index.iloc[picked].itertuples()]
             path = out.with_suffix(f".{name}.png")
             self._task.draw(shown, self.logits(batch)[: len(picked)], titles, path)

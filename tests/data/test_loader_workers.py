@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import collections
+import itertools
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +14,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from absl import flags
 
 from lungjax.data import loader, shards
+from lungjax.lidc.scan import InputError
 
 
 def batches(dataset: Path, workers: int):
@@ -39,6 +44,21 @@ def test_workers_give_the_batches_that_threads_give_whatever_signals_come(slices
                     os.kill(worker.pid, signal.SIGTERM)
     finally:
         in_processes.close()
+    assert not set(multiprocessing.active_children()) - before
+
+
+def test_a_damaged_shard_is_named_by_the_run_whoever_read_it(slices_dataset: Path, tmp_path: Path):
+    copy = shutil.copytree(slices_dataset, tmp_path / "copy")
+    (shard,) = (copy / "shards").iterdir()
+    content = bytearray(shard.read_bytes())
+    for place in range(len(content) // 4, len(content) * 3 // 4, 97):
+        content[place] ^= 0x55
+    shard.write_bytes(content)
+    before = set(multiprocessing.active_children())
+    in_processes = batches(copy, 2)
+    with pytest.raises(InputError, match=rf"{shard} is damaged .*; prepare the data again"):
+        collections.deque(itertools.islice(in_processes, 20), maxlen=0)
+    in_processes.close()
     assert not set(multiprocessing.active_children()) - before
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from pathlib import Path
 
@@ -127,6 +128,23 @@ def test_larger_images_are_cut_and_empty_slices_drawn(tmp_path: Path, figures: d
     assert [np.ptp(a.get_xlim()) for a in axes[3:6]] == [300, 300, 300]
     assert [a.get_title() for a in axes[4:6]] == ["no reader marked it", "Dice 1.00 (majority empty)"]
     assert [a.get_title() for a in axes[7:9]] == ["1 reader marked it", "Dice 0.00 (majority empty)"]
+
+
+def test_a_scale_is_as_long_as_it_says_and_only_where_that_is_known(tmp_path: Path, figures: dict[str, Figure]):
+    images, readers, probability = (np.repeat(array, 2, axis=0) for array in _slice())
+    plots.examples(images, readers, probability, ["a", "b"], tmp_path / "sheet.png", spacing_mm=[0.8, math.nan])
+    axes = figures["sheet.png"].axes
+    for panel in axes[:2]:
+        (bar,) = panel.lines
+        assert np.ptp(np.asarray(bar.get_xdata())) == pytest.approx(10 / 0.8)
+        assert [text.get_text() for text in panel.texts] == ["10 mm"]
+    assert not any(panel.lines or panel.texts for panel in axes[2:])
+
+
+def test_the_majority_shows_on_white_tissue(tmp_path: Path):
+    images, readers, probability = _slice()
+    plots.examples(np.ones_like(images), readers, 0 * probability, ["a"], tmp_path / "sheet.png")
+    assert _holds(tmp_path / "sheet.png", overlay._HALO)
 
 
 def test_examples_of_unequal_numbers_are_refused(tmp_path: Path):
