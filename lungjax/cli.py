@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import json
 import os
 import sys
@@ -12,10 +14,16 @@ from pathlib import Path
 import lungjax
 from lungjax.lidc.scan import InputError
 
+_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+"""Full or broken disks, and what one may not write: no fault of the program's, so no traceback."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 1 scans are quarantined (`prepare --strict`) or would be (`doctor`), 2 a user's mistake."""
     arguments = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # A file's name need not be text.
     try:
         return arguments.run(arguments)
     except InputError as error:
@@ -24,6 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # The reader of our output, `head` say, has enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        print(f"lungjax: error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("lungjax: interrupted; run the same command again (prepare goes on where it was)", file=sys.stderr)
         return 130

@@ -49,13 +49,12 @@ def read_header(path: Path) -> Header | None:
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
         header = Header(*(str(_value(dataset, tag) or "").strip() for tag in _HEADER_TAGS))
+        contents = dataset.file_meta.get("MediaStorageSOPClassUID") == pydicom.uid.MediaStorageDirectoryStorage
     except InvalidDicomError:
         return None
     except Exception as error:  # pydicom raises whatever a broken file happens to provoke
         raise unreadable(path, error) from error
-    if dataset.file_meta.get("MediaStorageSOPClassUID") == pydicom.uid.MediaStorageDirectoryStorage:
-        return None  # a DICOMDIR: the table of contents of a disc
-    return header
+    return None if contents else header  # A DICOMDIR is the table of contents of a disc.
 
 
 def read_slice(path: Path) -> Slice:

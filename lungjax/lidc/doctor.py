@@ -14,7 +14,7 @@ from tqdm import tqdm
 from lungjax.lidc import annotations, faults
 from lungjax.lidc.annotations import ScanRow
 from lungjax.lidc.formats.entry import Check, Entry, Quarantined
-from lungjax.lidc.prepare import FORMATS, format_of
+from lungjax.lidc.prepare import FORMATS, find, format_of
 from lungjax.lidc.scan import InputError
 
 _SHOWN = 5
@@ -92,7 +92,7 @@ def examine(source: Path | str, *, format: str = "auto") -> Report:
         raise InputError(f"{source}: no such file or folder; name a folder of scans or an archive.")
     name = format_of(source, format)
     module = FORMATS[name]
-    entries, quarantined = module.find(source)
+    entries, quarantined = find(name, source)
     if not entries and not quarantined:
         raise InputError(f"{source} holds no scans of this format; check the path and --format.")
     check = getattr(module, "check", None)

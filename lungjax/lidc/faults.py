@@ -11,6 +11,7 @@ FAULTS = {
     "link": "a link to a folder is not followed, as it may lead in a circle; put the folder itself in its place",
     "unreadable_folder": "a folder cannot be looked into; check its permissions",
     "unreadable_file": "a file is truncated, damaged, or no image of one grey value a pixel; fetch it again",
+    "not_utf8": "a name that is not UTF-8, so it cannot be written down; rename it",
     "missing_file": "a header names a file of voxels that is not there; fetch it",
     "missing_tag": "a DICOM file lacks a tag without which it has no HU or no place; fetch the original",
     "no_decoder": "nothing installed decodes its compressed transfer syntax; `pip install 'lungjax[compressed]'`",

@@ -217,7 +217,7 @@ def finish(folder: Path, out: Path, source: dict[str, str]) -> None:
 def write_quarantine(folder: Path, lines: Sequence[dict[str, str]]) -> None:
     """`quarantine.jsonl`: one line a series, or file that belongs to none."""
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    (folder / manifest.QUARANTINE).write_text(text)
+    (folder / manifest.QUARANTINE).write_bytes(text.encode(errors="backslashreplace"))
 
 
 def _describe(folder: Path, source: dict[str, str]) -> None:

@@ -178,9 +178,27 @@ def format_of(source: Path, format: str) -> str:
     )
 
 
+def find(name: str, source: Path) -> tuple[list[Entry], list[Quarantined]]:
+    """What a format finds in a source; scans whose names nobody could write down are quarantined (`not_utf8`)."""
+    entries, quarantined = FORMATS[name].find(source)
+    good = [entry for entry in entries if _is_utf8(entry.patient_id) and _is_utf8(entry.key)]
+    for entry in entries:
+        if entry not in good:
+            message = f"{entry.where} has a name that is not UTF-8; rename it"
+            quarantined = [*quarantined, Quarantined(entry.key, entry.where, "not_utf8", message)]
+    return good, quarantined
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:  # Python keeps the bytes of such a file name as lone surrogates.
+        return False
+
+
 def _read_all(folder: Path, name: str, source: Path, count: int, dask: str | None) -> int:
     """Reads every scan that has no part yet; returns how many slices that were."""
-    entries, quarantined = FORMATS[name].find(source)
+    entries, quarantined = find(name, source)
     todo = [entry for entry in entries if not parts.is_done(folder, entry)]
     new_slices = 0
     bar = tqdm(total=len(entries), initial=len(entries) - len(todo), unit="scan", disable=None)
