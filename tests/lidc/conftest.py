@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pydicom
 import pytest
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+import sources
 
 WriteCt = Callable[..., list[Path]]
 
@@ -27,57 +23,5 @@ def tree(kaggle_tree: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write_ct() -> WriteCt:
-    """`write_ct(folder, stored, z_mm=..., tags=...)` writes one series; see `_write_ct`."""
-    return _write_ct
-
-
-def _write_ct(
-    folder: Path,
-    stored: np.ndarray,
-    *,
-    z_mm: Sequence[float] | None = None,
-    series_uid: str = "1.2.3.4",
-    tags: Mapping[str, Any] | None = None,
-    suffix: str = ".dcm",
-) -> list[Path]:
-    """Writes int16 or uint16 `stored` (slices, rows, columns) with slope 1, intercept -1024, 2 mm pixels.
-
-    Slice k lies at `z_mm[k]`, by default 5k, and holds `stored[k]`. `tags` replace others; None deletes one.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for number, image in enumerate(stored):
-        meta = FileMetaDataset()
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        meta.MediaStorageSOPClassUID = CTImageStorage
-        meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[series_uid, str(number)])
-        path = folder / f"{number:03}{suffix}"
-        dataset = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
-        values = {
-            "SOPClassUID": CTImageStorage,
-            "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
-            "Modality": "CT",
-            "PatientID": "TEST-1",
-            "StudyInstanceUID": "1.2.3",
-            "SeriesInstanceUID": series_uid,
-            "ImagePositionPatient": [-10.0, -20.0, 5.0 * number if z_mm is None else z_mm[number]],
-            "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
-            "PixelSpacing": [2.0, 2.0],
-            "Rows": image.shape[0],
-            "Columns": image.shape[1],
-            "SamplesPerPixel": 1,
-            "PhotometricInterpretation": "MONOCHROME2",
-            "BitsAllocated": 16,
-            "BitsStored": 16,
-            "HighBit": 15,
-            "PixelRepresentation": int(image.dtype == np.int16),
-            "RescaleSlope": 1,
-            "RescaleIntercept": -1024,
-            "PixelData": image.astype(image.dtype.newbyteorder("<")).tobytes(),
-        }
-        for tag, value in {**values, **(tags or {})}.items():
-            if value is not None:
-                setattr(dataset, tag, value)
-        pydicom.dcmwrite(path, dataset, enforce_file_format=True)
-        paths.append(path)
-    return paths
+    """`write_ct(folder, stored, z_mm=..., tags=...)` writes one series."""
+    return sources.write_ct

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sources import MATRIX, write_scan
 
 from lungjax.lidc import annotations
 from lungjax.lidc.annotations import ScanRow
 from lungjax.lidc.formats import lidc
 from lungjax.lidc.scan import RATING_NAMES, Fault, Reading
 
-MATRIX = 128
 SMALL = "LIDC-IDRI-0957"
 """65 slices, the fewest in the database; two nodules."""
 
@@ -26,21 +26,6 @@ def rows_of(rows: list[ScanRow], patient_id: str) -> list[ScanRow]:
     return [row for row in rows if row.patient_id == patient_id]
 
 
-@pytest.fixture
-def write_scan(write_ct):
-    """Writes a scan of the database where it says its slices are, on a smaller matrix of the same field."""
-
-    def write(folder: Path, row: ScanRow, *, matrix: int = MATRIX, z_mm: np.ndarray | None = None, **tags):
-        z_mm = row.z_mm if z_mm is None else z_mm
-        stored = np.arange(len(z_mm) * matrix**2).reshape(-1, matrix, matrix) % 3000
-        spacing_mm = row.pixel_spacing_mm * 512 / matrix
-        tags = {"PatientID": row.patient_id, "PixelSpacing": [spacing_mm, spacing_mm], **tags}
-        positions_mm = [round(float(z), 6) for z in z_mm]
-        return write_ct(folder, stored.astype(np.int16), z_mm=positions_mm, series_uid=row.series_uid, tags=tags)
-
-    return write
-
-
 def fault_of(source: Path) -> Fault:
     (entry,), _ = lidc.find(source)
     with pytest.raises(Fault) as caught:
@@ -48,7 +33,7 @@ def fault_of(source: Path) -> Fault:
     return caught.value
 
 
-def test_a_series_is_found_wherever_its_files_are(rows, write_scan, tmp_path: Path):
+def test_a_series_is_found_wherever_its_files_are(rows, tmp_path: Path):
     """Two folders, no suffix, an XML and a picture beside them: TCIA changed its layout twice."""
     (row,) = rows_of(rows, SMALL)
     paths = write_scan(tmp_path / "a" / "b", row)
@@ -75,7 +60,7 @@ def test_a_series_is_found_wherever_its_files_are(rows, write_scan, tmp_path: Pa
     assert scan.reader_bits().any()
 
 
-def test_both_scans_of_a_patient_in_one_folder(rows, write_scan, tmp_path: Path):
+def test_both_scans_of_a_patient_in_one_folder(rows, tmp_path: Path):
     first, second = rows_of(rows, "LIDC-IDRI-0365")
     for row in (first, second):
         for path in write_scan(tmp_path / "written", row):
@@ -108,21 +93,21 @@ def test_what_is_no_scan_of_lidc_is_listed(write_ct, tmp_path: Path):
 
 
 @pytest.mark.parametrize("gone", [0, 30, -1])
-def test_incomplete_series_wherever_the_gap_is(rows, write_scan, tmp_path: Path, gone: int):
+def test_incomplete_series_wherever_the_gap_is(rows, tmp_path: Path, gone: int):
     write_scan(tmp_path, *rows_of(rows, SMALL))[gone].unlink()
     fault = fault_of(tmp_path)
     assert fault.name == "incomplete_series"
     assert "64 of 65 slices" in fault.message
 
 
-def test_a_slice_more_than_the_database_has(rows, write_scan, tmp_path: Path):
+def test_a_slice_more_than_the_database_has(rows, tmp_path: Path):
     (row,) = rows_of(rows, SMALL)
     more_mm = np.append(row.z_mm, 2 * row.z_mm[-1] - row.z_mm[-2])
     write_scan(tmp_path, row, z_mm=more_mm)
     assert fault_of(tmp_path).name == "incomplete_series"
 
 
-def test_the_same_file_twice(rows, write_scan, tmp_path: Path):
+def test_the_same_file_twice(rows, tmp_path: Path):
     path = write_scan(tmp_path, *rows_of(rows, SMALL))[7]
     shutil.copy(path, tmp_path / "copy.dcm")
     fault = fault_of(tmp_path)
@@ -131,13 +116,13 @@ def test_the_same_file_twice(rows, write_scan, tmp_path: Path):
     assert "copy.dcm" in fault.message
 
 
-def test_a_scan_that_the_scanner_spaced_unevenly(rows, write_scan, tmp_path: Path):
+def test_a_scan_that_the_scanner_spaced_unevenly(rows, tmp_path: Path):
     row = rows[520 - 1]  # 38 mm are missing in the middle, in LIDC itself
     write_scan(tmp_path, row, matrix=8)
     assert fault_of(tmp_path).name == "uneven_spacing"
 
 
-def test_truncated_file(rows, write_scan, tmp_path: Path):
+def test_truncated_file(rows, tmp_path: Path):
     path = write_scan(tmp_path, *rows_of(rows, SMALL))[3]
     path.write_bytes(path.read_bytes()[:-100])
     fault = fault_of(tmp_path)
@@ -145,7 +130,7 @@ def test_truncated_file(rows, write_scan, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("matrix", "field_share"), [(64, 0.5), (64, 0.98), (64, 1.02), (96, 1.0)])
-def test_outlines_of_another_grid_do_not_fit(rows, write_scan, tmp_path: Path, matrix: int, field_share: float):
+def test_outlines_of_another_grid_do_not_fit(rows, tmp_path: Path, matrix: int, field_share: float):
     """The field of view must be the database's within 1 %, and the matrix divide 512."""
     (row,) = rows_of(rows, SMALL)
     spacing_mm = round(row.pixel_spacing_mm * 512 / matrix * field_share, 6)
