@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import jax
@@ -14,8 +16,22 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+COMPILED = tempfile.mkdtemp(prefix="lungjax-tests-compiled-")
+"""Equal programs are compiled once a session, here and in the runs that tests start: most of the tests' time."""
+for name, value in (
+    ("jax_compilation_cache_dir", COMPILED),
+    ("jax_persistent_cache_min_compile_time_secs", 0.0),
+    ("jax_persistent_cache_min_entry_size_bytes", -1),
+):
+    jax.config.update(name, value)  # Before anything is compiled: JAX looks once.
+    os.environ[name.upper()] = str(value)
+
 KAGGLE_PATIENTS = 12
 KAGGLE_SIDE_PX = 64
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(COMPILED, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

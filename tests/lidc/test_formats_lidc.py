@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from sources import write_scan
 
 from lungjax.lidc import annotations
 from lungjax.lidc.annotations import ScanRow
@@ -29,7 +30,7 @@ def fault_of(source: Path) -> Fault:
     return caught.value
 
 
-def test_a_series_is_found_wherever_its_files_are(rows, write_scan, tmp_path: Path):
+def test_a_series_is_found_wherever_its_files_are(rows, tmp_path: Path):
     """Two folders, no suffix, an XML and a picture beside them: TCIA changed its layout twice."""
     (row,) = rows_of(rows, SMALL)
     paths = write_scan(tmp_path / "a" / "b", row)
@@ -56,7 +57,7 @@ def test_a_series_is_found_wherever_its_files_are(rows, write_scan, tmp_path: Pa
     assert scan.reader_bits().any()
 
 
-def test_both_scans_of_a_patient_in_one_folder(rows, write_scan, tmp_path: Path):
+def test_both_scans_of_a_patient_in_one_folder(rows, tmp_path: Path):
     first, second = rows_of(rows, "LIDC-IDRI-0365")
     for row in (first, second):
         for path in write_scan(tmp_path / "written", row):
@@ -89,21 +90,21 @@ def test_what_is_no_scan_of_lidc_is_listed(write_ct, tmp_path: Path):
 
 
 @pytest.mark.parametrize("gone", [0, 30, -1])
-def test_incomplete_series_wherever_the_gap_is(rows, write_scan, tmp_path: Path, gone: int):
+def test_incomplete_series_wherever_the_gap_is(rows, tmp_path: Path, gone: int):
     write_scan(tmp_path, *rows_of(rows, SMALL))[gone].unlink()
     fault = fault_of(tmp_path)
     assert fault.name == "incomplete_series"
     assert "64 of 65 slices" in fault.message
 
 
-def test_a_slice_more_than_the_database_has(rows, write_scan, tmp_path: Path):
+def test_a_slice_more_than_the_database_has(rows, tmp_path: Path):
     (row,) = rows_of(rows, SMALL)
     more_mm = np.append(row.z_mm, 2 * row.z_mm[-1] - row.z_mm[-2])
     write_scan(tmp_path, row, z_mm=more_mm)
     assert fault_of(tmp_path).name == "incomplete_series"
 
 
-def test_the_same_file_twice(rows, write_scan, tmp_path: Path):
+def test_the_same_file_twice(rows, tmp_path: Path):
     path = write_scan(tmp_path, *rows_of(rows, SMALL))[7]
     shutil.copy(path, tmp_path / "copy.dcm")
     fault = fault_of(tmp_path)
@@ -112,7 +113,7 @@ def test_the_same_file_twice(rows, write_scan, tmp_path: Path):
     assert "copy.dcm" in fault.message
 
 
-def test_a_scan_that_the_scanner_spaced_unevenly(rows, write_scan, tmp_path: Path):
+def test_a_scan_that_the_scanner_spaced_unevenly(rows, tmp_path: Path):
     row = rows[520 - 1]  # 38 mm are missing in the middle, in LIDC itself
     paths = write_scan(tmp_path, row, matrix=8)
     (entry,), _ = lidc.find(tmp_path)
@@ -132,7 +133,7 @@ def test_a_slice_too_many_is_uneven(rows, write_scan, tmp_path: Path):
     assert fault_of(tmp_path).name == "uneven_spacing"
 
 
-def test_truncated_file(rows, write_scan, tmp_path: Path):
+def test_truncated_file(rows, tmp_path: Path):
     path = write_scan(tmp_path, *rows_of(rows, SMALL))[3]
     path.write_bytes(path.read_bytes()[:-100])
     fault = fault_of(tmp_path)
@@ -140,7 +141,7 @@ def test_truncated_file(rows, write_scan, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("matrix", "field_share"), [(64, 0.5), (64, 0.98), (64, 1.02), (96, 1.0)])
-def test_outlines_of_another_grid_do_not_fit(rows, write_scan, tmp_path: Path, matrix: int, field_share: float):
+def test_outlines_of_another_grid_do_not_fit(rows, tmp_path: Path, matrix: int, field_share: float):
     """The field of view must be the database's within 1 %, and the matrix divide 512."""
     (row,) = rows_of(rows, SMALL)
     spacing_mm = round(row.pixel_spacing_mm * 512 / matrix * field_share, 6)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+from sources import luna16_image, write_luna16
 
 from lungjax.data.shards import open_dataset
 from lungjax.lidc import annotations, phantom
@@ -16,24 +17,6 @@ from lungjax.lidc.annotations import ScanRow
 from lungjax.lidc.formats import lidc, luna16
 from lungjax.lidc.prepare import prepare
 from lungjax.lidc.scan import Fault, InputError, Scan
-
-
-def image_of(scan: Scan, *, turned: bool = False) -> sitk.Image:
-    """As LUNA16 was made: the raster of the DICOM images, and in the header where it lies."""
-    image = sitk.GetImageFromArray(scan.voxels)
-    image.SetSpacing(scan.spacing_mm[::-1])
-    image.SetOrigin((170.0 if turned else -170.0, 150.0 if turned else -150.0, float(scan.z_mm[0])))
-    if turned:
-        image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
-    return image
-
-
-def write(folder: Path, series_uid: str, image: sitk.Image, *, packed: bool = False) -> Path:
-    path = folder / "subset3" / f"{series_uid}.mhd"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(image, str(path), useCompression=packed)
-    assert path.with_suffix(".zraw" if packed else ".raw").exists()
-    return path
 
 
 def assert_same(scan: Scan, wanted: Scan) -> None:
@@ -77,7 +60,7 @@ def fault_of(source: Path) -> Fault:
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("axes", ["LPS", "RPS", "LAS", "LPI", "RAI", "SLP"])
 def test_axes_may_run_any_way(dicom_scan, tmp_path, axes, packed):
-    write(tmp_path, dicom_scan.series_uid, sitk.DICOMOrient(image_of(dicom_scan), axes), packed=packed)
+    write_luna16(tmp_path, dicom_scan.series_uid, sitk.DICOMOrient(luna16_image(dicom_scan), axes), packed=packed)
     assert luna16.matches(tmp_path)
     assert_same(read_one(tmp_path), dicom_scan)
 
@@ -89,14 +72,14 @@ def test_images_that_lie_the_other_way_round_stay_so(dicom_scan, tmp_path, monke
     assert row is not None
     assert row.scan_id not in luna16.TURNED
     monkeypatch.setattr(luna16, "TURNED", frozenset({row.scan_id}))
-    write(tmp_path, dicom_scan.series_uid, sitk.DICOMOrient(image_of(dicom_scan, turned=True), axes))
+    write_luna16(tmp_path, dicom_scan.series_uid, sitk.DICOMOrient(luna16_image(dicom_scan, turned=True), axes))
     assert_same(read_one(tmp_path), dicom_scan)
 
 
 def test_float_headers_and_lung_masks_do_not_matter(dicom_scan, tmp_path):
-    image = image_of(dicom_scan)
+    image = luna16_image(dicom_scan)
     image.SetSpacing([float(np.float32(step)) for step in image.GetSpacing()])
-    path = write(tmp_path, dicom_scan.series_uid, image)
+    path = write_luna16(tmp_path, dicom_scan.series_uid, image)
     masks = tmp_path / "seg-lungs-LUNA16"
     masks.mkdir()
     (masks / path.name).write_bytes(path.read_bytes())
@@ -125,7 +108,7 @@ def test_names_decide_what_it_is(dicom_scan, tmp_path):
 
 
 def test_a_link_to_a_folder_is_listed(dicom_scan, tmp_path):
-    write(tmp_path / "source/subset0", dicom_scan.series_uid, image_of(dicom_scan))
+    write_luna16(tmp_path / "source/subset0", dicom_scan.series_uid, luna16_image(dicom_scan))
     (tmp_path / "source/subset1").symlink_to(tmp_path / "source/subset0")
     entries, quarantined = luna16.find(tmp_path / "source")
     assert [one.key for one in entries] == [dicom_scan.series_uid]
@@ -133,7 +116,7 @@ def test_a_link_to_a_folder_is_listed(dicom_scan, tmp_path):
 
 
 def test_voxels_that_are_not_there(dicom_scan, tmp_path):
-    path = write(tmp_path, dicom_scan.series_uid, image_of(dicom_scan))
+    path = write_luna16(tmp_path, dicom_scan.series_uid, luna16_image(dicom_scan))
     raw = path.with_suffix(".raw")
     whole = raw.read_bytes()
     raw.write_bytes(whole[:-1])
@@ -148,7 +131,7 @@ def test_voxels_that_are_not_there(dicom_scan, tmp_path):
 
 @pytest.mark.parametrize("keep", [0.001, 0.5, 0.99])
 def test_packed_voxels_cut_short(dicom_scan, tmp_path, keep):
-    packed = write(tmp_path, dicom_scan.series_uid, image_of(dicom_scan), packed=True).with_suffix(".zraw")
+    packed = write_luna16(tmp_path, dicom_scan.series_uid, luna16_image(dicom_scan), packed=True).with_suffix(".zraw")
     content = packed.read_bytes()
     packed.write_bytes(content[: int(keep * len(content))])
     assert fault_of(tmp_path).name == "unreadable_file"
@@ -156,7 +139,7 @@ def test_packed_voxels_cut_short(dicom_scan, tmp_path, keep):
 
 @pytest.mark.parametrize("named", ["../../etc/passwd.raw", "/etc/x.raw", "LOCAL", "LIST", "%03d.raw 1 9 1", "x.png"])
 def test_a_header_names_one_file_beside_it(dicom_scan, tmp_path, named):
-    path = write(tmp_path, dicom_scan.series_uid, image_of(dicom_scan))
+    path = write_luna16(tmp_path, dicom_scan.series_uid, luna16_image(dicom_scan))
     path.write_text(path.read_text().replace(f"{dicom_scan.series_uid}.raw", named))
     assert fault_of(tmp_path).name in ("unreadable_file", "missing_file")
 
@@ -172,7 +155,7 @@ def test_a_header_names_one_file_beside_it(dicom_scan, tmp_path, named):
     ],
 )
 def test_a_spoiled_header(dicom_scan, tmp_path, line, instead, name):
-    path = write(tmp_path, dicom_scan.series_uid, image_of(dicom_scan))
+    path = write_luna16(tmp_path, dicom_scan.series_uid, luna16_image(dicom_scan))
     assert line in path.read_text()
     path.write_text(path.read_text().replace(line, instead))
     fault = fault_of(tmp_path)
@@ -181,7 +164,7 @@ def test_a_spoiled_header(dicom_scan, tmp_path, line, instead, name):
 
 
 def test_what_does_not_fit_the_database(dicom_scan, tmp_path):
-    image = image_of(dicom_scan)
+    image = luna16_image(dicom_scan)
     lifted = sitk.Image(image)
     lifted.SetOrigin((0, 0, float(dicom_scan.z_mm[0]) + dicom_scan.spacing_mm[0]))
     narrow = sitk.Image(image)
@@ -200,12 +183,12 @@ def test_what_does_not_fit_the_database(dicom_scan, tmp_path):
         "not a number": (sitk.Cast(image, sitk.sitkFloat32) * float("nan"), "hu_out_of_range"),
     }.items():
         folder = tmp_path / case
-        write(folder, dicom_scan.series_uid, faulty)
+        write_luna16(folder, dicom_scan.series_uid, faulty)
         assert fault_of(folder).name == name, case
 
 
 def test_without_simpleitk_one_sentence_says_what_to_install(dicom_scan, tmp_path, monkeypatch):
-    write(tmp_path / "source", dicom_scan.series_uid, image_of(dicom_scan))
+    write_luna16(tmp_path / "source", dicom_scan.series_uid, luna16_image(dicom_scan))
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "SimpleITK" else find_spec(name))
     with pytest.raises(InputError, match=r"SimpleITK.* is not installed; run `pip install 'lungjax\[itk\]'`"):
@@ -220,7 +203,7 @@ def test_the_real_scan_prepared_from_both_is_the_same(real_data: Path, tmp_path:
     (entry,), _ = lidc.find(tree)
     scan = lidc.read(entry)
     for name, axes, packed in (("plain", "LPS", False), ("flipped", "RAI", False), ("packed", "LPI", True)):
-        write(tmp_path / name, scan.series_uid, sitk.DICOMOrient(image_of(scan), axes), packed=packed)
+        write_luna16(tmp_path / name, scan.series_uid, sitk.DICOMOrient(luna16_image(scan), axes), packed=packed)
         prepare(tmp_path / name, tmp_path / f"{name} out", workers=1)
         got = open_dataset(tmp_path / f"{name} out")
         assert len(got) == len(wanted) == 140

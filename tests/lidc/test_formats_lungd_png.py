@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sources import NUMBERS, SIDE_PX, study_end, write_lungd_png, write_png
 
 from lungjax.data import manifest, splits
 from lungjax.lidc import annotations as database
@@ -17,18 +18,6 @@ from lungjax.lidc.annotations import ScanRow
 from lungjax.lidc.formats import lidc, lungd_png, slices
 from lungjax.lidc.prepare import FORMATS, prepare
 from lungjax.lidc.scan import Fault
-
-NUMBERS = (2, 9, 30)
-SIDE_PX = 24
-
-
-def study_end(row: ScanRow) -> str:
-    return row.study_uid.rsplit(".", 1)[1]
-
-
-def write_png(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values.astype(np.uint8)).save(path)
 
 
 @pytest.fixture
@@ -39,15 +28,8 @@ def rows() -> list[ScanRow]:
 @pytest.fixture
 def tree(tmp_path: Path, rows: list[ScanRow]) -> Path:
     """Three scans of three slices; the third has empty masks."""
-    rng = np.random.default_rng(0)
-    for place, row in enumerate(rows):
-        for number in NUMBERS:
-            name = f"{study_end(row)}_slice{number}.png"
-            write_png(tmp_path / "set" / "images" / name, rng.integers(0, 256, (SIDE_PX, SIDE_PX)))
-            mask = np.zeros((SIDE_PX, SIDE_PX))
-            mask[4 : 4 + number // 2, 7:11] = 255 * (place < 2)
-            write_png(tmp_path / "set" / "masks" / name, mask)
-    return tmp_path / "set"
+    write_lungd_png(tmp_path / "set", rows[:2])
+    return write_lungd_png(tmp_path / "set", rows[2:], marked=False)
 
 
 def read_all(source: Path) -> dict:

@@ -62,12 +62,9 @@ def small_config(name: str, data: Path) -> Config:
     return config
 
 
-def environment(cache: Path | None, **more: str) -> dict[str, str]:
-    """One CPU device; compiled programs shared between runs of a test, since compiling is not what it tests."""
-    env = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
-    if cache is not None:
-        env |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return env | more
+def environment() -> dict[str, str]:
+    """One CPU device."""
+    return {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
 
 
 def run(args: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ from lungjax.train import checkpoint, evaluation, loop, workdir
 @pytest.fixture(scope="module")
 def segment_run(slices_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = runs.small_config("segment", slices_dataset)
-    config.steps = config.eval_every = config.checkpoint_every = 4
+    config.steps = config.eval_every = config.checkpoint_every = 6
     folder = tmp_path_factory.mktemp("segment")
     assert loop.train_and_evaluate(config, folder)
     return folder

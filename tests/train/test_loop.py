@@ -13,7 +13,7 @@ import runs
 from lungjax.data import shards, splits
 from lungjax.lidc.scan import InputError
 from lungjax.train import loop, mesh, step
-from lungjax.train.watch import NotFinite
+from lungjax.train.watch import NotFinite, StopSignal
 
 
 def short(name: str, data: Path):
@@ -63,13 +63,16 @@ def test_nothing_compiles_after_step_one(
 
 
 def test_segment_starts_from_the_encoder(
-    simclr_run: Path, slices_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+    simclr_run: Path,
+    slices_dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
 ):
     config = short("segment", slices_dataset)
     config.init_from = str(simclr_run)
-    config.steps = 1
-    config.optimizer.learning_rate = 0.0
-    assert loop.train_and_evaluate(config, tmp_path)
+    monkeypatch.setattr(StopSignal, "reached", lambda _, done: done == 1)
+    assert not loop.train_and_evaluate(config, tmp_path)
     said = capfd.readouterr().err
     assert "arrays of the encoder loaded" in said
     from lungjax.train import checkpoint
@@ -79,7 +82,7 @@ def test_segment_starts_from_the_encoder(
     kept = jax.tree.leaves(ours["params"]["encoder"])
     assert len(loaded) == len(kept) > 20
     for a, b in zip(loaded, kept, strict=True):
-        np.testing.assert_array_equal(a, b)  # A learning rate of zero moves nothing.
+        np.testing.assert_array_equal(a, b)  # The warm-up's first step has a learning rate of zero.
 
 
 def test_another_width_is_refused_by_name(simclr_run: Path, slices_dataset: Path, tmp_path: Path):
@@ -136,9 +139,7 @@ def test_a_mistaken_run_leaves_its_workdir_to_the_right_one(
         loop.train_and_evaluate(config, tmp_path)
     assert not (tmp_path / "config.json").exists()
     if key == "init_from":
-        right = short("segment", slices_dataset)
-        right.steps = 1
-        assert loop.train_and_evaluate(right, tmp_path)
+        assert loop.train_and_evaluate(short("segment", slices_dataset), tmp_path)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(slices_dataset: Path, tmp_path: Path):
@@ -173,7 +174,7 @@ def test_a_batch_the_devices_cannot_share(slices_dataset: Path, tmp_path: Path):
 )
 def test_mistakes_get_one_sentence(tmp_path: Path, flags: list[str], sentence: str):
     args = [*runs.command("segment.py:quick", tmp_path / "run", tmp_path / "none"), *flags]
-    done = runs.run(args, runs.environment(None))
+    done = runs.run(args, runs.environment())
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert sentence in done.stderr.strip().splitlines()[-1]

@@ -35,7 +35,7 @@ def assert_same_parameters(a: Path, b: Path) -> None:
     ],
 )
 def test_three_sigkills_change_nothing(slices_dataset: Path, tmp_path: Path, config: str, workers: int):
-    env = runs.environment(tmp_path / "cache")
+    env = runs.environment()
     extra = (*LENGTH, f"--config.data.workers={workers}")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     done = runs.run(runs.command(config, whole, slices_dataset, *extra), env)
@@ -57,7 +57,7 @@ def test_three_sigkills_change_nothing(slices_dataset: Path, tmp_path: Path, con
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_told_to_stop_saves_and_exits_cleanly(slices_dataset: Path, tmp_path: Path, how: signal.Signals):
-    env = runs.environment(tmp_path / "cache")
+    env = runs.environment()
     args = runs.command(
         "segment.py:quick",
         tmp_path / "run",
