@@ -19,7 +19,16 @@ from lungjax.data.records import SCHEMA_VERSION
 from lungjax.data.slicing import ROW_COLUMNS
 from lungjax.lidc import cluster, parts
 from lungjax.lidc import workers as processes
-from lungjax.lidc.formats import lidc, luna16, lungd_png, nifti, prob_unet_hdf5, prob_unet_pickle, slices
+from lungjax.lidc.formats import (
+    lidc,
+    luna16,
+    lungd_png,
+    nifti,
+    nodule_patches,
+    prob_unet_hdf5,
+    prob_unet_pickle,
+    slices,
+)
 from lungjax.lidc.formats.entry import Entry, Quarantined
 from lungjax.lidc.scan import Fault, InputError
 
@@ -31,6 +40,7 @@ FORMATS = {
     "nifti": nifti,
     "prob-unet-pickle": prob_unet_pickle,
     "prob-unet-hdf5": prob_unet_hdf5,
+    "nodule-patches": nodule_patches,
 }
 """Each module offers `matches(source)`, `find(source)` and `read(entry)`; `auto` tries them in this order.
 

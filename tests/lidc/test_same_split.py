@@ -19,7 +19,7 @@ from lungjax.lidc import annotations
 from lungjax.lidc.annotations import ScanRow
 from lungjax.lidc.formats import lidc
 from lungjax.lidc.prepare import FORMATS, prepare
-from lungjax.lidc.scan import Scan
+from lungjax.lidc.scan import RATING_NAMES, Scan
 
 PATIENTS = ("LIDC-IDRI-0003", "LIDC-IDRI-0365", "LIDC-IDRI-0957", "LIDC-IDRI-0983")
 """Of all three splits; 0365 has two scans, 0003 is test whatever its hash says."""
@@ -80,6 +80,21 @@ def prepared(
         (root / "data_lidc.pickle").write_bytes(pickle.dumps(records))
         return root / "data_lidc.pickle"
 
+    def patches() -> Path:
+        one = np.ones(len(rows))
+        np.savez(
+            root / "nodules.npz",
+            hu=np.zeros((len(rows), 8, 8), np.int16),
+            patient_id=np.array([row.patient_id for row in rows]),
+            series_uid=np.array([row.series_uid for row in rows]),
+            sop_uid=np.array(["1"] * len(rows)),
+            z_mm=one,
+            pixel_spacing_mm=one,
+            reader_ratings=np.ones((len(rows), 4, 9), np.int8),
+            rating_names=np.array(RATING_NAMES),
+        )
+        return root / "nodules.npz"
+
     made: dict[str, Callable[[], Path]] = {
         "lidc": lambda: dicom,
         "slices": slices,
@@ -87,6 +102,7 @@ def prepared(
         "luna16": luna16,
         "nifti": nifti,
         "prob-unet-pickle": prob_unet,
+        "nodule-patches": patches,
     }
     assert [*made] == KNOWN, "a new format needs a source here"
     opened = {}
