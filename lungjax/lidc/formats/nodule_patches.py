@@ -95,7 +95,7 @@ def _readings(index: int, ratings: np.ndarray) -> tuple[Reading, ...]:
 @functools.lru_cache(maxsize=1)
 def _patches(source: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(source, allow_pickle=False) as file:
+        with source.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             patches = {key: file[key] for key in _KEYS}
     except KeyError as error:
         raise _other_layout(source, f"it has no {error.args[0]}") from error
