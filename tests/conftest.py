@@ -15,6 +15,7 @@ from PIL import Image
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_disable_most_optimizations", True)
 
 COMPILED = tempfile.mkdtemp(prefix="lungjax-tests-compiled-")
 """Equal programs are compiled once a session, here and in the runs that tests start: most of the tests' time."""
