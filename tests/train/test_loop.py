@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -48,18 +50,15 @@ def test_a_run_leaves_what_a_user_looks_for(simclr_run: Path):
 def test_nothing_compiles_after_step_one(
     slices_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ):
-    made = []
-    original = step.make_train_step
-
-    def spy(*args, **kwargs):
-        made.append(original(*args, **kwargs))
-        return made[-1]
-
-    monkeypatch.setattr(step, "make_train_step", spy)
-    # Transfer guard "disallow" is on inside the loop: a hidden transfer raises there.
+    made: dict[str, list[Any]] = {"train": [], "eval": [], "predict": []}
+    for kind, steps in made.items():
+        original = getattr(step, f"make_{kind}_step")
+        spy = functools.partial(lambda steps, make, *args: steps.append(make(*args)) or steps[-1], steps, original)
+        monkeypatch.setattr(step, f"make_{kind}_step", spy)
+    # Transfer guard "disallow" is on inside the loop: a hidden transfer to the device raises there.
     assert loop.train_and_evaluate(short(name, slices_dataset), tmp_path)
-    assert len(made) == 1
-    assert made[0]._cache_size() == 1
+    # Six steps and two validations: each program is compiled for the first batch, and for no other.
+    assert {kind: [one._cache_size() for one in steps] for kind, steps in made.items()} == {kind: [1] for kind in made}
 
 
 def test_segment_starts_from_the_encoder(
