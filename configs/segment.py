@@ -4,6 +4,7 @@
         --config.init_from=workdir/simclr
 
 Full size, for an accelerator: ResNet-34 encoder, 256 x 256 crops around nodules in HU, batch 64, bfloat16.
+No figure of it yet: it has not been run to its end.
 `configs/segment.py:quick` runs in minutes on two CPU cores: the built-in phantom data, a narrow ResNet-10.
 Expected of quick, on the phantom: pooled Dice of at least 0.70 on the test patients.
 `configs/segment.py:slices` is for the 128 x 128 LIDC crops: 35 minutes on two CPU cores. Expected: pooled

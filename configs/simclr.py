@@ -3,6 +3,7 @@
     python -m lungjax.main --config=configs/simclr.py --workdir=workdir/simclr --config.data.path=PREPARED
 
 Full size, for an accelerator: ResNet-34 on 256 x 256 crops in HU, global batch 512, bfloat16.
+No figure of it yet: it has not been run to its end.
 `configs/simclr.py:quick` runs in minutes on two CPU cores: the built-in phantom data, a narrow ResNet-10.
 Expected of quick, on the phantom: contrastive top-1 on val patients several times that of chance (0.016).
 `configs/simclr.py:slices` is for the 128 x 128 LIDC crops: half an hour on two CPU cores. Expected:

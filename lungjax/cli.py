@@ -60,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     prepare = verbs.add_parser("prepare", help="scans to shards", description="Scans to shards; a second run resumes.")
     prepare.add_argument("--source", type=Path, required=True, help="folder of DICOM, or folder, zip or tar of slices")
     prepare.add_argument("--out", type=Path, required=True, help="data set folder to make")
-    formats = "auto, lidc, slices, lungd-png, luna16, nifti, prob-unet-pickle, prob-unet-hdf5 or nodule-patches"
+    formats = (
+        "auto, lidc, slices, lungd-png, jaeho-npy, luna16, nifti, prob-unet-pickle, prob-unet-hdf5 or nodule-patches"
+    )
     prepare.add_argument("--format", default="auto", help=f"{formats} (default: %(default)s)")
     prepare.add_argument("--workers", type=_positive, help="processes (default: one a core)")
     prepare.add_argument("--dask", metavar="ADDRESS", help="read the scans on the workers of this Dask scheduler")

@@ -20,6 +20,7 @@ from lungjax.data.slicing import ROW_COLUMNS
 from lungjax.lidc import cluster, parts
 from lungjax.lidc import workers as processes
 from lungjax.lidc.formats import (
+    jaeho_npy,
     lidc,
     luna16,
     lungd_png,
@@ -36,6 +37,7 @@ FORMATS = {
     "lidc": lidc,
     "slices": slices,
     "lungd-png": lungd_png,
+    "jaeho-npy": jaeho_npy,
     "luna16": luna16,
     "nifti": nifti,
     "prob-unet-pickle": prob_unet_pickle,

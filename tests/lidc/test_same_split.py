@@ -63,6 +63,13 @@ def prepared(
             shutil.copytree(crop, root / "slices" / patient_id)
         return root / "slices"
 
+    def jaeho() -> Path:
+        for row in rows:
+            for kind, what in (("Image", "NI"), ("Mask", "MA")):
+                (root / "jaeho" / kind).mkdir(parents=True, exist_ok=True)
+                np.save(root / "jaeho" / kind / f"{row.patient_id[-4:]}_{what}000_slice000.npy", np.ones((8, 8)))
+        return root / "jaeho"
+
     def luna16() -> Path:
         for scan in scans:
             sources.write_luna16(root / "luna16", scan.series_uid, sources.luna16_image(scan))
@@ -99,6 +106,7 @@ def prepared(
         "lidc": lambda: dicom,
         "slices": slices,
         "lungd-png": lambda: sources.write_lungd_png(root / "lungd-png", rows),
+        "jaeho-npy": jaeho,
         "luna16": luna16,
         "nifti": nifti,
         "prob-unet-pickle": prob_unet,

@@ -31,7 +31,7 @@ def bare_scan(
       intensity: see `Intensity`; never `hu`.
     """
     slices = len(voxels)
-    readings = tuple(_reading(slot, mask) for slot, mask in enumerate(masks) if mask.any())
+    readings = tuple(reading(slot, mask) for slot, mask in enumerate(masks) if mask.any())
     return Scan(
         patient_id=patient_id,
         study_uid=study_uid,
@@ -60,8 +60,8 @@ def fractions(images: np.ndarray, where: str) -> np.ndarray:
     return images.clip(0, 1).astype(np.float32)
 
 
-def _reading(slot: int, mask: np.ndarray) -> Reading:
-    """The marks within their bounding box, unrated."""
+def reading(slot: int, mask: np.ndarray) -> Reading:
+    """The marks, bool (slices, rows, columns) and not empty, within their bounding box, unrated."""
     box = []
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
