@@ -61,7 +61,8 @@ def row(
     if close != whole:
         top, bottom, left, right = close
         corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
-        panels[0].add_patch(Rectangle(corner, *size, fill=False, color="white", ls="--", lw=0.8))
+        rim = [Stroke(linewidth=2.4, foreground=_HALO), Normal()]
+        panels[0].add_patch(Rectangle(corner, *size, fill=False, color="white", ls="--", lw=0.8, path_effects=rim))
     if spacing_mm > 0:  # False for NaN, where the source lost it.
         _scale(panels[0], whole, spacing_mm)
         _scale(panels[1], close, spacing_mm)

@@ -141,10 +141,18 @@ def test_a_scale_is_as_long_as_it_says_and_only_where_that_is_known(tmp_path: Pa
     assert not any(panel.lines or panel.texts for panel in axes[2:])
 
 
-def test_the_majority_shows_on_white_tissue(tmp_path: Path):
+def test_white_lines_show_on_white_tissue(tmp_path: Path, figures: dict[str, Figure]):
     images, readers, probability = _slice()
-    plots.examples(np.ones_like(images), readers, 0 * probability, ["a"], tmp_path / "sheet.png")
-    assert _holds(tmp_path / "sheet.png", overlay._HALO)
+    path = tmp_path / "sheet.png"
+    plots.examples(np.ones_like(images), readers, 0 * probability, ["a"], path)
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("L"))
+    left, _, right = figures["sheet.png"].axes
+    for panel, (x, y) in ((left, (30.5, 54.5)), (right, (47.5, 54.5))):  # On the frame, on the square of reader 3.
+        column, row = np.round(panel.transData.transform((x, y))).astype(int)
+        around = pixels[len(pixels) - row - 8 : len(pixels) - row + 8, column - 6 : column + 7]
+        assert around.min() < 100  # Without a halo everything here is white.
+        assert around.max() > 240
 
 
 def test_examples_of_unequal_numbers_are_refused(tmp_path: Path):
