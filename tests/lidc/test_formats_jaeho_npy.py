@@ -86,6 +86,7 @@ def huge() -> bytes:
         (lambda root: np.save(root / MASK, np.zeros((3, 3), bool)), "mask_shape", "slice 1 of nodule 0 has a mask of"),
         (lambda root: np.save(root / FILE, np.full((SIDE_PX, SIDE_PX), np.nan)), "not_finite", "slice 1"),
         (lambda root: np.save(root / FILE, np.full((SIDE_PX, SIDE_PX), np.inf)), "not_finite", "slice 1"),
+        (lambda root: np.save(root / FILE, np.full((SIDE_PX, SIDE_PX), -800.0)), "not_zscored", "no z-scores"),
         (lambda root: np.save(root / FILE, np.array([[{}]])), "unreadable_file", "object"),
         (lambda root: np.save(root / FILE, np.zeros(9)), "unreadable_file", "not a matrix"),
         (lambda root: (root / FILE).write_bytes(huge()), "unreadable_file", "not a matrix"),

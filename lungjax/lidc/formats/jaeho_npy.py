@@ -32,6 +32,8 @@ _LAYOUT = re.compile(
 _IMAGES = {"NI": "nodule", "CN": "clean"}
 _MASKS = {"MA": "nodule", "CM": "clean"}
 _MAX_SIDE_PX = 4096
+_MOST = 100.0
+"""No pixel of a chest lies this many standard deviations from the mean; HU do."""
 
 Name = tuple[str, int, int]
 """`nodule` or `clean`, number of the nodule, number of the slice."""
@@ -78,7 +80,8 @@ def read(entry: Entry) -> Scan:
     """One patient: each distinct image a slice, in the order of nodules and their slices; each nodule a reading.
 
     Raises:
-      Fault: `missing_image`, `missing_mask`, `mask_shape`, `mixed_geometry`, `not_finite` or `unreadable_file`.
+      Fault: `missing_image`, `missing_mask`, `mask_shape`, `mixed_geometry`, `not_finite`, `not_zscored` or
+        `unreadable_file`.
     """
     source, kinds = entry.locator
     files = {kind: dict(named) for kind, named in kinds}
@@ -133,6 +136,8 @@ def _check(image: np.ndarray, mask: np.ndarray, before: list[np.ndarray], where:
         raise Fault("mixed_geometry", f"{where} is {image.shape}, the patient's first slice {before[0].shape}")
     if not np.isfinite(image).all():
         raise Fault("not_finite", f"{where} has pixels that are no finite number; fetch it again")
+    if np.abs(image).max() > _MOST:
+        raise Fault("not_zscored", f"{where} holds {image.min():g} to {image.max():g}, which are no z-scores")
 
 
 def _load(load: archive.Load, place: archive.Place, where: str) -> np.ndarray:
