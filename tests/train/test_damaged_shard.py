@@ -35,7 +35,7 @@ def test_a_shard_that_a_worker_process_finds_damaged_ends_the_run(slices_dataset
     data = shutil.copytree(slices_dataset, tmp_path / "data")
     shard = damage_train(data)
     args = runs.command("segment.py:quick", tmp_path / "run", data, "--config.data.workers=2")
-    env = runs.environment(None)
+    env = runs.environment()
     with (tmp_path / "stderr.txt").open("w") as said:  # Not a pipe, which would stay open as long as any worker lives.
         run = subprocess.Popen(
             args, env=env, cwd=runs.ROOT, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
