@@ -103,17 +103,22 @@ def opened(out: Path, plan: dict[str, Any], *, overwrite: bool) -> Iterator[Path
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether nothing in a folder is of anybody else: it has our plan, our manifest, or no more than our empty lock."""
+    """Whether it has our plan or our manifest, or no more than a run leaves that is killed before its plan is whole."""
+    if (folder / _PLAN).exists():
+        return _is_plan(folder / _PLAN)
+    others = {*manifest.foreign_files(folder)}
+    if is_described(folder):  # What a run takes away last; without a manifest it is none of ours.
+        others.discard(_MERGE)
+    if not others <= {_LOCK, f"{_PLAN}.tmp"}:
+        return False
+    return all(path.stat().st_size == 0 or _is_plan(path) for path in (folder / name for name in others))
+
+
+def _is_plan(file: Path) -> bool:
     try:
-        if _VERSION in json.loads((folder / _PLAN).read_text()):
-            return True
-    except FileNotFoundError:
-        pass
+        return _VERSION in json.loads(file.read_text())
     except (OSError, ValueError, TypeError):
         return False
-    others = {*manifest.foreign_files(folder)} - {_LOCK, _MERGE, f"{_PLAN}.tmp"}
-    lock = folder / _LOCK
-    return not others and not (lock.exists() and lock.stat().st_size)
 
 
 def _check_plan(folder: Path, plan: dict[str, Any]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 from preparing import begin, break_one, contents, renames_before
@@ -61,6 +63,32 @@ def test_a_strangers_file_of_our_name_does_not_make_it_ours(tree, tmp_path, name
     with pytest.raises(InputError, match=r"out\.partial exists and was not made by `lungjax prepare`"):
         prepare(tree, tmp_path / "out", workers=1, overwrite=True)
     assert (tmp_path / "out.partial/important.txt").read_text() == "years"
+
+
+@pytest.mark.parametrize("name", ["lock", "merge.json", "plan.json.tmp"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_strangers_only_file_is_his_whatever_its_name(tree, tmp_path, name, overwrite):
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / name).write_text('{"his": 1}')
+    with pytest.raises(InputError, match=r"out\.partial exists and was not made by `lungjax prepare`"):
+        prepare(tree, tmp_path / "out", workers=1, overwrite=overwrite)
+    assert (tmp_path / "out.partial" / name).read_text() == '{"his": 1}'
+
+
+@pytest.mark.parametrize("gone", [("plan.json",), ("plan.json", "merge.json"), ("plan.json", "merge.json", "lock")])
+def test_a_run_killed_as_it_tidies_up_is_finished(tree, tmp_path, monkeypatch, gone):
+    def killed(path: Path, missing_ok: bool = False):
+        if path.name == "plan.json":
+            raise KeyboardInterrupt
+        os.unlink(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(tree, tmp_path / "out", workers=1)
+    for name in gone:
+        (tmp_path / "out.partial" / name).unlink()
+    assert prepare(tree, tmp_path / "out", workers=1).scans == 4
 
 
 @pytest.mark.parametrize("left", [(), ("lock",), ("lock", "plan.json.tmp")])
