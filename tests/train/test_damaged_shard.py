@@ -41,7 +41,7 @@ def test_a_shard_that_a_worker_process_finds_damaged_ends_the_run(slices_dataset
             args, env=env, cwd=runs.ROOT, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
         )
     try:
-        assert run.wait(timeout=100) == 2
+        assert run.wait(timeout=300) == 2
         assert runs.alive(session=run.pid) == {}
     finally:
         for process in runs.alive(session=run.pid):
