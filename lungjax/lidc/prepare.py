@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,8 @@ FORMATS = {
 One that can tell more of a scan without its voxels has `check(entry)` too, for `lungjax doctor`.
 `WITHOUT_PATIENTS` is True where a source does not tell them, `IN_MEMORY` where one process must read it all.
 """
+
+_URL = re.compile(r"(gs|s3|az|abfss?|https?|ftp|hdfs):/")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +120,9 @@ def prepare(
         or a worker process died twice over the same scan.
     """
     started = time.monotonic()
+    for path in (source, out):
+        if _URL.match(str(path)):
+            raise InputError(f"{path}: shards are read and written as files; mount the bucket and name that folder.")
     source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     if not source.exists():
         raise InputError(f"{source}: no such file or folder; --source names a folder of scans or an archive.")

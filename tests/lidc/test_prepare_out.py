@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 from pathlib import Path
+from pathlib import Path
 
 import pytest
 from preparing import begin, break_one, contents, renames_before
@@ -134,6 +135,16 @@ def test_two_runs_at_once_do_not_mix(tree, tmp_path, monkeypatch):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="is in use by another `lungjax prepare`"):
             prepare(tree, tmp_path / "out", workers=1)
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/data", "s3://bucket/data"])
+def test_a_bucket_is_to_be_mounted(tree, tmp_path, monkeypatch, url):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r":/+bucket/data: shards are .* files; mount the bucket"):
+        prepare(tree, Path(url))  # A path loses the second slash.
+    with pytest.raises(InputError, match="mount the bucket"):
+        prepare(url, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 def test_what_is_no_data_set_is_never_touched(tree, tmp_path):
