@@ -6,7 +6,6 @@ import fcntl
 import os
 import shutil
 from pathlib import Path
-from pathlib import Path
 
 import pytest
 from preparing import begin, break_one, contents, renames_before
