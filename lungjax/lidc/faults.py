@@ -37,7 +37,10 @@ FAULTS = {
     "not_hu": "its numbers span too little to be HU; use it as it was before scaling",
     "not_8_bit": "an image is not 8-bit grey",
     "not_finite": "pixels that are no finite number; fetch it again",
-    "not_zscored": "an image that should be z-scored holds other numbers, HU perhaps; use the original",
+    "not_zscore": "an image that should be z-scored holds other numbers, HU perhaps; use the original",
+    "object_array": "a NumPy file holds Python objects, which could run anything; use the original",
+    "not_2d": "a NumPy file holds no matrix; use the original",
+    "not_float": "a NumPy file of an image holds no floats; use the original",
     "fraction_out_of_range": "an image that should lie in 0 to 1 does not; use it as it was before it was scaled anew",
     # Masks of other formats.
     "missing_image": "a mask or label map has no image; fetch that too",

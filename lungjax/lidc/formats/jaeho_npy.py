@@ -1,42 +1,42 @@
-"""Slices of the LIDC-IDRI-Preprocessing project as NumPy files: a folder, a `.zip` or a `.tar`, read in place.
+"""LIDC as `.npy` slices of the project LIDC-IDRI-Preprocessing (jaeho3690): a folder, a `.zip` or a `.tar`.
 
-    <anything>/Image/[LIDC-IDRI-0001/]0001_NI000_slice000.npy    of nodule 0; and its mask, drawn by a consensus,
-    <anything>/Mask/[LIDC-IDRI-0001/]0001_MA000_slice000.npy
-    <anything>/Clean/Image/[LIDC-IDRI-0028/]0028_CN001_slice000.npy, Clean/Mask/.../0028_CM001_slice000.npy
+    <anything>/{Image,Mask}/[LIDC-IDRI-dddd/]dddd_{NI,MA}<nodule>_slice<n>.npy
+    <anything>/{Image,Mask}/[LIDC-IDRI-dddd/]dddd_{CN,CM}001_slice<n>.npy         of patients without nodules
 
-Images are z-scored within a lung mask, so HU are lost, and so are positions: slices count from each nodule's own
-lowest. A slice with two nodules is there twice, with one nodule in each mask; the same image is one slice here.
-A nodule has one unrated reading in slot 0, so what asks for two readers' agreement finds none. The split in its
-`meta_info.csv`, which has most patients on both sides, is not read.
+An image is a slice's HU less their mean, by their deviation, filtered, and 0 outside the lungs: HU, positions and
+spacing are lost. The mask is where half of a nodule's readers agree, not what any one of them drew: so each nodule
+has one unrated reading, in slot 0. `n` counts from the lowest slice of the nodule, not of the scan, and a slice with
+two nodules is there twice. The project's table of slices, meta_info.csv, is not used, nor any split made of it.
 """
 
 from __future__ import annotations
 
-import io
+import dataclasses
+import itertools
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from lungjax.lidc.formats import archive
-from lungjax.lidc.formats.bare import reading
+from lungjax.lidc.formats import archive, npy
+from lungjax.lidc.formats.bare import bare_scan, reading
 from lungjax.lidc.formats.entry import Entry, Quarantined
 from lungjax.lidc.scan import Fault, Nodule, Scan
 
 _LAYOUT = re.compile(
-    r"(?:.*/)?(?:Clean/)?(?P<kind>Image|Mask)/(?:LIDC-IDRI-\d{4}/)?"
-    r"(?P<patient>\d{4})_(?P<what>NI|MA|CN|CM)(?P<nodule>\d{3})_slice(?P<number>\d{3})\.npy",
+    r"(?:.*/)?(?:Image|Mask)/(?:LIDC-IDRI-\d{4}/)*"
+    r"(?P<patient>\d{4})_(?P<letters>NI|MA|CN|CM)(?P<nodule>\d{3})_slice(?P<number>\d{3})\.npy",
     re.ASCII,
 )
 _IMAGES = {"NI": "nodule", "CN": "clean"}
 _MASKS = {"MA": "nodule", "CM": "clean"}
-_MAX_SIDE_PX = 4096
-_MOST = 100.0
-"""No pixel of a chest lies this many standard deviations from the mean; HU do."""
+_EVERY_PX = 16
+"""Rows and columns from one looked-at pixel to the next, where two images are compared at a glance."""
 
-Name = tuple[str, int, int]
-"""`nodule` or `clean`, number of the nodule, number of the slice."""
+Key = tuple[str, int, int]
+"""A slice of a patient: `nodule` or `clean`, the nodule's number, the slice's number."""
 
 
 def matches(source: Path) -> bool:
@@ -45,113 +45,150 @@ def matches(source: Path) -> bool:
 
 
 def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
-    """Every patient, by names alone; both lists sorted by key, which is the patient's id.
+    """Every patient, of whom the project reads one scan, by names alone; both lists sorted by key, the patient.
 
-    Quarantined are patients with a file in two places (`duplicate_positions`).
+    Quarantined are patients with a file of one name in two places (`duplicate_positions`).
 
     Raises:
       InputError: the archive cannot be read, or holds a name or link that leads out of it.
     """
-    patients: dict[str, dict[str, dict[Name, archive.Place]]] = {}
+    patients: dict[str, dict[tuple[str, int, int], archive.Place]] = {}
     twice: dict[str, str] = {}
     for name, place in archive.members(source):
         part = _LAYOUT.fullmatch(name)
-        kinds = _IMAGES if part and part["kind"] == "Image" else _MASKS
-        if part and part["what"] in kinds:
-            files = patients.setdefault(f"LIDC-IDRI-{part['patient']}", {"Image": {}, "Mask": {}})[part["kind"]]
-            key = (kinds[part["what"]], int(part["nodule"]), int(part["number"]))
-            if key in files:
-                twice[f"LIDC-IDRI-{part['patient']}"] = name
-            files[key] = place
+        if part:
+            patient_id = f"LIDC-IDRI-{part['patient']}"
+            files = patients.setdefault(patient_id, {})
+            file = part["letters"], int(part["nodule"]), int(part["number"])
+            if file in files:
+                twice[patient_id] = name
+            files[file] = place
     entries: list[Entry] = []
     quarantined: list[Quarantined] = []
-    for patient_id, kinds in sorted(patients.items()):
+    for patient_id, files in sorted(patients.items()):
         where = f"{source}: {patient_id}"
         if patient_id in twice:
             message = f"{source}/{twice[patient_id]} is there twice, in another folder; keep one"
             quarantined.append(Quarantined(patient_id, where, "duplicate_positions", message))
         else:
-            ordered = tuple((kind, tuple(sorted(files.items()))) for kind, files in kinds.items())
-            entries.append(Entry(patient_id, patient_id, where, (str(source), ordered)))
+            entries.append(Entry(patient_id, patient_id, where, (str(source), tuple(sorted(files.items())))))
     return entries, quarantined
 
 
 def read(entry: Entry) -> Scan:
-    """One patient: each distinct image a slice, in the order of nodules and their slices; each nodule a reading.
+    """One patient: nodule after nodule, each from its lowest slice to its highest; a slice of two is there once.
 
     Raises:
-      Fault: `missing_image`, `missing_mask`, `mask_shape`, `mixed_geometry`, `not_finite`, `not_zscored` or
-        `unreadable_file`.
+      Fault: `missing_image`, `missing_mask`, `mask_shape`, `mixed_geometry`, `unreadable_file`, `object_array`,
+        `not_2d`, `not_float`, `not_finite` or `not_zscore`.
     """
-    source, kinds = entry.locator
-    files = {kind: dict(named) for kind, named in kinds}
-    if missing := sorted(files["Image"].keys() - files["Mask"].keys()):
-        raise Fault("missing_mask", f"{entry.where} has no mask of {_spelt(missing[0])}, but an image; fetch it")
-    if extra := sorted(files["Mask"].keys() - files["Image"].keys()):
-        raise Fault("missing_image", f"{entry.where} has no image of {_spelt(extra[0])}, but a mask; fetch it")
-    slices: dict[bytes, int] = {}
-    images: list[np.ndarray] = []
-    marks: dict[int, list[tuple[int, np.ndarray]]] = {}
+    source, files = entry.locator
+    images = {(_IMAGES[one[0]], *one[1:]): place for one, place in files if one[0] in _IMAGES}
+    masks = {(_MASKS[one[0]], *one[1:]): place for one, place in files if one[0] in _MASKS}
+    _check_pairs(images, masks, entry.where)
     with archive.opened(Path(source)) as load:
-        for name in sorted(files["Image"], key=lambda name: (name[0] == "clean", name)):
-            where = f"{entry.where}, {_spelt(name)}"
-            image = _load(load, files["Image"][name], where).astype(np.float32)
-            mask = _load(load, files["Mask"][name], where) != 0
-            _check(image, mask, images, where)
-            place = slices.setdefault(image.tobytes(), len(images))
-            if place == len(images):
-                images.append(image)
-            if mask.any():
-                marks.setdefault(name[1], []).append((place, mask))
-    return Scan(
+        pixels = {key: _image(load, images[key], f"{entry.where}: image of {_said(key)}") for key in sorted(images)}
+        marks = {key: _mask(load, masks[key], f"{entry.where}: mask of {_said(key)}") for key in sorted(masks)}
+    shapes = sorted({image.shape for image in pixels.values()})
+    if len(shapes) > 1:
+        raise Fault("mixed_geometry", f"{entry.where} has slices of several sizes: {shapes}")
+    for key, mask in marks.items():
+        if mask.shape != shapes[0]:
+            message = f"{entry.where}: mask of {_said(key)} has {mask.shape} pixels, the images {shapes[0]}"
+            raise Fault("mask_shape", message)
+    voxels, places = _joined(pixels)
+    scan = bare_scan(
         patient_id=entry.patient_id,
         study_uid=entry.patient_id,
-        series_uid=entry.patient_id,
-        voxels=np.stack(images),
+        series_uid=entry.key,
+        voxels=voxels,
+        masks=[],
         intensity="zscore",
-        z_mm=np.full(len(images), np.nan),
-        spacing_mm=(math.nan, math.nan, math.nan),
-        sop_uids=("",) * len(images),
-        padding_hu=None,
-        nodules=tuple(_nodule(index, of_one, images) for index, (_, of_one) in enumerate(sorted(marks.items()))),
     )
+    return dataclasses.replace(scan, nodules=_nodules(marks, places, voxels.shape))
 
 
-def _nodule(index: int, marks: list[tuple[int, np.ndarray]], images: list[np.ndarray]) -> Nodule:
-    whole = np.zeros((len(images), *images[0].shape), bool)
-    for place, mask in marks:
-        whole[place] |= mask
-    return Nodule(index, (reading(0, whole),))
+def _check_pairs(images: Mapping[Key, object], masks: Mapping[Key, object], where: str) -> None:
+    """Every slice has an image and a mask."""
+    if missing := sorted(images.keys() - masks.keys()):
+        raise Fault("missing_mask", f"{where} has no mask of {_said(missing[0])}, but an image; fetch it again")
+    if extra := sorted(masks.keys() - images.keys()):
+        raise Fault("missing_image", f"{where} has no image of {_said(extra[0])}, but a mask; fetch it again")
 
 
-def _spelt(name: Name) -> str:
-    kind, nodule, number = name
-    return f"slice {number} of nodule {nodule}" if kind == "nodule" else f"clean slice {number}"
+def _said(key: Key) -> str:
+    return f"{key[0]} {key[1]:03}, slice {key[2]:03}"
 
 
-def _check(image: np.ndarray, mask: np.ndarray, before: list[np.ndarray], where: str) -> None:
-    if image.shape != mask.shape:
-        raise Fault("mask_shape", f"{where} has a mask of {mask.shape} for an image of {image.shape}")
-    if before and image.shape != before[0].shape:
-        raise Fault("mixed_geometry", f"{where} is {image.shape}, the patient's first slice {before[0].shape}")
-    if not np.isfinite(image).all():
-        raise Fault("not_finite", f"{where} has pixels that are no finite number; fetch it again")
-    if np.abs(image).max() > _MOST:
-        raise Fault("not_zscored", f"{where} holds {image.min():g} to {image.max():g}, which are no z-scores")
+def _image(load: archive.Load, place: archive.Place, where: str) -> np.ndarray:
+    """float32 (rows, columns): the project computes in it and stores twice as many bytes, so nothing is rounded."""
+    pixels = _array(load, place, where)
+    if pixels.dtype.kind != "f":
+        raise Fault("not_float", f"{where} holds {pixels.dtype}, not z-scores in floats; another program made it")
+    npy.check_finite(pixels, where)
+    if np.abs(pixels).max() > math.sqrt(pixels.size):  # No value of n lies further from their mean.
+        message = f"{where} holds {pixels.min():g} to {pixels.max():g}, which no z-scores can be; scale it to them"
+        raise Fault("not_zscore", message)
+    return pixels.astype(np.float32)
 
 
-def _load(load: archive.Load, place: archive.Place, where: str) -> np.ndarray:
-    """A matrix of numbers; its header is believed only as far as the file goes."""
+def _mask(load: archive.Load, place: archive.Place, where: str) -> np.ndarray:
+    """bool (rows, columns), from booleans or numbers."""
+    marks = _array(load, place, where)
+    if marks.dtype.kind not in "biuf":
+        raise Fault("not_a_label", f"{where} holds {marks.dtype}, not marks in booleans or numbers; fetch it again")
+    npy.check_finite(marks, where)
+    return marks > 0
+
+
+def _array(load: archive.Load, place: archive.Place, where: str) -> np.ndarray:
     try:
-        data = io.BytesIO(load(place))
-        version = np.lib.format.read_magic(data)
-        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, by_columns, dtype = reader(data)
-        rest = data.getbuffer()[data.tell() :]
-        if dtype.kind not in "biuf" or len(shape) != 2 or not all(0 < side <= _MAX_SIDE_PX for side in shape):
-            raise ValueError(f"it holds {dtype} {shape}, not a matrix of numbers")
-        if len(rest) != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"{len(rest)} bytes for {shape} of {dtype}")
-        return np.frombuffer(rest, dtype).reshape(shape, order="F" if by_columns else "C")
-    except (OSError, ValueError, EOFError, TypeError, SyntaxError) as error:
+        data = load(place)
+    except (OSError, ValueError) as error:
         raise Fault("unreadable_file", f"{where} cannot be read ({error}); fetch it again") from error
+    pixels = npy.read_array(data, where)
+    if pixels.ndim != 2 or not pixels.size:
+        raise Fault("not_2d", f"{where} is no image of one number a pixel: its shape is {pixels.shape}")
+    return pixels
+
+
+def _joined(images: Mapping[Key, np.ndarray]) -> tuple[np.ndarray, dict[Key, int]]:
+    """Voxels (slices, rows, columns) in the mapping's order, copies left out, and where each slice has got to."""
+    kept: list[np.ndarray] = []
+    places: dict[Key, int] = {}
+    glances: list[np.ndarray] = []
+    for key, image in images.items():
+        glance = image[::_EVERY_PX, ::_EVERY_PX]
+        alike = (n for n, other in enumerate(glances) if _agree(glance, other) and _one_slice(image, kept[n]))
+        places[key] = next(alike, len(kept))
+        if places[key] == len(kept):
+            kept.append(image)
+            glances.append(glance)
+    return np.stack(kept), places
+
+
+def _one_slice(image: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two images show the same slice: that is so where they agree to the last bit in all that both kept.
+
+    Chance has a part in what the project takes for lung, and the rim of it can differ from one file to the next.
+    Images that have little in common, or are all 0, say nothing.
+    """
+    shared = np.count_nonzero((image != 0) & (other != 0))
+    most = max(np.count_nonzero(image), np.count_nonzero(other))
+    return bool(2 * shared > most) and _agree(image, other)
+
+
+def _agree(image: np.ndarray, other: np.ndarray) -> bool:
+    return bool(((image == other) | (image == 0) | (other == 0)).all())
+
+
+def _nodules(marks: Mapping[Key, np.ndarray], places: Mapping[Key, int], shape: tuple[int, ...]) -> tuple[Nodule, ...]:
+    """One for each number of a nodule under which anything is marked."""
+    nodules: list[Nodule] = []
+    for _, keys in itertools.groupby(sorted(marks), key=lambda key: key[:2]):
+        mask = np.zeros(shape, bool)
+        for key in keys:
+            mask[places[key]] |= marks[key]
+        if mask.any():
+            nodules.append(Nodule(len(nodules), (reading(0, mask),)))
+    return tuple(nodules)
