@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import runs
 
-from lungjax.data import loader, shards
+from lungjax.data import loader, shards, splits
+from lungjax.lidc.prepare import prepare
 from lungjax.lidc.scan import InputError
 from lungjax.train import checkpoint, evaluation, loop, workdir
 
@@ -62,6 +63,22 @@ def test_data_of_another_intensity_and_a_folder_for_a_file(segment_run: Path, ph
         evaluation.evaluate(segment_run, data=phantom_dataset, split="all", out=None)
     with pytest.raises(InputError, match="is a folder; --out names the JSON file"):
         evaluation.evaluate(segment_run, data=None, split="test", out=tmp_path)
+
+
+def test_data_with_another_split_are_refused(
+    segment_run: Path, kaggle_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The leak lock on whole data sets: what is scored, and what starts from the run's encoder."""
+    with monkeypatch.context() as patch:
+        patch.setattr(splits, "SALT", "another")
+        prepare(kaggle_tree, tmp_path / "data", workers=1)
+    with pytest.raises(InputError, match=r"data: \d+ patients lie in another split than when the checkpoint was"):
+        evaluation.evaluate(segment_run, data=tmp_path / "data", split="test", out=None)
+    config = workdir.read_config(segment_run)
+    config.data.path, config.init_from = str(tmp_path / "data"), str(segment_run)
+    with pytest.raises(InputError, match=r"data: \d+ patients lie in another split than when the checkpoint was"):
+        loop.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_figures_on_other_data_have_a_name_of_their_own(segment_run: Path, slices_dataset: Path, tmp_path: Path):
