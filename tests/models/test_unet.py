@@ -50,7 +50,7 @@ def test_upsampling_is_a_transposed_convolution():
     np.testing.assert_allclose(upsampled, transposed, atol=1e-5)
 
 
-@pytest.mark.parametrize("stem", ["conv", "patch"])
+@pytest.mark.parametrize("stem", [pytest.param("conv", marks=pytest.mark.slow), "patch"])
 def test_learns_to_outline_a_disk(stem):
     side_px = 32
     rows, columns = np.mgrid[:side_px, :side_px]

@@ -81,7 +81,11 @@ def test_segment_on_hu_learns_and_is_evaluated(phantom_dataset: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("name", "choices"),
     [
-        ("segment", {**BATCH_NORM, "targets": "soft", "compute_dtype": "bfloat16", "data.slices": "nodule"}),
+        pytest.param(
+            "segment",
+            {**BATCH_NORM, "targets": "soft", "compute_dtype": "bfloat16", "data.slices": "nodule"},
+            marks=pytest.mark.slow,
+        ),
         ("simclr", {**BATCH_NORM, **LARS}),
     ],
 )
@@ -110,7 +114,7 @@ def test_batch_norm_on_hu(phantom_dataset: Path, tmp_path: Path, name: str, choi
     assert validate(config, variables["params"], fresh)["loss"] != pytest.approx(val["loss"], rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["segment", "simclr"])
+@pytest.mark.parametrize("name", ["segment", pytest.param("simclr", marks=pytest.mark.slow)])
 def test_bfloat16_starts_near_float32(phantom_dataset: Path, name: str):
     """The first step's loss of the same parameters, batch and draws."""
     dataset, devices = shards.open_dataset(phantom_dataset), mesh.make_mesh(8)
