@@ -52,7 +52,6 @@ def validate(config: Config, params: Any, model_state: Any) -> dict[str, float]:
     return validation.scores(jax.device_put(state, mesh.replicated(devices)))
 
 
-@pytest.mark.slow
 def test_segment_on_hu_learns_and_is_evaluated(phantom_dataset: Path, tmp_path: Path):
     """Towards one random reader a step; the figures of `lungjax evaluate` are those of the last validation."""
     learning = {"data.slices": "nodule", "data.crop_px": 16, "optimizer.learning_rate": 0.01}
@@ -77,7 +76,6 @@ def test_segment_on_hu_learns_and_is_evaluated(phantom_dataset: Path, tmp_path: 
     np.testing.assert_array_equal(scorer.logits(batch), scorer.logits(clipped))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "choices"),
     [
