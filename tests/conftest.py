@@ -15,6 +15,7 @@ from PIL import Image
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# What tests compute is small and compiled for once: the processes that they start compile as users do.
 jax.config.update("jax_disable_most_optimizations", True)
 
 COMPILED = tempfile.mkdtemp(prefix="lungjax-tests-compiled-")

@@ -28,6 +28,11 @@ def unknown(split: Split, name: str) -> str:
     return f"{_UNKNOWN}{split}/{name}"
 
 
+def is_unknown(patient_id: str) -> bool:
+    """Whether an id stands for a scan whose patient the source does not tell."""
+    return patient_id.startswith(_UNKNOWN)
+
+
 def split_of(patient_id: str) -> Split:
     """The split of one patient: a pure function of the id, so two data sets can never disagree.
 
@@ -68,7 +73,7 @@ def lock(trained_with: Mapping[str, Split], data: Mapping[str, Split], *, where:
       InputError: some patient of both changes its split; names how many and one of them. Or nobody can know,
         because one side does not tell its patients and they are not the very same scans.
     """
-    if trained_with != data and any(p.startswith(_UNKNOWN) for p in (*trained_with, *data)):
+    if trained_with != data and any(map(is_unknown, (*trained_with, *data))):
         raise InputError(
             f"{where}: does not tell its patients, or the checkpoint's data did not: somebody trained on may be among "
             "those tested on; use the data that the checkpoint was trained with."

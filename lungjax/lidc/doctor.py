@@ -14,8 +14,8 @@ from tqdm import tqdm
 from lungjax.lidc import annotations, faults
 from lungjax.lidc.annotations import ScanRow
 from lungjax.lidc.formats.entry import Check, Entry, Quarantined
-from lungjax.lidc.prepare import FORMATS, find, format_of
 from lungjax.lidc.scan import InputError
+from lungjax.lidc.sources import FORMATS, find, format_of
 
 _SHOWN = 5
 """Notes of one name that the table lists; `--json` has all."""

@@ -20,6 +20,7 @@ FAULTS = {
     "not_ct": "a series of another modality, an X-ray (DX, CR) say; LIDC-IDRI has some, nothing need be done",
     "not_in_database": "not a scan of LIDC-IDRI, so no reader's outlines fit; anonymised anew, perhaps",
     "duplicate_series": "the same scan is there twice; keep one",
+    "several_patients": "the same scan is said to be of several patients; correct the source",
     "several_channels": "a case has more than one channel and a CT has one; remove the others",
     # Its slices.
     "incomplete_series": "slices are missing, or there are more than LIDC-IDRI has; fetch the series again",
@@ -36,6 +37,7 @@ FAULTS = {
     "hu_out_of_range": "HU that int16 cannot hold; its rescale tags or its pixels are wrong",
     "not_hu": "its numbers span too little to be HU; use it as it was before scaling",
     "not_8_bit": "an image is not 8-bit grey",
+    "rating_out_of_range": "a rating that no reader can give; fetch it again",
     "not_finite": "pixels that are no finite number; fetch it again",
     "not_zscore": "an image that should be z-scored holds other numbers, HU perhaps; use the original",
     "object_array": "a NumPy file holds Python objects, which could run anything; use the original",

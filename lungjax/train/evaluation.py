@@ -82,6 +82,8 @@ def evaluate(
     _write(report, out)
     print(table.text(report))
     print(f"\nscored on {_scope(config)}: how well nodules are outlined, not how well they are found")
+    if splits.is_unknown(dataset.index["patient_id"].iloc[0]):
+        print("Mind: the source does not tell its patients; each series counts as one, in intervals too.")
     if split == "all":
         print("Mind: split 'all' includes the patients the model was trained on.")
     print(f"figures: {out}")

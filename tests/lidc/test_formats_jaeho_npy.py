@@ -14,8 +14,9 @@ import pytest
 from lungjax.data import manifest, splits
 from lungjax.data.shards import open_dataset
 from lungjax.lidc.formats import jaeho_npy
-from lungjax.lidc.prepare import FORMATS, prepare
+from lungjax.lidc.prepare import prepare
 from lungjax.lidc.scan import Fault, Scan
+from lungjax.lidc.sources import FORMATS
 
 SIDE_PX = 48
 FIRST = {0: 3, 1: 5, 2: 20}

@@ -16,8 +16,9 @@ from lungjax.data import manifest, splits
 from lungjax.lidc import annotations as database
 from lungjax.lidc.annotations import ScanRow
 from lungjax.lidc.formats import lidc, lungd_png, slices
-from lungjax.lidc.prepare import FORMATS, prepare
+from lungjax.lidc.prepare import prepare
 from lungjax.lidc.scan import Fault
+from lungjax.lidc.sources import FORMATS
 
 
 @pytest.fixture

@@ -143,6 +143,11 @@ def test_a_pickle_that_calls_is_one_sentence_and_calls_nothing(tmp_path, monkeyp
     assert not (tmp_path / "out").exists()
 
 
+def test_a_pickle_is_not_for_a_cluster(tmp_path):
+    with pytest.raises(InputError, match="read by one process, which holds all of it; leave --dask away"):
+        prepare(write_pickle(tmp_path / "x.pickle", records(1)), tmp_path / "out", dask="tcp://127.0.0.1:1")
+
+
 def test_a_pickle_of_something_else_is_one_sentence(tmp_path):
     strange = write_pickle(tmp_path / "x.pickle", ["image", "masks", "series_uid"])
     with pytest.raises(InputError, match="pickle of a list, not of a dict of records"):

@@ -21,7 +21,7 @@ from PIL import Image
 from preparing import break_one, contents, renames_before
 
 from lungjax.data.shards import open_dataset
-from lungjax.lidc import parts, workers
+from lungjax.lidc import merge, workers
 from lungjax.lidc.formats import slices
 from lungjax.lidc.prepare import prepare
 from lungjax.lidc.scan import InputError
@@ -34,7 +34,7 @@ def test_bytes_do_not_depend_on_the_number_of_workers(kaggle_tree, slices_datase
 
 def test_shards_are_closed_in_time(tree, tmp_path, monkeypatch):
     prepare(tree, tmp_path / "one", workers=1)
-    monkeypatch.setattr(parts, "SHARD_BYTES", 1)
+    monkeypatch.setattr(merge, "SHARD_BYTES", 1)
     prepare(tree, tmp_path / "many", workers=1)
     one, many = open_dataset(tmp_path / "one"), open_dataset(tmp_path / "many", verify=True)
     assert len(set(one.index["shard"])) == 1
@@ -45,7 +45,7 @@ def test_shards_are_closed_in_time(tree, tmp_path, monkeypatch):
 
 def test_a_stop_before_any_rename_leads_to_the_same_bytes(tree, tmp_path, monkeypatch):
     break_one(tree)
-    monkeypatch.setattr(parts, "SHARD_BYTES", 1)
+    monkeypatch.setattr(merge, "SHARD_BYTES", 1)
     prepare(tree, tmp_path / "whole", workers=1)
     wanted = contents(tmp_path / "whole")
     out = tmp_path / "out"
@@ -84,7 +84,7 @@ def test_finished_scans_are_not_read_again(tree, tmp_path, monkeypatch):
 def test_a_fault_is_looked_at_again_by_the_next_run(tree, tmp_path, monkeypatch):
     break_one(tree)
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "plan_merge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(merge, "plan_merge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             prepare(tree, tmp_path / "out", workers=1)
     Image.new("L", (64, 64)).save(tree / "LIDC-IDRI-9001/nodule-0/mask-0/slice-0.png")

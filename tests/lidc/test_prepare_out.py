@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -126,6 +127,33 @@ def test_another_source_does_not_resume(tree, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="was begun with format 'slices', not 'lidc'"):
         prepare(tree, tmp_path / "out", workers=1, format="lidc")
     assert prepare(tmp_path / "other", tmp_path / "out", workers=1, overwrite=True).scans == 4
+
+
+def test_another_source_does_not_inherit_what_lacks_only_its_name(tree, tmp_path, monkeypatch):
+    shutil.copytree(tree, tmp_path / "other")
+
+    def runs_through(renames: int) -> bool:
+        return renames_before(renames, monkeypatch, lambda: prepare(tree, tmp_path / f"{renames}", workers=1))
+
+    last = next(number for number in itertools.count() if runs_through(number)) - 1
+    assert not renames_before(last, monkeypatch, lambda: prepare(tree, tmp_path / "out", workers=1))
+    assert (tmp_path / "out.partial/manifest.json").exists()
+    assert not (tmp_path / "out.partial/plan.json").exists()
+    with pytest.raises(InputError, match=r"was begun with source .*source', not .*other'"):
+        prepare(tmp_path / "other", tmp_path / "out", workers=1)
+    assert prepare(tree, tmp_path / "out", workers=1).new_slices == 0
+
+
+def test_a_lock_of_a_run_that_has_finished_is_none(tree, tmp_path, monkeypatch):
+    flock = fcntl.flock
+
+    def finished_meanwhile(lock, how):
+        (tmp_path / "out.partial/lock").unlink()
+        flock(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", finished_meanwhile)
+    with pytest.raises(InputError, match="was finished by another `lungjax prepare` just now"):
+        prepare(tree, tmp_path / "out", workers=1)
 
 
 def test_two_runs_at_once_do_not_mix(tree, tmp_path, monkeypatch):

@@ -18,8 +18,9 @@ from lungjax.data import shards, splits
 from lungjax.lidc import annotations
 from lungjax.lidc.annotations import ScanRow
 from lungjax.lidc.formats import lidc
-from lungjax.lidc.prepare import FORMATS, prepare
+from lungjax.lidc.prepare import prepare
 from lungjax.lidc.scan import RATING_NAMES, Scan
+from lungjax.lidc.sources import FORMATS
 
 PATIENTS = ("LIDC-IDRI-0003", "LIDC-IDRI-0365", "LIDC-IDRI-0957", "LIDC-IDRI-0983")
 """Of all three splits; 0365 has two scans, 0003 is test whatever its hash says."""

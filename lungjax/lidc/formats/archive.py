@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import stat
 import tarfile
 import zipfile
@@ -24,6 +25,11 @@ def is_source(source: Path) -> bool:
     """Whether this is a folder or, by its name, an archive; `.tar.gz` counts, to be refused with a reason."""
     suffixes = {suffix.lower() for suffix in source.suffixes}
     return source.is_dir() or (source.is_file() and bool({".zip", ".tar", ".tgz"} & suffixes))
+
+
+def holds(source: Path, layout: re.Pattern[str]) -> bool:
+    """Whether a folder or archive has any file of this name, `/` and all; reads names only."""
+    return is_source(source) and any(layout.fullmatch(name) for name, _ in members(source))
 
 
 def members(source: Path) -> Iterator[tuple[str, Place]]:

@@ -41,7 +41,7 @@ Key = tuple[str, int, int]
 
 def matches(source: Path) -> bool:
     """Whether a folder or archive holds any file of this layout; reads names only."""
-    return archive.is_source(source) and any(_LAYOUT.fullmatch(name) for name, _ in archive.members(source))
+    return archive.holds(source, _LAYOUT)
 
 
 def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:

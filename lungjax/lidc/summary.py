@@ -1,0 +1,68 @@
+"""What a data set holds, and what a run of `prepare` did for it, in a few lines."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+from pathlib import Path
+
+from lungjax.data import manifest, splits
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What a data set holds, and what this run did for it.
+
+    Attributes:
+      out: the folder.
+      scans, slices: in the data set.
+      patients: how many in each split.
+      quarantined: how many series and single files for each reason.
+      was_complete: it was there already and was left alone.
+      new_slices: slices read in this run; others come from a run before it.
+      seconds: this run's time.
+    """
+
+    out: Path
+    scans: int
+    slices: int
+    patients: dict[str, int]
+    quarantined: dict[str, int]
+    was_complete: bool
+    new_slices: int
+    seconds: float
+
+    def text(self) -> str:
+        """Two or three lines for a person."""
+        each = ", ".join(f"{count} {split}" for split, count in self.patients.items())
+        patients = f"{sum(self.patients.values())} patients ({each})"
+        lines = [f"{self.out}: {self.scans} scans, {self.slices} slices, {patients}"]
+        if self.quarantined:
+            reasons = ", ".join(f"{count} {name}" for name, count in sorted(self.quarantined.items()))
+            total = sum(self.quarantined.values())
+            lines.append(f"quarantined: {total} ({reasons}); see {self.out / manifest.QUARANTINE}")
+        if self.was_complete:
+            lines.append("It is complete already and was left alone; --overwrite makes it anew.")
+        else:
+            rate = self.new_slices / max(self.seconds, 1e-9)
+            lines.append(f"{self.new_slices} slices read in {self.seconds:.1f} s, {rate:.0f} slices/s")
+        return "\n".join(lines)
+
+
+def of(out: Path, *, was_complete: bool, new_slices: int, seconds: float) -> Summary:
+    """The summary of a finished data set; the keyword arguments as in `Summary`."""
+    described = manifest.read_manifest(out)
+    patients = collections.Counter(described["split"]["patients"].values())
+    lines = (out / manifest.QUARANTINE).read_text().splitlines()
+    reasons = collections.Counter(json.loads(line)["name"] for line in lines)
+    return Summary(
+        out=out,
+        scans=described["counts"]["scans"],
+        slices=described["counts"]["slices"],
+        patients={split: patients[split] for split in splits.SPLITS},
+        quarantined=dict(reasons),
+        was_complete=was_complete,
+        new_slices=new_slices,
+        seconds=seconds,
+    )
