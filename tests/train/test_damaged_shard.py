@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,9 @@ def test_a_shard_that_a_worker_process_finds_damaged_ends_the_run(slices_dataset
         )
     try:
         assert run.wait(timeout=300) == 2
+        end = time.monotonic() + 20  # Python's own tracker of shared memory tidies up a moment longer.
+        while runs.alive(session=run.pid) and time.monotonic() < end:
+            time.sleep(0.1)
         assert runs.alive(session=run.pid) == {}
     finally:
         for process in runs.alive(session=run.pid):
