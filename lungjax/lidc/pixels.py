@@ -87,8 +87,8 @@ def locate(dataset: FileDataset, values: Mapping[str, Any], path: Path) -> Pixel
     )
 
 
-def read_hu(pixels: Pixels, out: np.ndarray) -> None:
-    """Reads an image's HU into `out`, int16 (rows, columns), contiguous.
+def read_hu(pixels: Pixels, out: np.ndarray) -> tuple[float, float]:
+    """Reads an image's HU into `out`, int16 (rows, columns), contiguous; returns the lowest and the highest.
 
     Nothing is copied on the way: a slice of the volume is where the file's bytes go and where they become HU.
 
@@ -107,6 +107,7 @@ def read_hu(pixels: Pixels, out: np.ndarray) -> None:
         np.add(stored.view(np.uint16), np.uint16(int(intercept) % 65536), out=out.view(np.uint16))
     else:
         out[...] = np.rint(stored * slope + intercept)
+    return ends_hu[0], ends_hu[1]
 
 
 def unreadable(path: Path, error: Exception) -> Fault:

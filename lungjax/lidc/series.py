@@ -81,6 +81,7 @@ class Series:
     Attributes:
       study_uid, series_uid: DICOM UIDs; `sop_uids`: one a slice.
       voxels: (slices, rows, columns) int16 HU as the scanner wrote them, padding included.
+      range_hu: the lowest and the highest of them.
       z_mm: (slices,) float64, ascending: positions along the slice normal, which here always points towards
         the head (left or back where slices are not axial), whichever way rows and columns run.
       spacing_mm: (slice, row, column) distance between voxel centres.
@@ -91,6 +92,7 @@ class Series:
     series_uid: str
     sop_uids: tuple[str, ...]
     voxels: np.ndarray
+    range_hu: tuple[float, float]
     z_mm: np.ndarray
     spacing_mm: tuple[float, float, float]
     padding_hu: int | None
@@ -146,11 +148,13 @@ def read(stack: Stack) -> Series:
     """
     first = stack.slices[0]
     voxels = np.empty(stack.shape, np.int16)
-    for one, out in zip(stack.slices, voxels, strict=True):
-        read_hu(one.pixels, out)
+    ends_hu = [read_hu(one.pixels, out) for one, out in zip(stack.slices, voxels, strict=True)]
+    range_hu = min(low for low, _ in ends_hu), max(high for _, high in ends_hu)
     sop_uids = tuple(one.sop_uid for one in stack.slices)
     padding_hu = find_padding_hu(voxels, declared_padding_hu(stack.slices))
-    return Series(first.study_uid, first.series_uid, sop_uids, voxels, stack.z_mm, stack.spacing_mm, padding_hu)
+    return Series(
+        first.study_uid, first.series_uid, sop_uids, voxels, range_hu, stack.z_mm, stack.spacing_mm, padding_hu
+    )
 
 
 def declared_padding_hu(slices: Sequence[Slice]) -> float | None:

@@ -37,9 +37,10 @@ def fault_of(paths: list[Path]) -> Fault:
 )
 def test_hu_are_slope_times_stored_plus_intercept(write_ct, tmp_path: Path, stored: np.ndarray, tags: dict):
     expected = stored.astype(np.float64) * tags.get("RescaleSlope", 1) + tags.get("RescaleIntercept", -1024)
-    voxels = dicom.read_series(write_ct(tmp_path, stored, tags=tags)).voxels
-    assert voxels.dtype == np.int16
-    np.testing.assert_array_equal(voxels, np.rint(expected))
+    series = dicom.read_series(write_ct(tmp_path, stored, tags=tags))
+    assert series.voxels.dtype == np.int16
+    np.testing.assert_array_equal(series.voxels, np.rint(expected))
+    assert series.range_hu == (expected.min(), expected.max())
 
 
 def test_geometry_comes_from_positions(write_ct, tmp_path: Path):

@@ -70,9 +70,9 @@ def check_field_of_view(
         raise Fault("matrix_mismatch", f"{where} has {got}; the readers' outlines are for {wanted}")
 
 
-def check_hu(voxels: np.ndarray, where: str) -> None:
-    """HU of a chest, int16 of any shape, reach from air to tissue; a Fault `wrong_rescale` otherwise."""
-    low_hu, high_hu = int(voxels.min()), int(voxels.max())
+def check_hu(range_hu: tuple[float, float], where: str) -> None:
+    """HU of a chest, lowest and highest, reach from air to tissue; a Fault `wrong_rescale` otherwise."""
+    low_hu, high_hu = range_hu
     if low_hu > LEAST_AIR_HU or high_hu < LEAST_TISSUE_HU:
-        held = f"{low_hu} to {high_hu} HU, which is no CT of a chest"
+        held = f"{low_hu:g} to {high_hu:g} HU, which is no CT of a chest"
         raise Fault("wrong_rescale", f"{where} has {held}: its rescale tags are wrong; fetch the series again")

@@ -103,7 +103,7 @@ def read(entry: Entry) -> Scan:
     """
     row = _row(entry.key, "CT", entry.where)
     ordered = series.read(_stack([dicom.read_slice(Path(path)) for path in entry.locator], row, entry.where))
-    fit.check_hu(ordered.voxels, entry.where)
+    fit.check_hu(ordered.range_hu, entry.where)
     return Scan(
         patient_id=row.patient_id,
         study_uid=row.study_uid,
