@@ -1,4 +1,4 @@
-"""Nodule segmentation: a U-Net against what four readers drew."""
+"""Nodule segmentation: a U-Net against what the readers drew."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from lungjax.models.unet import UNet
 from lungjax.tasks.task import Config, Metrics, Task
 
 
-def make(config: Config, *, intensity: augment.Intensity, mesh: Mesh) -> Task:
+def make(config: Config, *, intensity: augment.Intensity, readers: int, mesh: Mesh) -> Task:
     """The task of `configs/segment.py`.
 
     Args:
       config: the whole configuration.
       intensity: the data set's, see `lungjax.data.augment.Intensity`.
+      readers: how many looked at each scan of the data set; with one, every target is that one's mask.
       mesh: unused; every image's loss is its own.
 
     Raises:
@@ -45,24 +46,26 @@ def make(config: Config, *, intensity: augment.Intensity, mesh: Mesh) -> Task:
 
     def loss_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
         view_rng, reader_rng = jax.random.split(rng)
-        image, readers = augmented(view_rng, batch["image"], batch["readers"])
-        targets = metrics.reader_targets(readers, mode=config.targets, rng=reader_rng)
+        image, bits = augmented(view_rng, batch["image"], batch["readers"])
+        targets = metrics.reader_targets(bits, mode=config.targets, rng=reader_rng, slots=readers)
         variables = {"params": params, **model_state}
         logits, model_state = model.apply(variables, image[..., None], train=True, mutable=list(model_state))
         loss = objective(logits[..., 0], targets, batch["weight"])
-        return loss, (jax.lax.stop_gradient(figures(logits[..., 0], readers, batch["weight"])), model_state)
+        return loss, (jax.lax.stop_gradient(figures(logits[..., 0], bits, batch["weight"])), model_state)
 
     def objective(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
         bce = losses.binary_cross_entropy(logits=logits, targets=targets, weights=weights)
         dice = losses.dice_loss(logits=logits, targets=targets, weights=weights)
         return bce + config.dice_weight * dice
 
-    def counts(logits: jax.Array, readers: jax.Array, weights: jax.Array) -> jax.Array:
-        majority = metrics.reader_targets(readers, mode="majority") > 0.5
-        return metrics.confusion(logits=logits, targets=majority, weights=weights).sum(axis=0)  # (4,)
+    def majority(bits: jax.Array) -> jax.Array:
+        return metrics.reader_targets(bits, mode="majority", slots=readers)
 
-    def figures(logits: jax.Array, readers: jax.Array, weights: jax.Array) -> Metrics:
-        return metrics.scores(counts(logits, readers, weights))
+    def counts(logits: jax.Array, bits: jax.Array, weights: jax.Array) -> jax.Array:
+        return metrics.confusion(logits=logits, targets=majority(bits) > 0.5, weights=weights).sum(axis=0)  # (4,)
+
+    def figures(logits: jax.Array, bits: jax.Array, weights: jax.Array) -> Metrics:
+        return metrics.scores(counts(logits, bits, weights))
 
     def predict(params: Any, model_state: Any, batch: Any) -> jax.Array:
         """Logits (batch, height, width)."""
@@ -73,10 +76,9 @@ def make(config: Config, *, intensity: augment.Intensity, mesh: Mesh) -> Task:
     def eval_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> Metrics:
         del rng
         logits = predict(params, model_state, batch)
-        majority = metrics.reader_targets(batch["readers"], mode="majority")
         slices = batch["weight"].sum()
         return {
-            "loss": objective(logits, majority, batch["weight"]) * slices,
+            "loss": objective(logits, majority(batch["readers"]), batch["weight"]) * slices,
             "slices": slices,
             "counts": counts(logits, batch["readers"], batch["weight"]),
         }
@@ -90,9 +92,8 @@ def make(config: Config, *, intensity: augment.Intensity, mesh: Mesh) -> Task:
 
     def draw(batch: Any, logits: np.ndarray, titles: list[str], path: Path) -> None:
         images = np.asarray(augment.intensity_to_unit(batch["image"], intensity=intensity, window_hu=window_hu))
-        plots.examples(
-            images, batch["readers"], scipy.special.expit(logits), titles, path, spacing_mm=batch["spacing_mm"]
-        )
+        bits, probability = batch["readers"], scipy.special.expit(logits)
+        plots.examples(images, bits, probability, titles, path, spacing_mm=batch["spacing_mm"], slots=readers)
 
     return Task(
         init=init,
