@@ -102,7 +102,7 @@ def ours(data: Data) -> Contender:
     config = runpy.run_path(str(CONFIG))["get_config"]("slices")
     devices = mesh.make_mesh(config.data.batch_size)
     key = jax.random.key(config.seed)
-    task = segment.make(config, intensity=data.dataset.intensity, mesh=devices)
+    task = segment.make(config, intensity=data.dataset.intensity, readers=data.dataset.readers, mesh=devices)
     optimizer = step.make_optimizer(config.optimizer, config.steps)
     train_step = step.make_train_step(task, optimizer, devices, key)
     predict_step = step.make_predict_step(task, devices)
