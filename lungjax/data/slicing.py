@@ -74,7 +74,7 @@ def slice_records(scan: Scan) -> Iterator[SliceRecord]:
 def index_row(record: SliceRecord, scan: Scan, lung: tuple[float, int, int, int, int]) -> tuple[Any, ...]:
     """The values of `ROW_COLUMNS` for one record of `scan`; `lung` are the last five, of this slice."""
     box = box_of(record.readers)
-    marked, majority_px = (0, 0) if box is None else _marks(record.readers)
+    marked, majority_px = (0, 0) if box is None else _marks(record.readers[box[0] : box[1] + 1, box[2] : box[3] + 1])
     rated = [_malignancy(scan.nodules[nodule["index"]]) for nodule in record.nodules]
     return (
         record.patient_id,
