@@ -2,7 +2,7 @@
 
 A record is msgpack: nothing in it is ever executed, whoever wrote the file. The image is stored as
 differences of neighbouring pixels, split into byte planes: a CT's noise then lies in one plane, and the
-shard's zstd takes it to about 35 % of raw int16. The readers' bits are stored within their bounding box.
+shard's Snappy takes it to about 45 % of raw int16. The readers' bits are stored within their bounding box.
 """
 
 from __future__ import annotations
