@@ -1,13 +1,17 @@
-"""How fast one core prepares a real scan, against pylidc doing the same work; and what the shards cost.
+"""How fast one core prepares real scans, against reading their DICOM alone, and against pylidc; what shards cost.
 
     LUNGJAX_REAL_DATA=FOLDER .venv/bin/python scripts/bench_prepare.py [--repeats 5]
 
-On LIDC-IDRI-0003 (140 slices of 512x512), one process, the two in turn. Ours: read the series, find each
-reader's masks and the lungs, encode every slice, write the shard. pylidc's: `to_volume`, `cluster_annotations`,
-`consensus` of every cluster with all readers' masks, `np.save` of volume and masks, uncompressed. Times are CPU
-seconds of the process, all threads together, so that waiting for other work on the machine does not count; the best
-of the repeats. Left out, for it is done once a process and not once a scan: imports of both, and our one pass over
-pylidc's database (0.1 s), which finds where each scan's rows lie.
+CPU seconds of one process, all threads together, so that waiting for other work on the machine does not count; tasks
+in turn, the best of the repeats; shares are medians of those within a repeat. Two comparisons:
+
+A collection: the images of LIDC-IDRI-0003 (140 slices of 512x512) as four scans, under names, positions and outlines
+of four scans of LIDC-IDRI that have as many slices. All of `lungjax prepare --workers 1` on it, from finding files to
+checksums, against pydicom's `dcmread`, `pixel_array`, slope and intercept to int16, file by file. Nothing that a scan
+costs is left out; what only a process costs is, and is told: imports, and one pass over pylidc's database.
+
+One scan: what a worker of `prepare` does (read, masks, lungs, encode, write), against pylidc's `to_volume`,
+`cluster_annotations`, `consensus` of every cluster with all readers' masks, `np.save` of volume and masks.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import shutil
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,16 +29,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 
 from lungjax.data import records, slicing
 from lungjax.data.shards import open_dataset
-from lungjax.lidc import lungs, parts, prepare
+from lungjax.lidc import annotations, lungs, parts, prepare
 from lungjax.lidc.formats import lidc
 from lungjax.lidc.formats.entry import Entry
 from lungjax.lidc.scan import READERS
 
 PATIENT = "LIDC-IDRI-0003"
-PYLIDC, OURS, WHOLE = "pylidc", "lungjax", "lungjax prepare, all of it"
+SCANS = 4
+PREPARE, DECODE, STORED = "lungjax prepare, all of it", "reading and decoding alone", "the same without HU"
+PYLIDC, OURS = "pylidc, one scan", "lungjax, one scan"
 LOADER = "loader (Dataset.pixels)"
 LUNGS = "find lungs alone"
 ORACLE = Path(__file__).parents[1] / "tests" / "lidc"
@@ -68,13 +76,43 @@ def with_lungjax(entry: Entry, out: Path) -> None:
     parts.write(out, entry, lidc.read(entry), readers=READERS)
 
 
-def whole_prepare(source: Path, out: Path) -> None:
-    """All of `lungjax prepare --workers 1`: also finding the series, merging, index and checksums."""
-    prepare.prepare(source, out / "prepared", workers=1, overwrite=True)
+def write_collection(source: Path, folder: Path) -> None:
+    """The images of one scan as `SCANS` scans, each where the database has one with as many slices."""
+    datasets = sorted(map(pydicom.dcmread, source.rglob("*.dcm")), key=lambda one: float(one.ImagePositionPatient[2]))
+    rows = [row for row in annotations.all_scans() if len(row.z_mm) == len(datasets)][:SCANS]
+    for row in rows:
+        (folder / row.patient_id).mkdir(parents=True)
+        for number, (dataset, z_mm) in enumerate(zip(datasets, row.z_mm.tolist(), strict=True)):
+            dataset.StudyInstanceUID, dataset.SeriesInstanceUID = row.study_uid, row.series_uid
+            dataset.ImagePositionPatient = [*dataset.ImagePositionPatient[:2], z_mm]
+            dataset.PixelSpacing = [row.pixel_spacing_mm] * 2
+            dataset.save_as(folder / row.patient_id / f"{number:06}.dcm")
 
 
-def best(tasks: dict[str, Callable[[Path], object]], repeats: int) -> dict[str, tuple[float, float]]:
-    """Least (CPU, wall) seconds of each task, taken in turn; every run writes into an empty folder."""
+def decode(source: Path, *, hu: bool) -> None:
+    """What reading a series takes at least, as pylidc and most people do it; without `hu` not even its values."""
+    for folder in source.iterdir():
+        paths = sorted(folder.iterdir())
+        volume = np.empty((len(paths), 512, 512), np.int16)
+        for out, path in zip(volume, paths, strict=True):
+            dataset = pydicom.dcmread(path)
+            if hu:
+                out[...] = dataset.pixel_array * dataset.RescaleSlope + dataset.RescaleIntercept
+            else:
+                _ = dataset.pixel_array
+
+
+def once_a_process(entry: Entry) -> float:
+    """CPU seconds of a process that imports all that `prepare` needs, and finds one scan in pylidc's database."""
+    code = f"from lungjax.lidc import annotations, prepare; annotations.nodules(annotations.scan_row({entry.key!r}))"
+    before = os.times()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def timed(tasks: dict[str, Callable[[Path], object]], repeats: int) -> dict[str, list[tuple[float, float]]]:
+    """(CPU, wall) seconds of each task in each repeat, taken in turn; every run writes into an empty folder."""
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in tasks}
     for _ in range(repeats + 1):
         for name, task in tasks.items():
@@ -85,9 +123,7 @@ def best(tasks: dict[str, Callable[[Path], object]], repeats: int) -> dict[str, 
                 task(Path(folder))
                 seconds[name].append((time.process_time() - cpu, time.perf_counter() - wall))
     # The first run of each is warm-up: imports, and files into the page cache.
-    return {
-        name: (min(cpu for cpu, _ in runs[1:]), min(wall for _, wall in runs[1:])) for name, runs in seconds.items()
-    }
+    return {name: runs[1:] for name, runs in seconds.items()}
 
 
 def loader_tasks(data: Path, slices: int) -> dict[str, Callable[[Path], object]]:
@@ -103,12 +139,13 @@ def loader_tasks(data: Path, slices: int) -> dict[str, Callable[[Path], object]]
     return {LOADER: pixels}
 
 
-def decode_tasks(entry: Entry) -> dict[str, Callable[[Path], object]]:
-    """Encoding and decoding alone, without files."""
+def part_tasks(entry: Entry) -> dict[str, Callable[[Path], object]]:
+    """Parts of the work on one scan; encoding and decoding without files."""
     scan = lidc.read(entry)
     made = list(slicing.slice_records(scan))
     encoded = [records.encode(record) for record in made]
     return {
+        "find series alone": lambda _: lidc.find(Path(entry.where)),
         "read DICOM + masks alone": lambda _: lidc.read(entry),
         LUNGS: lambda _: lungs.index_columns(scan),
         "encode alone": lambda _: [records.encode(record) for record in made],
@@ -128,37 +165,50 @@ def main() -> None:
     pylidc = plain_pylidc(dicom)
     (entry,) = lidc.find(dicom / PATIENT)[0]
     with tempfile.TemporaryDirectory() as name:
-        data = Path(name) / "data"
-        shutil.copytree(dicom / PATIENT, Path(name) / "dicom")
-        prepare.prepare(Path(name) / "dicom", data, workers=1)
+        data, source = Path(name) / "data", Path(name) / "dicom"
+        write_collection(dicom / PATIENT, source)
+        prepare.prepare(source, data, workers=1)
         dataset = open_dataset(data)
-        slices, pixels = len(dataset), int(np.dot(dataset.index["rows"], dataset.index["columns"]))
-        compared: dict[str, Callable[[Path], object]] = {
+        pixels = int(np.dot(dataset.index["rows"], dataset.index["columns"]))
+        collection: dict[str, Callable[[Path], object]] = {
+            PREPARE: lambda out: prepare.prepare(source, out / "prepared", workers=1),
+            DECODE: lambda _: decode(source, hu=True),
+            STORED: lambda _: decode(source, hu=False),
+        }
+        one: dict[str, Callable[[Path], object]] = {
             PYLIDC: lambda out: with_pylidc(pylidc, out),
             OURS: lambda out: with_lungjax(entry, out),
-            WHOLE: lambda out: whole_prepare(Path(name) / "dicom", out),
         }
-        seconds = best({**compared, **decode_tasks(entry), **loader_tasks(data, slices)}, repeats)
+        slices = {name: len(dataset) for name in collection}
+        runs = timed({**collection, **one, **part_tasks(entry), **loader_tasks(data, len(entry.locator))}, repeats)
         shard_bytes = sum(path.stat().st_size for path in (data / "shards").iterdir())
-    report(seconds, slices, repeats)
+    report(runs, {task: slices.get(task, len(entry.locator)) for task in runs}, once_a_process(entry))
     print(f"shards: {shard_bytes / 2**20:.1f} MiB, {shard_bytes / (2 * pixels):.1%} of raw int16")
 
 
-def report(seconds: dict[str, tuple[float, float]], slices: int, repeats: int) -> None:
+def report(runs: dict[str, list[tuple[float, float]]], slices: dict[str, int], once: float) -> None:
     """Prints the table, and what it comes to."""
-    ratio = {task: seconds[PYLIDC][0] / seconds[task][0] for task in (PYLIDC, OURS, WHOLE)}
-    same_work = seconds[PYLIDC][0] / (seconds[OURS][0] - seconds[LUNGS][0])
-    print(f"{PATIENT}: {slices} slices, best of {repeats}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    print(f"{'':28} {'CPU s':>8} {'wall s':>8} {'slices/s per core':>18} {'x pylidc':>9}")
-    for task, (cpu, wall) in seconds.items():
-        times = f"{ratio[task]:9.2f}" if task in ratio else ""
-        print(f"{task:28} {cpu:8.3f} {wall:8.3f} {slices / cpu:18.0f} {times}")
+    cpu = {task: min(cpu for cpu, _ in times) for task, times in runs.items()}
+    rates = {task: slices[task] / cpu[task] for task in runs}
+    print(f"{PATIENT}, best of {len(runs[PREPARE])}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print(f"{'':28} {'CPU s':>8} {'wall s':>8} {'slices/s per core':>18}")
+    for task, times in runs.items():
+        print(f"{task:28} {cpu[task]:8.3f} {min(wall for _, wall in times):8.3f} {rates[task]:18.0f}")
+    print(f"once a process, counted nowhere above: {once:.1f} s of imports and pylidc's database")
+    without_lungs = cpu[PYLIDC] / (cpu[OURS] - cpu[LUNGS])
     print(
-        f"lungjax prepares {ratio[OURS]:.1f} times as many slices a CPU second as pylidc, which finds no lungs; "
-        f"{same_work:.1f} times without the seconds that finding lungs takes alone; "
-        f"{ratio[WHOLE]:.1f} times with lungs, finding the files, merging, index and checksums."
+        f"lungjax prepares {rates[OURS] / rates[PYLIDC]:.1f} times as many slices a CPU second as pylidc, which finds "
+        f"no lungs; {without_lungs:.1f} times without the seconds that finding lungs takes alone."
     )
-    print(f"The loader reads {slices / seconds[LOADER][0]:.0f} slices/s a core.")
+    print(f"The loader reads {rates[LOADER]:.0f} slices/s a core.")
+    shares = [
+        sorted(a / b for (a, _), (b, _) in zip(runs[task], runs[PREPARE], strict=True)) for task in (DECODE, STORED)
+    ]
+    print(
+        f"prepare {rates[PREPARE]:.0f} slices/s, reading and decoding alone {rates[DECODE]:.0f} slices/s, share "
+        f"{statistics.median(shares[0]):.0%}, {shares[0][0]:.0%} to {shares[0][-1]:.0%} in single repeats; of reading "
+        f"stored values alone, which are no HU yet, {statistics.median(shares[1]):.0%}"
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 A record is msgpack: nothing in it is ever executed, whoever wrote the file. The image is stored as
 differences of neighbouring pixels, split into byte planes: a CT's noise then lies in one plane, and the
-shard's zstd takes it to about 35 % of raw int16. The readers' bits are stored within their bounding box.
+shard's Snappy takes it to about 45 % of raw int16. The readers' bits are stored within their bounding box.
 """
 
 from __future__ import annotations
@@ -73,13 +73,15 @@ def encode(record: SliceRecord) -> bytes:
         "version": SCHEMA_VERSION,
         "shape": image.shape,
         "intensity": record.intensity,
-        "image": _filter(image).data,
         "readers_box": box,
         "readers": b"" if box is None else readers[box[0] : box[1] + 1, box[2] : box[3] + 1].tobytes(),
     }
     for name in _PLAIN:
         fields[name] = getattr(record, name)
-    return msgpack.packb(fields)  # pyright: ignore[reportReturnType]
+    planes = _filter(image)
+    # The image comes last, behind its msgpack header: msgpack itself would copy it twice.
+    head = msgpack.packb({**fields, "image": b""})[:-2]  # pyright: ignore[reportOptionalSubscript]
+    return b"".join((head, b"\xc6", planes.nbytes.to_bytes(4, "big"), planes.data))
 
 
 def decode(data: bytes) -> SliceRecord:
@@ -114,10 +116,9 @@ def decode_pixels(data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 def box_of(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     """(row_min, row_max, column_min, column_max), inclusive, of a (rows, columns) mask; None if empty."""
-    # Columns first: that takes a fifth of the time, and in most slices nobody marked anything.
-    columns = np.flatnonzero(np.bitwise_or.reduce(mask, axis=0))
-    if not columns.size:
+    if not mask.max():  # The quickest to tell, and in most slices nobody marked anything.
         return None
+    columns = np.flatnonzero(np.bitwise_or.reduce(mask, axis=0))  # Columns first: a fifth of the time.
     rows = np.flatnonzero(mask[:, columns[0] : columns[-1] + 1].any(axis=1))
     return int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
 
@@ -146,14 +147,15 @@ def _filter(image: np.ndarray) -> np.ndarray:
     unsigned = np.dtype(f"u{image.itemsize}")
     pixels = np.ascontiguousarray(image).view(unsigned)
     coded = np.empty_like(pixels)
+    planes = np.empty((image.itemsize, *image.shape), np.uint8)
     # Over the ends of rows as well, for one long difference is several times as quick as many short ones.
     np.subtract(pixels.ravel()[1:], pixels.ravel()[:-1], out=coded.ravel()[1:])
     coded[:, 0] = pixels[:, 0]
     # Zigzag takes 0, -1, 1, -2 to 0, 1, 2, 3, so that a small step of either sign leaves the high byte 0.
-    sign = coded.view(np.dtype(f"i{image.itemsize}")) >> (8 * image.itemsize - 1)
+    sign = planes.ravel().view(np.dtype(f"i{image.itemsize}")).reshape(image.shape)  # Not needed for anything else yet.
+    np.right_shift(coded.view(sign.dtype), 8 * image.itemsize - 1, out=sign)
     coded += coded
     coded ^= sign.view(unsigned)
-    planes = np.empty((image.itemsize, *image.shape), np.uint8)
     planes[0] = coded  # Only the low byte fits.
     for plane in planes[1:]:
         plane[...] = np.right_shift(coded, 8, out=coded)

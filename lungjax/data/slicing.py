@@ -83,7 +83,9 @@ def index_row(
       readers: how many looked at the scan.
     """
     box = box_of(record.readers)
-    marked, majority_px = (0, 0) if box is None else _marks(record.readers, readers)
+    marked, majority_px = 0, 0
+    if box is not None:
+        marked, majority_px = _marks(record.readers[box[0] : box[1] + 1, box[2] : box[3] + 1], readers)
     rated = [_malignancy(scan.nodules[nodule["index"]]) for nodule in record.nodules]
     return (
         record.patient_id,

@@ -44,7 +44,10 @@ def between(blocks: int, pixels: int, step: int) -> np.ndarray:
 
 
 def grown(mask: np.ndarray, *axes: int) -> np.ndarray:
-    """A bool mask and the next voxel on either side along each of `axes`: a cross. Ten times as quick as SciPy's."""
+    """A mask and the next voxel on either side along each of `axes`: a cross. Ten times as quick as SciPy's.
+
+    Of bools, or of uint8 whose bits are a mask each.
+    """
     out = mask.copy()
     for axis in axes:
         source, target = mask.swapaxes(0, axis), out.swapaxes(0, axis)
@@ -63,9 +66,10 @@ def closed(mask: np.ndarray, radius_px: float) -> np.ndarray:
     rounds = round(radius_px / 2)
     crosses_and_squares = ((1, 2), (1,), (2,)) * rounds  # In turn they make an octagon.
     margin = 2 * rounds  # Room to grow into, so that nothing sticks to the grid's edge.
-    mask = np.pad(mask, ((0, 0), (margin, margin), (margin, margin)))
+    bits = np.pad(np.packbits(mask, axis=0), ((0, 0), (margin, margin), (margin, margin)))  # Eight slices at a time.
     for axes in crosses_and_squares:
-        mask = grown(mask, *axes)
+        bits = grown(bits, *axes)
     for axes in crosses_and_squares:
-        mask = shrunk(mask, *axes)
-    return mask[:, margin : mask.shape[1] - margin, margin : mask.shape[2] - margin]
+        bits = shrunk(bits, *axes)
+    inner = bits[:, margin : bits.shape[1] - margin, margin : bits.shape[2] - margin]
+    return np.unpackbits(inner, axis=0, count=len(mask)).view(bool)

@@ -10,26 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 import pydicom.uid
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import BaseTag, Tag
 
-from lungjax.lidc import pixels
+from lungjax.lidc import header, pixels
 from lungjax.lidc.pixels import unreadable
 from lungjax.lidc.scan import Fault
 from lungjax.lidc.series import LEAST_AIR_HU, LEAST_TISSUE_HU, Series, Slice, assemble
 
-_HEADER_TAGS = [Tag("Modality"), Tag("SeriesInstanceUID")]
+_HEADER_TAGS = {int(tag): tag for tag in (Tag("Modality"), Tag("SeriesInstanceUID"))}
 _UIDS = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
 _GEOMETRY = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"]
 _VALUES = ["RescaleSlope", "RescaleIntercept", "BitsAllocated", "PixelRepresentation"]
 _NEEDED = [*_UIDS, *_GEOMETRY, *_VALUES]
-_PADDING = ["PixelPaddingValue", "PixelPaddingRangeLimit"]
+_PADDING = (Tag("PixelPaddingValue"), Tag("PixelPaddingRangeLimit"))
 _TAGS = {name: Tag(name) for name in ("Modality", *_NEEDED, "SamplesPerPixel")}
-_SLICE_TAGS = [*_TAGS.values(), *map(Tag, _PADDING), Tag("PixelData")]
+_SLICE_TAGS = {int(tag): tag for tag in (*_TAGS.values(), *_PADDING, Tag("PixelData"))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +46,14 @@ def read_header(path: Path) -> Header | None:
       Fault: `unreadable_file` where it cannot be opened, or is DICOM and cannot be parsed.
     """
     try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
-        header = Header(*(str(_value(dataset, tag) or "").strip() for tag in _HEADER_TAGS))
+        dataset = header.read(path, _HEADER_TAGS)
+        found = Header(*(str(_value(dataset, tag) or "").strip() for tag in _HEADER_TAGS.values()))
         contents = dataset.file_meta.get("MediaStorageSOPClassUID") == pydicom.uid.MediaStorageDirectoryStorage
     except InvalidDicomError:
         return None
     except Exception as error:  # pydicom raises whatever a broken file happens to provoke
         raise unreadable(path, error) from error
-    return None if contents else header  # A DICOMDIR is the table of contents of a disc.
+    return None if contents else found  # A DICOMDIR is the table of contents of a disc.
 
 
 def read_slice(path: Path) -> Slice:
@@ -65,7 +64,7 @@ def read_slice(path: Path) -> Slice:
         names the file.
     """
     try:
-        dataset = pydicom.dcmread(path, specific_tags=_SLICE_TAGS, defer_size=pixels.DEFERRED_BYTES)
+        dataset = header.read(path, _SLICE_TAGS)
         values = {name: _value(dataset, tag) for name, tag in _TAGS.items()}
         _check_values(values, dataset, path)
         return Slice(
@@ -111,7 +110,7 @@ def _check_values(values: Mapping[str, Any], dataset: FileDataset, path: Path) -
     modality = values["Modality"]
     if modality != "CT":
         raise Fault("not_ct", f"{path} has modality {modality or 'unknown'}, not CT")
-    if "PixelData" not in dataset:
+    if header.PIXELS not in dataset:
         # A file cut before its pixels parses without complaint.
         raise Fault("unreadable_file", f"{path} ends before its pixels; fetch the series again")
     for name in _NEEDED:
@@ -132,7 +131,8 @@ def _check_rescale(values: Mapping[str, Any], path: Path) -> None:
 
 def _declared_padding_hu(dataset: FileDataset, values: Mapping[str, Any]) -> float | None:
     # Through the data set, for the VR of these depends on other elements.
-    stored = [int(dataset[tag].value) for tag in _PADDING if dataset.get(tag) not in (None, "")]
+    declared = [dataset[tag].value for tag in _PADDING if tag in dataset]
+    stored = [int(value) for value in declared if value not in (None, "")]
     if not stored:
         return None
     bits = int(values["BitsAllocated"])

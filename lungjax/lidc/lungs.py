@@ -12,9 +12,8 @@ import dataclasses
 import math
 
 import numpy as np
-from scipy import ndimage
 
-from lungjax.lidc import coarse
+from lungjax.lidc import coarse, pieces
 from lungjax.lidc.scan import Scan
 
 GRID_MM = 3.0
@@ -37,8 +36,6 @@ EDGE_MM = 12.0
 """Air counts as lung as far as this from where lung is three voxels thick and no plain gas."""
 
 _ALL = (0, 1, 2)
-_IN_SLICE = np.zeros((3, 3, 3), bool)
-_IN_SLICE[1] = ndimage.generate_binary_structure(2, 1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,24 +131,19 @@ def find(voxels: np.ndarray, spacing_mm: tuple[float, float, float]) -> Lungs:
 def _lungs_in(air: np.ndarray, gas: np.ndarray, middle: float, voxel_mm: np.ndarray) -> np.ndarray:
     """Of the air that the body encloses, the lungs; `gas`: where it is plain, `middle`: the body's middle column."""
     airways = _airways(air, middle, voxel_mm)
-    lungs = _closed(_largest(air & ~airways, gas, voxel_mm), middle, voxel_mm)
+    lungs = _largest(air & ~airways, gas, voxel_mm)
+    if lungs.any():
+        box = _box(lungs)
+        lungs[box] = _closed(lungs[box], middle - box[2].start, voxel_mm)
     return lungs & ~coarse.grown(airways, 1, 2)  # With their walls.
-
-
-def _pieces(mask: np.ndarray, structure: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """A number for each connected piece, 0 for what is not in the mask, and each number's voxels, of 0 none."""
-    labels = np.asarray(ndimage.label(mask, structure)[0])  # pyright: ignore[reportIndexIssue]
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    return labels, sizes
 
 
 def _body(soft: np.ndarray, voxel_mm: np.ndarray) -> np.ndarray:
     """The largest piece of tissue, once plates that lie flat have been worn away: table, blankets, clothes."""
     for _ in range(round(GRID_MM / voxel_mm[1])):
         soft = coarse.shrunk(soft, 1)
-    labels, sizes = _pieces(soft)
-    return labels == sizes.argmax() if sizes.any() else soft
+    found = pieces.find(soft, 0, 1)
+    return found.mask(found.sizes == found.sizes.max(initial=0))
 
 
 def _enclosed(body: np.ndarray) -> np.ndarray:
@@ -177,30 +169,23 @@ def _box(mask: np.ndarray) -> tuple[slice, ...]:
 
 def _airways(air: np.ndarray, middle: float, voxel_mm: np.ndarray) -> np.ndarray:
     """Trachea and main bronchi: small in every slice, tall, and in the middle. So is gas in the gullet."""
-    sections, sizes = _pieces(air, _IN_SLICE)
-    small = (sizes > 0) & (sizes * voxel_mm[1] * voxel_mm[2] < AIRWAY_MM2)
-    tubes = np.asarray(ndimage.label(small[sections])[0])  # pyright: ignore[reportIndexIssue]
-    found = np.zeros_like(air)
-    for number, box in enumerate(ndimage.find_objects(tubes), start=1):
-        if (box[0].stop - box[0].start) * voxel_mm[0] >= AIRWAY_HEIGHT_MM:
-            tube = tubes[box] == number
-            column = box[2].start + np.nonzero(tube)[2].mean()
-            if abs(column - middle) * voxel_mm[2] <= AIRWAY_ASIDE_MM:
-                found[box] |= tube
-    return found
+    sections = pieces.find(air, 1)
+    tubes = pieces.find(sections.mask(sections.sizes * voxel_mm[1] * voxel_mm[2] < AIRWAY_MM2), 0, 1)
+    tall = tubes.heights() * voxel_mm[0] >= AIRWAY_HEIGHT_MM
+    return tubes.mask(tall & (np.abs(tubes.columns() - middle) * voxel_mm[2] <= AIRWAY_ASIDE_MM))
 
 
 def _largest(air: np.ndarray, gas: np.ndarray, voxel_mm: np.ndarray) -> np.ndarray:
     """Air of a lung's size: not a fold of arm or neck, nor, beneath a lung, what stomach and bowel hold."""
     # Shrunk, pieces do not touch through a gap in the diaphragm; gas and the lung's thin rims come back below.
-    pieces, sizes = _pieces(coarse.shrunk(air, *_ALL) & ~gas)
-    least = max(LUNG_SHARE * sizes.max(), LUNG_MM3 / math.prod(voxel_mm))
+    found = pieces.find(coarse.shrunk(air, *_ALL) & ~gas, 0, 1)
+    least = max(LUNG_SHARE * found.sizes.max(initial=0), LUNG_MM3 / math.prod(voxel_mm))
     slices = np.arange(len(air))[:, None, None]
     kept = np.zeros_like(air)
-    for number in np.argsort(-sizes)[: np.count_nonzero(sizes >= least)]:
-        piece = pieces == number
+    for number in np.argsort(-found.sizes)[: np.count_nonzero(found.sizes >= least)]:
+        piece = found.mask(np.arange(len(found.sizes)) == number)
         top = np.where(kept.any(axis=0), len(kept) - kept[::-1].argmax(axis=0), 0)  # of the lung in each column
-        if (piece & (slices < top)).sum() < 0.5 * sizes[number]:
+        if np.count_nonzero(piece & (slices < top)) < 0.5 * found.sizes[number]:
             kept |= piece
     for _ in range(round(EDGE_MM / GRID_MM)):
         kept = coarse.grown(kept, *_ALL) & air
@@ -212,10 +197,5 @@ def _closed(lungs: np.ndarray, middle: float, voxel_mm: np.ndarray) -> np.ndarra
     radius_px = CLOSED_MM / math.sqrt(voxel_mm[1] * voxel_mm[2])
     parts = np.split(lungs, [round(min(max(middle, 0), lungs.shape[2]))], axis=2)
     both = np.concatenate([coarse.closed(part, radius_px) for part in parts], axis=2)
-    gaps, sizes = _pieces(~both)
-    outside = np.zeros(len(sizes), bool)
-    for axis in _ALL:
-        for end in (0, -1):
-            outside[gaps.take(end, axis)] = True
-    outside[0] = False  # The lungs themselves.
-    return ~outside[gaps]
+    gaps = pieces.find(np.pad(~both, 1, constant_values=True), 0, 1)  # The first is all around.
+    return ~gaps.mask(np.arange(len(gaps.sizes)) == gaps.number[0])[1:-1, 1:-1, 1:-1]

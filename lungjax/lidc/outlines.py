@@ -44,8 +44,8 @@ class Outline:
 
 def indices(outlines: Sequence[Outline]) -> np.ndarray:
     """(points, 3) int64: row, column and slice of every point of some outlines."""
-    lines = [np.pad(one.points, [(0, 0), (0, 1)], constant_values=one.slice_index) for one in outlines]
-    return np.vstack(lines)
+    slices = np.repeat([one.slice_index for one in outlines], [len(one.points) for one in outlines])
+    return np.column_stack([np.concatenate([one.points for one in outlines]), slices])
 
 
 def cluster(points: Sequence[np.ndarray], tolerance: float) -> list[list[int]]:
@@ -160,8 +160,9 @@ def _distances(points: Sequence[np.ndarray], tolerance: float) -> np.ndarray:
     gaps = np.maximum(low[:, None] - high[None], low[None] - high[:, None]).max(axis=-1)
     distances = np.full((len(points), len(points)), np.inf)
     trees = [KDTree(one) for one in points]
+    beyond = np.nextafter(tolerance, np.inf)  # No need to look further.
     for first, second in np.argwhere(np.triu(gaps <= tolerance, 1)).tolist():
-        nearest_px, _ = trees[first].query(points[second])
+        nearest_px, _ = trees[first].query(points[second], distance_upper_bound=beyond)
         distances[first, second] = distances[second, first] = nearest_px.min()
     np.fill_diagonal(distances, 0)
     return distances

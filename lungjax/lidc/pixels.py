@@ -15,10 +15,8 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
 from pydicom.pixels.decoders.base import get_decoder
 
+from lungjax.lidc.header import PIXELS
 from lungjax.lidc.scan import Fault
-
-DEFERRED_BYTES = 2**12
-"""Longer elements stay in the file while its header is read; see `locate`."""
 
 _DECODERS = "run `pip install 'lungjax[compressed]'`"
 _PLAIN = (pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.ExplicitVRLittleEndian)
@@ -51,7 +49,7 @@ def locate(dataset: FileDataset, values: Mapping[str, Any], path: Path) -> Pixel
     """Where the pixels of a file lie, and whether they can be read; none of them is looked at.
 
     Args:
-      dataset: the header, with elements longer than `DEFERRED_BYTES` not yet read.
+      dataset: the header, as `header.read` gives it.
       values: its values by name.
       path: its file.
 
@@ -65,7 +63,7 @@ def locate(dataset: FileDataset, values: Mapping[str, Any], path: Path) -> Pixel
     if values["SamplesPerPixel"] not in (None, 1):
         raise Fault("unreadable_file", f"{path} is no grey image: {values['SamplesPerPixel']} samples a pixel")
     shape, bits = (int(values["Rows"]), int(values["Columns"])), int(values["BitsAllocated"])
-    element = dataset.get_item("PixelData", keep_deferred=True)
+    element = dataset.get_item(PIXELS, keep_deferred=True)
     offset = element.value_tell if isinstance(element, RawDataElement) else 0
     if offset and not syntax.is_compressed:
         assert isinstance(element, RawDataElement)

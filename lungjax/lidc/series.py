@@ -148,10 +148,13 @@ def read(stack: Stack) -> Series:
     """
     first = stack.slices[0]
     voxels = np.empty(stack.shape, np.int16)
-    ends_hu = [read_hu(one.pixels, out) for one, out in zip(stack.slices, voxels, strict=True)]
+    ends_hu, filled = [], []
+    for one, plane in zip(stack.slices, voxels, strict=True):
+        ends_hu.append(read_hu(one.pixels, plane))
+        filled.append(_lowest(plane))  # Now, while the slice is in the cache.
     range_hu = min(low for low, _ in ends_hu), max(high for _, high in ends_hu)
     sop_uids = tuple(one.sop_uid for one in stack.slices)
-    padding_hu = find_padding_hu(voxels, declared_padding_hu(stack.slices))
+    padding_hu = _padding_hu(voxels, filled, declared_padding_hu(stack.slices))
     return Series(
         first.study_uid, first.series_uid, sop_uids, voxels, range_hu, stack.z_mm, stack.spacing_mm, padding_hu
     )
@@ -173,26 +176,31 @@ def find_padding_hu(voxels: np.ndarray, declared_hu: float | None) -> int | None
       voxels: (slices, rows, columns) int16 HU.
       declared_hu: from the header, or None.
     """
+    return _padding_hu(voxels, [_lowest(plane) for plane in voxels], declared_hu)
+
+
+def _padding_hu(voxels: np.ndarray, filled: Sequence[tuple[int, int, int]], declared_hu: float | None) -> int | None:
+    """As `find_padding_hu`; `filled` are each slice's `_lowest`."""
     found = []
-    lowest_hu = int(voxels.min())
+    lowest_hu = min(low_hu for low_hu, _, _ in filled)
     if declared_hu is not None and lowest_hu <= declared_hu <= _AIR_HU:
         found.append(math.floor(declared_hu))
     if lowest_hu <= _NOT_AIR_HU:
-        fill_hu, count = _commonest_below_air(voxels, lowest_hu)
+        fill_hu, count = lowest_hu, sum(count for low_hu, count, _ in filled if low_hu == lowest_hu)
+        if 2 * count < sum(below for _, _, below in filled):  # Rarely is the lowest not the commonest.
+            counts = np.bincount(voxels[voxels <= _NOT_AIR_HU].astype(np.int32) + 32768)
+            fill_hu, count = int(counts.argmax()) - 32768, int(counts.max())
         if count >= _PLATEAU_SHARE * voxels.size:
             found.append(fill_hu)
     return max(found, default=None)
 
 
-def _commonest_below_air(voxels: np.ndarray, lowest_hu: int) -> tuple[int, int]:
-    """The commonest value up to `_NOT_AIR_HU`, the lower of two as common, and how many voxels hold it."""
-    # Nearly always it is the lowest: counting is quick, the histogram is not. Slice by slice, for the cache.
-    lowest = sum(np.count_nonzero(one == lowest_hu) for one in voxels)
-    below = sum(np.count_nonzero(one <= _NOT_AIR_HU) for one in voxels)
-    if 2 * lowest >= below:
-        return lowest_hu, int(lowest)
-    counts = np.bincount(voxels[voxels <= _NOT_AIR_HU].astype(np.int32) + 32768)
-    return int(counts.argmax()) - 32768, int(counts.max())
+def _lowest(plane: np.ndarray) -> tuple[int, int, int]:
+    """The lowest value of a slice, and how many voxels hold it, and how many any value up to `_NOT_AIR_HU`."""
+    low_hu = int(plane.min())
+    if low_hu > _NOT_AIR_HU:
+        return low_hu, 0, 0
+    return low_hu, int(np.count_nonzero(plane == low_hu)), int(np.count_nonzero(plane <= _NOT_AIR_HU))
 
 
 def _normal(one: Slice) -> np.ndarray:

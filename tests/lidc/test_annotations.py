@@ -147,6 +147,13 @@ def test_a_matrix_that_does_not_divide_512(rows: list[ScanRow]):
         annotations.nodules(rows[0], matrix=500)
 
 
+@pytest.mark.parametrize(("apart_px", "together"), [(2, True), (3, True), (4, False)])
+def test_readings_exactly_the_tolerance_apart_are_one_nodule(apart_px: int, together: bool):
+    one = np.array([[0, 0, 0], [0, 5, 0]])
+    groups = outlines.cluster([one, one + np.array([apart_px, 0, 0])], 3.0)
+    assert groups == ([[0, 1]] if together else [[0], [1]])
+
+
 def test_consensus_level_by_hand():
     def reading(slot: int, row: int) -> Reading:
         return Reading(slot, slot, (0,) * 9, np.ones((1, 2, 1), bool), (5, row, 7))

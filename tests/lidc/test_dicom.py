@@ -98,6 +98,15 @@ def test_padding_that_the_header_wrote_unsigned_is_signed(write_ct, tmp_path: Pa
     assert dicom.read_series(paths).padding_hu == -3024
 
 
+def test_padding_that_the_header_leaves_empty_is_none(write_ct, tmp_path: Path):
+    paths = write_ct(tmp_path, ramp())
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        dataset.add_new("PixelPaddingValue", "SS", None)
+        dataset.save_as(path)
+    assert dicom.read_series(paths).padding_hu is None
+
+
 @pytest.mark.parametrize(
     ("low_hu", "declared_hu", "expected"),
     [
