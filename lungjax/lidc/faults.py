@@ -14,6 +14,7 @@ FAULTS = {
     "not_utf8": "a name that is not UTF-8, so it cannot be written down; rename it",
     "missing_file": "a header names a file of voxels that is not there; fetch it",
     "missing_tag": "a DICOM file lacks a tag without which it has no HU or no place; fetch the original",
+    "too_large": "a file asks for more memory, by its header or once unpacked, than any scan takes; fetch it again",
     "no_decoder": "nothing installed decodes its compressed transfer syntax; `pip install 'lungjax[compressed]'`",
     "short_pixels": "there are fewer bytes of pixels than rows x columns take; fetch it again",
     # Which scan it is.
@@ -66,5 +67,16 @@ NOTES = {
 }
 """What is prepared all the same: name -> what it means."""
 
-IN_VOXELS = ("hu_out_of_range", "wrong_rescale", "unreadable_file", "not_8_bit", "mask_shape", "mixed_geometry")
+IN_VOXELS = (
+    "hu_out_of_range",
+    "wrong_rescale",
+    "not_hu",
+    "not_finite",
+    "unreadable_file",
+    "too_large",
+    "not_8_bit",
+    "mask_shape",
+    "mixed_geometry",
+    "not_a_label",
+)
 """Faults that may show only when voxels are read, by `prepare`, also where `doctor` has looked at all else."""
