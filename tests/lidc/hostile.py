@@ -24,8 +24,10 @@ _listeners: list[list[str]] = []
 
 def _hook(event: str, arguments: tuple) -> None:
     if event == "open" and _listeners and isinstance(arguments[0], str | bytes | os.PathLike):
+        path = os.fsdecode(arguments[0])
         for heard in _listeners:
-            heard.append(os.fsdecode(arguments[0]))
+            if not path.endswith((".py", ".pyc")):  # Modules that are imported on the way.
+                heard.append(path)
 
 
 sys.addaudithook(_hook)  # Once and for all: Python has no way to take one away.

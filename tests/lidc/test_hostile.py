@@ -115,7 +115,7 @@ def test_a_picture_of_a_billion_pixels_asks_for_no_memory(tree, tmp_path):
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2**15, 2**15, 8, 0, 0, 0, 0))
     bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
     (tree / "LIDC-IDRI-9000/nodule-0/images/slice-0.png").write_bytes(bomb)
-    assert prepare(tree, tmp_path / "out", workers=1).quarantined == {"unreadable_file": 1}
+    assert prepare(tree, tmp_path / "out", workers=1).quarantined == {"too_large": 1}
 
 
 def test_names_that_are_no_text_are_quarantined(tree, tmp_path):

@@ -20,7 +20,7 @@ from lungjax.lidc.formats.bare import bare_scan
 from lungjax.lidc.formats.entry import Check, Entry, Quarantined
 from lungjax.lidc.scan import Fault, Scan
 
-_LAYOUT = re.compile(r"(?:.*/)?(?P<kind>images|masks)/(?P<study>\d+)_slice(?P<number>\d+)\.png", re.ASCII)
+_LAYOUT = re.compile(r"(?:.*/)?(?P<kind>images|masks)/(?P<study>\d+)_slice(?P<number>\d{1,9})\.png", re.ASCII)
 
 Files = dict[int, archive.Place]
 """One scan's images, or its masks, by slice number."""
