@@ -8,6 +8,7 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,6 +156,41 @@ def test_a_full_disk_is_one_sentence_and_nothing_half_written(kaggle_tree, small
         assert not out.exists()
     filler.unlink()
     shutil.rmtree(small_disk / "out.partial")
+
+
+def test_a_phantom_on_a_full_disk_is_one_sentence_and_nothing_half_written(small_disk, capfd):
+    for room_kb in (4, 120):
+        (small_disk / "filler").write_bytes(bytes(1000 * (300 - room_kb)))
+        assert cli.main(["phantom", "--scans", "2", "--matrix", "64", "--out", str(small_disk / "phantom")]) == 2
+        (said,) = capfd.readouterr().err.strip().splitlines()[-1:]
+        assert said.startswith("lungjax: error: ")
+        assert "phantom" in said
+        assert "No space left on device" in said
+        assert [path.name for path in small_disk.iterdir()] == ["filler"]
+
+
+def test_a_phantom_that_may_not_be_written_is_one_sentence(capsys):
+    assert cli.main(["phantom", "--scans", "1", "--matrix", "32", "--out", "/proc/lungjax/phantom"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "/proc/lungjax/phantom.partial: cannot be made" in said
+
+
+@pytest.mark.parametrize("arguments", [["doctor", "--json"], ["doctor"]])
+@pytest.mark.parametrize(("output", "code"), [("/dev/full", 2), ("pipe that nobody reads", 0)])
+def test_output_that_cannot_be_written_is_one_sentence(kaggle_tree, arguments, output, code):
+    """A short one, that only leaves the process's buffer as it ends."""
+    command = [sys.executable, "-m", "lungjax.cli", *arguments, str(kaggle_tree)]
+    if output == "/dev/full":
+        with open(output, "w") as full:
+            run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        said = "lungjax: error: output: No space left on device\n"
+    else:
+        reader, writer = os.pipe()
+        os.close(reader)
+        run = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+        os.close(writer)
+        said = ""
+    assert (run.returncode, run.stderr) == (code, said)
 
 
 def test_what_may_not_be_written_is_one_sentence(kaggle_tree, capsys):

@@ -121,6 +121,8 @@ def header(whole: bytes, **fields: tuple[int, str, tuple]) -> bytes:
 def test_headers_of_nifti_that_cannot_be(whole, tmp_path, offset, form, values, name, packed):
     (tmp_path / "a.img").write_bytes(whole[352:])
     assert read_nifti(tmp_path, header(whole, it=(offset, form, values)), packed=packed) == name
+    path = str(tmp_path / ("a.nii.gz" if packed else "a.nii"))
+    assert bool(nifti.check(Entry("a", "a", path, (path, None))).faults) == (name != "hu_out_of_range")
 
 
 @pytest.mark.parametrize("affine", ["sform", "qform"])
@@ -148,9 +150,9 @@ def test_voxels_of_nifti_that_are_no_numbers(tmp_path, bad):
 
 
 def test_a_gzip_without_end_takes_no_memory(whole, tmp_path):
-    """A gigabyte behind what the header asks for."""
+    """A gigabyte behind what the header asks for, and damage at its end, where nobody comes."""
     zeros = gzip.compress(bytes(2**26), 1)
-    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(whole, 1) + 16 * zeros)
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(whole, 1) + 16 * zeros + b"no gzip")
     entry = Entry("a", "a", str(tmp_path / "a.nii.gz"), (str(tmp_path / "a.nii.gz"), None))
     assert peak_mib(lambda: read(nifti, entry)) < 32
     assert read(nifti, entry) == ""
