@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 import struct
 import subprocess
 import sys
@@ -16,13 +17,14 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from hostile import opened_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.tag import Tag
 
 from lungjax import cli
 from lungjax.lidc import dicom, doctor, series
-from lungjax.lidc.formats import lidc
+from lungjax.lidc.formats import lidc, luna16, nifti
 from lungjax.lidc.prepare import prepare
 from lungjax.lidc.scan import Fault
 
@@ -129,6 +131,17 @@ def test_names_that_are_no_text_are_quarantined(tree, tmp_path):
     assert [fault.name for fault in doctor.examine(source).faults] == ["not_utf8"]
 
 
+@pytest.mark.parametrize(("name", "module"), [("a.dcm", lidc), ("a.nii", nifti), ("1.2.3.4.5.6.mhd", luna16)])
+def test_what_is_no_file_is_not_opened(tmp_path, name, module):
+    """A socket here, for a pipe, which is treated alike, would be waited for without end."""
+    os.mknod(tmp_path / name, stat.S_IFSOCK | 0o600)
+    with opened_files() as opened:
+        assert not module.matches(tmp_path)
+        entries, (found,) = module.find(tmp_path)
+    assert (entries, opened, found.name, found.key) == ([], [], "unreadable_file", f"{name}/")
+    assert f"{tmp_path / name} is a pipe, a socket or a device" in found.message
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder of 300 kB."""
@@ -180,14 +193,15 @@ def test_a_phantom_that_may_not_be_written_is_one_sentence(capsys):
 def test_output_that_cannot_be_written_is_one_sentence(kaggle_tree, arguments, output, code):
     """A short one, that only leaves the process's buffer as it ends."""
     command = [sys.executable, "-m", "lungjax.cli", *arguments, str(kaggle_tree)]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     if output == "/dev/full":
         with open(output, "w") as full:
-            run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+            run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=buffered, check=False)
         said = "lungjax: error: output: No space left on device\n"
     else:
         reader, writer = os.pipe()
         os.close(reader)
-        run = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+        run = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=buffered, check=False)
         os.close(writer)
         said = ""
     assert (run.returncode, run.stderr) == (code, said)
