@@ -148,6 +148,7 @@ def test_metaimage_is_a_scan_or_a_fault_many_times(meta, tmp_path, fuzz, data):
     [
         ("DimSize = 16 16 ", "DimSize = 9999999999 16 ", "too_large"),
         ("DimSize = 16 16 ", "DimSize = 20000 9000 ", "too_large"),
+        ("DimSize = 16 16 ", "DimSize = 40000 2 ", "too_large"),
         ("DimSize = 16 16 ", "DimSize = 512 512 ", "unreadable_file"),
         ("DimSize = 16 16 ", "DimSize = -16 -16 ", "not_3d"),
         ("DimSize = 16 16 ", "DimSize = ", "not_3d"),
@@ -160,6 +161,7 @@ def test_metaimage_is_a_scan_or_a_fault_many_times(meta, tmp_path, fuzz, data):
         ("ElementType = MET_SHORT", "ElementType = MET_SHORT\nElementType = MET_CHAR", "unreadable_file"),
         ("BinaryData = True", "BinaryData = False", "unreadable_file"),
         ("Offset = -100", "Offset = nan", "unreadable_file"),
+        ("Offset = -100", "Offset = 1 -100", "unreadable_file"),
         ("Offset = -100", "Offset = 1e300", "unreadable_file"),
         ("TransformMatrix = 1 0 0", "TransformMatrix = 1 1 0", "unreadable_file"),
         ("TransformMatrix = 1 0 0", "TransformMatrix = 0 0 0", "unreadable_file"),
@@ -184,6 +186,13 @@ def test_packed_voxels_without_end_take_no_memory(meta, tmp_path):
     content = b"".join(packer.compress(bytes(2**20)) for _ in range(256)) + packer.flush()
     assert peak_mib(lambda: read_meta(tmp_path, text, content)) < 32
     assert read_meta(tmp_path, text, content) == "unreadable_file"
+
+
+@pytest.mark.parametrize("at", [-1, -4])
+def test_packed_voxels_are_read_to_their_checksum(meta, tmp_path, at):
+    text, content = meta[True]
+    assert read_meta(tmp_path, text, content[:at]) == "unreadable_file"
+    assert read_meta(tmp_path, text, content[:at] + bytes([content[at] ^ 1]) + content[at:][1:]) == "unreadable_file"
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

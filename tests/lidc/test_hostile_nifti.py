@@ -135,6 +135,12 @@ def test_an_affine_of_nifti_that_cannot_be(whole, tmp_path, affine, bad):
     assert read_nifti(tmp_path, header(whole, **fields)) == "unreadable_file"
 
 
+def test_an_affine_of_nifti_that_its_pixdim_denies(whole, tmp_path):
+    denied = header(whole, pixdim=(80, "3f", (1.4, 1.6, 5.0)))
+    assert read_nifti(tmp_path, denied) == "", "the qform has its steps from there"
+    assert read_nifti(tmp_path, header(denied, qform=(252, "h", (0,)))) == "unreadable_file"
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_voxels_of_nifti_that_are_no_numbers(tmp_path, bad):
     voxels = np.arange(math.prod(SHAPE), dtype=np.float32).reshape(SHAPE) - 900
@@ -161,7 +167,7 @@ def test_a_gzip_without_end_takes_no_memory(whole, tmp_path):
 @pytest.mark.parametrize("affine", ["sform", "qform"])
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("units", [2, 3, 0])
-@pytest.mark.parametrize("axes", ["LPS", "RAS", "PIR", "SAL"])
+@pytest.mark.parametrize("axes", ["LPS", "RAS", "PIR", "LPI"])
 def test_nifti_lies_where_itk_says(whole, tmp_path, affine, order, units, axes):
     """SimpleITK as a second implementation, in both byte orders, by each affine alone, oblique by six degrees."""
     turn = np.array(sitk.Euler3DTransform((0, 0, 0), 0.1, -0.05, 0.03).GetMatrix()).reshape(3, 3)

@@ -69,6 +69,7 @@ def test_a_run_killed_at_its_last_step_is_in_nobodys_way(tmp_path: Path, when: s
         with pytest.raises(InputError, match="already exists"):
             phantom.write(out, scans=1, matrix=32, workers=1)
     else:
+        (tmp_path / "out.partial/phantom/of-another-seed.dcm").touch()
         phantom.write(out, scans=1, matrix=32, workers=1)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     phantom.write(tmp_path / "again", scans=1, matrix=32, workers=1)
