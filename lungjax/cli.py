@@ -25,21 +25,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # A file's name need not be text.
     try:
-        return arguments.run(arguments)
+        code = arguments.run(arguments)
+        sys.stdout.flush()  # Here, where a full disk can still be told.
+        return code
     except InputError as error:
         print(f"lungjax: error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # The reader of our output, `head` say, has enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
     except OSError as error:
         if error.errno not in _OF_THE_MACHINE:
             raise
-        print(f"lungjax: error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        _drop_output()
+        print(f"lungjax: error: {error.filename or _written(arguments)}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("lungjax: interrupted; run the same command again (prepare goes on where it was)", file=sys.stderr)
         return 130
+
+
+def _written(arguments: argparse.Namespace) -> str:
+    """What was written when an error names no file: `--out` and what is in it, or this program's own output."""
+    return str(getattr(arguments, "out", None) or "output")
+
+
+def _drop_output() -> None:
+    """What stdout still holds goes nowhere, or Python would try again, and complain, as it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

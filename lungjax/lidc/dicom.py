@@ -84,6 +84,19 @@ def read_slice(path: Path) -> Slice:
         raise unreadable(path, error) from error
 
 
+def read_both(path: Path) -> tuple[Header | None, Slice | Fault]:
+    """What `read_header` and `read_slice` find, or the fault of the latter; a sound file is read once.
+
+    Raises:
+      Fault: as `read_header` does.
+    """
+    try:
+        found = read_slice(path)
+    except Fault as fault:
+        return read_header(path), fault
+    return Header("CT", found.series_uid), found
+
+
 def read_series(paths: Sequence[Path]) -> Series:
     """One series from its files, given in any order.
 

@@ -15,7 +15,7 @@ from lungjax.lidc import annotations, faults
 from lungjax.lidc.annotations import ScanRow
 from lungjax.lidc.formats.entry import Check, Entry, Quarantined
 from lungjax.lidc.scan import InputError
-from lungjax.lidc.sources import FORMATS, find, format_of
+from lungjax.lidc.sources import FORMATS, find, format_of, only_utf8
 
 _SHOWN = 5
 """Notes of one name that the table lists; `--json` has all."""
@@ -40,7 +40,7 @@ class Report:
       patients, scans: how many there are, faulty ones among them; no patients are known where the source does not tell.
       slices: in all scans; None where the format cannot tell without reading.
       missing_patients: of LIDC-IDRI's, which are not there; empty where none of the patients is of LIDC-IDRI.
-      faults: what `prepare` would quarantine, as far as can be told without voxels.
+      faults: what `prepare` would quarantine as faulty, as far as can be told without voxels.
       notes: what else there is to know.
     """
 
@@ -69,7 +69,7 @@ class Report:
             missing = f"{len(self.missing_patients):,} of LIDC-IDRI's patients are not here"
             lines.append(f"{missing}: {_ranges(self.missing_patients)}")
         lines += ["", "faults: prepare quarantines these", *_table(self.faults, faults.FAULTS, len(self.faults))]
-        lines += ["", "notes: prepared all the same", *_table(self.notes, faults.NOTES, _SHOWN)]
+        lines += ["", "notes: nothing need be done", *_table(self.notes, faults.NOTES, _SHOWN)]
         if self.slices is None:
             more = "Of this format only files' names were looked at; prepare may find any fault of theirs."
         else:
@@ -91,12 +91,10 @@ def examine(source: Path | str, *, format: str = "auto") -> Report:
     if not source.exists():
         raise InputError(f"{source}: no such file or folder; name a folder of scans or an archive.")
     name = format_of(source, format)
-    module = FORMATS[name]
-    entries, quarantined = find(name, source)
+    entries, quarantined, checked = _look(name, source)
     if not entries and not quarantined:
         raise InputError(f"{source} holds no scans of this format; check the path and --format.")
-    check = getattr(module, "check", None)
-    checks = [(entry, check(entry)) for entry in _with_bar(entries)] if check else []
+    checks = [(entry, checked[entry.key]) for entry in entries] if checked is not None else []
     scans = annotations.all_scans()
     lidc_patients = {row.patient_id for row in scans}
     patients = {entry.patient_id for entry in entries}
@@ -104,21 +102,31 @@ def examine(source: Path | str, *, format: str = "auto") -> Report:
     return Report(
         source=source,
         format=name,
-        patients=None if getattr(module, "WITHOUT_PATIENTS", False) else len(patients),
+        patients=None if getattr(FORMATS[name], "WITHOUT_PATIENTS", False) else len(patients),
         scans=len(entries),
-        slices=sum(one.slices for _, one in checks) if check else None,
+        slices=sum(one.slices for _, one in checks) if checked is not None else None,
         missing_patients=tuple(sorted(missing)),
         faults=tuple(_faults(checks, quarantined)),
         notes=tuple(_notes(checks, entries, quarantined, scans)),
     )
 
 
-def _with_bar(entries: Sequence[Entry]) -> tqdm:
-    return tqdm(entries, desc="checking", unit="scan", leave=False, disable=None)
+def _look(name: str, source: Path) -> tuple[list[Entry], list[Quarantined], dict[str, Check] | None]:
+    """What is found, and what can be told of each scan, by its key; None where the format tells no more."""
+    module = FORMATS[name]
+    if hasattr(module, "find_and_check"):
+        pairs, quarantined = module.find_and_check(source)
+        entries, quarantined = only_utf8([entry for entry, _ in pairs], quarantined)
+        return entries, quarantined, {entry.key: check for entry, check in pairs}
+    entries, quarantined = find(name, source)
+    if not hasattr(module, "check"):
+        return entries, quarantined, None
+    bar = tqdm(entries, desc="checking", unit="scan", leave=False, disable=None)
+    return entries, quarantined, {entry.key: module.check(entry) for entry in bar}
 
 
 def _faults(checks: Sequence[tuple[Entry, Check]], quarantined: Sequence[Quarantined]) -> list[Finding]:
-    listed = [Finding(one.name, one.where, one.message) for one in quarantined]
+    listed = [Finding(one.name, one.where, one.message) for one in quarantined if one.name in faults.FAULTS]
     return listed + [
         Finding(fault.name, entry.where, f"{entry.patient_id}: {fault.message}")
         for entry, check in checks
@@ -137,6 +145,7 @@ def _notes(
         for entry, check in checks
         for note in check.notes
     ]
+    found += [Finding(one.name, one.where, one.message) for one in quarantined if one.name in faults.NOTES]
     folders = collections.Counter(one.where for one in [*entries, *quarantined])
     found += [
         Finding("mixed_series", where, f"{where} holds {count} series") for where, count in folders.items() if count > 1

@@ -1,7 +1,8 @@
 """The one list of faults and notes: every name that `quarantine.jsonl` and `lungjax doctor` may give, and what to do.
 
 A fault quarantines its scan, or a single file that belongs to none. A note is worth knowing of a scan that is
-prepared all the same. Names are stable: scripts may rely on them.
+prepared all the same, or of what was never meant to be: it makes no exit code. Names are stable: scripts may rely on
+them.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ FAULTS = {
     "not_utf8": "a name that is not UTF-8, so it cannot be written down; rename it",
     "missing_file": "a header names a file of voxels that is not there; fetch it",
     "missing_tag": "a DICOM file lacks a tag without which it has no HU or no place; fetch the original",
+    "too_large": "a file asks for more memory, by its header or once unpacked, than any scan takes; fetch it again",
     "no_decoder": "nothing installed decodes its compressed transfer syntax; `pip install 'lungjax[compressed]'`",
     "short_pixels": "there are fewer bytes of pixels than rows x columns take; fetch it again",
     # Which scan it is.
-    "not_ct": "a series of another modality, an X-ray (DX, CR) say; LIDC-IDRI has some, nothing need be done",
+    "not_ct": "a series of a modality that LIDC-IDRI does not have, or one of its CTs that says so; fetch it again",
     "not_in_database": "not a scan of LIDC-IDRI, so no reader's outlines fit; anonymised anew, perhaps",
     "duplicate_series": "the same scan is there twice; keep one",
     "several_patients": "the same scan is said to be of several patients; correct the source",
@@ -62,9 +64,21 @@ NOTES = {
     "mixed_series": "several series in one folder, told apart by SeriesInstanceUID",
     "uneven_in_lidc": "slices are not evenly spaced, in LIDC-IDRI itself; each keeps its position, the spacing is the "
     "median",
+    "x_ray": "a series of X-rays (CR, DX), of which a whole LIDC-IDRI has some beside the CT; listed and passed over",
     "padding": "a value outside the scanner's field; its voxels are kept, and the data set tells which they are",
 }
-"""What is prepared all the same: name -> what it means."""
+"""What is prepared all the same, or passed over: name -> what it means."""
 
-IN_VOXELS = ("hu_out_of_range", "wrong_rescale", "unreadable_file", "not_8_bit", "mask_shape", "mixed_geometry")
+IN_VOXELS = (
+    "hu_out_of_range",
+    "wrong_rescale",
+    "not_hu",
+    "not_finite",
+    "unreadable_file",
+    "too_large",
+    "not_8_bit",
+    "mask_shape",
+    "mixed_geometry",
+    "not_a_label",
+)
 """Faults that may show only when voxels are read, by `prepare`, also where `doctor` has looked at all else."""

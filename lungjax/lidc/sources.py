@@ -31,7 +31,8 @@ FORMATS = {
 }
 """Each module offers `matches(source)`, `find(source)` and `read(entry)`; `auto` tries them in this order.
 
-One that can tell more of a scan without its voxels has `check(entry)` too, for `lungjax doctor`.
+One that can tell more of a scan without its voxels has `check(entry)` too, for `lungjax doctor`, or
+`find_and_check(source)`, where to find scans is to read all that there is to check.
 `WITHOUT_PATIENTS` is True where a source does not tell them, `IN_MEMORY` where one process must read it all.
 `READERS` is how many readers' masks a slice has, where these are not LIDC's four.
 """
@@ -62,7 +63,11 @@ def readers_of(name: str) -> int:
 
 def find(name: str, source: Path) -> tuple[list[Entry], list[Quarantined]]:
     """What a format finds in a source; scans whose names nobody could write down are quarantined (`not_utf8`)."""
-    found, quarantined = FORMATS[name].find(source)
+    return only_utf8(*FORMATS[name].find(source))
+
+
+def only_utf8(found: list[Entry], quarantined: list[Quarantined]) -> tuple[list[Entry], list[Quarantined]]:
+    """Scans whose names nobody could write down are quarantined, too (`not_utf8`)."""
     entries = []
     for entry in found:
         if _is_utf8(entry.patient_id) and _is_utf8(entry.key):

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from lungjax.data import manifest, splits
+from lungjax.lidc import faults
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Summary:
       out: the folder.
       scans, slices: in the data set.
       patients: how many in each split.
-      quarantined: how many series and single files for each reason.
+      quarantined: how many series and single files for each fault.
+      passed_over: how many series for each note, which are no faults: see `lungjax.lidc.faults`.
       was_complete: it was there already and was left alone.
       new_slices: slices read in this run; others come from a run before it.
       seconds: this run's time.
@@ -29,19 +31,20 @@ class Summary:
     slices: int
     patients: dict[str, int]
     quarantined: dict[str, int]
+    passed_over: dict[str, int]
     was_complete: bool
     new_slices: int
     seconds: float
 
     def text(self) -> str:
-        """Two or three lines for a person."""
+        """A few lines for a person."""
         each = ", ".join(f"{count} {split}" for split, count in self.patients.items())
         patients = f"{sum(self.patients.values())} patients ({each})"
         lines = [f"{self.out}: {self.scans} scans, {self.slices} slices, {patients}"]
-        if self.quarantined:
-            reasons = ", ".join(f"{count} {name}" for name, count in sorted(self.quarantined.items()))
-            total = sum(self.quarantined.values())
-            lines.append(f"quarantined: {total} ({reasons}); see {self.out / manifest.QUARANTINE}")
+        for what, counts in (("quarantined", self.quarantined), ("passed over", self.passed_over)):
+            if counts:
+                reasons = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+                lines.append(f"{what}: {sum(counts.values())} ({reasons}); see {self.out / manifest.QUARANTINE}")
         if self.was_complete:
             lines.append("It is complete already and was left alone; --overwrite makes it anew.")
         else:
@@ -61,7 +64,8 @@ def of(out: Path, *, was_complete: bool, new_slices: int, seconds: float) -> Sum
         scans=described["counts"]["scans"],
         slices=described["counts"]["slices"],
         patients={split: patients[split] for split in splits.SPLITS},
-        quarantined=dict(reasons),
+        quarantined={name: count for name, count in reasons.items() if name not in faults.NOTES},
+        passed_over={name: count for name, count in reasons.items() if name in faults.NOTES},
         was_complete=was_complete,
         new_slices=new_slices,
         seconds=seconds,

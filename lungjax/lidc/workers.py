@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import signal
 from collections import deque
@@ -59,6 +60,30 @@ def run(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int)
                 pool.shutdown(cancel_futures=True)
         for task in running.values():
             yield task, _alone(function, task)
+
+
+def apart(function: Callable[..., Result], *arguments: object) -> Result:
+    """`function(*arguments)` in a process of its own: for native code that a file can crash, this process with it.
+
+    The process is kept for the next call.
+
+    Args:
+      function: importable by name; arguments and result are picklable.
+
+    Raises:
+      WorkerDied: the process died.
+      Exception: whatever `function` raises.
+    """
+    try:
+        return _kept_apart().submit(function, *arguments).result()
+    except BrokenProcessPool:
+        _kept_apart.cache_clear()
+        raise WorkerDied(arguments) from None
+
+
+@functools.lru_cache(maxsize=1)
+def _kept_apart() -> ProcessPoolExecutor:
+    return _pool(1)
 
 
 def _alone(function: Callable[[Task], Result], task: Task) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from hostile import opened_files
 from pydicom.encaps import encapsulate
 from pydicom.uid import MPEG2MPML
 
@@ -144,7 +146,7 @@ def test_what_is_no_scan_has_the_same_name_in_both(rows, write_scan, write_ct, s
     """Everything at once: a series of LIDC-IDRI that is uneven in itself, which is no fault, and files of no CT."""
     stored = np.zeros((2, 4, 4), np.int16)
     write_scan(source / "uneven", rows[UNEVEN_ID - 1], matrix=MATRIX)
-    write_ct(source / "x-ray", stored, series_uid="1.2.1", tags={"Modality": "DX"})
+    write_ct(source / "magnet", stored, series_uid="1.2.1", tags={"Modality": "MR"})
     write_ct(source / "other", stored, series_uid="1.2.2")
     write_ct(source / "nameless", stored[:1], tags={"SeriesInstanceUID": None})
     (source / "empty.dcm").touch()
@@ -153,6 +155,40 @@ def test_what_is_no_scan_has_the_same_name_in_both(rows, write_scan, write_ct, s
     expected = ["link", "missing_tag", "not_ct", "not_in_database", "unreadable_file"]
     assert names_of(source, tmp_path / "out") == (expected, expected)
     assert "uneven_in_lidc" in {note.name for note in doctor.examine(source).notes}
+
+
+def test_x_rays_beside_the_ct_are_no_fault(source: Path, write_ct, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A whole LIDC-IDRI has such series: listed, counted, and no reason for an exit code."""
+    for number, modality in enumerate(("DX", "CR"), 1):
+        stored = np.zeros((1, 4, 4), np.int16)
+        write_ct(source / modality, stored, series_uid=f"1.2.{number}", tags={"Modality": modality})
+    assert cli.main(["doctor", str(source), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    notes = [(note["name"], note["where"]) for note in found["notes"] if note["name"] == "x_ray"]
+    assert (found["faults"], notes) == ([], [("x_ray", str(source / "DX")), ("x_ray", str(source / "CR"))])
+    arguments = ["prepare", "--source", str(source), "--out", str(tmp_path / "out"), "--workers", "1", "--strict"]
+    assert cli.main(arguments) == 0
+    said = capsys.readouterr().out
+    assert f"passed over: 2 (2 x_ray); see {tmp_path / 'out/quarantine.jsonl'}" in said
+    assert "quarantined" not in said
+    lines = (tmp_path / "out/quarantine.jsonl").read_text().splitlines()
+    assert [json.loads(line)["name"] for line in lines] == ["x_ray", "x_ray"]
+    assert cli.main(arguments) == 0  # Also where it is complete already.
+    assert "passed over: 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("modality", ["MR", "", "DX"])
+def test_a_ct_series_that_says_it_is_none_is_a_fault(source: Path, tmp_path: Path, modality: str):
+    """By its UID it is one that the readers outlined, or its modality is none that LIDC-IDRI has."""
+    each(lambda path: edit(path, Modality=modality))(broken(source))
+    assert names_of(source, tmp_path / "out") == (["not_ct"], ["not_ct"])
+
+
+def test_each_sound_file_is_read_once(source: Path):
+    with opened_files() as opened:
+        assert doctor.examine(source, format="lidc").faults == ()
+    times = collections.Counter(path for path in opened if path.endswith(".dcm"))
+    assert times == dict.fromkeys(map(str, source.glob("*/*.dcm")), 1)
 
 
 def test_a_link_back_to_the_tree_ends(source: Path, tmp_path: Path):

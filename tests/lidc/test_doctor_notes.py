@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
+from sources import write_luna16
 
 import lungjax.lidc
 from lungjax import cli
@@ -35,7 +37,13 @@ def raised() -> Iterator[tuple[str, str]]:
             if not isinstance(node, ast.Call):
                 continue
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            makes = {"Fault": "fault", "Quarantined": "fault", "quarantine": "fault", "Note": "note", "Finding": "note"}
+            makes = {
+                "Fault": "fault",
+                "Quarantined": "either",
+                "quarantine": "fault",
+                "Note": "note",
+                "Finding": "note",
+            }
             for argument in node.args:
                 value = argument.value if isinstance(argument, ast.Constant) else None
                 if called in makes and isinstance(value, str) and re.fullmatch(r"[a-z0-9_]+", value):
@@ -44,8 +52,9 @@ def raised() -> Iterator[tuple[str, str]]:
 
 def test_the_list_has_every_name_and_no_other():
     found = {(kind, name) for kind, name in raised()}
-    assert {name for kind, name in found if kind == "fault"} == faults.FAULTS.keys()
-    assert {name for kind, name in found if kind == "note"} == faults.NOTES.keys()
+    either = {name for kind, name in found if kind == "either"}
+    assert {name for kind, name in found if kind == "fault"} | (either - {"x_ray"}) == faults.FAULTS.keys()
+    assert {name for kind, name in found if kind == "note"} | (either & {"x_ray"}) == faults.NOTES.keys()
     assert not faults.FAULTS.keys() & faults.NOTES.keys()
     assert {*faults.IN_VOXELS} <= faults.FAULTS.keys()
 
@@ -125,15 +134,36 @@ def test_crops(kaggle_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_a_format_that_only_finds(tmp_path: Path):
     """No `check`: what `find` tells, and no word of slices."""
-    sitk = pytest.importorskip("SimpleITK")
-    image = sitk.GetImageFromArray(np.zeros((3, 4, 4), np.int16))
-    sitk.WriteImage(image, str(tmp_path / "a.nii.gz"))
-    sitk.WriteImage(image, str(tmp_path / "b_label.nii.gz"))
+    for name in ("Image/0003_NI001_slice001", "Image/0005_NI001_slice001", "again/Image/0005_NI001_slice001"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.npy").touch()
     report = doctor.examine(tmp_path)
-    assert (report.format, report.patients, report.slices) == ("nifti", 1, None)
-    assert [one.name for one in report.faults] == ["missing_image"]
-    assert "format nifti, 1 patient, 1 scan\n" in report.text()
+    assert (report.format, report.patients, report.slices) == ("jaeho-npy", 1, None)
+    assert [one.name for one in report.faults] == ["duplicate_positions"]
+    assert "format jaeho-npy, 1 patient, 1 scan\n" in report.text()
     assert report.text().endswith("only files' names were looked at; prepare may find any fault of theirs.")
+
+
+def test_volumes_tell_by_their_headers(rows, tmp_path: Path):
+    """NIfTI and LUNA16: slices are counted, and what headers tell is told, without a voxel."""
+    image = sitk.GetImageFromArray(np.zeros((3, 4, 4), np.int16))
+    for name in ("a", "a_label", "b", "c_label"):
+        sitk.WriteImage(image, str(tmp_path / f"{name}.nii"))
+    sitk.WriteImage(image[:, :, 1:], str(tmp_path / "b_label.nii"))
+    report = doctor.examine(tmp_path)
+    assert (report.format, report.patients, report.slices) == ("nifti", 2, 3)
+    assert [one.name for one in report.faults] == ["missing_image", "mask_shape"]
+    assert "Only prepare reads voxels, and so may find more: " in report.text()
+    row = rows[0]
+    field_mm = row.pixel_spacing_mm * 512
+    series = sitk.Image(16, 16, len(row.z_mm), sitk.sitkInt16)
+    series.SetSpacing((field_mm / 16, field_mm / 16, float(row.z_mm[-1] - row.z_mm[0]) / (len(row.z_mm) - 1)))
+    series.SetOrigin((0.0, 0.0, float(row.z_mm[0])))
+    for number, (uid, held) in enumerate(((row.series_uid, series), (rows[1].series_uid, series[:, :, :9]))):
+        write_luna16(tmp_path / f"luna16/{number}", uid, held)
+    report = doctor.examine(tmp_path / "luna16")
+    assert (report.format, report.patients, report.slices) == ("luna16", 2, len(row.z_mm))
+    assert [one.name for one in report.faults] == ["incomplete_series"]
 
 
 def test_mistakes_are_one_line_and_code_2(kaggle_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -76,13 +76,15 @@ def test_what_is_no_scan_of_lidc_is_listed(write_ct, tmp_path: Path):
     stored = np.zeros((1, 4, 4), np.int16)
     write_ct(tmp_path / "x-ray", stored, series_uid="1.2.1", tags={"Modality": "DX"})
     write_ct(tmp_path / "other", stored, series_uid="1.2.2")
+    write_ct(tmp_path / "magnet", stored, series_uid="1.2.3", tags={"Modality": "MR"})
     write_ct(tmp_path / "anonymous", stored, tags={"SeriesInstanceUID": None})
     (tmp_path / "empty.dcm").touch()
     entries, quarantined = lidc.find(tmp_path)
     assert entries == []
     assert [(one.key, one.name) for one in quarantined] == [
-        ("1.2.1", "not_ct"),
+        ("1.2.1", "x_ray"),
         ("1.2.2", "not_in_database"),
+        ("1.2.3", "not_ct"),
         ("anonymous/000.dcm", "missing_tag"),
         ("empty.dcm", "unreadable_file"),
     ]

@@ -243,7 +243,7 @@ def test_a_damaged_gzip(tmp_path):
 @pytest.mark.parametrize(
     ("offset", "content", "name"),
     [
-        (40, struct.pack("<8h", 3, 30000, 30000, 30000, 1, 1, 1, 1), "unreadable_file"),
+        (40, struct.pack("<8h", 3, 30000, 30000, 30000, 1, 1, 1, 1), "too_large"),
         (40, struct.pack("<8h", 4, 16, 20, 6, 2, 1, 1, 1), "not_3d"),
         (108, struct.pack("<f", 1e5), "unreadable_file"),
         (252, struct.pack("<2h", 0, 0), "missing_orientation"),

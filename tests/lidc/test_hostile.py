@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 import struct
 import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +17,14 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from hostile import opened_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.tag import Tag
 
 from lungjax import cli
 from lungjax.lidc import dicom, doctor, series
-from lungjax.lidc.formats import lidc
+from lungjax.lidc.formats import lidc, luna16, nifti
 from lungjax.lidc.prepare import prepare
 from lungjax.lidc.scan import Fault
 
@@ -115,7 +118,7 @@ def test_a_picture_of_a_billion_pixels_asks_for_no_memory(tree, tmp_path):
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2**15, 2**15, 8, 0, 0, 0, 0))
     bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
     (tree / "LIDC-IDRI-9000/nodule-0/images/slice-0.png").write_bytes(bomb)
-    assert prepare(tree, tmp_path / "out", workers=1).quarantined == {"unreadable_file": 1}
+    assert prepare(tree, tmp_path / "out", workers=1).quarantined == {"too_large": 1}
 
 
 def test_names_that_are_no_text_are_quarantined(tree, tmp_path):
@@ -126,6 +129,17 @@ def test_names_that_are_no_text_are_quarantined(tree, tmp_path):
     (line,) = (tmp_path / "out/quarantine.jsonl").read_text().splitlines()
     assert (json.loads(line)["name"], json.loads(line)["key"]) == ("not_utf8", "P\udcff1/nodule-0")
     assert [fault.name for fault in doctor.examine(source).faults] == ["not_utf8"]
+
+
+@pytest.mark.parametrize(("name", "module"), [("a.dcm", lidc), ("a.nii", nifti), ("1.2.3.4.5.6.mhd", luna16)])
+def test_what_is_no_file_is_not_opened(tmp_path, name, module):
+    """A socket here, for a pipe, which is treated alike, would be waited for without end."""
+    os.mknod(tmp_path / name, stat.S_IFSOCK | 0o600)
+    with opened_files() as opened:
+        assert not module.matches(tmp_path)
+        entries, (found,) = module.find(tmp_path)
+    assert (entries, opened, found.name, found.key) == ([], [], "unreadable_file", f"{name}/")
+    assert f"{tmp_path / name} is a pipe, a socket or a device" in found.message
 
 
 @pytest.fixture
@@ -155,6 +169,42 @@ def test_a_full_disk_is_one_sentence_and_nothing_half_written(kaggle_tree, small
         assert not out.exists()
     filler.unlink()
     shutil.rmtree(small_disk / "out.partial")
+
+
+def test_a_phantom_on_a_full_disk_is_one_sentence_and_nothing_half_written(small_disk, capfd):
+    for room_kb in (4, 120):
+        (small_disk / "filler").write_bytes(bytes(1000 * (300 - room_kb)))
+        assert cli.main(["phantom", "--scans", "2", "--matrix", "64", "--out", str(small_disk / "phantom")]) == 2
+        (said,) = capfd.readouterr().err.strip().splitlines()[-1:]
+        assert said.startswith("lungjax: error: ")
+        assert "phantom" in said
+        assert "No space left on device" in said
+        assert [path.name for path in small_disk.iterdir()] == ["filler"]
+
+
+def test_a_phantom_that_may_not_be_written_is_one_sentence(capsys):
+    assert cli.main(["phantom", "--scans", "1", "--matrix", "32", "--out", "/proc/lungjax/phantom"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "/proc/lungjax/phantom.partial: cannot be made" in said
+
+
+@pytest.mark.parametrize("arguments", [["doctor", "--json"], ["doctor"]])
+@pytest.mark.parametrize(("output", "code"), [("/dev/full", 2), ("pipe that nobody reads", 0)])
+def test_output_that_cannot_be_written_is_one_sentence(kaggle_tree, arguments, output, code):
+    """A short one, that only leaves the process's buffer as it ends."""
+    command = [sys.executable, "-m", "lungjax.cli", *arguments, str(kaggle_tree)]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    if output == "/dev/full":
+        with open(output, "w") as full:
+            run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=buffered, check=False)
+        said = "lungjax: error: output: No space left on device\n"
+    else:
+        reader, writer = os.pipe()
+        os.close(reader)
+        run = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=buffered, check=False)
+        os.close(writer)
+        said = ""
+    assert (run.returncode, run.stderr) == (code, said)
 
 
 def test_what_may_not_be_written_is_one_sentence(kaggle_tree, capsys):

@@ -7,18 +7,27 @@ import functools
 import os
 import re
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
-from lungjax.lidc.scan import InputError
+from lungjax.lidc.formats import bounds
+from lungjax.lidc.scan import Fault, InputError
 
 Place = str | tuple[int, int]
 """Where a member lies: its name, or in a `.tar` its offset and size in bytes."""
 
-Load = Callable[[Place], bytes]
+Load = Callable[[Place, str], bytes]
+"""From a member's place, and its name for messages, to its bytes."""
+
+_METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflate"}
+"""Of others Python unpacks whole blocks, however large they become."""
+BROKEN_ZIP = (OSError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile, struct.error, LookupError)
+"""What the zip module raises of damaged files; not implemented methods are RuntimeErrors, too."""
 
 
 def is_source(source: Path) -> bool:
@@ -36,23 +45,64 @@ def members(source: Path) -> Iterator[tuple[str, Place]]:
     """Every regular file with its place, names with `/` and relative to the source; in a fixed order.
 
     Raises:
-      InputError: the archive is damaged, compressed as a whole, or a name or link in it leads outside.
+      InputError: the archive is damaged, compressed as a whole, holds a name twice, or a name or link in it leads
+        outside.
     """
     if source.is_dir():
-        return _folder_members(source)
-    return _zip_members(source) if _is_zip(source) else _tar_members(source)
+        yield from _folder_members(source)
+        return
+    last = None
+    for name, place in _zip_members(source) if _is_zip(source) else _tar_members(source):
+        if name == last:
+            _refuse(source, name, "is there twice")
+        last = name
+        yield name, place
 
 
 @contextlib.contextmanager
 def opened(source: Path) -> Iterator[Load]:
-    """A function from a member's place to its bytes; it raises OSError or ValueError where that fails."""
-    if source.is_dir():
-        yield lambda place: (source / str(place)).read_bytes()
-    elif _is_zip(source):
-        yield functools.partial(_load_zip, _zip(source))
-    else:
-        with source.open("rb") as file:
-            yield lambda place: _load_tar(file, place)
+    """A function from a member to its bytes, for the members of one scan.
+
+    It raises a Fault: `unreadable_file`, or `too_large` where a member takes more bytes than any slice does, or all of
+    them together more than any scan.
+    """
+    with contextlib.ExitStack() as stack:
+        if source.is_dir():
+            read = functools.partial(_read_file, source)
+        elif _is_zip(source):
+            read = functools.partial(read_zip, _zip(source))
+        else:
+            read = functools.partial(_read_tar, stack.enter_context(source.open("rb")))
+        total = 0
+
+        def load(place: Place, where: str) -> bytes:
+            nonlocal total
+            try:
+                data = read(place, bounds.SLICE_BYTES, where)
+            except (*BROKEN_ZIP, tarfile.TarError) as error:
+                raise Fault("unreadable_file", f"{where} cannot be read ({error}); fetch it again") from error
+            total += len(data)
+            bounds.check(total, bounds.SCAN_BYTES, f"the scan of {where}, by the bytes of its files,")
+            return data
+
+        yield load
+
+
+def read_zip(file: zipfile.ZipFile, place: Place, most: int, where: str) -> bytes:
+    """The bytes of a member, if there are at most `most`; a Fault `too_large` otherwise.
+
+    Raises:
+      KeyError, OSError, ValueError and others: it is not there, is damaged, or packed by a method other than deflate.
+    """
+    member = file.getinfo(str(place))
+    if member.compress_type not in _METHODS:
+        raise ValueError(f"it is packed by method {member.compress_type}, not by deflate")
+    bounds.check(member.file_size, most, f"{where}, by its bytes once unpacked,")
+    with file.open(member) as stream:
+        data = stream.read(member.file_size)  # Not more, whatever is packed: without a number, all of it is unpacked.
+        if len(data) != member.file_size:
+            raise ValueError("the archive ends within it")
+        return data
 
 
 def _is_zip(source: Path) -> bool:
@@ -67,8 +117,10 @@ def _folder_members(source: Path) -> Iterator[tuple[str, Place]]:
             if path.is_symlink():
                 _refuse(source, path.relative_to(source).as_posix(), "is a link")
         for name in sorted(names):
-            relative = Path(folder, name).relative_to(source).as_posix()
-            yield relative, relative
+            path = Path(folder, name)
+            if path.is_file():  # And no pipe, which would never end.
+                relative = path.relative_to(source).as_posix()
+                yield relative, relative
 
 
 def _zip_members(source: Path) -> Iterator[tuple[str, Place]]:
@@ -84,12 +136,14 @@ def _tar_members(source: Path) -> Iterator[tuple[str, Place]]:
     try:
         with tarfile.open(source, "r:") as file:
             found = file.getmembers()
-    except (OSError, tarfile.TarError) as error:
+    except (OSError, ValueError, OverflowError, tarfile.TarError) as error:
         raise InputError(f"{source} is no uncompressed .tar ({error}); unpack it and name the folder.") from error
     for member in sorted(found, key=lambda one: one.name):
         _check_name(source, member.name)
         if member.issym() or member.islnk():
             _refuse(source, member.name, "is a link")
+        if member.issparse():
+            _refuse(source, member.name, "has holes")
         if member.isreg():
             yield str(PurePosixPath(member.name)), (member.offset_data, member.size)
 
@@ -107,21 +161,23 @@ def _refuse(source: Path, name: str, why: str) -> None:
 def _zip(source: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(source)
-    except (OSError, zipfile.BadZipFile) as error:
+    except BROKEN_ZIP as error:
         raise InputError(f"{source} cannot be read as .zip ({error}); fetch it again.") from error
 
 
-def _load_zip(file: zipfile.ZipFile, place: Place) -> bytes:
-    try:
-        return file.read(str(place))
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, zlib.error) as error:
-        raise ValueError(str(error)) from error
-
-
-def _load_tar(file, place: Place) -> bytes:
+def _read_tar(file: BinaryIO, place: Place, most: int, where: str) -> bytes:
+    assert isinstance(place, tuple)
     offset, size = place
+    bounds.check(size, most, f"{where}, by its bytes,")
     file.seek(offset)
     data = file.read(size)
     if len(data) != size:
         raise ValueError("the archive ends within it")
     return data
+
+
+def _read_file(source: Path, place: Place, most: int, where: str) -> bytes:
+    with (source / str(place)).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        bounds.check(size, most, f"{where}, by its bytes,")
+        return file.read(size)

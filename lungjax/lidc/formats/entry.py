@@ -32,7 +32,7 @@ class Quarantined:
     Attributes:
       key: unique in the source, as in `Entry`.
       where: path or name a person can find it by.
-      name: stable identifier of the fault, as in `Fault`.
+      name: stable identifier of the fault, as in `Fault`, or of a note: see `lungjax.lidc.faults`.
       message: one sentence: what, where, what to do.
     """
 

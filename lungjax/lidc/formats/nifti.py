@@ -6,11 +6,12 @@
 or of `.nii`, in any folder below. The case is the patient, so its name must be unique. A label map is one reader,
 in slot 0, and each of its connected pieces (voxels that touch by a corner count) is a nodule, whatever the number
 in it. A case without a label map is one in which nobody marked anything: good for pretraining, while as a truth it
-would say "no nodule". Needs SimpleITK (`pip install 'lungjax[itk]'`).
+would say "no nodule".
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +20,8 @@ import numpy as np
 from scipy import ndimage
 
 from lungjax.lidc import series
-from lungjax.lidc.formats import tree, volume
-from lungjax.lidc.formats.entry import Entry, Quarantined
+from lungjax.lidc.formats import nifti1, npy, tree, volume
+from lungjax.lidc.formats.entry import Check, Entry, Quarantined
 from lungjax.lidc.scan import RATING_NAMES, Fault, Nodule, Reading, Scan
 
 READERS = 1
@@ -31,6 +32,13 @@ _LABEL = re.compile(r"(?P<case>.+)_(?:label|seg|mask)")
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 _APART = 0.1
 """How far a label map may lie from its volume, as a share of a voxel."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _File:
+    path: Path
+    header: nifti1.Header
+    layout: volume.Layout
 
 
 def matches(source: Path) -> bool:
@@ -44,11 +52,7 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     Quarantined are label maps without a volume (`missing_image`), volumes or label maps of the same case in two
     places (`duplicate_series`), further channels, `_0001` and so on (`several_channels`), and folders that are not
     entered (`link`, `unreadable_folder`).
-
-    Raises:
-      InputError: SimpleITK is not installed.
     """
-    volume.require_itk()
     images: dict[str, Path] = {}
     labels: dict[str, Path] = {}
     quarantined: list[Quarantined] = []
@@ -82,27 +86,36 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     return sorted(entries, key=lambda one: one.key), sorted(quarantined, key=lambda one: one.key)
 
 
+def check(entry: Entry) -> Check:
+    """What the headers of a case and of its label map tell."""
+    try:
+        image, _ = _layouts(entry)
+    except Fault as fault:
+        return Check(0, (fault,))
+    return Check(image.layout.shape[0])
+
+
 def read(entry: Entry) -> Scan:
     """One case, its axes turned to those of an axial CT: columns to the left, rows to the back, slices upwards.
 
     Raises:
-      Fault: `unreadable_file`, `not_3d`, `missing_orientation`, `oblique_orientation`, `hu_out_of_range`, `not_hu`,
-        `mask_shape`, `mask_position` or `not_a_label`.
+      Fault: what `check` finds in the headers (`unreadable_file`, `not_3d`, `missing_orientation`, `too_large`,
+        `oblique_orientation`, `mask_shape` or `mask_position`), and of the voxels `unreadable_file`, `not_finite`,
+        `hu_out_of_range`, `not_hu` or `not_a_label`.
     """
-    path, label_path = entry.locator
-    image = _read(Path(path))
-    voxels = volume.hounsfield(image.voxels, Path(path))
+    image, label = _layouts(entry)
+    voxels = volume.hounsfield(_voxels(image), image.path)
     return Scan(
         patient_id=entry.patient_id,
         study_uid=entry.key,
         series_uid=entry.key,
         voxels=voxels,
         intensity="hu",
-        z_mm=image.z_mm,
-        spacing_mm=image.spacing_mm,
+        z_mm=image.layout.z_mm,
+        spacing_mm=image.layout.spacing_mm,
         sop_uids=("",) * len(voxels),
         padding_hu=series.find_padding_hu(voxels, None),
-        nodules=() if label_path is None else _nodules(_marks(Path(label_path), image)),
+        nodules=() if label is None else _nodules(_marks(label)),
     )
 
 
@@ -123,25 +136,47 @@ def _case(stem: str, path: Path, images: Mapping[str, Path], labels: Mapping[str
     return part["case"], int(part["channel"])
 
 
-def _read(path: Path) -> volume.Volume:
-    return volume.read_volume(path, io="NiftiImageIO", content=path)
+def _layouts(entry: Entry) -> tuple[_File, _File | None]:
+    """The volume and its label map, which lies voxel by voxel over it."""
+    image = _laid_out(Path(entry.locator[0]))
+    if entry.locator[1] is None:
+        return image, None
+    label = _laid_out(Path(entry.locator[1]))
+    _check_over(label, image.layout)
+    return image, label
 
 
-def _marks(path: Path, image: volume.Volume) -> np.ndarray:
-    """bool (slices, rows, columns), voxel by voxel over the image."""
-    label = _read(path)
-    if label.voxels.shape != image.voxels.shape:
-        message = f"{path} has {label.voxels.shape} voxels, its volume {image.voxels.shape} (slices, rows, columns)"
+def _laid_out(path: Path) -> _File:
+    header = nifti1.read_header(path)
+    return _File(path, header, volume.lay_out(header.geometry, path))
+
+
+def _voxels(file: _File) -> np.ndarray:
+    """(slices, rows, columns) of the numbers in the file, turned."""
+    return file.layout.turn(nifti1.read_voxels(file.path, file.header))
+
+
+def _check_over(label: _File, image: volume.Layout) -> None:
+    if label.layout.shape != image.shape:
+        message = f"{label.path} has {label.layout.shape} voxels, its volume {image.shape} (slices, rows, columns)"
         raise Fault("mask_shape", message)
     far_corners_mm = [
-        one.position_mm + np.array(one.spacing_mm[::-1]) * image.voxels.shape[::-1] for one in (label, image)
+        one.position_mm + np.array(one.spacing_mm[::-1]) * image.shape[::-1] for one in (label.layout, image)
     ]
-    off_mm = np.abs([label.position_mm - image.position_mm, far_corners_mm[0] - far_corners_mm[1]]).max(axis=0)
+    off_mm = np.abs([label.layout.position_mm - image.position_mm, far_corners_mm[0] - far_corners_mm[1]]).max(axis=0)
     if (off_mm > _APART * np.array(image.spacing_mm[::-1])).any():
-        raise Fault("mask_position", f"{path} lies up to {off_mm.max():g} mm off its volume; resample it onto that")
-    if label.voxels.dtype.kind == "f" and not (label.voxels == np.rint(label.voxels)).all():
-        raise Fault("not_a_label", f"{path} holds fractions, not whole numbers; store the label map itself")
-    return label.voxels != 0
+        message = f"{label.path} lies up to {off_mm.max():g} mm off its volume; resample it onto that"
+        raise Fault("mask_position", message)
+
+
+def _marks(label: _File) -> np.ndarray:
+    """bool (slices, rows, columns)."""
+    marks = _voxels(label)
+    if marks.dtype.kind == "f":
+        npy.check_finite(marks, str(label.path))
+        if not (marks == np.rint(marks)).all():
+            raise Fault("not_a_label", f"{label.path} holds fractions, not whole numbers; store the label map itself")
+    return marks != 0
 
 
 def _nodules(marks: np.ndarray) -> tuple[Nodule, ...]:

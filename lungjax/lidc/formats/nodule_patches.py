@@ -17,13 +17,12 @@ import dataclasses
 import functools
 import math
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from lungjax.lidc import annotations
-from lungjax.lidc.formats import npy
+from lungjax.lidc.formats import archive, bounds, npy
 from lungjax.lidc.formats.entry import Entry, Quarantined
 from lungjax.lidc.scan import RATING_NAMES, READERS, Fault, InputError, Nodule, Reading, Scan
 
@@ -61,7 +60,7 @@ def matches(source: Path) -> bool:
     try:
         with zipfile.ZipFile(source) as file:
             return {f"{name}.npy" for name in _KINDS} <= {*file.namelist()}
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+    except archive.BROKEN_ZIP:
         return False
 
 
@@ -146,17 +145,21 @@ def _cached_table(source: Path, mtime_ns: int, size: int) -> _Table:
     del mtime_ns, size  # A file that has been replaced is read again.
     try:
         with zipfile.ZipFile(source) as file:
-            columns = {name: npy.read_array(file.read(f"{name}.npy"), f"{name}.npy") for name in _KINDS}
+            columns = {name: _column(file, f"{name}.npy") for name in _KINDS}
     except KeyError as error:
         raise InputError(f"{source} is no file of nodule patches ({error.args[0]}); check --source.") from error
     except Fault as fault:
         raise InputError(f"{source}: {fault.message}.") from fault
-    except (OSError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except archive.BROKEN_ZIP as error:
         raise InputError(f"{source} cannot be read as .npz ({error}); fetch it again.") from error
     _check_columns(columns, source)
     names = columns.pop("rating_names").tolist()
     order = [names.index(name) for name in RATING_NAMES]
     return _Table(ratings=columns.pop("reader_ratings")[:, :, order], **columns)
+
+
+def _column(file: zipfile.ZipFile, name: str) -> np.ndarray:
+    return npy.read_array(archive.read_zip(file, name, bounds.SCAN_BYTES // len(_KINDS), name), name)
 
 
 def _check_columns(columns: dict[str, np.ndarray], source: Path) -> None:

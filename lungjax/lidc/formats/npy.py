@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import tokenize
+import warnings
 
 import numpy as np
 
@@ -26,7 +27,8 @@ def read_array(data: bytes, where: str) -> np.ndarray:
         version = np.lib.format.read_magic(file)
         if version not in _HEADERS:
             raise ValueError(f"version {version[0]}.{version[1]} of the format")
-        shape, by_columns, dtype = _HEADERS[version](file)
+        with warnings.catch_warnings(action="ignore"):  # Of headers as Python 2 wrote them.
+            shape, by_columns, dtype = _HEADERS[version](file)
         if dtype.hasobject:
             raise Fault("object_array", f"{where} holds Python objects, which are never loaded; fetch it elsewhere")
         need = file.tell() + math.prod(shape) * dtype.itemsize

@@ -11,22 +11,31 @@ A hash tells slices of one series from others, not whose it is. So each series c
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
 from lungjax.data import splits
+from lungjax.lidc import workers as processes
+from lungjax.lidc.formats import bounds, npy
 from lungjax.lidc.formats.bare import bare_scan, fractions
 from lungjax.lidc.formats.entry import Entry, Quarantined
 from lungjax.lidc.scan import READERS, Fault, InputError, Scan
+
+Result = TypeVar("Result")
 
 WITHOUT_PATIENTS = True
 """Prepared only where the user says that patients do not matter."""
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SHIFT = 0.5
-_MAX_SIDE_PX = 4096
+_MOST_ROWS = 2**20
+"""Four times all slices of LIDC-IDRI."""
 
 
 def matches(source: Path) -> bool:
@@ -38,7 +47,7 @@ def matches(source: Path) -> bool:
     except OSError:
         return False
     _require_h5py()
-    return bool(_splits(source))
+    return bool(_apart(_uids, source))
 
 
 def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
@@ -49,22 +58,19 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     Raises:
       InputError: the file is damaged or has another layout; or h5py is not installed.
     """
-    import h5py
-
     _require_h5py()
-    rows: dict[tuple[splits.Split, int], list[int]] = {}
-    names = _splits(source)
-    if not names:
+    uids = _apart(_uids, source)
+    if not uids:
         raise InputError(f"{source} has no images, labels and uids in train, val or test; check --source and --format.")
-    with h5py.File(source) as file:
-        for split in names:
-            for row, uid in enumerate(np.asarray(_dataset(file, split, "uids", source)[()]).tolist()):
-                rows.setdefault((split, uid), []).append(row)
+    rows: dict[tuple[splits.Split, int], list[int]] = {}
+    for split, held in uids.items():
+        for row, uid in enumerate(held.tolist()):
+            rows.setdefault((split, uid), []).append(row)
     entries: list[Entry] = []
     quarantined: list[Quarantined] = []
     for (split, uid), mine in rows.items():
         key, where = f"{split}/{uid}", f"{source}: {split}, uid {uid}"
-        others = [other for other in names if other != split and (other, uid) in rows]
+        others = [other for other in uids if other != split and (other, uid) in rows]
         if others:
             message = f"{where} lies in {others[0]} as well, so it would be trained on and tested on"
             quarantined.append(Quarantined(key, where, "duplicate_series", message))
@@ -77,17 +83,14 @@ def read(entry: Entry) -> Scan:
     """One series: its slices in the order of the file, and a reading for each reader who marked anything.
 
     Raises:
-      Fault: `unreadable_file`, `not_finite` or `fraction_out_of_range`.
+      Fault: `unreadable_file`, `too_large`, `not_finite` or `fraction_out_of_range`.
     """
-    import h5py
-
-    source, split, rows = entry.locator
     try:
-        with h5py.File(source) as file:
-            images = np.asarray(_dataset(file, split, "images", source)[list(rows)], np.float64)
-            labels = np.asarray(_dataset(file, split, "labels", source)[list(rows)])
-    except OSError as error:
-        raise Fault("unreadable_file", f"{entry.where} cannot be read ({error}); fetch it again") from error
+        images, labels = _apart(_pixels, Path(entry.locator[0]), *entry.locator[1:], entry.where)
+    except InputError as error:
+        raise Fault("unreadable_file", str(error).removesuffix(".")) from error
+    images = images.astype(np.float64)
+    npy.check_finite(labels, f"{entry.where}: labels")
     if labels.shape[1:] == (*images.shape[1:], READERS):
         labels = np.moveaxis(labels, -1, 1)
     return bare_scan(
@@ -105,32 +108,62 @@ def _require_h5py() -> None:
         raise InputError("h5py, which reads HDF5 files, is not installed; run `pip install 'lungjax[hdf5]'`.")
 
 
-def _splits(source: Path) -> list[splits.Split]:
-    """The splits whose three data sets fit together.
+def _apart(function: Callable[..., Result], source: Path, *arguments: object) -> Result:
+    """HDF5's library can be crashed by a file: that is then told of the file, in one sentence."""
+    try:
+        return processes.apart(function, source, *arguments)
+    except processes.WorkerDied as died:
+        raise InputError(f"{source} cannot be read as HDF5 (its library crashes over it); fetch it again.") from died
+
+
+def _uids(source: Path) -> dict[splits.Split, np.ndarray]:
+    """Of the splits whose three data sets fit together.
 
     Raises:
       InputError: the file is damaged, or a split has data sets that do not.
     """
+    with _opened(source) as file:
+        names: list[splits.Split] = [name for name in splits.SPLITS if file.get(name, getlink=True) is not None]
+        for name in names:
+            _check(file, name, source)
+        return {name: np.asarray(_dataset(file, name, "uids", source)[()]) for name in names}
+
+
+def _pixels(source: Path, split: str, rows: Sequence[int], where: str) -> tuple[np.ndarray, np.ndarray]:
+    """The images and labels of these rows, as they are in the file."""
+    with _opened(source) as file:
+        images, labels = (_dataset(file, split, name, source) for name in ("images", "labels"))
+        return _rows(images, rows, where), _rows(labels, rows, where)
+
+
+@contextlib.contextmanager
+def _opened(source: Path) -> Iterator[Any]:
+    """The file; a damaged one makes h5py raise nearly anything, from here to the end of the block."""
     import h5py
 
     try:
-        with h5py.File(source) as file:
-            names: list[splits.Split] = [name for name in splits.SPLITS if name in file]
-            for name in names:
-                _check(file, name, source)
-            return names
-    except OSError as error:
+        with h5py.File(source, "r") as file:
+            yield file
+    except (InputError, Fault):
+        raise
+    except Exception as error:
         raise InputError(f"{source} cannot be read as HDF5 ({error}); fetch it again.") from error
+
+
+def _rows(dataset, rows: Sequence[int], where: str) -> np.ndarray:
+    need = len(rows) * math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
+    bounds.check(need, bounds.SCAN_BYTES, f"{where}, by the bytes of its {dataset.name},")
+    return np.asarray(dataset[list(rows)])
 
 
 def _check(file, split: str, source: Path) -> None:
     images, labels, uids = (_dataset(file, split, name, source) for name in ("images", "labels", "uids"))
     count, *shape = images.shape
-    if len(shape) != 2 or not all(0 < side <= _MAX_SIDE_PX for side in shape) or images.dtype.kind != "f":
+    if len(shape) != 2 or not all(0 < side <= bounds.SIDE_PX for side in shape) or images.dtype.kind != "f":
         raise _other_layout(source, f"{split}/images is {images.dtype} {images.shape}")
     if labels.shape not in ((count, *shape, READERS), (count, READERS, *shape)) or labels.dtype.kind not in "biuf":
         raise _other_layout(source, f"{split}/labels is {labels.dtype} {labels.shape}")
-    if uids.shape != (count,) or uids.dtype.kind not in "iu":
+    if uids.shape != (count,) or uids.dtype.kind not in "iu" or count > _MOST_ROWS:
         raise _other_layout(source, f"{split}/uids is {uids.dtype} {uids.shape}")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from lungjax.lidc import annotations
-from lungjax.lidc.formats import unpickle
+from lungjax.lidc.formats import npy, unpickle
 from lungjax.lidc.formats.bare import bare_scan, fractions
 from lungjax.lidc.formats.entry import Entry, Quarantined
 from lungjax.lidc.scan import READERS, Fault, InputError, Scan
@@ -96,7 +96,7 @@ def read(entry: Entry) -> Scan:
 
 def _file(source: Path) -> Path | None:
     """The pickle itself; of a folder, its first."""
-    inside = sorted(source.iterdir()) if source.is_dir() else [source]
+    inside = sorted(filter(Path.is_file, source.iterdir())) if source.is_dir() else [source]
     return next((path for path in inside if path.suffix.lower() in _SUFFIXES and _looks_right(path)), None)
 
 
@@ -118,7 +118,7 @@ def _records(file: Path) -> Mapping[str, Any]:
 
 
 def _order(name: str) -> tuple[list[int], str]:
-    return [int(number) for number in re.findall(r"\d+", name)], name
+    return [int(number) for number in re.findall(r"\d{1,18}", name)], name
 
 
 def _image(record: Mapping[str, Any], where: str) -> np.ndarray:
@@ -134,9 +134,11 @@ def _masks(record: Mapping[str, Any], image: np.ndarray, where: str) -> np.ndarr
     stacked = unpickle.as_array(held)
     masks = [unpickle.as_array(one) for one in (held if stacked is None and isinstance(held, list | tuple) else [])]
     if stacked is not None:
-        masks = list(stacked)
+        masks = list(np.atleast_1d(stacked))
     if len(masks) != READERS or any(mask is None for mask in masks):
         raise Fault("missing_mask", f"{where} has {len(masks)} masks, not those of {READERS} readers; fetch it again")
     if any(mask.shape != image.shape for mask in masks if mask is not None):
         raise Fault("mask_shape", f"{where} has a mask of another size than its image, {image.shape}")
-    return np.stack(masks) != 0  # pyright: ignore[reportArgumentType, reportCallIssue]
+    stacked = np.stack(masks)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    npy.check_finite(stacked, f"{where}: masks")
+    return stacked != 0

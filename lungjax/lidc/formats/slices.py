@@ -18,7 +18,7 @@ from lungjax.lidc.formats.entry import Check, Entry, Quarantined
 from lungjax.lidc.scan import READERS, Fault, Scan
 
 _LAYOUT = re.compile(
-    r"(?P<folder>(?:.*/)?(?P<patient>[^/]+)/nodule-(?P<nodule>\d+))/(?P<kind>images|mask-\d+)/slice-(?P<number>\d+)\.png"
+    r"(?P<folder>(?:.*/)?(?P<patient>[^/]+)/nodule-(?P<nodule>\d+))/(?P<kind>images|mask-\d+)/slice-(?P<number>\d{1,9})\.png"
 )
 _KINDS = ("images", *(f"mask-{reader}" for reader in range(READERS)))
 

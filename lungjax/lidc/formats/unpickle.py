@@ -42,7 +42,9 @@ def load(path: Path) -> Any:
         raise InputError(f"{path} is no whole pickle ({why}); fetch it again.") from error
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """Of the two unpicklers Python's, not C's: in that one a number makes a table of up to 64 GB."""
+
     def __init__(self, file: io.BufferedReader, path: Path):
         super().__init__(file, encoding="latin1")
         self._path = path

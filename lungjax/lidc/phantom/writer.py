@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
+import io
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +21,8 @@ from lungjax.lidc.phantom.selection import choose
 from lungjax.lidc.scan import InputError
 
 _SMALLEST_MATRIX = 32
-_OURS = "unfinished-phantom"
-"""A file that only an unfinished phantom has, which may be deleted."""
+_OURS, _TREE = "unfinished-phantom", "phantom"
+"""A file that only an unfinished phantom has, and the folder that becomes the phantom, which may be deleted."""
 
 
 def write(out: Path, *, scans: int, seed: int = 0, matrix: int = MATRIX, workers: int | None = None) -> list[Path]:
@@ -43,6 +47,9 @@ def write(out: Path, *, scans: int, seed: int = 0, matrix: int = MATRIX, workers
     """
     out = Path(out)
     if out.exists():
+        if (_partial(out) / _OURS).exists():  # Of a run that was killed when all but tidying up was done.
+            with _unfinished(out):
+                pass
         raise InputError(f"{out}: already exists; name another folder for the phantom, or remove this one")
     if matrix < _SMALLEST_MATRIX or MATRIX % matrix:
         raise InputError(f"a phantom's matrix is 32, 64, 128, 256 or 512, not {matrix}")
@@ -50,31 +57,53 @@ def write(out: Path, *, scans: int, seed: int = 0, matrix: int = MATRIX, workers
         raise InputError(f"a phantom is written by at least 1 worker, not {workers}")
     rows = choose(scans, seed=seed)
     folders = [Path("LIDC-IDRI", row.patient_id, row.study_uid, row.series_uid) for row in rows]
-    partial = out.with_name(f"{out.name}.partial")
-    if partial.is_dir() and any(partial.iterdir()) and not (partial / _OURS).exists():
-        raise InputError(f"{partial}: exists and is no unfinished phantom; name another folder, or remove this one")
-    try:
-        if partial.is_dir():
-            shutil.rmtree(partial)  # Of a run that was killed.
-        partial.mkdir(parents=True)
-        (partial / _OURS).touch()
-    except OSError as error:
-        raise InputError(f"{partial}: cannot be made ({error.strerror}); name a folder that can be written") from error
-    try:
-        tasks = [(row, partial / folder) for row, folder in zip(rows, folders, strict=True)]
+    with _unfinished(out) as partial:
+        tasks = [(row, partial / _TREE / folder) for row, folder in zip(rows, folders, strict=True)]
         longest_first = sorted(tasks, key=lambda task: -len(task[0].z_mm))
         one = functools.partial(_write_series, seed=seed, matrix=matrix)
         done = processes.run(one, longest_first, min(workers or os.cpu_count() or 1, scans))
-        for _ in tqdm(done, total=scans, desc="phantom", unit="scan", disable=None):
-            pass
-        (partial / _OURS).unlink()
-        partial.rename(out)
-    except processes.WorkerDied as died:
-        where = died.task[0].patient_id
-        raise InputError(f"a process died twice over the phantom of {where}; run again with fewer workers") from died
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            for _ in tqdm(done, total=scans, desc="phantom", unit="scan", disable=None):
+                pass
+        except processes.WorkerDied as died:
+            where = died.task[0].patient_id
+            message = f"a process died twice over the phantom of {where}; run again with fewer workers"
+            raise InputError(message) from died
+        (partial / _TREE).rename(out)
     return [out / folder for folder in folders]
+
+
+def _partial(out: Path) -> Path:
+    return out.with_name(f"{out.name}.partial")
+
+
+@contextlib.contextmanager
+def _unfinished(out: Path) -> Iterator[Path]:
+    """`OUT.partial`, empty but for our mark, and no other run's; gone afterwards, whatever happens.
+
+    It has the mark for as long as it has anything else, so a run that is killed leaves what the next may delete.
+    """
+    partial = _partial(out)
+    if partial.is_dir() and any(partial.iterdir()) and not (partial / _OURS).exists():
+        raise InputError(f"{partial}: exists and is no unfinished phantom; name another folder, or remove this one")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        mark = (partial / _OURS).open("a")
+    except OSError as error:
+        raise InputError(f"{partial}: cannot be made ({error.strerror}); name a folder that can be written") from error
+    with mark:
+        try:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{partial}: another run is writing this phantom; wait for it to finish") from None
+        try:
+            shutil.rmtree(partial / _TREE, ignore_errors=True)  # Of a run that was killed.
+            yield partial
+        finally:
+            shutil.rmtree(partial / _TREE, ignore_errors=True)
+            if [path.name for path in partial.iterdir()] == [_OURS]:
+                (partial / _OURS).unlink()
+                partial.rmdir()
 
 
 def _write_series(task: tuple[ScanRow, Path], *, seed: int, matrix: int) -> None:
@@ -89,7 +118,9 @@ def _write_series(task: tuple[ScanRow, Path], *, seed: int, matrix: int) -> None
     for k, hu in enumerate(image.slices(row, matrix=matrix, rng=rng)):
         sop_uid = header.uid("image", row.series_uid, seed, matrix, k)
         header.place(data, row, slice_index=k, sop_uid=sop_uid, pixels=machine.stored(hu, inside))
-        data.save_as(folder / f"{names[k]:06d}.dcm", enforce_file_format=True)
+        content = io.BytesIO()  # pydicom, where a disk is full, tells of its own error and not of the disk's.
+        data.save_as(content, enforce_file_format=True)
+        (folder / f"{names[k]:06d}.dcm").write_bytes(content.getbuffer())
 
 
 def reconstruction_circle(matrix: int) -> np.ndarray:
