@@ -65,6 +65,11 @@ def test_segment_on_hu_learns_and_is_evaluated(phantom_dataset: Path, tmp_path: 
         value = report["pooled"][name]["value"]
         assert 0 <= value <= 1
         assert value == pytest.approx(val[name])
+    assert report["nodules"] > 0  # This source knows its nodules and its spacing.
+    for kind in ("per_slice", "per_nodule"):
+        own = report["readers"][kind]
+        assert own["hd95_mm"]["value"] > 0
+        assert 0 < own["surface_dice_1mm"]["value"] <= own["surface_dice_2mm"]["value"] < 1
 
     dataset = shards.open_dataset(phantom_dataset)
     scorer = evaluation.Scorer(config, dataset, checkpoint.load(tmp_path)[0])
