@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--workdir", type=Path, required=True, help="of the training run")
     evaluate.add_argument("--data", type=Path, help="prepared folder (default: the one it was trained with)")
     evaluate.add_argument("--split", choices=("val", "test", "all"), default="test", help="default: %(default)s")
+    evaluate.add_argument("--against", type=Path, metavar="WORKDIR", help="another run: differences, paired by patient")
     evaluate.add_argument("--out", type=Path, help="JSON file (default: WORKDIR/evaluation-SPLIT[-DATA].json)")
     evaluate.set_defaults(run=_evaluate)
     return parser
@@ -150,7 +151,9 @@ def _phantom(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from lungjax.train.evaluation import evaluate
 
-    evaluate(arguments.workdir, data=arguments.data, split=arguments.split, out=arguments.out)
+    evaluate(
+        arguments.workdir, data=arguments.data, split=arguments.split, out=arguments.out, against=arguments.against
+    )
     return 0
 
 

@@ -31,6 +31,6 @@ cat <<EOF
 Done. Look at:
   $segment/plots/            loss, accuracy, precision and Dice over the steps
   $segment/examples/         slices with the readers' outlines and the prediction, during training
-  $segment/evaluation-test.json, .{worst,spread,best}.png   figures with intervals, slices from worst to best
+  $segment/evaluation-test.json, .table.txt, .{reliability,dice,worst,spread,best}.png   figures with intervals, pictures
   $simclr/plots/, $simclr/examples/   the pretraining, and the views it is shown
 EOF

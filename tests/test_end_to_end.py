@@ -76,5 +76,8 @@ def test_the_pictures_are_there(demo: Path):
         "evaluation-test.worst.png",
         "evaluation-test.spread.png",
         "evaluation-test.best.png",
+        "evaluation-test.table.txt",
+        "evaluation-test.reliability.png",
+        "evaluation-test.dice.png",
     }
     assert {"dice.png", "precision.png"} <= {path.name for path in (demo / "segment" / "plots").iterdir()}

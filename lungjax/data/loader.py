@@ -22,8 +22,9 @@ from lungjax.lidc.scan import InputError
 
 Batch = Mapping[str, np.ndarray]
 """One batch: `image` (b, h, w) int16 HU, uint8 or float32; `readers` (b, h, w) uint8, a bit a reader; `row` (b,)
-int32, the row of the index; `scan` (b,) int32; `z_mm` (b,) float32, NaN where unknown; `weight` (b,) float32, 0 for
-padding."""
+int32, the row of the index; `corner` (b, 2) int32, row and column in the slice of the image's upper left pixel, below
+0 where a crop is larger than the slice; `scan` (b,) int32; `z_mm` (b,) float32, NaN where unknown; `weight` (b,)
+float32, 0 for padding."""
 
 
 def select_rows(dataset: Dataset, *, split: Split | None, slices: str) -> np.ndarray:
@@ -95,6 +96,7 @@ class Slices:
     def batch(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The batch of `rows` (b,); `uniform` (b, 3) in [0, 1) places crops and picks nodules, None centres them."""
         images, readers = self.dataset.pixels(rows)
+        corners = [(0, 0)] * len(rows)
         if self.crop_px:
             draws = [None] * len(rows) if uniform is None else list(uniform)
             corners = [self._corner(*one) for one in zip(rows, readers, draws, strict=True)]
@@ -109,6 +111,7 @@ class Slices:
             "image": np.stack(images),
             "readers": np.stack(readers),
             "row": rows.astype(np.int32),
+            "corner": np.array(corners, np.int32).reshape(-1, 2),
             "scan": self._scan[rows],
             "z_mm": self._z_mm[rows],
             "weight": np.ones(len(rows), np.float32),

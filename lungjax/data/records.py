@@ -114,6 +114,19 @@ def decode_pixels(data: bytes) -> tuple[np.ndarray, np.ndarray]:
         raise _corrupt(error) from error
 
 
+def decode_nodules(data: bytes) -> tuple[dict[str, Any], ...]:
+    """Only the nodules, as `SliceRecord` has them, without undoing the image.
+
+    Raises:
+      InputError: as `decode`.
+    """
+    fields = _unpack(data)
+    try:
+        return tuple(_nodule(nodule) for nodule in fields["nodules"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _corrupt(error) from error
+
+
 def box_of(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     """(row_min, row_max, column_min, column_max), inclusive, of a (rows, columns) mask; None if empty."""
     if not mask.max():  # The quickest to tell, and in most slices nobody marked anything.

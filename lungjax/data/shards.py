@@ -102,6 +102,14 @@ class Dataset:
         pairs = self._decoded(rows, records.decode_pixels)
         return [image for image, _ in pairs], [readers for _, readers in pairs]
 
+    def nodules(self, rows: Sequence[int] | np.ndarray) -> list[tuple[dict[str, Any], ...]]:
+        """The nodules of these rows, as `SliceRecord.nodules`.
+
+        Raises:
+          InputError: a shard is damaged; names it.
+        """
+        return self._decoded(rows, records.decode_nodules)
+
     def _decoded(self, rows: Sequence[int] | np.ndarray, decode: Callable[[bytes], Decoded]) -> list[Decoded]:
         rows = np.asarray(rows, np.int64)
         shards = self._shard_of_row[rows]

@@ -44,7 +44,7 @@ def curves(metrics_jsonl: Path, folder: Path) -> list[Path]:
         if not any(lines.values()):
             continue
         label = _label(quantity, contrastive=contrastive)
-        written.append(_save(_curve(lines, label, best=min if quantity == "loss" else max), folder / f"{quantity}.png"))
+        written.append(save(_curve(lines, label, best=min if quantity == "loss" else max), folder / f"{quantity}.png"))
     return written
 
 
@@ -68,7 +68,7 @@ def _series(metrics_jsonl: Path) -> defaultdict[str, dict[int, float]]:
 
 
 def _curve(lines: dict[str, dict[int, float]], label: str, *, best) -> Figure:
-    figure = _figure(6.4, 4.0)
+    figure = canvas(6.4, 4.0)
     axes = figure.subplots()
     if points := sorted(lines["train"].items()):
         steps, values = np.array(points).T
@@ -128,7 +128,7 @@ def examples(
     if not len(images) == len(readers) == len(probability) == len(titles) > 0:
         lengths = (len(images), len(readers), len(probability), len(titles))
         raise ValueError(f"as many images, reader masks, probabilities and titles wanted, got {lengths}")
-    figure = _figure(3 * _PANEL_INCHES, len(images) * (_PANEL_INCHES + 0.25) + 0.6)
+    figure = canvas(3 * _PANEL_INCHES, len(images) * (_PANEL_INCHES + 0.25) + 0.6)
     rows = figure.subplots(len(images), 3, squeeze=False)
     known_mm = [math.nan] * len(images) if spacing_mm is None else spacing_mm
     for panels, image, bits, likely, title, mm in zip(
@@ -137,7 +137,7 @@ def examples(
         overlay.row(panels, image, bits, likely, title=title, threshold=threshold, spacing_mm=mm, slots=slots)
     handles = overlay.legend(threshold, slots)
     figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def pairs(views_a: np.ndarray, views_b: np.ndarray, path: Path, *, columns: int = 8) -> None:
@@ -152,7 +152,7 @@ def pairs(views_a: np.ndarray, views_b: np.ndarray, path: Path, *, columns: int 
     views = np.stack([views_a, views_b])[:, :columns]  # (2, pairs, rows, columns) or with a channel
     views = views[..., 0] if views.ndim == 5 else views
     grey = {"cmap": "gray", "vmin": views.min(), "vmax": views.max(), "interpolation": "nearest"}
-    figure = _figure(1.6 * views.shape[1] + 0.4, 3.8)
+    figure = canvas(1.6 * views.shape[1] + 0.4, 3.8)
     for row, panels in enumerate(figure.subplots(2, views.shape[1], squeeze=False)):
         for pair, axes in enumerate(panels):
             axes.imshow(views[row, pair], **grey)
@@ -160,17 +160,18 @@ def pairs(views_a: np.ndarray, views_b: np.ndarray, path: Path, *, columns: int 
             axes.set_title(f"pair {pair + 1}" if row == 0 else "", fontsize=9)
         panels[0].set_ylabel(f"view {'ab'[row]}")
     figure.suptitle("SimCLR pairs: two augmented views of each slice", fontsize=11)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _figure(width_inches: float, height_inches: float) -> Figure:
+def canvas(width_inches: float, height_inches: float) -> Figure:
+    """An empty figure that lays itself out."""
     figure = Figure(figsize=(width_inches, height_inches), dpi=_DPI)
     figure.set_layout_engine("constrained", h_pad=0.08)  # inches; parts a caption from the title below it
     FigureCanvasAgg(figure)
     return figure
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
     """Under a temporary name first: who looks while a run writes sees the old picture or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")

@@ -1,97 +1,132 @@
-"""A finished run on a split of a data set: predictions on the device, figures by `lungjax.evaluate`."""
+"""A finished run on a split of a data set, alone or against another one: its report, table and pictures."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
-import numpy as np
-from tqdm import tqdm
-
 from lungjax.data import loader, shards, splits
-from lungjax.evaluate import segmentation, table
+from lungjax.evaluate import charts, report, table
 from lungjax.lidc.builtin import resolve
 from lungjax.lidc.scan import InputError
-from lungjax.tasks import segment
 from lungjax.tasks.task import Config
-from lungjax.train import checkpoint, mesh
+from lungjax.train import checkpoint
 from lungjax.train import workdir as folder
+from lungjax.train.scorer import Scorer
 from lungjax.train.state import parameter_count
-
-SHOWN = 6
-"""Slices on a sheet."""
 
 
 def evaluate(
-    workdir: Path, *, data: Path | None, split: splits.Split | Literal["all"], out: Path | None
+    workdir: Path,
+    *,
+    data: Path | None,
+    split: splits.Split | Literal["all"],
+    out: Path | None,
+    against: Path | None = None,
 ) -> dict[str, Any]:
-    """Scores the best checkpoint of a segmentation run, prints a table and draws the worst, typical and best slices.
+    """Scores the best checkpoint of a segmentation run: figures, a table, and pictures.
 
     Args:
       workdir: of the run.
       data: a prepared folder; None for the one the run was trained with. Its readers say what is true: a run may
         be scored on data of one reader and on data of four, whichever it was trained on.
       split: `val`, `test` or `all`.
-      out: the JSON file to write; None for `workdir/evaluation-SPLIT.json`, or `-SPLIT-NAME.json` where `data` is
-        given. Pictures lie beside it.
+      out: the JSON file to write; None for `workdir/evaluation-SPLIT.json`, with the name of `data` and of `against`
+        added where they are given. The table, `.table.txt`, and pictures lie beside it.
+      against: the workdir of another run, to be scored on the same slices; figures of it and the differences are
+        added.
 
     Returns:
       What the JSON holds: figures with 95 % intervals by bootstrap over patients, and where they come from.
 
     Raises:
-      InputError: no such run or data, data whose split or intensity disagrees with the run's, or nowhere to write.
+      InputError: no such run or data, data whose split or intensity disagrees with a run's, two runs that see
+        different parts of the slices, or nowhere to write.
     """
-    config = folder.read_config(workdir)
-    if config.task != "segment":
-        raise InputError(f"{workdir}: is a run of the task {config.task!r}; evaluate scores segmentation runs.")
+    config = _config(workdir)
+    runs = [(workdir, config)] if against is None else [(workdir, config), (against, _config(against))]
+    _check_same_pixels(runs)
     dataset = shards.open_dataset(resolve(config.data.path) if data is None else data)
-    folder.lock_split(workdir, dataset.manifest["split"]["patients"], where=str(dataset.path))
-    folder.lock_intensity(workdir, dataset.intensity, where=str(dataset.path))
+    for run, _ in runs:
+        folder.lock_split(run, dataset.manifest["split"]["patients"], where=str(dataset.path))
+        folder.lock_intensity(run, dataset.intensity, where=str(dataset.path))
     if out is None:
-        out = workdir / f"evaluation-{split}{'' if data is None else '-' + dataset.path.name}.json"
+        names = [
+            split,
+            *([dataset.path.name] if data else []),
+            *(["against", against.resolve().name] if against else []),
+        ]
+        out = workdir / f"evaluation-{'-'.join(names)}.json"
     folder.make(out.parent, option="--out")
     if out.is_dir():
         raise InputError(f"{out} is a folder; --out names the JSON file to write.")
-    variables, step = checkpoint.load(workdir)
     rows = loader.select_rows(dataset, split=None if split == "all" else split, slices=config.data.slices)
-    scorer = Scorer(config, dataset, variables)
-    model_counts, reader_counts = scorer.counts(rows)
-    report = {
-        "split": split,
-        **segmentation.report(
-            model_counts=model_counts,
-            reader_counts=reader_counts,
-            patients=dataset.index["patient_id"].iloc[rows].tolist(),
-        ),
-        "model": {
-            "workdir": str(workdir),
-            "step": step,
-            "parameters": parameter_count(variables["params"]),
-            "init_from": config.init_from,
-        },
-        "data": {
-            "path": str(dataset.path),
-            "source": dataset.manifest["source"],
-            "readers": dataset.readers,
-            "slices": config.data.slices,
-            "crop_px": config.data.crop_px,
-            "crop_at": config.data.crop_at,
-            "split_digest": dataset.manifest["split"]["digest"],
-        },
-    }
-    _write(report, out)
-    print(table.text(report))
+    scorers, described = zip(*(_load(*run, dataset) for run in runs), strict=True)
+    tallies = [scorer.tally(rows) for scorer in scorers]
+    found = {"split": split, **report.report(*tallies), "model": described[0], "data": _data(dataset, config)}
+    if against is not None:
+        found["against"]["model"] = described[1]
+    _write(json.dumps(found, indent=1, allow_nan=False), out)
+    _write(table.text(found), out.with_suffix(".table.txt"))  # Never the JSON file itself, whatever --out is named.
+    _print(found, dataset, config)
+    print(f"figures: {out}")
+    for picture in (*charts.draw(tallies[0], found, out), *scorers[0].draw(rows, tallies[0], out)):
+        print(f"picture: {picture}")
+    return found
+
+
+def _print(found: Mapping[str, Any], dataset: shards.Dataset, config: Config) -> None:
+    print(table.text(found))
     print(f"\nscored on {_scope(config)}: how well nodules are outlined, not how well they are found")
     if splits.is_unknown(dataset.index["patient_id"].iloc[0]):
         print("Mind: the source does not tell its patients; each series counts as one, in intervals too.")
-    if split == "all":
+    if found["split"] == "all":
         print("Mind: split 'all' includes the patients the model was trained on.")
-    print(f"figures: {out}")
-    for picture in scorer.draw(rows, model_counts, out):
-        print(f"overlays: {picture}")
-    return report
+
+
+def _config(workdir: Path) -> Config:
+    config = folder.read_config(workdir)
+    if config.task != "segment":
+        raise InputError(f"{workdir}: is a run of the task {config.task!r}; evaluate scores segmentation runs.")
+    return config
+
+
+def _check_same_pixels(runs: Sequence[tuple[Path, Config]]) -> None:
+    """Differences are paired: both runs must see the same pixels of the same slices."""
+    (workdir, config), *others = runs
+    for other, config_of_other in others:
+        for name in ("slices", "crop_px", "crop_at"):
+            if config.data[name] != config_of_other.data[name]:
+                raise InputError(
+                    f"{other}: has config.data.{name} {config_of_other.data[name]!r}, {workdir} has "
+                    f"{config.data[name]!r}; only runs that see the same pixels can be compared."
+                )
+
+
+def _load(workdir: Path, config: Config, dataset: shards.Dataset) -> tuple[Scorer, dict[str, Any]]:
+    """A run's best checkpoint, and what the report says of it."""
+    variables, step = checkpoint.load(workdir)
+    described = {
+        "workdir": str(workdir),
+        "step": step,
+        "parameters": parameter_count(variables["params"]),
+        "init_from": config.init_from,
+    }
+    return Scorer(config, dataset, variables), described
+
+
+def _data(dataset: shards.Dataset, config: Config) -> dict[str, Any]:
+    return {
+        "path": str(dataset.path),
+        "source": dataset.manifest["source"],
+        "readers": dataset.readers,
+        "slices": config.data.slices,
+        "crop_px": config.data.crop_px,
+        "crop_at": config.data.crop_at,
+        "split_digest": dataset.manifest["split"]["digest"],
+    }
 
 
 def _scope(config: Config) -> str:
@@ -102,72 +137,7 @@ def _scope(config: Config) -> str:
     return slices[config.data.slices] + where
 
 
-class Scorer:
-    """A trained segmenter over rows of a data set; compiled once."""
-
-    def __init__(self, config: Config, dataset: shards.Dataset, variables: Any):
-        self._index = dataset.index
-        self._batch_size = config.data.batch_size
-        self._devices = mesh.make_mesh(self._batch_size)
-        self._readers = dataset.readers
-        self._task = segment.make(config, intensity=dataset.intensity, readers=self._readers, mesh=self._devices)
-        self._slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
-        self._variables = jax.device_put(variables, mesh.replicated(self._devices))
-        self._forward = jax.jit(
-            lambda v, batch: self._task.predict(v["params"], v["model_state"], batch),
-            in_shardings=(mesh.replicated(self._devices), mesh.split(self._devices)),
-            out_shardings=mesh.replicated(self._devices),
-        )
-
-    def logits(self, batch: loader.Batch) -> np.ndarray:
-        """(batch, height, width) float32."""
-        return np.asarray(self._forward(self._variables, mesh.to_devices(batch, self._devices)))
-
-    def counts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Confusion counts: the model's against the majority (n, 4), the readers' against the others (slots, n, 4).
-
-        One reader has no others: None.
-        """
-        model, readers = [], []
-        with tqdm(total=len(rows), unit="slice", desc="evaluate", disable=None) as progress:
-            for batch in loader.eval_batches(self._slices, rows, batch_size=self._batch_size):
-                real = batch["weight"] > 0
-                bits = batch["readers"][real]
-                majority = segmentation.majority(bits, readers=self._readers)
-                model.append(segmentation.counts(self.logits(batch)[real] > 0, majority))
-                readers.append(segmentation.reader_counts(bits))
-                progress.update(int(real.sum()))
-        return np.concatenate(model), None if self._readers == 1 else np.concatenate(readers, axis=1)
-
-    def draw(self, rows: np.ndarray, counts: np.ndarray, out: Path) -> list[Path]:
-        """Sheets of the patients with the worst and the best slices, and of slices spread evenly from worst to best."""
-        dice = segmentation.scores(counts)["dice"]
-        order = np.argsort(dice, kind="stable")
-        order = order[(counts[:, 0] + counts[:, 2] > 0)[order]]  # With an empty majority there is nothing to compare.
-        if len(order) == 0:
-            return []
-        spread = np.linspace(0, len(order) - 1, 2 * SHOWN + 1).round().astype(int)[1::2]
-        sheets = {"worst": self._one_a_patient(rows[order]), "spread": rows[order[spread]]}
-        sheets["best"] = self._one_a_patient(rows[order[::-1]])
-        written = []
-        for name, picked in sheets.items():
-            picked = picked[: self._batch_size]
-            batch = self._slices.batch(np.resize(picked, self._batch_size))
-            shown = {key: part[: len(picked)] for key, part in batch.items()}
-            shown["spacing_mm"] = self._index["column_spacing_mm"].iloc[picked].to_numpy()
-            titles = [f"{r.patient_id}, slice {r.slice_index}" for r in self._index.iloc[picked].itertuples()]
-            path = out.with_suffix(f".{name}.png")
-            self._task.draw(shown, self.logits(batch)[: len(picked)], titles, path)
-            written.append(path)
-        return written
-
-    def _one_a_patient(self, rows: np.ndarray) -> np.ndarray:
-        """The first `SHOWN` patients' first slices, in the order given."""
-        first = ~self._index["patient_id"].iloc[rows].duplicated().to_numpy()
-        return rows[first][:SHOWN]
-
-
-def _write(report: dict[str, Any], out: Path) -> None:
+def _write(text: str, out: Path) -> None:
     temporary = out.with_name(out.name + ".tmp")
-    temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+    temporary.write_text(text + "\n")
     temporary.replace(out)

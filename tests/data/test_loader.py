@@ -67,6 +67,9 @@ def test_a_crop_near_the_nodule_holds_its_middle(slices_dataset: Path):
     centred = crops.batch(rows)
     middle = [np.argwhere(mask > 0).mean(axis=0) for mask in centred["readers"]]
     np.testing.assert_allclose(middle, 11.5, atol=1.5)
+    images, _ = dataset.pixels(rows)
+    for image, (row, column), seen in zip(images, batch["corner"], batch["image"], strict=True):
+        np.testing.assert_array_equal(image[row : row + 24, column : column + 24], seen)
 
 
 def test_a_crop_larger_than_the_slice_is_filled_and_keeps_all(slices_dataset: Path):
@@ -78,6 +81,7 @@ def test_a_crop_larger_than_the_slice_is_filled_and_keeps_all(slices_dataset: Pa
     np.testing.assert_array_equal(batch["image"][:, 5:-5, 5:-5], images)
     np.testing.assert_array_equal(batch["image"][:, 0, 0], [image.min() for image in images])
     assert (batch["readers"][:, :5] == 0).all()
+    np.testing.assert_array_equal(batch["corner"], np.full((4, 2), -5))
 
 
 def test_no_patient_is_in_two_splits(slices_dataset: Path):

@@ -65,6 +65,7 @@ def test_any_record_comes_back_bit_for_bit(data):
     assert_same(records.decode(encoded), record)
     for got, wanted in zip(records.decode_pixels(encoded), (image, readers), strict=True):
         np.testing.assert_array_equal(got, wanted)
+    assert records.decode_nodules(encoded) == record.nodules
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.uint8])

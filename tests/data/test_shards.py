@@ -39,6 +39,8 @@ def test_rows_come_as_asked_and_equal_the_source(slices_dataset, kaggle_tree):
         np.testing.assert_array_equal(record.image, image)
         np.testing.assert_array_equal(record.readers, marks)
         assert record.series_uid == line["series_uid"]
+    assert dataset.nodules(rows) == [record.nodules for record in dataset.read(rows)]
+    assert len(dataset.nodules(rows)[0][0]["readings"]) > 1
     assert dataset.intensity == "unit"
     assert dataset.pixels([]) == ([], [])
 

@@ -18,6 +18,10 @@ def test_patient_sums_by_hand():
     values = np.array([[1, 10], [2, 20], [4, 40], [8, 80]])
     sums = bootstrap.patient_sums(values, ["b", "a", "b", "c"])
     np.testing.assert_array_equal(sums, [[2, 20], [5, 50], [8, 80]])  # a, b, c
+    among = bootstrap.patient_sums(values, ["d", "b", "d", "e"], among=["a", "b", "c", "d", "e"])
+    np.testing.assert_array_equal(among, [[0, 0], [2, 20], [0, 0], [5, 50], [8, 80]])
+    with pytest.raises(ValueError, match="patient e is not among the 2 patients"):
+        bootstrap.patient_sums(values, ["d", "b", "d", "e"], among=["b", "d"])
     with pytest.raises(ValueError, match="4 slices but 2 patient ids"):
         bootstrap.patient_sums(values, ["a", "b"])
 

@@ -37,13 +37,13 @@ def _points(line: Line2D) -> np.ndarray:
 def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     """Every figure saved in a test, by its file's name."""
     saved: dict[str, Figure] = {}
-    save = plots._save
+    save = plots.save
 
     def remember(figure: Figure, path: Path) -> Path:
         saved[path.name] = figure
         return save(figure, path)
 
-    monkeypatch.setattr(plots, "_save", remember)
+    monkeypatch.setattr(plots, "save", remember)
     return saved
 
 

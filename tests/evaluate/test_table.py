@@ -2,50 +2,83 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from typing import Any
 
-from lungjax.evaluate import segmentation, table
+import pytest
+import scans
 
-COUNTS = np.array([[6, 2, 2, 90], [0, 0, 0, 100], [3, 0, 3, 94]])  # Dice 0.75, 1, 0.667; pooled 18/25
-READERS = np.stack([COUNTS[[0, 0, 0]]] * 4)
-
-
-def _report(patients: list[str]) -> dict:
-    return segmentation.report(model_counts=COUNTS, reader_counts=READERS, patients=patients)
+from lungjax.evaluate import report, segmentation, table
 
 
-def test_table_holds_every_figure_in_aligned_columns():
-    report = {"split": "test", **_report(["a", "b", "c"])}
-    lines = table.text(report).splitlines()
-    assert lines[:2] == ["split: test", "3 patients, 3 slices, 2 where at least 2 readers agree"]
-    header = next(line for line in lines if "model" in line and "readers" in line)
-    rows = [line for line in lines if line.startswith("  ") and "[" in line]
-    assert [row.split("0.")[0].strip() for row in rows[:5]] == list(segmentation.SCORES)
-    assert len(rows) == 5 + 7
-    for row in rows:
-        assert row[header.index("readers") :][:2] in ("0.", "1.")
-        assert row[header.index("model") :][:2] in ("0.", "1.")
-    dice = report["pooled"]["dice"]
-    assert rows[0][header.index("model") :].startswith(f"0.720 [{dice['low']:.3f}, {dice['high']:.3f}]")
-    assert rows[0][header.index("readers") :] == "0.750 [0.750, 0.750]"
-    assert rows[5][header.index("model") :].startswith(f"{(0.75 + 2 / 3) / 2:.3f}")
-    assert "1000 resamples, seed 0" in table.text(report)
+@pytest.fixture(scope="module")
+def compared() -> dict[str, Any]:
+    some = scans.several(8, patients=5)
+    worse = [
+        scans.Series(one.patient, one.name, one.marks, one.prediction & ~one.marks[0, 0], one.probability)
+        for one in some
+    ]
+    return report.report(scans.tally_of(some), scans.tally_of(worse), resamples=50)
 
 
-def test_one_reader_has_no_column():
-    report = segmentation.report(model_counts=COUNTS, reader_counts=None, patients=["a", "b", "c"])
-    lines = table.text(report).splitlines()
-    assert lines[0] == "3 patients, 3 slices, 2 where the reader marked anything"
-    assert not any("readers" in line or "own reference" in line for line in lines)
-    rows = [line for line in lines if line.startswith("  ") and "[" in line]
-    dice = report["pooled"]["dice"]
-    assert rows[0].split(maxsplit=1) == ["dice", f"0.720 [{dice['low']:.3f}, {dice['high']:.3f}]"]
-    assert len(rows) == 5 + 6
+def _rows(lines: list[str], title: str) -> dict[str, str]:
+    """The lines below a title, by their label."""
+    start = lines.index(title) + 1
+    stop = next(n for n in range(start, len(lines)) if not lines[n].startswith("  "))
+    return {line[:23].strip(): line for line in lines[start:stop]}
 
 
-def test_undefined_figures_are_dashes():
-    text = table.text(_report(["a", "a", "a"]))
-    assert "0.720 [-]" in text
+def test_every_figure_stands_in_its_column(compared: dict[str, Any]):
+    lines = table.text({"split": "test", **compared}).splitlines()
+    assert lines[0] == "split: test"
+    assert lines[1].startswith(f"{compared['patients']} patients, {compared['slices']} slices, ")
+    assert lines[2].startswith(f"{compared['nodules']} nodules, {compared['nodules_marked']} where at least 2")
+    header = next(line for line in lines if line.split() == ["model", "readers"])
+    slices = _rows(lines, "against the majority, mean per slice")
+    assert list(slices)[:5] == list(segmentation.SCORES)
+    for column, found in (("model", compared), ("readers", compared["readers"])):
+        at = header.index(column)
+        for label, name in (("dice", "dice"), ("HD95, mm", "hd95_mm"), ("dice, own reference", "dice_own")):
+            figure = found["per_slice"][name]
+            cell = f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+            assert slices[label][at:].startswith(cell)
+        assert slices["HD95 left out"][at:].split()[0] == str(found["per_slice"]["hd95_mm"]["left_out"])
+        ged = found["ged"]["16"]["value"]
+        assert _rows(lines, "GED^2, lower is better (readers: the ceiling)")["16 samples"][at:].startswith(f"{ged:.3f}")
+    assert "50 resamples, seed 0" in "\n".join(lines)
+    assert max(map(len, lines)) <= 105
+    assert lines == [line.rstrip() for line in lines]
+
+
+def test_a_second_table_holds_both_models_and_their_difference(compared: dict[str, Any]):
+    lines = table.text(compared).splitlines()
+    place = next(n for n, line in enumerate(lines) if line.split() == ["A", "B", "A", "-", "B"])
+    row = _rows(lines[place:], "against the majority, pooled over all slices")["recall"]
+    difference = compared["against"]["difference"]["pooled"]["recall"]
+    assert difference["value"] > 0
+    assert not any(line.startswith("  HD95 left out") for line in lines[place:])
+    assert [cell.strip() for cell in row.split("  ") if cell][1:] == [
+        f"{figure['value']:z.3f} [{figure['low']:z.3f}, {figure['high']:z.3f}]"
+        for figure in (compared["pooled"]["recall"], compared["against"]["pooled"]["recall"], difference)
+    ]
+
+
+def test_undefined_figures_are_dashes_and_distances_without_spacing_one_row():
+    bare = report.report(scans.tally_of(scans.several(3, patients=1), spacing_mm=(math.nan, math.nan, math.nan)))
+    lines = table.text(bare).splitlines()
+    rows = _rows(lines, "against the majority, mean per slice")
+    assert rows["HD95, surface dice"].split() == ["HD95,", "surface", "dice", "-", "-"]
+    assert "surface dice 1 mm" not in rows
+    assert rows["dice"].endswith(" [-]")
+    text = "\n".join(lines)
     assert "none: one patient" in text
     assert "split" not in text
     assert "None" not in text
+    assert "nan" not in text
+
+
+def test_one_reader_has_one_column():
+    lines = table.text(report.report(scans.tally_of(scans.several(4, patients=3), readers=1), resamples=9)).splitlines()
+    assert "  readers" not in "\n".join(lines)
+    assert lines[0].endswith("that the reader marked")
+    assert not any(line.startswith(("against each reader", "GED")) for line in lines)

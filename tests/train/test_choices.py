@@ -65,9 +65,26 @@ def test_segment_on_hu_learns_and_is_evaluated(phantom_dataset: Path, tmp_path: 
         value = report["pooled"][name]["value"]
         assert 0 <= value <= 1
         assert value == pytest.approx(val[name])
+    assert report["nodules"] > 0  # This source knows its nodules and its spacing.
+    for kind in ("per_slice", "per_nodule"):
+        own = report["readers"][kind]
+        assert own["hd95_mm"]["value"] > 0
+        assert 0 < own["surface_dice_1mm"]["value"] <= own["surface_dice_2mm"]["value"] < 1
 
     dataset = shards.open_dataset(phantom_dataset)
     scorer = evaluation.Scorer(config, dataset, checkpoint.load(tmp_path)[0])
+    rows = loader.select_rows(dataset, split=None, slices="nodule")
+    tally = scorer.tally(rows)
+    found = [
+        (dataset.index["series_uid"].iloc[row], nodule["index"])
+        for row, nodules in zip(rows, dataset.nodules(rows), strict=True)
+        for nodule in nodules
+        if any(reading["box"] for reading in nodule["readings"])
+    ]
+    assert set(tally.nodules.names) <= set(found)
+    assert len(tally.nodules.names) > 0.8 * len(set(found))  # Crops of 16 px leave out some.
+    several = [units.overlaps[:, 2:6, 2:6].sum(axis=0) for units in (tally.slices, tally.nodules.units)]
+    np.testing.assert_array_equal(*several)  # Every mark is of one nodule.
     slices = loader.Slices(dataset, crop_px=16, crop_at="random")
     batch = slices.batch(np.arange(8), np.zeros((8, 3)))  # Crops of the first corner.
     lowest_hu = -600 - 1500 // 2

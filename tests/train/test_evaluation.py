@@ -13,7 +13,7 @@ import runs
 from lungjax.data import loader, shards, splits
 from lungjax.lidc.prepare import prepare
 from lungjax.lidc.scan import InputError
-from lungjax.train import checkpoint, evaluation, loop, workdir
+from lungjax.train import checkpoint, evaluation, loop, scorer, workdir
 
 
 @pytest.fixture(scope="module")
@@ -33,28 +33,101 @@ def test_pooled_figures_by_a_second_way(segment_run: Path, slices_dataset: Path,
     dataset = shards.open_dataset(slices_dataset)
     rows = np.flatnonzero(dataset.index["split"] == "test")
     config = workdir.read_config(segment_run)
-    scorer = evaluation.Scorer(config, dataset, checkpoint.load(segment_run)[0])
+    segmenter = scorer.Scorer(config, dataset, checkpoint.load(segment_run)[0])
     hits = predicted = there = 0
     for batch in loader.eval_batches(loader.Slices(dataset, crop_px=64, crop_at="nodule"), rows, batch_size=8):
         real = batch["weight"] > 0
         votes = np.unpackbits(batch["readers"][real][..., None], axis=-1).sum(axis=-1)
-        mask, truth = scorer.logits(batch)[real] > 0, votes >= 2
+        mask, truth = segmenter.logits(batch)[real] > 0, votes >= 2
         hits, predicted, there = hits + (mask & truth).sum(), predicted + mask.sum(), there + truth.sum()
     assert report["slices"] == len(rows)
     assert report["pooled"]["dice"]["value"] == pytest.approx(2 * hits / (predicted + there))
     assert report["pooled"]["recall"]["value"] == pytest.approx(hits / there)
 
 
+def test_readers_and_nodules_by_a_second_way(segment_run: Path, slices_dataset: Path, tmp_path: Path):
+    """A series of this source is one nodule: its slices stacked; and each reader's mask is in the shards."""
+    report = evaluation.evaluate(segment_run, data=None, split="all", out=tmp_path / "figures.json")
+    dataset = shards.open_dataset(slices_dataset)
+    found = scorer.Scorer(workdir.read_config(segment_run), dataset, checkpoint.load(segment_run)[0])
+    slices = loader.Slices(dataset, crop_px=64, crop_at="nodule")
+    nodules: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for start in range(0, len(dataset), 8):
+        rows = np.arange(start, min(start + 8, len(dataset)))
+        batch = slices.batch(np.resize(rows, 8))
+        for row, mask, bits in zip(rows, found.logits(batch) > 0, batch["readers"], strict=False):
+            nodules.setdefault(dataset.index["series_uid"].iloc[row], []).append((mask, bits))
+    dice, pooled = [], np.zeros(2)
+    for stack in nodules.values():
+        mask, bits = (np.stack(part) for part in zip(*stack, strict=True))
+        votes = np.unpackbits(bits[..., None], axis=-1).sum(axis=-1) >= 2
+        dice.append(2 * (mask & votes).sum() / (mask.sum() + votes.sum()))
+        for slot in range(4):
+            reader = bits >> slot & 1 > 0
+            pooled += 2 * (mask & reader).sum(), mask.sum() + reader.sum()
+    assert report["nodules"] == report["nodules_marked"] == len(dice) == 18
+    assert report["per_nodule"]["dice"]["value"] == pytest.approx(np.mean(dice))
+    assert report["against_readers"]["pooled"]["dice"]["value"] == pytest.approx(pooled[0] / pooled[1])
+    assert report["per_nodule"]["hd95_mm"]["value"] is None  # This source lost its spacing.
+    assert (tmp_path / "figures.table.txt").read_text().startswith("split: all\n12 patients")
+
+
+def test_a_run_against_another_one(segment_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    other = tmp_path / "other"
+    shutil.copytree(segment_run, other)
+    report = evaluation.evaluate(segment_run, data=None, split="all", out=tmp_path / "figures.json", against=other)
+    assert report["against"]["model"] == report["model"] | {"workdir": str(other)}
+    assert report["against"]["difference"]["per_slice"]["dice"] == {"value": 0, "low": 0, "high": 0}
+    assert report["against"]["pooled"] == report["pooled"]
+    assert "A - B" in capsys.readouterr().out
+    run = tmp_path / "run"
+    shutil.copytree(segment_run, run)
+    evaluation.evaluate(run, data=None, split="test", out=None, against=other)
+    assert (run / "evaluation-test-against-other.json").is_file()
+    config = json.loads((other / "config.json").read_text())
+    config["data"]["crop_px"] = 32
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        InputError, match=r"other: has config\.data\.crop_px 32, .* has 64; only runs that see the same"
+    ):
+        evaluation.evaluate(segment_run, data=None, split="all", out=None, against=other)
+
+
+def test_samples_plug_in(segment_run: Path, slices_dataset: Path):
+    """A model of disagreement gives a hundred samples of each slice; here all of them say that nothing is there."""
+    dataset = shards.open_dataset(slices_dataset)
+    config, variables = workdir.read_config(segment_run), checkpoint.load(segment_run)[0]
+
+    def nothing(batch: loader.Batch) -> np.ndarray:
+        return np.full((100, *batch["image"].shape), -1.0)
+
+    rows = np.arange(11)
+    tally = scorer.Scorer(config, dataset, variables, nothing).tally(rows)
+    assert tally.ged is not None
+    bits = loader.Slices(dataset, crop_px=64, crop_at="nodule").batch(rows)["readers"]
+    readers = np.stack([bits >> slot & 1 for slot in range(4)])
+    expected = []
+    for masks in readers.swapaxes(0, 1):
+        empty = [not mask.any() for mask in masks]
+        union = [(a | b).sum() for a in masks for b in masks]
+        apart = [1 - (a & b).sum() / max((a | b).sum(), 1) for a in masks for b in masks]
+        between = np.mean([d if u else 0 for d, u in zip(apart, union, strict=True)])
+        expected.append(2 * (1 - np.mean(empty)) - between)
+    np.testing.assert_allclose(tally.ged, [expected, expected])
+
+
 @pytest.mark.parametrize("shown", [6, 12])
-def test_three_sheets_even_if_a_batch_is_smaller(
+def test_three_sheets_and_two_charts_even_if_a_batch_is_smaller(
     segment_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: int
 ):
-    monkeypatch.setattr(evaluation, "SHOWN", shown)  # A batch holds 8.
+    monkeypatch.setattr(scorer, "SHOWN", shown)  # A batch holds 8.
     evaluation.evaluate(segment_run, data=None, split="all", out=tmp_path / "figures.json")
     assert {path.name for path in tmp_path.glob("*.png")} == {
         "figures.worst.png",
         "figures.spread.png",
         "figures.best.png",
+        "figures.reliability.png",
+        "figures.dice.png",
     }
 
 
