@@ -1,4 +1,4 @@
-"""The verbs: `lungjax doctor | prepare | phantom | evaluate`. Each imports what it needs when it runs."""
+"""The verbs: `lungjax doctor | prepare | phantom | evaluate | export`. Each imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -84,6 +84,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", choices=("val", "test", "all"), default="test", help="default: %(default)s")
     evaluate.add_argument("--out", type=Path, help="JSON file (default: WORKDIR/evaluation-SPLIT[-DATA].json)")
     evaluate.set_defaults(run=_evaluate)
+
+    export = verbs.add_parser("export", help="weights to hand on", description="Weights, configuration, model card.")
+    export.add_argument("--model", required=True, help="a run's workdir, an exported folder, or a shipped name")
+    export.add_argument("--out", type=Path, required=True, help="folder to make")
+    export.add_argument("--dtype", choices=("float16", "float32"), default="float32", help="default: %(default)s")
+    export.set_defaults(run=_export)
     return parser
 
 
@@ -135,6 +141,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from lungjax.train.evaluation import evaluate
 
     evaluate(arguments.workdir, data=arguments.data, split=arguments.split, out=arguments.out)
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from lungjax.deploy.export import export
+
+    print(f"{export(arguments.model, arguments.out, dtype=arguments.dtype)}: exported, see README.md there")
     return 0
 
 

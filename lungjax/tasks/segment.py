@@ -13,18 +13,25 @@ from jax.sharding import Mesh
 
 from lungjax import losses, metrics
 from lungjax.data import augment
+from lungjax.data.intensity import Intensity, to_hu, window
 from lungjax.evaluate import plots, segmentation
 from lungjax.models.encoder import ResNet
 from lungjax.models.unet import UNet
 from lungjax.tasks.task import Config, Metrics, Task
 
 
-def make(config: Config, *, intensity: augment.Intensity, mesh: Mesh) -> Task:
+def network(config: Config) -> UNet:
+    """The U-Net of a configuration; takes images in [0, 1], gives logits."""
+    dtype = jnp.dtype(config.compute_dtype)
+    return UNet(encoder=ResNet(**config.model.encoder, dtype=dtype), widths=tuple(config.model.decoder), dtype=dtype)
+
+
+def make(config: Config, *, intensity: Intensity, mesh: Mesh) -> Task:
     """The task of `configs/segment.py`.
 
     Args:
       config: the whole configuration.
-      intensity: the data set's, see `lungjax.data.augment.Intensity`.
+      intensity: the data set's, see `lungjax.data.intensity.Intensity`.
       mesh: unused; every image's loss is its own.
 
     Raises:
@@ -33,10 +40,13 @@ def make(config: Config, *, intensity: augment.Intensity, mesh: Mesh) -> Task:
     del mesh
     if config.targets not in get_args(metrics.TargetMode):
         raise ValueError(f"config.targets is {config.targets!r}; use one of {', '.join(get_args(metrics.TargetMode))}.")
-    dtype = jnp.dtype(config.compute_dtype)
-    model = UNet(encoder=ResNet(**config.model.encoder, dtype=dtype), widths=tuple(config.model.decoder), dtype=dtype)
+    model = network(config)
     augmented = augment.make_segment(intensity=intensity, **config.augment)
     window_hu = tuple(config.augment.window_hu)
+
+    def shown(images: jax.Array) -> jax.Array:
+        """As the network sees them, float32 in [0, 1]."""
+        return window(to_hu(images, intensity=intensity), window_hu)
 
     def init(rng: jax.Array, batch: Any) -> tuple[Any, Any]:
         x = jnp.zeros((2, *batch["image"].shape[1:], 1), jnp.float32)
@@ -66,7 +76,7 @@ def make(config: Config, *, intensity: augment.Intensity, mesh: Mesh) -> Task:
 
     def predict(params: Any, model_state: Any, batch: Any) -> jax.Array:
         """Logits (batch, height, width)."""
-        x = augment.intensity_to_unit(batch["image"], intensity=intensity, window_hu=window_hu)
+        x = shown(batch["image"])
         logits: Any = model.apply({"params": params, **model_state}, x[..., None], train=False)
         return logits[..., 0]
 
@@ -89,9 +99,13 @@ def make(config: Config, *, intensity: augment.Intensity, mesh: Mesh) -> Task:
         }
 
     def draw(batch: Any, logits: np.ndarray, titles: list[str], path: Path) -> None:
-        images = np.asarray(augment.intensity_to_unit(batch["image"], intensity=intensity, window_hu=window_hu))
         plots.examples(
-            images, batch["readers"], scipy.special.expit(logits), titles, path, spacing_mm=batch["spacing_mm"]
+            np.asarray(shown(batch["image"])),
+            batch["readers"],
+            scipy.special.expit(logits),
+            titles,
+            path,
+            spacing_mm=batch["spacing_mm"],
         )
 
     return Task(

@@ -16,9 +16,10 @@ from lungjax.lidc.builtin import resolve
 from lungjax.lidc.scan import InputError
 from lungjax.tasks import segment
 from lungjax.tasks.task import Config
-from lungjax.train import checkpoint, mesh
+from lungjax.train import mesh
 from lungjax.train import workdir as folder
 from lungjax.train.state import parameter_count
+from lungjax.train.trained import open_trained
 
 SHOWN = 6
 """Slices on a sheet."""
@@ -42,20 +43,19 @@ def evaluate(
     Raises:
       InputError: no such run or data, data whose split or intensity disagrees with the run's, or nowhere to write.
     """
-    config = folder.read_config(workdir)
+    model = open_trained(workdir)
+    config = model.config
     if config.task != "segment":
         raise InputError(f"{workdir}: is a run of the task {config.task!r}; evaluate scores segmentation runs.")
     dataset = shards.open_dataset(resolve(config.data.path) if data is None else data)
-    folder.lock_split(workdir, dataset.manifest["split"]["patients"], where=str(dataset.path))
-    folder.lock_intensity(workdir, dataset.intensity, where=str(dataset.path))
+    splits.lock(model.patients, dataset.manifest["split"]["patients"], where=str(dataset.path))
     if out is None:
         out = workdir / f"evaluation-{split}{'' if data is None else '-' + dataset.path.name}.json"
     folder.make(out.parent, option="--out")
     if out.is_dir():
         raise InputError(f"{out} is a folder; --out names the JSON file to write.")
-    variables, step = checkpoint.load(workdir)
     rows = loader.select_rows(dataset, split=None if split == "all" else split, slices=config.data.slices)
-    scorer = Scorer(config, dataset, variables)
+    scorer = Scorer(config, dataset, model.variables)
     model_counts, reader_counts = scorer.counts(rows)
     report = {
         "split": split,
@@ -66,13 +66,15 @@ def evaluate(
         ),
         "model": {
             "workdir": str(workdir),
-            "step": step,
-            "parameters": parameter_count(variables["params"]),
+            "step": model.step,
+            "parameters": parameter_count(model.variables["params"]),
             "init_from": config.init_from,
+            "trained_on": model.intensity,
         },
         "data": {
             "path": str(dataset.path),
             "source": dataset.manifest["source"],
+            "intensity": dataset.intensity,
             "slices": config.data.slices,
             "crop_px": config.data.crop_px,
             "crop_at": config.data.crop_at,

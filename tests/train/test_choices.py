@@ -48,7 +48,7 @@ def validate(config: Config, params: Any, model_state: Any) -> dict[str, float]:
     rows = loader.select_rows(dataset, split="val", slices=config.data.slices)
     task = loop.TASKS[config.task](config, intensity=dataset.intensity, mesh=devices)
     validation = Validation(task, devices, jax.random.key(config.seed), slices, rows, config.data.batch_size)
-    state = TrainState(step=np.zeros((), np.int32), params=params, model_state=model_state, opt_state=())  # pyright: ignore[reportArgumentType]
+    state = TrainState(step=np.zeros((), np.int32), params=params, model_state=model_state, opt_state=(), average=None)  # pyright: ignore[reportArgumentType]
     return validation.scores(jax.device_put(state, mesh.replicated(devices)))
 
 

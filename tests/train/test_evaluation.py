@@ -58,9 +58,14 @@ def test_three_sheets_even_if_a_batch_is_smaller(
     }
 
 
-def test_data_of_another_intensity_and_a_folder_for_a_file(segment_run: Path, phantom_dataset: Path, tmp_path: Path):
-    with pytest.raises(InputError, match=r"has intensity 'hu', .* was trained on 'unit'"):
-        evaluation.evaluate(segment_run, data=phantom_dataset, split="all", out=None)
+def test_data_of_another_intensity_are_scored(segment_run: Path, phantom_dataset: Path, tmp_path: Path):
+    """A network sees HU, guessed where a source lost them: any source will do, and the report says which it was."""
+    report = evaluation.evaluate(segment_run, data=phantom_dataset, split="all", out=tmp_path / "hu.json")
+    assert report["data"]["intensity"] == "hu"
+    assert report["model"]["trained_on"] == "unit"
+
+
+def test_a_folder_for_a_file(segment_run: Path, tmp_path: Path):
     with pytest.raises(InputError, match="is a folder; --out names the JSON file"):
         evaluation.evaluate(segment_run, data=None, split="test", out=tmp_path)
 
