@@ -22,8 +22,9 @@ def reader_targets(readers: jax.Array, mode: TargetMode, rng: jax.Array | None =
 
     Args:
       readers: uint8 (batch, height, width); bit r is reader r's mask.
-      mode: `majority`: 1 where two or more readers marked the pixel; `soft`: the share of readers who did;
-        `random`: the mask of one reader, drawn anew for each image, empty where that one marked nothing.
+      mode: `majority`: 1 where two or more readers marked the pixel, or the one where only one looked; `soft`: the
+        share of readers who did; `random`: the mask of one reader, drawn anew for each image, empty where that one
+        marked nothing.
       rng: key, for `random` only.
       slots: readers that looked at each scan.
 
@@ -41,7 +42,7 @@ def reader_targets(readers: jax.Array, mode: TargetMode, rng: jax.Array | None =
         return (jnp.right_shift(readers, slot) & jnp.uint8(1)).astype(jnp.float32)
     marked = lax.population_count(readers)  # uint8; the rare nodule of more than `slots` marks counts them all
     if mode == "majority":
-        return (marked >= 2).astype(jnp.float32)
+        return (marked >= min(2, slots)).astype(jnp.float32)
     return jnp.minimum(marked.astype(jnp.float32) / slots, 1.0)
 
 

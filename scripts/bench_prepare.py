@@ -30,6 +30,7 @@ from lungjax.data.shards import open_dataset
 from lungjax.lidc import lungs, parts, prepare
 from lungjax.lidc.formats import lidc
 from lungjax.lidc.formats.entry import Entry
+from lungjax.lidc.scan import READERS
 
 PATIENT = "LIDC-IDRI-0003"
 PYLIDC, OURS, WHOLE = "pylidc", "lungjax", "lungjax prepare, all of it"
@@ -64,7 +65,7 @@ def with_pylidc(pylidc: Any, out: Path) -> None:
 def with_lungjax(entry: Entry, out: Path) -> None:
     """The work, by what a worker of `lungjax prepare` does for one scan."""
     (out / "parts").mkdir(exist_ok=True)
-    parts.write(out, entry, lidc.read(entry))
+    parts.write(out, entry, lidc.read(entry), readers=READERS)
 
 
 def whole_prepare(source: Path, out: Path) -> None:

@@ -23,6 +23,13 @@ def test_soft_is_the_share_of_the_readers():
     np.testing.assert_array_equal(metrics.reader_targets(jnp.full((1, 1, 1), 255, jnp.uint8), "soft"), 1.0)
 
 
+@pytest.mark.parametrize("mode", ["majority", "soft", "random"])
+def test_every_target_of_one_reader_is_that_ones_mask(mode):
+    bits_of_one = jnp.tile(READERS & 1, (16, 1, 1))
+    targets = metrics.reader_targets(bits_of_one, mode, jax.random.key(0), slots=1)
+    np.testing.assert_array_equal(targets, np.tile([[1.0, 1, 1, 1, 0]], (16, 1, 1)))
+
+
 def test_random_is_each_reader_equally_often():
     many = jnp.tile(READERS, (4000, 1, 1))
     targets = np.asarray(metrics.reader_targets(many, "random", jax.random.key(0)))

@@ -31,6 +31,7 @@ def write_manifest(
     *,
     source: Mapping[str, str],
     intensity: str,
+    readers: int,
     nodules: int,
     annotations: int,
     ambiguous_nodules: Sequence[Mapping[str, Any]],
@@ -42,6 +43,7 @@ def write_manifest(
       index: its index.
       source: `format` and `name` of what it was made from.
       intensity: see `lungjax.lidc.scan.Intensity`.
+      readers: how many looked at each scan; the majority of one is that one.
       nodules, annotations: how many nodules, and readers' outlines of them, all scans have.
       ambiguous_nodules: `series_uid`, `nodule` and number of `readings` of those with more than four readings, which
         are several nodules that touch, or one that a reader drew twice.
@@ -56,6 +58,7 @@ def write_manifest(
         "lungjax": lungjax.__version__,
         "source": dict(source),
         "intensity": intensity,
+        "readers": readers,
         "counts": {
             "patients": len(patients),
             "scans": len(set(index["series_uid"])),

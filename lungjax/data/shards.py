@@ -1,6 +1,6 @@
 """The dataset folder: ArrayRecord files of slices, an index that pandas opens, and a manifest.
 
-DIR/manifest.json       schema version, source, intensity, counts, every file's SHA-256, the split
+DIR/manifest.json       schema version, source, intensity, readers, counts, every file's SHA-256, the split
 DIR/index.csv           one line a slice, sorted by patient, series and slice
 DIR/quarantine.jsonl    one line a series that was not prepared, and why
 DIR/shards/*.array_record
@@ -20,7 +20,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from lungjax.data import records, slicing
 from lungjax.data.manifest import INDEX, QUARANTINE, read_index, read_manifest, sha256
 from lungjax.data.records import SliceRecord
-from lungjax.lidc.scan import InputError, Intensity
+from lungjax.lidc.scan import READERS, InputError, Intensity
 
 SHARDS = "shards"
 SUFFIX = ".array_record"
@@ -78,6 +78,11 @@ class Dataset:
     def intensity(self) -> Intensity:
         """What a pixel's number means, see `lungjax.lidc.scan.Intensity`."""
         return self.manifest["intensity"]
+
+    @property
+    def readers(self) -> int:
+        """How many readers looked at each scan; an older lungjax, which did not tell, took all for LIDC's four."""
+        return self.manifest.get("readers", READERS)
 
     def read(self, rows: Sequence[int] | np.ndarray) -> list[SliceRecord]:
         """The records of these rows of the index, in the order asked for.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lungjax.data.records import SliceRecord, box_of
-from lungjax.lidc.scan import RATING_NAMES, Nodule, Reading, Scan
+from lungjax.lidc.scan import RATING_NAMES, READERS, Nodule, Reading, Scan
 
 ROW_COLUMNS = (
     "patient_id",
@@ -40,10 +40,10 @@ ROW_COLUMNS = (
 """What the index says of a slice, apart from where it is stored and its split.
 
 `nodules`: nodules in this slice. `readers_marked`: reader slots with any pixel in it. `majority_px`: pixels
-that two or more readers marked. `malignancy_median`: a nodule's is the median of its readers' ratings; the
-highest of the slice's nodules; NaN where no reader rated. `row_min` .. `column_max`: box of all readers'
-marks, inclusive, -1 where there are none. `lung_area_mm2` and the lungs' box, as `lungjax.lidc.lungs` finds
-them; NaN and -1 where the source lost HU or spacing.
+that two or more readers marked, or the one where only one looked. `malignancy_median`: a nodule's is the median of
+its readers' ratings; the highest of the slice's nodules; NaN where no reader rated. `row_min` .. `column_max`: box of
+all readers' marks, inclusive, -1 where there are none. `lung_area_mm2` and the lungs' box, as `lungjax.lidc.lungs`
+finds them; NaN and -1 where the source lost HU or spacing.
 """
 
 LUNG_MM2 = 1000.0
@@ -71,10 +71,19 @@ def slice_records(scan: Scan) -> Iterator[SliceRecord]:
         )
 
 
-def index_row(record: SliceRecord, scan: Scan, lung: tuple[float, int, int, int, int]) -> tuple[Any, ...]:
-    """The values of `ROW_COLUMNS` for one record of `scan`; `lung` are the last five, of this slice."""
+def index_row(
+    record: SliceRecord, scan: Scan, lung: tuple[float, int, int, int, int], *, readers: int = READERS
+) -> tuple[Any, ...]:
+    """The values of `ROW_COLUMNS` for one record of `scan`.
+
+    Args:
+      record: the slice.
+      scan: where it is from.
+      lung: the last five values, of this slice.
+      readers: how many looked at the scan.
+    """
     box = box_of(record.readers)
-    marked, majority_px = (0, 0) if box is None else _marks(record.readers)
+    marked, majority_px = (0, 0) if box is None else _marks(record.readers, readers)
     rated = [_malignancy(scan.nodules[nodule["index"]]) for nodule in record.nodules]
     return (
         record.patient_id,
@@ -94,10 +103,10 @@ def index_row(record: SliceRecord, scan: Scan, lung: tuple[float, int, int, int,
     )
 
 
-def _marks(readers: np.ndarray) -> tuple[int, int]:
-    """How many readers marked anything, and how many pixels two or more of them marked."""
-    slots = int(np.bitwise_or.reduce(readers, axis=None)).bit_count()
-    return slots, int(np.count_nonzero(np.bitwise_count(readers) >= 2))
+def _marks(bits: np.ndarray, readers: int) -> tuple[int, int]:
+    """How many readers marked anything, and how many pixels two or more of them, or the only one, marked."""
+    slots = int(np.bitwise_or.reduce(bits, axis=None)).bit_count()
+    return slots, int(np.count_nonzero(np.bitwise_count(bits) >= min(2, readers)))
 
 
 def _three_floats(values: tuple[float, float, float]) -> tuple[float, float, float]:

@@ -37,20 +37,22 @@ def row(
     title: str,
     threshold: float,
     spacing_mm: float,
+    slots: int,
 ) -> None:
     """Draws one slice into three panels; arguments as in `plots.examples`, of one slice (rows, columns)."""
     image, readers, probability = np.asarray(image), np.asarray(readers), np.asarray(probability)
-    prediction, majority = probability > threshold, segmentation.majority(readers[None])[0]
+    prediction, majority = probability > threshold, segmentation.majority(readers[None], readers=slots)[0]
     marked = (readers > 0) | prediction
     close = outlines.window(marked, side_px=CLOSE_PX, margin=1.0)
     whole = outlines.window(marked, side_px=max(WHOLE_PX, close[1] - close[0], close[3] - close[2]))
     dice = segmentation.scores(segmentation.counts(prediction[None], majority[None]))["dice"][0]
-    slots = [slot for slot in range(8) if (readers >> slot & 1).any()]
-    who = {0: "no reader", 1: "1 reader"}.get(len(slots), f"{len(slots)} readers")
+    used = [slot for slot in range(8) if (readers >> slot & 1).any()]
+    who = {0: "no reader", 1: "1 reader"}.get(len(used), f"{len(used)} readers")
     _show(panels[0], image, whole, title)
     _show(panels[1], image, close, f"{who} marked it")
-    _show(panels[2], image, close, f"Dice {dice:.2f}" + ("" if majority.any() else " (majority empty)"))
-    for slot in slots:  # Wide below narrow: where outlines coincide, every colour still shows.
+    empty = "" if majority.any() else " (majority empty)" if slots > 1 else " (nothing to find)"
+    _show(panels[2], image, close, f"Dice {dice:.2f}{empty}")
+    for slot in used:  # Wide below narrow: where outlines coincide, every colour still shows.
         _outline(panels[1], readers >> slot & 1, READER_COLOURS[slot % 4], 3.4 - 0.8 * (slot % 4))
     shade = np.zeros((*image.shape, 4))
     shade[..., :3], shade[..., 3] = to_rgb(BLUE), _SHADE * probability
@@ -93,12 +95,13 @@ def _outline(axes: Axes, mask: np.ndarray, colour: str, width: float) -> None:
     axes.add_collection(LineCollection(sides, colors=colour, linewidths=width, capstyle="projecting"))
 
 
-def legend(threshold: float) -> list[Artist]:
+def legend(threshold: float, slots: int) -> list[Artist]:
     """What the colours of `row` mean. A slot is an order within a nodule and no person, so a colour is a reading."""
     rim = [Stroke(linewidth=4.4, foreground=_HALO), Normal()]
+    truth = "majority (≥ 2 readers)" if slots > 1 else "the one reading"
     return [
-        *(Line2D([], [], color=c, lw=2.5, label=f"reading {n}") for n, c in enumerate(READER_COLOURS, start=1)),
+        *(Line2D([], [], color=c, lw=2.5, label=f"reading {n}") for n, c in enumerate(READER_COLOURS[:slots], start=1)),
         Line2D([], [], color=VERMILLION, lw=2, label=f"prediction (probability > {threshold:g})"),
-        Line2D([], [], color="white", lw=2.5, label="majority (≥ 2 readers)", path_effects=rim),
+        Line2D([], [], color="white", lw=2.5, label=truth, path_effects=rim),
         Patch(color=BLUE, alpha=_SHADE, label="predicted probability (shade)"),
     ]

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from lungjax.evaluate import overlay
+from lungjax.evaluate import overlay, segmentation
 from lungjax.evaluate.overlay import BLUE, VERMILLION
 
 CURVES = ("loss", "accuracy", "precision", "dice")
@@ -105,6 +105,7 @@ def examples(
     *,
     threshold: float = 0.5,
     spacing_mm: Sequence[float] | None = None,
+    slots: int = segmentation.SLOTS,
 ) -> None:
     """One sheet, a row each slice: image | the readers' outlines | prediction and majority, with their Dice.
 
@@ -119,6 +120,7 @@ def examples(
       path: the PNG; its folder is made where missing.
       threshold: a pixel is predicted where its probability is above this.
       spacing_mm: (slices,) between pixel centres in a row, for a scale; NaN, or None for all, where it is unknown.
+      slots: how many readers looked at each scan; the majority of one is that one's mask.
 
     Raises:
       ValueError: nothing to draw, or the numbers of slices differ.
@@ -132,8 +134,8 @@ def examples(
     for panels, image, bits, likely, title, mm in zip(
         rows, images, readers, probability, titles, known_mm, strict=True
     ):
-        overlay.row(panels, image, bits, likely, title=title, threshold=threshold, spacing_mm=mm)
-    handles = overlay.legend(threshold)
+        overlay.row(panels, image, bits, likely, title=title, threshold=threshold, spacing_mm=mm, slots=slots)
+    handles = overlay.legend(threshold, slots)
     figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     _save(figure, path)
 

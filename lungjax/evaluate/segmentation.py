@@ -23,22 +23,29 @@ CONVENTIONS = (
     "in dice: dice_own is the fairer figure of a reader. Two empty masks agree: dice, iou, precision and "
     "recall are 1; where just one is empty they are 0. null: undefined."
 )
+CONVENTIONS_OF_ONE = (
+    "The data have the mask of one reader, or one consensus, and the model is scored against that; readers is null, "
+    "for there is no other to compare it with. pooled: pixels counted over all slices, then scored. per_slice: each "
+    "slice scored, then averaged over the slices where the mask is not empty; dice_all averages over every slice, "
+    "dice_own is the same as dice. Two empty masks agree: dice, iou, precision and recall are 1; where just one is "
+    "empty they are 0. null: undefined."
+)
 
 
-def majority(readers: np.ndarray, *, at_least: int = 2) -> np.ndarray:
-    """The pixels that enough readers marked.
+def majority(bits: np.ndarray, *, readers: int = SLOTS) -> np.ndarray:
+    """The pixels that at least two readers marked, or the one where only one looked.
 
     Args:
-      readers: uint8 (slices, rows, columns), bit r set where the reader in slot r marked the pixel.
-      at_least: how many readers must agree.
+      bits: uint8 (slices, rows, columns), bit r set where the reader in slot r marked the pixel.
+      readers: how many looked at each scan.
 
     Returns:
       bool (slices, rows, columns).
 
     Raises:
-      ValueError: `readers` is not uint8.
+      ValueError: `bits` is not uint8.
     """
-    return np.bitwise_count(_bits(readers)) >= at_least
+    return np.bitwise_count(_bits(bits)) >= min(2, readers)
 
 
 def counts(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -110,7 +117,7 @@ def reader_counts(readers: np.ndarray, slots: int = SLOTS) -> np.ndarray:
 def report(
     *,
     model_counts: np.ndarray,
-    reader_counts: np.ndarray,
+    reader_counts: np.ndarray | None,
     patients: Sequence[str],
     resamples: int = bootstrap.RESAMPLES,
     seed: int = 0,
@@ -119,32 +126,35 @@ def report(
 
     Args:
       model_counts: (slices, 4), the model against the majority of all readers.
-      reader_counts: (slots, slices, 4), of the same slices.
+      reader_counts: (slots, slices, 4), of the same slices; None where only one reader looked.
       patients: (slices,) patient ids.
       resamples, seed: of the bootstrap; model and readers are resampled with the same patients.
 
     Returns:
       A dict of `pooled`: each of `SCORES` as {"value", "low", "high"}; `per_slice`: the same and `dice_all`,
-      `dice_own`; `readers`: both once more, each figure with "each", one value a slot; `patients`, `slices`,
-      `slices_marked`, `interval`, `conventions`. An undefined figure is None, never NaN.
+      `dice_own`; `readers`: both once more, each figure with "each", one value a slot, or None; `patients`,
+      `slices`, `slices_marked`, `interval`, `conventions`. An undefined figure is None, never NaN.
 
     Raises:
       ValueError: there is no slice or no reader, or shapes disagree; both shapes are named.
     """
-    model_counts, reader_counts = np.asarray(model_counts), np.asarray(reader_counts)
-    slices = len(patients)
+    model_counts, slices = np.asarray(model_counts), len(patients)
     if slices == 0 or model_counts.shape != (slices, 4):
         raise ValueError(f"model counts (slices, 4) wanted, got {model_counts.shape} for {slices} patient ids")
-    if reader_counts.ndim != 3 or len(reader_counts) == 0 or reader_counts.shape[1:] != (slices, 4):
+    alone = reader_counts is None
+    reader_counts = np.zeros((0, slices, 4), np.int64) if reader_counts is None else np.asarray(reader_counts)
+    if reader_counts.ndim != 3 or (len(reader_counts) == 0) != alone or reader_counts.shape[1:] != (slices, 4):
         raise ValueError(f"reader counts (slots, {slices}, 4) wanted, got {reader_counts.shape}")
     table, marked = _summable(model_counts, reader_counts)
     sums = bootstrap.patient_sums(table, patients)  # (patients, 1 + slots, columns)
-    low, high = bootstrap.interval(sums, _model_and_readers, resamples=resamples, seed=seed)  # (2, figures)
+    low, high = bootstrap.interval(sums, _model_and_readers, resamples=resamples, seed=seed)  # (1 or 2, figures)
     each = _figures(sums.sum(axis=0))  # (1 + slots, figures)
     value = _model_and_readers(sums.sum(axis=0))
-    model, readers = (_named(*rows) for rows in zip(value, low, high, strict=True))
-    for place, (kind, score) in enumerate(_NAMES):
-        readers[kind][score]["each"] = [_number(x) for x in each[1:, place]]
+    model, *others = (_named(*rows) for rows in zip(value, low, high, strict=True))
+    readers = None if alone else others[0]
+    if readers is not None:
+        for place, (kind, score) in enumerate(_NAMES):
+            readers[kind][score]["each"] = [_number(x) for x in each[1:, place]]
     drawn = f"95 % percentile bootstrap over patients, {resamples} resamples, seed {seed}"
     return {
         **model,
@@ -153,7 +163,7 @@ def report(
         "slices": slices,
         "slices_marked": int(np.count_nonzero(marked)),
         "interval": drawn if len(sums) > 1 else "none: one patient says nothing about the spread between patients",
-        "conventions": CONVENTIONS,
+        "conventions": CONVENTIONS_OF_ONE if alone else CONVENTIONS,
     }
 
 
@@ -185,8 +195,10 @@ def _figures(sums: np.ndarray) -> np.ndarray:
 
 
 def _model_and_readers(sums: np.ndarray) -> np.ndarray:
-    """Sums (..., 1 + slots, 18) to figures (..., 2, 12): the model's, and the mean of the readers'."""
+    """Sums (..., 1 + slots, 18) to figures (..., 2, 12): the model's, and the mean of the readers', if any."""
     figures = _figures(sums)
+    if figures.shape[-2] == 1:
+        return figures
     return np.stack([figures[..., 0, :], figures[..., 1:, :].mean(axis=-2)], axis=-2)
 
 

@@ -67,13 +67,13 @@ def merge(shard: Shard) -> None:
         part.unlink()
 
 
-def finish(folder: Path, out: Path, source: dict[str, str]) -> None:
+def finish(folder: Path, out: Path, source: dict[str, str], *, readers: int) -> None:
     """Index, quarantine and manifest; then nothing but the data set is left, and it takes its name.
 
     An older data set of that name is replaced.
     """
     if not parts.is_described(folder):
-        _describe(folder, source)
+        _describe(folder, source, readers)
     shutil.rmtree(folder / parts.PARTS)
     for name in (parts.PLAN, parts.MERGE, parts.LOCK):
         (folder / name).unlink(missing_ok=True)
@@ -98,7 +98,7 @@ def write_quarantine(folder: Path, lines: Sequence[dict[str, str]]) -> None:
     (folder / manifest.QUARANTINE).write_bytes(text.encode(errors="backslashreplace"))
 
 
-def _describe(folder: Path, source: dict[str, str]) -> None:
+def _describe(folder: Path, source: dict[str, str], readers: int) -> None:
     merged = json.loads((folder / parts.MERGE).read_text())
     tables: list[pd.DataFrame] = []
     totals = {"nodules": 0, "annotations": 0}
@@ -122,7 +122,9 @@ def _describe(folder: Path, source: dict[str, str]) -> None:
     index["split"] = [split[patient_id] for patient_id in index["patient_id"]]
     manifest.write_index(folder, index)
     write_quarantine(folder, merged["quarantined"])
-    manifest.write_manifest(folder, index, source=source, intensity=intensity, ambiguous_nodules=ambiguous, **totals)
+    manifest.write_manifest(
+        folder, index, source=source, intensity=intensity, readers=readers, ambiguous_nodules=ambiguous, **totals
+    )
 
 
 def _shard_name(number: int) -> str:

@@ -34,14 +34,14 @@ def name_of(entry: Entry) -> str:
     return hashlib.sha256(repr(entry).encode()).hexdigest()[:32]
 
 
-def write(folder: Path, entry: Entry, scan: Scan) -> None:
-    """Writes the part of one scan; until its last file is in place the scan counts as not done."""
+def write(folder: Path, entry: Entry, scan: Scan, *, readers: int) -> None:
+    """Writes the part of one scan, at which so many readers looked; until its last file is there it is not done."""
     rows: list[tuple[Any, ...]] = []
     lung = lungs.index_columns(scan)
 
     def encoded() -> Iterator[bytes]:
         for record in slicing.slice_records(scan):
-            rows.append(slicing.index_row(record, scan, lung[record.slice_index]))
+            rows.append(slicing.index_row(record, scan, lung[record.slice_index], readers=readers))
             yield records.encode(record)
 
     data = folder / PARTS / (name_of(entry) + shards.SUFFIX)

@@ -72,11 +72,13 @@ def prepare(
     count = workers if workers is not None else len(os.sched_getaffinity(0))
     if count < 1:
         raise InputError(f"--workers {count}: at least one is needed.")
+    readers = sources.readers_of(name)
     plan = {
         "source": str(source),
         "format": name,
         "schema_version": SCHEMA_VERSION,
         "number of index columns": len(ROW_COLUMNS),
+        "readers": readers,
         "lungjax version": lungjax.__version__,
     }
     new_slices = 0
@@ -86,7 +88,7 @@ def prepare(
                 new_slices = _read_all(folder, name, source, 1 if one_process else count, dask)
             for _ in _run(merge.merge, merge.shards_to_write(folder), count):
                 pass
-        merge.finish(folder, out, {"format": name, "name": source.name})
+        merge.finish(folder, out, {"format": name, "name": source.name}, readers=readers)
     return summary.of(out, was_complete=False, new_slices=new_slices, seconds=time.monotonic() - started)
 
 
@@ -141,7 +143,7 @@ def _read_one(folder: Path, name: str, entry: Entry) -> int | Quarantined:
         scan = sources.FORMATS[name].read(entry)
     except Fault as fault:
         return Quarantined(entry.key, entry.where, fault.name, fault.message)
-    parts.write(folder, entry, scan)
+    parts.write(folder, entry, scan, readers=sources.readers_of(name))
     return len(scan.voxels)
 
 

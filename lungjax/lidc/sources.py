@@ -16,7 +16,7 @@ from lungjax.lidc.formats import (
     slices,
 )
 from lungjax.lidc.formats.entry import Entry, Quarantined
-from lungjax.lidc.scan import InputError
+from lungjax.lidc.scan import READERS, InputError
 
 FORMATS = {
     "lidc": lidc,
@@ -33,6 +33,7 @@ FORMATS = {
 
 One that can tell more of a scan without its voxels has `check(entry)` too, for `lungjax doctor`.
 `WITHOUT_PATIENTS` is True where a source does not tell them, `IN_MEMORY` where one process must read it all.
+`READERS` is how many readers' masks a slice has, where these are not LIDC's four.
 """
 
 
@@ -52,6 +53,11 @@ def format_of(source: Path, format: str) -> str:
     raise InputError(
         f"{source} holds neither DICOM files nor another known layout ({', '.join(list(FORMATS)[1:])}); check --source."
     )
+
+
+def readers_of(name: str) -> int:
+    """How many readers looked at each scan of a format."""
+    return getattr(FORMATS[name], "READERS", READERS)
 
 
 def find(name: str, source: Path) -> tuple[list[Entry], list[Quarantined]]:

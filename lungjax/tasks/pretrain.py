@@ -39,14 +39,16 @@ class SimCLR(nn.Module):
         return Projection(hidden=self.hidden, out=self.out, dtype=self.encoder.dtype, name="projection")(pooled)
 
 
-def make(config: Config, *, intensity: Intensity, mesh: Mesh) -> Task:
+def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> Task:
     """The task of `configs/simclr.py`.
 
     Args:
       config: the whole configuration.
       intensity: the data set's, see `lungjax.data.intensity.Intensity`.
+      readers: unused; nobody's marks are looked at.
       mesh: over which the batch is split; negatives come from the global batch.
     """
+    del readers
     encoder = ResNet(**config.model.encoder, dtype=jnp.dtype(config.compute_dtype))
     model = SimCLR(encoder=encoder, hidden=config.model.projection_hidden, out=config.model.projection_out)
     views_of = augment.make_views(intensity=intensity, **config.augment)

@@ -1,4 +1,4 @@
-"""Nodule segmentation: a U-Net against what four readers drew."""
+"""Nodule segmentation: a U-Net against what the readers drew."""
 
 from __future__ import annotations
 
@@ -19,27 +19,39 @@ from lungjax.models.encoder import ResNet
 from lungjax.models.unet import UNet
 from lungjax.tasks.task import Config, Metrics, Task
 
+LEVELS = segmentation.SLOTS
+"""Logits a pixel where `config.targets` is `levels`: at least 1, 2, 3, 4 readers marked it."""
+MAJORITY = 1
+"""Of these levels the one that is scored: at least two."""
+
 
 def network(config: Config) -> UNet:
-    """The U-Net of a configuration; takes images in [0, 1], gives logits."""
+    """The U-Net of a configuration; takes images in [0, 1], gives one logit a pixel, or one a level."""
     dtype = jnp.dtype(config.compute_dtype)
-    return UNet(encoder=ResNet(**config.model.encoder, dtype=dtype), widths=tuple(config.model.decoder), dtype=dtype)
+    return UNet(
+        encoder=ResNet(**config.model.encoder, dtype=dtype),
+        widths=tuple(config.model.decoder),
+        out_channels=LEVELS if config.targets == "levels" else 1,
+        dtype=dtype,
+    )
 
 
-def make(config: Config, *, intensity: Intensity, mesh: Mesh) -> Task:
+def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> Task:
     """The task of `configs/segment.py`.
 
     Args:
       config: the whole configuration.
       intensity: the data set's, see `lungjax.data.intensity.Intensity`.
+      readers: how many looked at each scan of the data set; with one, every target is that one's mask.
       mesh: unused; every image's loss is its own.
 
     Raises:
       ValueError: a value of the configuration is none of its choices.
     """
     del mesh
-    if config.targets not in get_args(metrics.TargetMode):
-        raise ValueError(f"config.targets is {config.targets!r}; use one of {', '.join(get_args(metrics.TargetMode))}.")
+    modes = (*get_args(metrics.TargetMode), "levels")
+    if config.targets not in modes:
+        raise ValueError(f"config.targets is {config.targets!r}; use one of {', '.join(modes)}.")
     model = network(config)
     augmented = augment.make_segment(intensity=intensity, **config.augment)
     window_hu = tuple(config.augment.window_hu)
@@ -55,38 +67,58 @@ def make(config: Config, *, intensity: Intensity, mesh: Mesh) -> Task:
 
     def loss_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
         view_rng, reader_rng = jax.random.split(rng)
-        image, readers = augmented(view_rng, batch["image"], batch["readers"])
-        targets = metrics.reader_targets(readers, mode=config.targets, rng=reader_rng)
+        image, bits = augmented(view_rng, batch["image"], batch["readers"])
         variables = {"params": params, **model_state}
         logits, model_state = model.apply(variables, image[..., None], train=True, mutable=list(model_state))
-        loss = objective(logits[..., 0], targets, batch["weight"])
-        return loss, (jax.lax.stop_gradient(figures(logits[..., 0], readers, batch["weight"])), model_state)
+        if config.targets == "levels":
+            loss = over_levels(logits, bits, batch["weight"])
+        else:
+            targets = metrics.reader_targets(bits, mode=config.targets, rng=reader_rng, slots=readers)
+            loss = objective(logits[..., 0], targets, batch["weight"])
+        scores = metrics.scores(counts(of_majority(logits), bits, batch["weight"]))
+        return loss, (jax.lax.stop_gradient(scores), model_state)
 
     def objective(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
         bce = losses.binary_cross_entropy(logits=logits, targets=targets, weights=weights)
         dice = losses.dice_loss(logits=logits, targets=targets, weights=weights)
         return bce + config.dice_weight * dice
 
-    def counts(logits: jax.Array, readers: jax.Array, weights: jax.Array) -> jax.Array:
-        majority = metrics.reader_targets(readers, mode="majority") > 0.5
-        return metrics.confusion(logits=logits, targets=majority, weights=weights).sum(axis=0)  # (4,)
+    def over_levels(logits: jax.Array, bits: jax.Array, weights: jax.Array) -> jax.Array:
+        """The majority's level counts as much as the other three together."""
+        marked = metrics.reader_targets(bits, mode="soft", slots=readers) * LEVELS
+        levels = [
+            objective(logits[..., level], (marked > level).astype(jnp.float32), weights) for level in range(LEVELS)
+        ]
+        others = sum(one for level, one in enumerate(levels) if level != MAJORITY)
+        return (levels[MAJORITY] + others / (LEVELS - 1)) / 2
 
-    def figures(logits: jax.Array, readers: jax.Array, weights: jax.Array) -> Metrics:
-        return metrics.scores(counts(logits, readers, weights))
+    def of_majority(logits: jax.Array) -> jax.Array:
+        return logits[..., MAJORITY if config.targets == "levels" else 0]
+
+    def majority(bits: jax.Array) -> jax.Array:
+        return metrics.reader_targets(bits, mode="majority", slots=readers)
+
+    def counts(logits: jax.Array, bits: jax.Array, weights: jax.Array) -> jax.Array:
+        return metrics.confusion(logits=logits, targets=majority(bits) > 0.5, weights=weights).sum(axis=0)  # (4,)
 
     def predict(params: Any, model_state: Any, batch: Any) -> jax.Array:
-        """Logits (batch, height, width)."""
-        x = shown(batch["image"])
-        logits: Any = model.apply({"params": params, **model_state}, x[..., None], train=False)
-        return logits[..., 0]
+        """Logits of the majority (batch, height, width)."""
+        return of_majority(forward(params, model_state, batch))
+
+    def share(params: Any, model_state: Any, batch: Any) -> jax.Array:
+        """The share of the readers who would mark each pixel (batch, height, width)."""
+        return jnp.mean(jax.nn.sigmoid(forward(params, model_state, batch)), axis=-1)
+
+    def forward(params: Any, model_state: Any, batch: Any) -> jax.Array:
+        logits: Any = model.apply({"params": params, **model_state}, shown(batch["image"])[..., None], train=False)
+        return logits
 
     def eval_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> Metrics:
         del rng
         logits = predict(params, model_state, batch)
-        majority = metrics.reader_targets(batch["readers"], mode="majority")
         slices = batch["weight"].sum()
         return {
-            "loss": objective(logits, majority, batch["weight"]) * slices,
+            "loss": objective(logits, majority(batch["readers"]), batch["weight"]) * slices,
             "slices": slices,
             "counts": counts(logits, batch["readers"], batch["weight"]),
         }
@@ -99,13 +131,9 @@ def make(config: Config, *, intensity: Intensity, mesh: Mesh) -> Task:
         }
 
     def draw(batch: Any, logits: np.ndarray, titles: list[str], path: Path) -> None:
+        images, probability = np.asarray(shown(batch["image"])), scipy.special.expit(logits)
         plots.examples(
-            np.asarray(shown(batch["image"])),
-            batch["readers"],
-            scipy.special.expit(logits),
-            titles,
-            path,
-            spacing_mm=batch["spacing_mm"],
+            images, batch["readers"], probability, titles, path, spacing_mm=batch["spacing_mm"], slots=readers
         )
 
     return Task(
@@ -114,6 +142,7 @@ def make(config: Config, *, intensity: Intensity, mesh: Mesh) -> Task:
         eval_fn=eval_fn,
         summarize=summarize,
         predict=predict,
+        share=share,
         draw=draw,
         best="dice",
     )

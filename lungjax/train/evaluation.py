@@ -32,7 +32,8 @@ def evaluate(
 
     Args:
       workdir: of the run.
-      data: a prepared folder; None for the one the run was trained with.
+      data: a prepared folder; None for the one the run was trained with. Its readers say what is true: a run may
+        be scored on data of one reader and on data of four, whichever it was trained on.
       split: `val`, `test` or `all`.
       out: the JSON file to write; None for `workdir/evaluation-SPLIT.json`, or `-SPLIT-NAME.json` where `data` is
         given. Pictures lie beside it.
@@ -75,6 +76,7 @@ def evaluate(
             "path": str(dataset.path),
             "source": dataset.manifest["source"],
             "intensity": dataset.intensity,
+            "readers": dataset.readers,
             "slices": config.data.slices,
             "crop_px": config.data.crop_px,
             "crop_at": config.data.crop_at,
@@ -109,7 +111,8 @@ class Scorer:
         self._index = dataset.index
         self._batch_size = config.data.batch_size
         self._devices = mesh.make_mesh(self._batch_size)
-        self._task = segment.make(config, intensity=dataset.intensity, mesh=self._devices)
+        self._readers = dataset.readers
+        self._task = segment.make(config, intensity=dataset.intensity, readers=self._readers, mesh=self._devices)
         self._slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
         self._variables = jax.device_put(variables, mesh.replicated(self._devices))
         self._forward = jax.jit(
@@ -122,17 +125,21 @@ class Scorer:
         """(batch, height, width) float32."""
         return np.asarray(self._forward(self._variables, mesh.to_devices(batch, self._devices)))
 
-    def counts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Confusion counts: the model's against the majority (n, 4), the readers' against the others (slots, n, 4)."""
+    def counts(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Confusion counts: the model's against the majority (n, 4), the readers' against the others (slots, n, 4).
+
+        One reader has no others: None.
+        """
         model, readers = [], []
         with tqdm(total=len(rows), unit="slice", desc="evaluate", disable=None) as progress:
             for batch in loader.eval_batches(self._slices, rows, batch_size=self._batch_size):
                 real = batch["weight"] > 0
                 bits = batch["readers"][real]
-                model.append(segmentation.counts(self.logits(batch)[real] > 0, segmentation.majority(bits)))
+                majority = segmentation.majority(bits, readers=self._readers)
+                model.append(segmentation.counts(self.logits(batch)[real] > 0, majority))
                 readers.append(segmentation.reader_counts(bits))
                 progress.update(int(real.sum()))
-        return np.concatenate(model), np.concatenate(readers, axis=1)
+        return np.concatenate(model), None if self._readers == 1 else np.concatenate(readers, axis=1)
 
     def draw(self, rows: np.ndarray, counts: np.ndarray, out: Path) -> list[Path]:
         """Sheets of the patients with the worst and the best slices, and of slices spread evenly from worst to best."""

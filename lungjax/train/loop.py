@@ -57,7 +57,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
     # 3. The task and its steps.
     key = jax.random.key(config.seed)
     with folder.config_mistakes():
-        task = TASKS[config.task](config, intensity=dataset.intensity, mesh=devices)
+        task = TASKS[config.task](config, intensity=dataset.intensity, readers=dataset.readers, mesh=devices)
         optimizer = step.make_optimizer(config.optimizer, config.steps)
         shape = slices.batch(val_rows[:1])
         replicated = mesh.replicated(devices)

@@ -70,6 +70,9 @@ def test_index_rows_by_hand(scan):
     assert [row["nodules"] for row in rows] == [0, 1, 2, 1]
     assert [row["readers_marked"] for row in rows] == [0, 2, 3, 0]
     assert [row["majority_px"] for row in rows] == [0, 2, 1, 0]
+    of_one = [slicing.index_row(r, scan, (12.5, 0, 3, 1, 6), readers=1) for r in slicing.slice_records(scan)]
+    # Slice 1: 6 + 6 - 2 pixels; slice 2: the block of reader 0, whose pixel (2, 3) reader 2 has too, and (5, 7).
+    assert [row[slicing.ROW_COLUMNS.index("majority_px")] for row in of_one] == [0, 10, 7, 0]
     # The median of 2 and 5 is 3.5; in slice 2 nodule 1 with its 4 is the more malignant.
     medians = [row["malignancy_median"] for row in rows]
     assert math.isnan(medians[0])

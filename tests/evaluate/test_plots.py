@@ -130,6 +130,22 @@ def test_larger_images_are_cut_and_empty_slices_drawn(tmp_path: Path, figures: d
     assert [a.get_title() for a in axes[7:9]] == ["1 reader marked it", "Dice 0.00 (majority empty)"]
 
 
+def test_what_one_reader_marked_is_the_truth(tmp_path: Path, figures: dict[str, Figure]):
+    images, readers, probability = (np.repeat(array, 2, axis=0) for array in _slice())
+    readers &= 1
+    readers[1] = 0
+    path = tmp_path / "sheet.png"
+    plots.examples(images, readers, probability, ["a", "b"], path, slots=1)
+    axes = figures["sheet.png"].axes
+    dice = 2 * 10**2 / (10**2 + 12**2)  # The square of reader 1, and of reader 2, which is predicted.
+    assert axes[2].get_title() == f"Dice {dice:.2f}"
+    assert axes[5].get_title() == "Dice 0.00 (nothing to find)"
+    (legend,) = figures["sheet.png"].legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert (labels[0], labels[2]) == ("reading 1", "the one reading")
+    assert len(labels) == 4
+
+
 def test_a_scale_is_as_long_as_it_says_and_only_where_that_is_known(tmp_path: Path, figures: dict[str, Figure]):
     images, readers, probability = (np.repeat(array, 2, axis=0) for array in _slice())
     plots.examples(images, readers, probability, ["a", "b"], tmp_path / "sheet.png", spacing_mm=[0.8, math.nan])

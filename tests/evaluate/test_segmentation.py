@@ -23,8 +23,9 @@ BITS = hnp.arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 4), st.i
 def test_majority_counts_the_bits():
     readers = np.array([[[0b0000, 0b0001, 0b0011], [0b1010, 0b0111, 0b1111]]], np.uint8)
     np.testing.assert_array_equal(segmentation.majority(readers), [[[False, False, True], [True, True, True]]])
-    three = segmentation.majority(readers, at_least=3)
-    np.testing.assert_array_equal(three, [[[False, False, False], [False, True, True]]])
+    np.testing.assert_array_equal(segmentation.majority(readers, readers=2), segmentation.majority(readers))
+    alone = segmentation.majority(readers, readers=1)
+    np.testing.assert_array_equal(alone, [[[False, True, True], [True, True, True]]])
 
 
 def test_counts_and_scores_by_hand():
@@ -79,6 +80,7 @@ def test_scores_hold_their_identities(counts: np.ndarray):
         (lambda: segmentation.majority(np.zeros((1, 2, 2), np.int64)), "uint8 bits, got int64"),
         (lambda: _report(np.zeros((0, 4)), np.zeros((4, 0, 4)), []), "0 patient ids"),
         (lambda: _report(np.zeros((2, 4)), np.zeros((4, 3, 4)), ["a", "b"]), r"\(4, 3, 4\)"),
+        (lambda: _report(np.zeros((2, 4)), np.zeros((0, 2, 4)), ["a", "b"]), r"\(0, 2, 4\)"),
     ],
 )
 def test_wrong_input_says_what_came(call, message: str):
@@ -162,6 +164,14 @@ def test_each_slot_stands_beside_the_mean():
     np.testing.assert_allclose(dice["each"], expected)
     assert dice["value"] == pytest.approx(np.mean(expected))
     assert dice["low"] < dice["value"] < dice["high"]
+
+
+def test_one_reader_has_no_others_and_changes_nothing_of_the_model():
+    model_counts, reader_counts, ids = _made_up(slices=30, patients=5)
+    alone, beside = _report(model_counts, None, ids), _report(model_counts, reader_counts, ids)
+    assert alone["readers"] is None
+    assert {name for name in beside if beside[name] != alone[name]} == {"readers", "conventions"}
+    assert "readers is null" in alone["conventions"]
 
 
 def test_order_of_slices_does_not_matter():

@@ -32,6 +32,17 @@ def test_table_holds_every_figure_in_aligned_columns():
     assert "1000 resamples, seed 0" in table.text(report)
 
 
+def test_one_reader_has_no_column():
+    report = segmentation.report(model_counts=COUNTS, reader_counts=None, patients=["a", "b", "c"])
+    lines = table.text(report).splitlines()
+    assert lines[0] == "3 patients, 3 slices, 2 where the reader marked anything"
+    assert not any("readers" in line or "own reference" in line for line in lines)
+    rows = [line for line in lines if line.startswith("  ") and "[" in line]
+    dice = report["pooled"]["dice"]
+    assert rows[0].split(maxsplit=1) == ["dice", f"0.720 [{dice['low']:.3f}, {dice['high']:.3f}]"]
+    assert len(rows) == 5 + 6
+
+
 def test_undefined_figures_are_dashes():
     text = table.text(_report(["a", "a", "a"]))
     assert "0.720 [-]" in text

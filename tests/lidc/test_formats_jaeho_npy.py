@@ -294,10 +294,11 @@ def test_prepared_by_patient(tree, tmp_path):
     index = dataset.index.set_index(["patient_id", "slice_index"])
     assert index.loc["LIDC-IDRI-0001", "nodules"].tolist() == [1, 1, 2, 2, 1, 1, 1]
     assert index.loc["LIDC-IDRI-0003", "nodules"].tolist() == [0, 0, 0]
-    assert not index["majority_px"].to_numpy().any()  # One reading is no majority.
+    assert dataset.readers == described["readers"] == 1
     assert index[["malignancy_median", "lung_area_mm2", "z_mm"]].isna().to_numpy().all()
     scans = read_all(tree)
     for record in dataset.read(range(len(dataset))):
         scan = scans[record.patient_id]
         np.testing.assert_array_equal(record.image, scan.voxels[record.slice_index])
         np.testing.assert_array_equal(record.readers, scan.reader_bits()[record.slice_index])
+        assert index.loc[(record.patient_id, record.slice_index), "majority_px"] == np.count_nonzero(record.readers)

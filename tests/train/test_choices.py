@@ -46,7 +46,7 @@ def validate(config: Config, params: Any, model_state: Any) -> dict[str, float]:
     dataset, devices = shards.open_dataset(Path(config.data.path)), mesh.make_mesh(config.data.batch_size)
     slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
     rows = loader.select_rows(dataset, split="val", slices=config.data.slices)
-    task = loop.TASKS[config.task](config, intensity=dataset.intensity, mesh=devices)
+    task = loop.TASKS[config.task](config, intensity=dataset.intensity, readers=4, mesh=devices)
     validation = Validation(task, devices, jax.random.key(config.seed), slices, rows, config.data.batch_size)
     state = TrainState(step=np.zeros((), np.int32), params=params, model_state=model_state, opt_state=(), average=None)  # pyright: ignore[reportArgumentType]
     return validation.scores(jax.device_put(state, mesh.replicated(devices)))
@@ -121,7 +121,7 @@ def test_bfloat16_starts_near_float32(phantom_dataset: Path, name: str):
     losses, params = {}, None
     for dtype in ("float32", "bfloat16"):
         config = config_of(name, phantom_dataset, compute_dtype=dtype)
-        task = loop.TASKS[config.task](config, intensity="hu", mesh=devices)
+        task = loop.TASKS[config.task](config, intensity="hu", readers=4, mesh=devices)
         if params is None:
             params, _ = jax.jit(task.init)(jax.random.key(0), batch)
         loss, _ = jax.jit(task.loss_fn)(params, {}, mesh.to_devices(batch, devices), jax.random.key(1))
@@ -167,7 +167,9 @@ def test_each_target_is_what_it_says(slices_dataset: Path, monkeypatch: pytest.M
     devices = mesh.make_mesh(8)
 
     def losses(targets: str, count: int) -> list[float]:
-        task = segment.make(config_of("segment", slices_dataset, targets=targets), intensity="unit", mesh=devices)
+        task = segment.make(
+            config_of("segment", slices_dataset, targets=targets), intensity="unit", readers=4, mesh=devices
+        )
         params, _ = task.init(jax.random.key(0), batch)
         one = jax.jit(task.loss_fn)
         return [float(one(params, {}, batch, jax.random.key(seed))[0]) for seed in range(count)]
@@ -184,3 +186,26 @@ def test_each_target_is_what_it_says(slices_dataset: Path, monkeypatch: pytest.M
     drawn = losses("random", 12)
     assert np.abs(np.array(drawn)[:, None] - possible).min(axis=1).max() < 1e-5
     assert len(np.unique(np.round(drawn, 5))) > 3
+
+
+@pytest.mark.parametrize("targets", ["majority", "soft", "random"])
+def test_every_target_of_one_reader_is_that_ones_mask(
+    slices_dataset: Path, monkeypatch: pytest.MonkeyPatch, targets: str
+):
+    monkeypatch.setattr(segment, "UNet", Constant)
+    side_px = 16
+    bits, weights = np.array([0, 1, 1, 0, 1, 0, 1, 1], np.uint8), np.ones(8, np.float32)
+    batch = {
+        "image": np.full((8, side_px, side_px), 99, np.uint8),
+        "readers": np.tile(bits[:, None, None], (1, side_px, side_px)),
+        "weight": weights,
+    }
+    config, devices = config_of("segment", slices_dataset, targets=targets), mesh.make_mesh(8)
+    task = segment.make(config, intensity="unit", readers=1, mesh=devices)
+    params, _ = task.init(jax.random.key(0), batch)
+    loss, (figures, _) = jax.jit(task.loss_fn)(params, {}, batch, jax.random.key(1))
+    np.testing.assert_allclose(loss, loss_of(bits.astype(float), weights, logit=-0.5, pixels=side_px**2), rtol=1e-5)
+    sums = jax.jit(task.eval_fn)(params, {}, batch, jax.random.key(1))
+    np.testing.assert_allclose(sums["loss"] / 8, loss, rtol=1e-5)
+    np.testing.assert_array_equal(sums["counts"], [0, 0, 5 * side_px**2, 3 * side_px**2])  # Nothing is found.
+    assert (figures["dice"], figures["recall"]) == (0, 0)

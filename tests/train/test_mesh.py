@@ -32,7 +32,7 @@ def train(config: Config, device_count: int) -> tuple[list[float], np.ndarray]:
         axis_types=(jax.sharding.AxisType.Auto,),
         devices=jax.devices()[:device_count],
     )
-    task = loop.TASKS[config.task](config, intensity=dataset.intensity, mesh=devices)
+    task = loop.TASKS[config.task](config, intensity=dataset.intensity, readers=4, mesh=devices)
     optimizer = step.make_optimizer(config.optimizer, STEPS)
     key = jax.random.key(0)
     batch = next(batches)

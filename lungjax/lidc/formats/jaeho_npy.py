@@ -25,6 +25,9 @@ from lungjax.lidc.formats.bare import bare_scan, reading
 from lungjax.lidc.formats.entry import Entry, Quarantined
 from lungjax.lidc.scan import Fault, Nodule, Scan
 
+READERS = 1
+"""Where half of LIDC's agree: one mask a nodule."""
+
 _LAYOUT = re.compile(
     r"(?:.*/)?(?:Image|Mask)/(?:LIDC-IDRI-\d{4}/)*"
     r"(?P<patient>\d{4})_(?P<letters>NI|MA|CN|CM)(?P<nodule>\d{3})_slice(?P<number>\d{3})\.npy",

