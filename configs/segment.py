@@ -25,6 +25,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.keep_checkpoints = 2
     config.init_from = ""  # The workdir of a pretraining run with the same config.model.encoder.
     config.compute_dtype = "bfloat16"
+    config.average_decay = 0.999  # of the moving average of the weights, which is what is scored and kept; 0: none
 
     config.data = ml_collections.ConfigDict()
     config.data.path = "data/lidc"

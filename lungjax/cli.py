@@ -1,4 +1,4 @@
-"""The verbs: `lungjax doctor | prepare | phantom | evaluate`. Each imports what it needs when it runs."""
+"""The verbs: `lungjax doctor | prepare | phantom | evaluate | export`. Each imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -95,12 +95,19 @@ def _parser() -> argparse.ArgumentParser:
     phantom.set_defaults(run=_phantom)
 
     evaluate = verbs.add_parser("evaluate", help="figures of a run", description="Scores a run's best checkpoint.")
-    evaluate.add_argument("--workdir", type=Path, required=True, help="of the training run")
+    model = "a run's workdir, an exported folder, or the name of a network that comes with lungjax"
+    evaluate.add_argument("--model", "--workdir", required=True, help=model)
     evaluate.add_argument("--data", type=Path, help="prepared folder (default: the one it was trained with)")
     evaluate.add_argument("--split", choices=("val", "test", "all"), default="test", help="default: %(default)s")
-    evaluate.add_argument("--against", type=Path, metavar="WORKDIR", help="another run: differences, paired by patient")
+    evaluate.add_argument("--against", metavar="MODEL", help="another model: differences, paired by patient")
     evaluate.add_argument("--out", type=Path, help="JSON file (default: WORKDIR/evaluation-SPLIT[-DATA].json)")
     evaluate.set_defaults(run=_evaluate)
+
+    export = verbs.add_parser("export", help="weights to hand on", description="Weights, configuration, model card.")
+    export.add_argument("--model", "--workdir", required=True, help=model)
+    export.add_argument("--out", type=Path, required=True, help="folder to make")
+    export.add_argument("--dtype", choices=("float16", "float32"), default="float32", help="default: %(default)s")
+    export.set_defaults(run=_export)
     return parser
 
 
@@ -151,9 +158,14 @@ def _phantom(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from lungjax.train.evaluation import evaluate
 
-    evaluate(
-        arguments.workdir, data=arguments.data, split=arguments.split, out=arguments.out, against=arguments.against
-    )
+    evaluate(arguments.model, data=arguments.data, split=arguments.split, out=arguments.out, against=arguments.against)
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from lungjax.deploy.export import export
+
+    print(f"{export(arguments.model, arguments.out, dtype=arguments.dtype)}: exported, see README.md there")
     return 0
 
 

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "tasks": MIDDLE | {"tasks", "evaluate", "lidc.scan"},  # Scores and pictures: NumPy in, figures out.
     "train": MIDDLE | {"train", "tasks", "data", "evaluate", "lidc.scan", "lidc.builtin"},
     "evaluate": {"evaluate"},
-    "deploy": {"deploy", "lidc", "models", "tasks"},
+    "deploy": {"deploy", "lidc", "models", "tasks", "data.splits", "train.state", "train.trained"},
 }
 """A room and what of the project it may import; a name covers everything below it."""
 
@@ -36,6 +36,7 @@ ONLY_IN = {
     "pickle": ("lungjax/lidc/formats/unpickle.py",),
     "h5py": ("lungjax/lidc/formats/",),
     "distributed": ("lungjax/lidc/cluster.py",),
+    "safetensors": ("lungjax/train/trained.py",),
     "torch": ("scripts/",),
 }
 """A package and where it may be imported; a path that ends in `/` covers what lies below."""

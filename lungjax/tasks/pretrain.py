@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from lungjax import losses
 from lungjax.data import augment
+from lungjax.data.intensity import Intensity
 from lungjax.evaluate import plots
 from lungjax.models.encoder import ResNet
 from lungjax.models.heads import Projection
@@ -38,12 +39,12 @@ class SimCLR(nn.Module):
         return Projection(hidden=self.hidden, out=self.out, dtype=self.encoder.dtype, name="projection")(pooled)
 
 
-def make(config: Config, *, intensity: augment.Intensity, readers: int, mesh: Mesh) -> Task:
+def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> Task:
     """The task of `configs/simclr.py`.
 
     Args:
       config: the whole configuration.
-      intensity: the data set's, see `lungjax.data.augment.Intensity`.
+      intensity: the data set's, see `lungjax.data.intensity.Intensity`.
       readers: unused; nobody's marks are looked at.
       mesh: over which the batch is split; negatives come from the global batch.
     """

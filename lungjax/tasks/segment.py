@@ -13,18 +13,35 @@ from jax.sharding import Mesh
 
 from lungjax import losses, metrics
 from lungjax.data import augment
+from lungjax.data.intensity import Intensity, to_hu, window
 from lungjax.evaluate import plots, segmentation
 from lungjax.models.encoder import ResNet
 from lungjax.models.unet import UNet
 from lungjax.tasks.task import Config, Metrics, Task
 
+LEVELS = segmentation.SLOTS
+"""Logits a pixel where `config.targets` is `levels`: at least 1, 2, 3, 4 readers marked it."""
+MAJORITY = 1
+"""Of these levels the one that is scored: at least two."""
 
-def make(config: Config, *, intensity: augment.Intensity, readers: int, mesh: Mesh) -> Task:
+
+def network(config: Config) -> UNet:
+    """The U-Net of a configuration; takes images in [0, 1], gives one logit a pixel, or one a level."""
+    dtype = jnp.dtype(config.compute_dtype)
+    return UNet(
+        encoder=ResNet(**config.model.encoder, dtype=dtype),
+        widths=tuple(config.model.decoder),
+        out_channels=LEVELS if config.targets == "levels" else 1,
+        dtype=dtype,
+    )
+
+
+def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> Task:
     """The task of `configs/segment.py`.
 
     Args:
       config: the whole configuration.
-      intensity: the data set's, see `lungjax.data.augment.Intensity`.
+      intensity: the data set's, see `lungjax.data.intensity.Intensity`.
       readers: how many looked at each scan of the data set; with one, every target is that one's mask.
       mesh: unused; every image's loss is its own.
 
@@ -32,12 +49,16 @@ def make(config: Config, *, intensity: augment.Intensity, readers: int, mesh: Me
       ValueError: a value of the configuration is none of its choices.
     """
     del mesh
-    if config.targets not in get_args(metrics.TargetMode):
-        raise ValueError(f"config.targets is {config.targets!r}; use one of {', '.join(get_args(metrics.TargetMode))}.")
-    dtype = jnp.dtype(config.compute_dtype)
-    model = UNet(encoder=ResNet(**config.model.encoder, dtype=dtype), widths=tuple(config.model.decoder), dtype=dtype)
+    modes = (*get_args(metrics.TargetMode), "levels")
+    if config.targets not in modes:
+        raise ValueError(f"config.targets is {config.targets!r}; use one of {', '.join(modes)}.")
+    model = network(config)
     augmented = augment.make_segment(intensity=intensity, **config.augment)
     window_hu = tuple(config.augment.window_hu)
+
+    def shown(images: jax.Array) -> jax.Array:
+        """As the network sees them, float32 in [0, 1]."""
+        return window(to_hu(images, intensity=intensity), window_hu)
 
     def init(rng: jax.Array, batch: Any) -> tuple[Any, Any]:
         x = jnp.zeros((2, *batch["image"].shape[1:], 1), jnp.float32)
@@ -47,16 +68,32 @@ def make(config: Config, *, intensity: augment.Intensity, readers: int, mesh: Me
     def loss_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
         view_rng, reader_rng = jax.random.split(rng)
         image, bits = augmented(view_rng, batch["image"], batch["readers"])
-        targets = metrics.reader_targets(bits, mode=config.targets, rng=reader_rng, slots=readers)
         variables = {"params": params, **model_state}
         logits, model_state = model.apply(variables, image[..., None], train=True, mutable=list(model_state))
-        loss = objective(logits[..., 0], targets, batch["weight"])
-        return loss, (jax.lax.stop_gradient(figures(logits[..., 0], bits, batch["weight"])), model_state)
+        if config.targets == "levels":
+            loss = over_levels(logits, bits, batch["weight"])
+        else:
+            targets = metrics.reader_targets(bits, mode=config.targets, rng=reader_rng, slots=readers)
+            loss = objective(logits[..., 0], targets, batch["weight"])
+        scores = metrics.scores(counts(of_majority(logits), bits, batch["weight"]))
+        return loss, (jax.lax.stop_gradient(scores), model_state)
 
     def objective(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
         bce = losses.binary_cross_entropy(logits=logits, targets=targets, weights=weights)
         dice = losses.dice_loss(logits=logits, targets=targets, weights=weights)
         return bce + config.dice_weight * dice
+
+    def over_levels(logits: jax.Array, bits: jax.Array, weights: jax.Array) -> jax.Array:
+        """The majority's level counts as much as the other three together."""
+        marked = metrics.reader_targets(bits, mode="soft", slots=readers) * LEVELS
+        levels = [
+            objective(logits[..., level], (marked > level).astype(jnp.float32), weights) for level in range(LEVELS)
+        ]
+        others = sum(one for level, one in enumerate(levels) if level != MAJORITY)
+        return (levels[MAJORITY] + others / (LEVELS - 1)) / 2
+
+    def of_majority(logits: jax.Array) -> jax.Array:
+        return logits[..., MAJORITY if config.targets == "levels" else 0]
 
     def majority(bits: jax.Array) -> jax.Array:
         return metrics.reader_targets(bits, mode="majority", slots=readers)
@@ -64,14 +101,17 @@ def make(config: Config, *, intensity: augment.Intensity, readers: int, mesh: Me
     def counts(logits: jax.Array, bits: jax.Array, weights: jax.Array) -> jax.Array:
         return metrics.confusion(logits=logits, targets=majority(bits) > 0.5, weights=weights).sum(axis=0)  # (4,)
 
-    def figures(logits: jax.Array, bits: jax.Array, weights: jax.Array) -> Metrics:
-        return metrics.scores(counts(logits, bits, weights))
-
     def predict(params: Any, model_state: Any, batch: Any) -> jax.Array:
-        """Logits (batch, height, width)."""
-        x = augment.intensity_to_unit(batch["image"], intensity=intensity, window_hu=window_hu)
-        logits: Any = model.apply({"params": params, **model_state}, x[..., None], train=False)
-        return logits[..., 0]
+        """Logits of the majority (batch, height, width)."""
+        return of_majority(forward(params, model_state, batch))
+
+    def share(params: Any, model_state: Any, batch: Any) -> jax.Array:
+        """The share of the readers who would mark each pixel (batch, height, width)."""
+        return jnp.mean(jax.nn.sigmoid(forward(params, model_state, batch)), axis=-1)
+
+    def forward(params: Any, model_state: Any, batch: Any) -> jax.Array:
+        logits: Any = model.apply({"params": params, **model_state}, shown(batch["image"])[..., None], train=False)
+        return logits
 
     def eval_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> Metrics:
         del rng
@@ -91,9 +131,10 @@ def make(config: Config, *, intensity: augment.Intensity, readers: int, mesh: Me
         }
 
     def draw(batch: Any, logits: np.ndarray, titles: list[str], path: Path) -> None:
-        images = np.asarray(augment.intensity_to_unit(batch["image"], intensity=intensity, window_hu=window_hu))
-        bits, probability = batch["readers"], scipy.special.expit(logits)
-        plots.examples(images, bits, probability, titles, path, spacing_mm=batch["spacing_mm"], slots=readers)
+        images, probability = np.asarray(shown(batch["image"])), scipy.special.expit(logits)
+        plots.examples(
+            images, batch["readers"], probability, titles, path, spacing_mm=batch["spacing_mm"], slots=readers
+        )
 
     return Task(
         init=init,
@@ -101,6 +142,7 @@ def make(config: Config, *, intensity: augment.Intensity, readers: int, mesh: Me
         eval_fn=eval_fn,
         summarize=summarize,
         predict=predict,
+        share=share,
         draw=draw,
         best="dice",
     )

@@ -90,7 +90,8 @@ class Checkpoints:
 
 
 def load(workdir: Path) -> tuple[dict[str, Any], int]:
-    """Parameters and model state of a run's best checkpoint, or of its last where none was validated.
+    """Parameters and model state of a run's best checkpoint, or of its last where none was validated; their average
+    where the run kept one.
 
     Args:
       workdir: of a training run.
@@ -113,4 +114,5 @@ def load(workdir: Path) -> tuple[dict[str, Any], int]:
         known = checkpointer.metadata(chosen.step).metadata
         # As NumPy arrays: the devices of the run need not be those of this process.
         state = checkpointer.load(chosen.step, jax.tree.map(lambda x: np.empty(x.shape, x.dtype), known))
-    return {"params": state["params"], "model_state": state["model_state"] or {}}, chosen.step
+    params, model_state = state.get("average") or (state["params"], state["model_state"])
+    return {"params": params, "model_state": model_state or {}}, chosen.step

@@ -12,62 +12,57 @@ from lungjax.evaluate import charts, report, table
 from lungjax.lidc.builtin import resolve
 from lungjax.lidc.scan import InputError
 from lungjax.tasks.task import Config
-from lungjax.train import checkpoint
 from lungjax.train import workdir as folder
 from lungjax.train.scorer import Scorer
 from lungjax.train.state import parameter_count
+from lungjax.train.trained import Trained, open_trained
 
 
 def evaluate(
-    workdir: Path,
+    model: str | Path,
     *,
     data: Path | None,
     split: splits.Split | Literal["all"],
     out: Path | None,
-    against: Path | None = None,
+    against: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Scores the best checkpoint of a segmentation run: figures, a table, and pictures.
+    """Scores a segmenter: figures, a table, and pictures.
 
     Args:
-      workdir: of the run.
+      model: a run's workdir, whose best checkpoint is taken, an exported folder, or the name of a network that comes
+        with lungjax.
       data: a prepared folder; None for the one the run was trained with. Its readers say what is true: a run may
         be scored on data of one reader and on data of four, whichever it was trained on.
       split: `val`, `test` or `all`.
-      out: the JSON file to write; None for `workdir/evaluation-SPLIT.json`, with the name of `data` and of `against`
-        added where they are given. The table, `.table.txt`, and pictures lie beside it.
-      against: the workdir of another run, to be scored on the same slices; figures of it and the differences are
-        added.
+      out: the JSON file to write; None for `evaluation-SPLIT.json` in the workdir, or in the current folder with the
+        name of a model that is no run, with the name of `data` and of `against` added where they are given. The table,
+        `.table.txt`, and pictures lie beside it.
+      against: another model, to be scored on the same slices; figures of it and the differences are added.
 
     Returns:
       What the JSON holds: figures with 95 % intervals by bootstrap over patients, and where they come from.
 
     Raises:
-      InputError: no such run or data, data whose split or intensity disagrees with a run's, two runs that see
-        different parts of the slices, or nowhere to write.
+      InputError: no such model or data, data whose split disagrees with a model's, two models that see different
+        parts of the slices, or nowhere to write.
     """
-    config = _config(workdir)
-    runs = [(workdir, config)] if against is None else [(workdir, config), (against, _config(against))]
-    _check_same_pixels(runs)
+    models = [_segmenter(name) for name in (model, against) if name is not None]
+    _check_same_pixels(models)
+    config = models[0].config
     dataset = shards.open_dataset(resolve(config.data.path) if data is None else data)
-    for run, _ in runs:
-        folder.lock_split(run, dataset.manifest["split"]["patients"], where=str(dataset.path))
-        folder.lock_intensity(run, dataset.intensity, where=str(dataset.path))
+    for one in models:
+        splits.lock(one.patients, dataset.manifest["split"]["patients"], where=str(dataset.path))
     if out is None:
-        names = [
-            split,
-            *([dataset.path.name] if data else []),
-            *(["against", against.resolve().name] if against else []),
-        ]
-        out = workdir / f"evaluation-{'-'.join(names)}.json"
+        out = _default_out(models, split, dataset.path.name if data else None)
     folder.make(out.parent, option="--out")
     if out.is_dir():
         raise InputError(f"{out} is a folder; --out names the JSON file to write.")
     rows = loader.select_rows(dataset, split=None if split == "all" else split, slices=config.data.slices)
-    scorers, described = zip(*(_load(*run, dataset) for run in runs), strict=True)
+    scorers = [Scorer(one.config, dataset, one.variables) for one in models]
     tallies = [scorer.tally(rows) for scorer in scorers]
-    found = {"split": split, **report.report(*tallies), "model": described[0], "data": _data(dataset, config)}
+    found = {"split": split, **report.report(*tallies), "model": _described(models[0]), "data": _data(dataset, config)}
     if against is not None:
-        found["against"]["model"] = described[1]
+        found["against"]["model"] = _described(models[1])
     _write(json.dumps(found, indent=1, allow_nan=False), out)
     _write(table.text(found), out.with_suffix(".table.txt"))  # Never the JSON file itself, whatever --out is named.
     _print(found, dataset, config)
@@ -86,41 +81,48 @@ def _print(found: Mapping[str, Any], dataset: shards.Dataset, config: Config) ->
         print("Mind: split 'all' includes the patients the model was trained on.")
 
 
-def _config(workdir: Path) -> Config:
-    config = folder.read_config(workdir)
-    if config.task != "segment":
-        raise InputError(f"{workdir}: is a run of the task {config.task!r}; evaluate scores segmentation runs.")
-    return config
+def _segmenter(model: str | Path) -> Trained:
+    found = open_trained(model)
+    if found.config.task != "segment":
+        raise InputError(f"{model}: is a network of the task {found.config.task!r}; evaluate scores segmenters.")
+    return found
 
 
-def _check_same_pixels(runs: Sequence[tuple[Path, Config]]) -> None:
-    """Differences are paired: both runs must see the same pixels of the same slices."""
-    (workdir, config), *others = runs
-    for other, config_of_other in others:
+def _default_out(models: Sequence[Trained], split: str, data: str | None) -> Path:
+    first, *others = (one.path.resolve() for one in models)
+    parts = [split, *([data] if data else []), *(part for other in others for part in ("against", other.name))]
+    if not models[0].is_run:
+        return Path(f"evaluation-{'-'.join([first.name, *parts])}.json")
+    return models[0].path / f"evaluation-{'-'.join(parts)}.json"
+
+
+def _check_same_pixels(models: Sequence[Trained]) -> None:
+    """Differences are paired: both models must see the same pixels of the same slices."""
+    first, *others = models
+    for other in others:
         for name in ("slices", "crop_px", "crop_at"):
-            if config.data[name] != config_of_other.data[name]:
+            if first.config.data[name] != other.config.data[name]:
                 raise InputError(
-                    f"{other}: has config.data.{name} {config_of_other.data[name]!r}, {workdir} has "
-                    f"{config.data[name]!r}; only runs that see the same pixels can be compared."
+                    f"{other.path}: has config.data.{name} {other.config.data[name]!r}, {first.path} has "
+                    f"{first.config.data[name]!r}; only models that see the same pixels can be compared."
                 )
 
 
-def _load(workdir: Path, config: Config, dataset: shards.Dataset) -> tuple[Scorer, dict[str, Any]]:
-    """A run's best checkpoint, and what the report says of it."""
-    variables, step = checkpoint.load(workdir)
-    described = {
-        "workdir": str(workdir),
-        "step": step,
-        "parameters": parameter_count(variables["params"]),
-        "init_from": config.init_from,
+def _described(model: Trained) -> dict[str, Any]:
+    return {
+        "workdir": str(model.path),
+        "step": model.step,
+        "parameters": parameter_count(model.variables["params"]),
+        "init_from": model.config.init_from,
+        "trained_on": model.intensity,
     }
-    return Scorer(config, dataset, variables), described
 
 
 def _data(dataset: shards.Dataset, config: Config) -> dict[str, Any]:
     return {
         "path": str(dataset.path),
         "source": dataset.manifest["source"],
+        "intensity": dataset.intensity,
         "readers": dataset.readers,
         "slices": config.data.slices,
         "crop_px": config.data.crop_px,

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import jax
 
-from lungjax.data import loader, shards
+from lungjax.data import loader, shards, splits
 from lungjax.lidc.scan import InputError
 from lungjax.tasks import pretrain, segment
 from lungjax.tasks.task import Config, Task
-from lungjax.train import logs, mesh, state, step, transfer
+from lungjax.train import logs, mesh, state, step, trained, transfer
 from lungjax.train import workdir as folder
 from lungjax.train.checkpoint import Checkpoints
 from lungjax.train.validate import Validation
@@ -61,8 +61,11 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
         optimizer = step.make_optimizer(config.optimizer, config.steps)
         shape = slices.batch(val_rows[:1])
         replicated = mesh.replicated(devices)
-        train_state = jax.jit(lambda rng: state.create(task, optimizer, rng, shape), out_shardings=replicated)(key)
-    train_step = step.make_train_step(task, optimizer, devices, key)
+        train_state = jax.jit(
+            lambda rng: state.create(task, optimizer, rng, shape, averaged=config.average_decay > 0),
+            out_shardings=replicated,
+        )(key)
+    train_step = step.make_train_step(task, optimizer, devices, key, average_decay=config.average_decay)
     validation = Validation(task, devices, key, slices, val_rows, config.data.batch_size)
 
     # 4. A workdir goes on with nothing but what it was begun with.
@@ -82,8 +85,9 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
         if restored is not None:
             train_state = restored
         elif config.init_from:
-            folder.lock_split(Path(config.init_from), patients, where=config.data.path)
-            train_state, said = transfer.load_encoder(train_state, Path(config.init_from))
+            source = trained.open_trained(config.init_from)
+            splits.lock(source.patients, patients, where=config.data.path)
+            train_state, said = transfer.load_encoder(train_state, source)
             progress.say(said)
         if lead:  # Only now: a mistake until here leaves a workdir that the right command can use.
             folder.remember(workdir, config, patients, intensity=dataset.intensity)

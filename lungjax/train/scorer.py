@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import scipy.special
 from tqdm import tqdm
 
 from lungjax.data import loader, shards
-from lungjax.evaluate import overlap, sections, segmentation
+from lungjax.evaluate import disagreement, overlap, sections, segmentation
 from lungjax.evaluate.nodules import Place
 from lungjax.evaluate.tally import Tally
 from lungjax.tasks import segment
@@ -21,6 +19,9 @@ from lungjax.train import mesh
 
 SHOWN = 6
 """Slices on a sheet."""
+_GOLDEN = (5**0.5 - 1) / 2
+_SHARES = (np.arange(1, disagreement.SAMPLES[-1] + 1) * _GOLDEN % 1).astype(np.float32)[:, None, None, None]
+"""Spread evenly over (0, 1), the first few of them too."""
 
 
 class Scorer:
@@ -29,8 +30,9 @@ class Scorer:
     Args:
       config, variables: of the run.
       dataset: what to look at.
-      sample: a batch -> logits (`disagreement.SAMPLES[-1]`, batch, height, width) of masks drawn from the model; None
-        of a deterministic one.
+
+    A network that learns how many readers mark a pixel (targets `soft` or `levels`) gives samples, too: the masks of
+    generous and of strict readers, each the pixels whose share of readers is above a value between 0 and 1.
     """
 
     def __init__(
@@ -38,7 +40,6 @@ class Scorer:
         config: Config,
         dataset: shards.Dataset,
         variables: Any,
-        sample: Callable[[loader.Batch], np.ndarray] | None = None,
     ):
         self.readers = dataset.readers
         self._dataset = dataset
@@ -48,16 +49,22 @@ class Scorer:
         self._task = segment.make(config, intensity=dataset.intensity, readers=self.readers, mesh=self._devices)
         self._slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
         self._variables = jax.device_put(variables, mesh.replicated(self._devices))
-        self._sample = sample
+        self._has_samples = config.targets in ("soft", "levels")
         self._forward = jax.jit(
-            lambda v, batch: self._task.predict(v["params"], v["model_state"], batch),
+            self._predict,
             in_shardings=(mesh.replicated(self._devices), mesh.split(self._devices)),
             out_shardings=mesh.replicated(self._devices),
         )
 
-    def logits(self, batch: loader.Batch) -> np.ndarray:
-        """(batch, height, width) float32."""
-        return np.asarray(self._forward(self._variables, mesh.to_devices(batch, self._devices)))
+    def _predict(self, variables: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
+        given = (variables["params"], variables["model_state"], batch)
+        assert self._task.share is not None
+        return self._task.predict(*given), self._task.share(*given)
+
+    def predict(self, batch: loader.Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Logits of the majority, the share of readers who would mark each pixel: (batch, height, width) float32."""
+        logits, share = self._forward(self._variables, mesh.to_devices(batch, self._devices))
+        return np.asarray(logits), np.asarray(share)
 
     def tally(self, rows: np.ndarray) -> Tally:
         """What is kept of each of these slices; a pixel is predicted where its logit is above 0."""
@@ -65,10 +72,10 @@ class Scorer:
         with tqdm(total=len(rows), unit="slice", desc="evaluate", disable=None) as progress:
             for batch in loader.eval_batches(self._slices, rows, batch_size=self._batch_size):
                 real = batch["weight"] > 0
-                logits = self.logits(batch)[real]
-                samples = None if self._sample is None else self._sample(batch)[:, real] > 0
+                logits, share = (part[real] for part in self.predict(batch))
+                samples = share > _SHARES if self._has_samples else None
                 places = self._places(batch["row"][real], batch["corner"][real])
-                tally.add(scipy.special.expit(logits), logits > 0, batch["readers"][real], places, samples)
+                tally.add(share, logits > 0, batch["readers"][real], places, samples)
                 progress.update(len(logits))
         tally.finish()
         return tally
@@ -105,7 +112,7 @@ class Scorer:
             shown["spacing_mm"] = self._index["column_spacing_mm"].iloc[picked].to_numpy()
             titles = [f"{r.patient_id}, slice {r.slice_index}" for r in self._index.iloc[picked].itertuples()]
             path = out.with_suffix(f".{name}.png")
-            self._task.draw(shown, self.logits(batch)[: len(picked)], titles, path)
+            self._task.draw(shown, self.predict(batch)[0][: len(picked)], titles, path)
             written.append(path)
         return written
 

@@ -46,9 +46,12 @@ def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
 
 
 def make_train_step(
-    task: Task, optimizer: optax.GradientTransformation, mesh: Mesh, key: jax.Array
+    task: Task, optimizer: optax.GradientTransformation, mesh: Mesh, key: jax.Array, *, average_decay: float = 0.0
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """(state, batch) -> (state, metrics), the state donated.
+
+    Where the state keeps an average, it forgets by `average_decay` a step, by less in the first steps (Polyak &
+    Juditsky 1992, as an exponential moving average).
 
     The rng of a step is `fold_in(key, step)`: a resumed run draws what the uninterrupted one would have.
     """
@@ -60,11 +63,18 @@ def make_train_step(
         )
         with jax.numpy_dtype_promotion("standard"):  # optax raises floats to the power of an integer count.
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = None
+        if state.average is not None:
+            step = state.step.astype(jnp.float32)
+            keep = jnp.minimum(average_decay, (1.0 + step) / (10.0 + step))
+            average = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.average, (params, model_state))
         state = TrainState(
             step=state.step + jnp.ones((), jnp.int32),
-            params=optax.apply_updates(state.params, updates),
+            params=params,
             model_state=model_state,
             opt_state=opt_state,
+            average=average,
         )
         return state, {"loss": loss, "grad_norm": optax.tree.norm(grads), **metrics}
 
@@ -81,7 +91,7 @@ def make_eval_step(task: Task, mesh: Mesh, key: jax.Array) -> Callable[[TrainSta
     rng = jax.random.fold_in(key, EVAL_STREAM)
 
     def eval_step(state: TrainState, batch: Any) -> Metrics:
-        return task.eval_fn(state.params, state.model_state, batch, rng)
+        return task.eval_fn(*state.scored, batch, rng)
 
     return jax.jit(eval_step, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))
 
@@ -90,6 +100,6 @@ def make_predict_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], jax
     """(state, batch) -> `task.predict`, gathered on every device."""
 
     def predict_step(state: TrainState, batch: Any) -> jax.Array:
-        return task.predict(state.params, state.model_state, batch)
+        return task.predict(*state.scored, batch)
 
     return jax.jit(predict_step, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
+import os
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
 
+import lungjax
 from lungjax.data import splits
 from lungjax.lidc.scan import InputError
 from lungjax.tasks.task import Config
 
 CONFIG_FILE = "config.json"
 SPLIT_FILE = "split.json"
+ORIGIN_FILE = "origin.json"
 
 
 @contextlib.contextmanager
@@ -68,8 +75,9 @@ def check_begun(workdir: Path, config: Config, assignment: dict[str, splits.Spli
             f"{workdir}: was begun with another config.{changed[0]} ({old.get(changed[0])}); "
             "choose a new --workdir or the old value."
         )
-    lock_split(workdir, assignment, where=config.data.path)
-    if _read_json(workdir / SPLIT_FILE)["digest"] != splits.digest(assignment):
+    begun = read_split(workdir)
+    splits.lock(begun["patients"], assignment, where=config.data.path)
+    if begun["digest"] != splits.digest(assignment):
         raise InputError(f"{workdir}: was begun on other patients than {config.data.path} has; choose a new --workdir.")
 
 
@@ -77,6 +85,8 @@ def remember(workdir: Path, config: Config, assignment: dict[str, splits.Split],
     """Stores what `check_begun` compares, and whether the run sees HU; the configuration last: it makes a run of it."""
     split = {"digest": splits.digest(assignment), "intensity": intensity, "patients": assignment}
     _write_json(workdir / SPLIT_FILE, split)
+    if not (workdir / ORIGIN_FILE).exists():
+        _write_json(workdir / ORIGIN_FILE, _origin())
     _write_json(workdir / CONFIG_FILE, config.to_dict())
 
 
@@ -88,19 +98,28 @@ def read_config(workdir: Path) -> Config:
     return ml_collections.ConfigDict(_read_json(path))
 
 
-def lock_intensity(workdir: Path, intensity: str, *, where: str) -> None:
-    """Refuses HU for a network that was trained on 8-bit images, and the reverse."""
-    trained = _read_json(workdir / SPLIT_FILE).get("intensity", intensity)  # Older runs do not tell.
-    if trained != intensity:
-        raise InputError(f"{where}: has intensity {intensity!r}, {workdir} was trained on {trained!r}; use such data.")
+def read_origin(workdir: Path) -> dict[str, Any]:
+    """How, when and on what a run was begun; empty for a run that does not tell."""
+    path = workdir / ORIGIN_FILE
+    return _read_json(path) if path.exists() else {}
 
 
-def lock_split(workdir: Path, assignment: dict[str, splits.Split], *, where: str) -> None:
-    """The leak lock between a finished run and data."""
+def _origin() -> dict[str, Any]:
+    devices = jax.devices()
+    return {
+        "command": shlex.join(["python", "-m", "lungjax.main", *sys.argv[1:]]),
+        "started": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "hardware": f"{len(devices)} x {devices[0].device_kind}, {os.cpu_count()} cores",
+        "versions": {"lungjax": lungjax.__version__, "jax": jax.__version__},
+    }
+
+
+def read_split(workdir: Path) -> dict[str, Any]:
+    """`patients` and the split of each, their `digest`, and the data's `intensity`, of a run."""
     path = workdir / SPLIT_FILE
     if not path.is_file():
         raise InputError(f"{workdir}: no {SPLIT_FILE} in it; give the workdir of a training run.")
-    splits.lock(_read_json(path)["patients"], assignment, where=where)
+    return _read_json(path)
 
 
 def _leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -6,6 +6,7 @@ import scipy.ndimage
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lungjax.data import augment, distort
+from lungjax.data.intensity import window
 
 SIDE_PX = 64
 STILL = {"intensity_jitter": 0.0, "noise": 0.0}
@@ -41,21 +42,6 @@ def segmented():
     return jax.jit(augment.make_segment(intensity="hu", **STILL))
 
 
-def test_window_maps_its_ends_to_0_and_1():
-    hu = jnp.array([-3024, -1350, -600, 150, 3000], jnp.int16)
-    np.testing.assert_allclose(augment.intensity_to_unit(hu, intensity="hu"), [0, 0, 0.5, 1, 1], atol=1e-6)
-    narrow = augment.intensity_to_unit(hu, intensity="hu", window_hu=(-600.0, 10.0))
-    np.testing.assert_allclose(narrow, [0, 0, 0.5, 1, 1])
-    unit = augment.intensity_to_unit(jnp.array([0, 51, 255], jnp.uint8), intensity="unit")
-    np.testing.assert_allclose(unit, [0, 0.2, 1], rtol=1e-6)
-    fraction = augment.intensity_to_unit(jnp.array([-0.1, 0.25, 1.1], jnp.float32), intensity="fraction")
-    np.testing.assert_allclose(fraction, [0, 0.25, 1], atol=1e-6)
-    zscore = augment.intensity_to_unit(jnp.array([-4.0, -1.5, 0.0, 3.0], jnp.float32), intensity="zscore")
-    np.testing.assert_allclose(zscore, [0, 0.25, 0.5, 1], atol=1e-6)
-    with pytest.raises(ValueError, match="intensity is 'raw'"):
-        augment.intensity_to_unit(hu, intensity="raw")  # pyright: ignore[reportArgumentType]
-
-
 def test_image_and_masks_move_together(segmented):
     images, readers = landmarks()
     moved_by = []
@@ -79,7 +65,7 @@ def test_masks_keep_each_reader_and_invent_none(segmented):
 def test_quarter_turns_and_flips_are_the_eight_symmetries():
     image = jnp.asarray(np.random.default_rng(0).integers(-1300, 100, (SIDE_PX, SIDE_PX)), jnp.int16)
     still = jax.jit(augment.make_segment(intensity="hu", **STILL, rotation_deg=0.0, zoom=0.0, shift=0.0))
-    same = augment.intensity_to_unit(image, intensity="hu")
+    same = window(image.astype(jnp.float32))
     symmetries = [np.rot90(x, k) for x in (same, np.asarray(same).T) for k in range(4)]
     moved, _ = still(jax.random.key(0), jnp.tile(image, (64, 1, 1)), jnp.zeros((64, SIDE_PX, SIDE_PX), jnp.uint8))
     found = [[np.allclose(x, y, atol=1e-3) for y in symmetries] for x in np.asarray(moved)]
@@ -113,9 +99,9 @@ def test_the_two_views_differ_and_stay_in_range(views):
 
 
 def test_views_without_strength_are_flips():
-    image = jnp.asarray(np.random.default_rng(0).integers(0, 256, (SIDE_PX, SIDE_PX)), jnp.uint8)
-    same = np.asarray(image) / 255
-    still = jax.jit(augment.make_views(intensity="unit", **SAME_SCALE))
+    image = jnp.asarray(np.random.default_rng(0).integers(-1300, 100, (SIDE_PX, SIDE_PX)), jnp.int16)
+    same = np.asarray(window(image.astype(jnp.float32)))
+    still = jax.jit(augment.make_views(intensity="hu", **SAME_SCALE))
     for view in np.concatenate(still(jax.random.key(0), jnp.tile(image, (8, 1, 1)))):
         flips = (same, same[::-1], same[:, ::-1], same[::-1, ::-1])
         assert any(np.allclose(view, flip, atol=1e-5) for flip in flips)
@@ -123,8 +109,12 @@ def test_views_without_strength_are_flips():
 
 def test_a_crop_lies_inside_the_image():
     # The image is its own row and column, so a view tells where each of its pixels came from.
-    rows = jnp.asarray(np.mgrid[:SIDE_PX, :SIDE_PX][0], jnp.uint8)
-    crop = jax.jit(augment.make_views(intensity="unit", **{**SAME_SCALE, "area": (0.25, 0.5), "aspect": 4 / 3}))
+    rows = jnp.asarray(np.mgrid[:SIDE_PX, :SIDE_PX][0], jnp.int16)
+    crop = jax.jit(
+        augment.make_views(
+            intensity="hu", window_hu=(127.5, 255.0), **{**SAME_SCALE, "area": (0.25, 0.5), "aspect": 4 / 3}
+        )
+    )
     keys_images = jax.random.key(0), jnp.tile(rows, (32, 1, 1))
     views_rows = 255 * np.concatenate(crop(*keys_images))
     # Mirroring at the border would fold the ramp; inside, it is a straight line of constant slope.

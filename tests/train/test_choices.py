@@ -16,7 +16,7 @@ import runs
 from lungjax.data import loader, shards
 from lungjax.tasks import segment
 from lungjax.tasks.task import Config
-from lungjax.train import checkpoint, evaluation, loop, mesh
+from lungjax.train import checkpoint, evaluation, loop, mesh, scorer
 from lungjax.train.state import TrainState
 from lungjax.train.validate import Validation
 
@@ -48,7 +48,7 @@ def validate(config: Config, params: Any, model_state: Any) -> dict[str, float]:
     rows = loader.select_rows(dataset, split="val", slices=config.data.slices)
     task = loop.TASKS[config.task](config, intensity=dataset.intensity, readers=4, mesh=devices)
     validation = Validation(task, devices, jax.random.key(config.seed), slices, rows, config.data.batch_size)
-    state = TrainState(step=np.zeros((), np.int32), params=params, model_state=model_state, opt_state=())  # pyright: ignore[reportArgumentType]
+    state = TrainState(step=np.zeros((), np.int32), params=params, model_state=model_state, opt_state=(), average=None)  # pyright: ignore[reportArgumentType]
     return validation.scores(jax.device_put(state, mesh.replicated(devices)))
 
 
@@ -72,9 +72,9 @@ def test_segment_on_hu_learns_and_is_evaluated(phantom_dataset: Path, tmp_path: 
         assert 0 < own["surface_dice_1mm"]["value"] <= own["surface_dice_2mm"]["value"] < 1
 
     dataset = shards.open_dataset(phantom_dataset)
-    scorer = evaluation.Scorer(config, dataset, checkpoint.load(tmp_path)[0])
+    segmenter = scorer.Scorer(config, dataset, checkpoint.load(tmp_path)[0])
     rows = loader.select_rows(dataset, split=None, slices="nodule")
-    tally = scorer.tally(rows)
+    tally = segmenter.tally(rows)
     found = [
         (dataset.index["series_uid"].iloc[row], nodule["index"])
         for row, nodules in zip(rows, dataset.nodules(rows), strict=True)
@@ -90,7 +90,7 @@ def test_segment_on_hu_learns_and_is_evaluated(phantom_dataset: Path, tmp_path: 
     lowest_hu = -600 - 1500 // 2
     assert (batch["image"] < lowest_hu).any()
     clipped = {**batch, "image": np.maximum(batch["image"], np.int16(lowest_hu))}
-    np.testing.assert_array_equal(scorer.logits(batch), scorer.logits(clipped))
+    np.testing.assert_array_equal(segmenter.predict(batch)[0], segmenter.predict(clipped)[0])
 
 
 @pytest.mark.parametrize(
@@ -153,11 +153,13 @@ class Constant(nn.Module):
 
     encoder: Any
     widths: Any
+    out_channels: Any
     dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        return jnp.broadcast_to(self.param("logit", nn.initializers.constant(-0.5), (1, 1, 1, 1)), x.shape)
+        shape = (*x.shape[:-1], self.out_channels)
+        return jnp.broadcast_to(self.param("logit", nn.initializers.constant(-0.5), (1, 1, 1, 1)), shape)
 
 
 def loss_of(shares: np.ndarray, weights: np.ndarray, *, logit: float, pixels: int) -> float:
@@ -196,6 +198,9 @@ def test_each_target_is_what_it_says(slices_dataset: Path, monkeypatch: pytest.M
 
     np.testing.assert_allclose(losses("majority", 1), expected(marked.sum(axis=1) >= 2), rtol=1e-5)
     np.testing.assert_allclose(losses("soft", 1), expected(marked.mean(axis=1)), rtol=1e-5)
+    # At least 1, 2, 3, 4 readers: the second counts as much as the other three together.
+    levels = [loss_of((marked.sum(axis=1) > k).astype(float), weights, logit=-0.5, pixels=side_px**2) for k in range(4)]
+    np.testing.assert_allclose(losses("levels", 1), (levels[1] + np.mean([levels[0], *levels[2:]])) / 2, rtol=1e-5)
     # One reader for each image: every loss is one of those that the 4 ** 7 choices can give, and they vary.
     choices = np.array(np.meshgrid(*[range(4)] * 7, indexing="ij")).reshape(7, -1).T
     chosen = np.unique(np.take_along_axis(marked[:7].T, choices, axis=0), axis=0)

@@ -38,7 +38,7 @@ def test_pooled_figures_by_a_second_way(segment_run: Path, slices_dataset: Path,
     for batch in loader.eval_batches(loader.Slices(dataset, crop_px=64, crop_at="nodule"), rows, batch_size=8):
         real = batch["weight"] > 0
         votes = np.unpackbits(batch["readers"][real][..., None], axis=-1).sum(axis=-1)
-        mask, truth = segmenter.logits(batch)[real] > 0, votes >= 2
+        mask, truth = segmenter.predict(batch)[0][real] > 0, votes >= 2
         hits, predicted, there = hits + (mask & truth).sum(), predicted + mask.sum(), there + truth.sum()
     assert report["slices"] == len(rows)
     assert report["pooled"]["dice"]["value"] == pytest.approx(2 * hits / (predicted + there))
@@ -55,7 +55,7 @@ def test_readers_and_nodules_by_a_second_way(segment_run: Path, slices_dataset: 
     for start in range(0, len(dataset), 8):
         rows = np.arange(start, min(start + 8, len(dataset)))
         batch = slices.batch(np.resize(rows, 8))
-        for row, mask, bits in zip(rows, found.logits(batch) > 0, batch["readers"], strict=False):
+        for row, mask, bits in zip(rows, found.predict(batch)[0] > 0, batch["readers"], strict=False):
             nodules.setdefault(dataset.index["series_uid"].iloc[row], []).append((mask, bits))
     dice, pooled = [], np.zeros(2)
     for stack in nodules.values():
@@ -88,32 +88,44 @@ def test_a_run_against_another_one(segment_run: Path, tmp_path: Path, capsys: py
     config["data"]["crop_px"] = 32
     (other / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        InputError, match=r"other: has config\.data\.crop_px 32, .* has 64; only runs that see the same"
+        InputError, match=r"other: has config\.data\.crop_px 32, .* has 64; only models that see the same"
     ):
         evaluation.evaluate(segment_run, data=None, split="all", out=None, against=other)
 
 
-def test_samples_plug_in(segment_run: Path, slices_dataset: Path):
-    """A model of disagreement gives a hundred samples of each slice; here all of them say that nothing is there."""
+@pytest.mark.parametrize("likely", [0.0, 0.3])
+def test_samples_are_what_that_share_of_readers_would_mark(
+    segment_run: Path, slices_dataset: Path, monkeypatch: pytest.MonkeyPatch, likely: float
+):
+    """A network that says how many readers mark a pixel; here three of ten mark all of the left, the others nothing."""
     dataset = shards.open_dataset(slices_dataset)
     config, variables = workdir.read_config(segment_run), checkpoint.load(segment_run)[0]
 
-    def nothing(batch: loader.Batch) -> np.ndarray:
-        return np.full((100, *batch["image"].shape), -1.0)
+    config.targets = "soft"
+    left = np.zeros((64, 64), bool)
+    left[:, :32] = True
 
+    def predict(_: scorer.Scorer, batch: loader.Batch) -> tuple[np.ndarray, np.ndarray]:
+        share = np.where(left, np.float32(likely), np.float32(0)) * np.ones(batch["image"].shape, np.float32)
+        return share - 1, share
+
+    monkeypatch.setattr(scorer.Scorer, "predict", predict)
     rows = np.arange(11)
-    tally = scorer.Scorer(config, dataset, variables, nothing).tally(rows)
+    tally = scorer.Scorer(config, dataset, variables).tally(rows)
     assert tally.ged is not None
     bits = loader.Slices(dataset, crop_px=64, crop_at="nodule").batch(rows)["readers"]
     readers = np.stack([bits >> slot & 1 for slot in range(4)])
-    expected = []
-    for masks in readers.swapaxes(0, 1):
-        empty = [not mask.any() for mask in masks]
-        union = [(a | b).sum() for a in masks for b in masks]
-        apart = [1 - (a & b).sum() / max((a | b).sum(), 1) for a in masks for b in masks]
-        between = np.mean([d if u else 0 for d, u in zip(apart, union, strict=True)])
-        expected.append(2 * (1 - np.mean(empty)) - between)
-    np.testing.assert_allclose(tally.ged, [expected, expected])
+
+    def distance(a: np.ndarray, b: np.ndarray) -> float:
+        return 1 - (a & b).sum() / (a | b).sum() if (a | b).any() else 0.0
+
+    for number, ged in zip((16, 100), tally.ged, strict=True):
+        share = round(likely * number) / number  # Of the samples that are generous; the others are empty.
+        for masks, found in zip(readers.swapaxes(0, 1) > 0, ged, strict=True):
+            to_left, to_empty = (np.mean([distance(mask, m) for mask in masks]) for m in (left, left & ~left))
+            between = np.mean([distance(a, b) for a in masks for b in masks])
+            expected = 2 * (share * to_left + (1 - share) * to_empty) - between - 2 * share * (1 - share)
+            np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("shown", [6, 12])
@@ -131,9 +143,14 @@ def test_three_sheets_and_two_charts_even_if_a_batch_is_smaller(
     }
 
 
-def test_data_of_another_intensity_and_a_folder_for_a_file(segment_run: Path, phantom_dataset: Path, tmp_path: Path):
-    with pytest.raises(InputError, match=r"has intensity 'hu', .* was trained on 'unit'"):
-        evaluation.evaluate(segment_run, data=phantom_dataset, split="all", out=None)
+def test_data_of_another_intensity_are_scored(segment_run: Path, phantom_dataset: Path, tmp_path: Path):
+    """A network sees HU, guessed where a source lost them: any source will do, and the report says which it was."""
+    report = evaluation.evaluate(segment_run, data=phantom_dataset, split="all", out=tmp_path / "hu.json")
+    assert report["data"]["intensity"] == "hu"
+    assert report["model"]["trained_on"] == "unit"
+
+
+def test_a_folder_for_a_file(segment_run: Path, tmp_path: Path):
     with pytest.raises(InputError, match="is a folder; --out names the JSON file"):
         evaluation.evaluate(segment_run, data=None, split="test", out=tmp_path)
 

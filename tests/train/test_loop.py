@@ -98,9 +98,10 @@ def test_the_leak_lock(simclr_run: Path, slices_dataset: Path, tmp_path: Path):
     patient = next(p for p, s in moved.items() if s == "train")
     moved[patient] = "test"
     from lungjax.train import workdir
+    from lungjax.train.trained import open_trained
 
     with pytest.raises(InputError, match=f"1 patients lie in another split.*{patient}, now test, then train"):
-        workdir.lock_split(simclr_run, moved, where="DATA")
+        splits.lock(open_trained(simclr_run).patients, moved, where="DATA")
     config = short("simclr", slices_dataset)
     with pytest.raises(InputError, match="another split"):
         workdir.check_begun(simclr_run, config, moved)
@@ -126,7 +127,7 @@ def test_a_workdir_keeps_its_configuration(simclr_run: Path, slices_dataset: Pat
         ("model.encoder.norm", "foo", "norm is 'foo'; use 'group' or 'batch'"),
         ("compute_dtype", "float99", "float99"),
         ("targets", "foo", r"config\.targets is 'foo'; use one of majority, soft, random"),
-        ("init_from", "/nowhere", "/nowhere: no split.json in it"),
+        ("init_from", "/nowhere", "/nowhere: no workdir of a run"),
     ],
 )
 def test_a_mistaken_run_leaves_its_workdir_to_the_right_one(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lungjax.tasks.task import Config
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 SMALL = (
     "--config.data.batch_size=8",
     "--config.model.encoder.width=8",

@@ -1,0 +1,1 @@
+"""From a trained network to other people: export, and what goes with it."""

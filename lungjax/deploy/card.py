@@ -1,0 +1,74 @@
+"""The model card that goes with exported weights (Mitchell et al. 2019)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lungjax.data import splits
+from lungjax.train.state import parameter_count
+from lungjax.train.trained import Trained
+
+_WHAT = {
+    "pretrain": "An encoder of chest CT slices, pretrained without labels by SimCLR (Chen et al. 2020).",
+    "segment": "A U-Net that outlines lung nodules in a CT slice: at each pixel, whether at least two of four "
+    "readers would have marked it.",
+}
+_LIMITS = """\
+**Research software, not a medical device. Not for diagnosis or treatment.**
+
+- Trained on LIDC-IDRI alone: adults, chest CT of 2000 to 2010, mostly from North America, enriched for nodules.
+- Scored on slices that a reader marked: how well nodules are outlined, not how well they are found.
+- The truth is what readers drew, who differ; their own agreement stands beside the figures.
+- Other scanners, doses, reconstructions, contrast or children have not been tried.
+"""
+_LICENCE = """\
+Weights: Apache-2.0. Trained on LIDC-IDRI, CC BY 3.0: Armato SG III et al., *Data From LIDC-IDRI*, The Cancer Imaging
+Archive, 2015, doi:10.7937/K9/TCIA.2015.LO9QL9SX; Armato SG III et al., Medical Physics 38:915-931, 2011.
+"""
+_SCORES = ("dice", "iou", "precision", "recall")
+
+
+def text(trained: Trained, *, dtype: str, difference: float) -> str:
+    """The card, as Markdown.
+
+    Args:
+      trained: what is exported.
+      dtype: of the weights in the file.
+      difference: of the exported network's answers from the original's, as `lungjax.deploy.export.parity`.
+    """
+    config, count = trained.config, parameter_count(trained.variables["params"])
+    of = {split: sum(s == split for s in trained.patients.values()) for split in splits.SPLITS}
+    rows = {
+        "network": f"{count:,} parameters, {dtype}; encoder {dict(config.model.encoder)}",
+        "trained on": f"`{trained.intensity}` slices of {of['train']} patients ({of['val']} val, {of['test']} test), "
+        f"split {splits.digest(trained.patients)}, by a hash of the patient's id; LIDC-IDRI-0001 and -0003 left out",
+        "steps": f"{trained.step:,} of {config.steps:,}, batch {config.data.batch_size}, seed {config.seed}",
+        "started from": config.init_from or "random weights",
+        "command": f"`{trained.origin.get('command', 'unknown')}`",
+        "hardware, date": f"{trained.origin.get('hardware', 'unknown')}; {trained.origin.get('started', 'unknown')}",
+        "versions": ", ".join(f"{k} {v}" for k, v in trained.origin.get("versions", {}).items()) or "unknown",
+        "parity": f"{dtype} against the run's float32 on golden slices: {difference:.1e} at most",
+    }
+    about = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    figures = "\n".join(_figures(name, report) for name, report in trained.figures.items())
+    return (
+        f"# lungjax {config.task}\n\n{_WHAT.get(config.task, '')}\n\n| | |\n|---|---|\n{about}\n\n"
+        f"## Figures\n\n{figures or 'None were stored with the run: `lungjax evaluate` makes them.'}\n\n"
+        f"## Limits\n\n{_LIMITS}\n## Licence\n\n{_LICENCE}"
+    )
+
+
+def _figures(name: str, report: dict[str, Any]) -> str:
+    head = f"`{name}`: {report['patients']} patients of split {report['split']}, {report['slices']:,} slices"
+    lines = [f"{head}; {report['interval']}.\n", "| pooled | model | readers |", "|---|---|---|"]
+    for score in _SCORES:
+        cells = [_cell(side["pooled"][score]) for side in (report, report.get("readers")) if side]
+        lines.append(f"| {score} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(figure: dict[str, Any]) -> str:
+    if figure["value"] is None:
+        return "-"
+    interval = f" [{figure['low']:.3f}, {figure['high']:.3f}]" if figure["low"] is not None else ""
+    return f"{figure['value']:.3f}{interval}"

@@ -1,0 +1,102 @@
+"""`lungjax export`: a trained network as a folder that can be handed on, checked to give the same answers."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lungjax.deploy import card
+from lungjax.lidc.scan import InputError
+from lungjax.models.encoder import ResNet
+from lungjax.tasks import segment
+from lungjax.tasks.task import Config
+from lungjax.train.trained import Trained, open_trained, write_exported
+
+Dtype = Literal["float16", "float32"]
+
+TOLERANCE = 5e-3
+"""Greatest difference of a probability, or of features in units of their largest, that an export may make."""
+GOLDEN_PX = 128
+
+
+def export(model: str | Path, out: Path, *, dtype: Dtype) -> Path:
+    """Writes the network of `model` to the new folder `out`: weights, `config.json`, a model card (`README.md`).
+
+    Args:
+      model: a run's workdir, an exported folder, or the name of a network that comes with lungjax.
+      out: must not exist, or be empty; written under a temporary name and renamed.
+      dtype: of the weights in the file.
+
+    Returns:
+      `out`.
+
+    Raises:
+      InputError: no such model, `out` holds something, or the written network answers otherwise than the original.
+    """
+    trained = open_trained(model)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists and is no empty folder; --out names a new one.")
+    temporary = out.with_name(out.name + ".partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        write_exported(trained, temporary, dtype=dtype)
+        difference = parity(trained, open_trained(temporary))
+        if difference > TOLERANCE:
+            raise InputError(
+                f"{model}: in {dtype} the network answers otherwise by up to {difference:.2g}, more than {TOLERANCE}; "
+                "use --dtype float32."
+            )
+        (temporary / "README.md").write_text(card.text(trained, dtype=dtype, difference=difference))
+        temporary.replace(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out
+
+
+def parity(one: Trained, other: Trained) -> float:
+    """Greatest difference between the answers of two networks of one configuration on golden slices.
+
+    Answers are the probabilities of a segmenter, the pooled features of an encoder, divided by the largest.
+    """
+    slices = golden_slices()
+    first, second = (np.asarray(jax.jit(_answer(t.config))(t.variables, slices)) for t in (one, other))
+    if one.config.task != "segment":
+        first, second = first / np.abs(first).max(), second / np.abs(first).max()
+    return float(np.abs(first - second).max())
+
+
+def golden_slices() -> np.ndarray:
+    """(4, 128, 128, 1) float32 in [0, 1]: dark lung, bright wall, and a nodule of growing size in each."""
+    rows, columns = np.mgrid[:GOLDEN_PX, :GOLDEN_PX]
+    noise = np.random.default_rng(0).normal(0, 0.02, (4, GOLDEN_PX, GOLDEN_PX))
+    wall = np.where(columns < 30, 0.9, 0.33)
+    nodules = [0.55 * (np.hypot(rows - 64, columns - 64) < radius_px) for radius_px in (3, 6, 12, 24)]
+    return np.clip(wall + np.stack(nodules) + noise, 0, 1).astype(np.float32)[..., None]
+
+
+def _answer(config: Config):
+    """(variables, (batch, height, width, 1)) -> what the network says of it."""
+    if config.task == "segment":
+        network = segment.network(config)
+
+        def probability(variables: Any, x: jax.Array) -> jax.Array:
+            logits: Any = network.apply({"params": variables["params"], **variables["model_state"]}, x, train=False)
+            return jax.nn.sigmoid(logits)
+
+        return probability
+
+    encoder = ResNet(**config.model.encoder)
+
+    def features(variables: Any, x: jax.Array) -> jax.Array:
+        inner = {"params": variables["params"]["encoder"]}
+        inner |= {name: state["encoder"] for name, state in variables["model_state"].items()}
+        maps: Any = encoder.apply(inner, x, train=False)
+        return jnp.mean(maps[-1], axis=(1, 2))
+
+    return features

@@ -1,0 +1,125 @@
+"""A trained network from wherever it lies: a run's workdir, an exported folder, or one that comes with lungjax."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import ml_collections
+import numpy as np
+import safetensors.numpy
+
+from lungjax.data import splits
+from lungjax.lidc.scan import InputError
+from lungjax.tasks.task import Config
+from lungjax.train import checkpoint
+from lungjax.train import workdir as folder
+
+SHIPPED = Path(__file__).parents[1] / "weights"
+"""One folder a network that comes with lungjax, named as `--model` names it."""
+WEIGHTS_FILE = "model.safetensors"
+MODEL_FILE = "config.json"
+SCHEMA = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A network, and what must be known to use it.
+
+    Attributes:
+      path: where it lies.
+      config: the configuration it was trained with.
+      variables: {"params", "model_state"}, nested dicts of float32 arrays.
+      step: of the run that it was taken from.
+      patients: of the data it was trained with, and the split of each: the leak lock.
+      intensity: of that data.
+      origin: `command`, `hardware`, `started`, `versions` of the run, as far as known.
+      figures: reports of `lungjax evaluate` by file name, as far as there are any.
+    """
+
+    path: Path
+    config: Config
+    variables: dict[str, Any]
+    step: int
+    patients: dict[str, splits.Split]
+    intensity: str
+    origin: dict[str, Any]
+    figures: dict[str, Any]
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it lies in the workdir of a run."""
+        return not (self.path / WEIGHTS_FILE).is_file()
+
+
+def open_trained(model: str | Path) -> Trained:
+    """Opens a workdir, an exported folder, or a network that comes with lungjax, by its name.
+
+    Raises:
+      InputError: it is none of them, or damaged.
+    """
+    path = Path(model)
+    if not path.exists() and (SHIPPED / path).is_dir():
+        path = SHIPPED / path
+    if (path / WEIGHTS_FILE).is_file():
+        return _exported(path)
+    if (path / folder.CONFIG_FILE).is_file():
+        return _run(path)
+    names = ", ".join(sorted(p.parent.name for p in SHIPPED.glob(f"*/{WEIGHTS_FILE}")))
+    raise InputError(f"{model}: no workdir of a run, no exported model, and none of those that come along ({names}).")
+
+
+def write_exported(trained: Trained, path: Path, *, dtype: str) -> None:
+    """`model.safetensors`, its tensors named `params/encoder/...`, and `config.json` into an empty folder.
+
+    Args:
+      trained: what to write.
+      path: an existing folder.
+      dtype: `float32` or `float16`, of the tensors in the file.
+    """
+    flat = flax.traverse_util.flatten_dict(trained.variables, sep="/")
+    tensors = {name: np.ascontiguousarray(value, dtype) for name, value in flat.items()}
+    (path / WEIGHTS_FILE).write_bytes(safetensors.numpy.save(tensors))
+    known = {
+        "schema": SCHEMA,
+        "config": trained.config.to_dict(),
+        "step": trained.step,
+        "intensity": trained.intensity,
+        "origin": trained.origin,
+        "figures": trained.figures,
+        "patients": trained.patients,
+        "split_digest": splits.digest(trained.patients),
+    }
+    (path / MODEL_FILE).write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+
+def _run(path: Path) -> Trained:
+    variables, step = checkpoint.load(path)
+    split = folder.read_split(path)
+    return Trained(
+        path=path,
+        config=folder.read_config(path),
+        variables=variables,
+        step=step,
+        patients=split["patients"],
+        intensity=split["intensity"],
+        origin=folder.read_origin(path),
+        figures={file.name: json.loads(file.read_text()) for file in sorted(path.glob("evaluation-*.json"))},
+    )
+
+
+def _exported(path: Path) -> Trained:
+    try:
+        known = json.loads((path / MODEL_FILE).read_text())
+        if known["schema"] != SCHEMA:
+            raise InputError(f"{path}: was exported by another version of lungjax; export it again.")
+        tensors = safetensors.numpy.load((path / WEIGHTS_FILE).read_bytes())
+        flat = {name: value.astype(np.float32) for name, value in tensors.items()}
+        variables = {"model_state": {}, **flax.traverse_util.unflatten_dict(flat, sep="/")}
+        kept = {name: known[name] for name in ("step", "patients", "intensity", "origin", "figures")}
+        return Trained(path, ml_collections.ConfigDict(known["config"]), variables, **kept)
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path}: is no exported model or is damaged ({error}); export it again.") from error

@@ -1,0 +1,105 @@
+"""`lungjax export`: the same answers from the folder as from the run, and a card that says what it is."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import runs
+
+from lungjax import cli
+from lungjax.deploy import export as deploy
+from lungjax.lidc.scan import InputError
+from lungjax.train import checkpoint, evaluation, loop, trained
+
+
+@pytest.fixture(scope="module", params=["segment", "simclr"])
+def run(request, slices_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = runs.small_config(request.param, slices_dataset)
+    config.steps = config.eval_every = config.checkpoint_every = 3
+    config.average_decay = 0.5
+    folder = tmp_path_factory.mktemp(request.param)
+    assert loop.train_and_evaluate(config, folder)
+    return folder
+
+
+def test_weights_come_back(run: Path, tmp_path: Path):
+    """Bit for bit in float32, rounded once in float16; the tensors are the averaged ones, in a file of known format."""
+    original, step = checkpoint.load(run)
+    for dtype in ("float32", "float16"):
+        deploy.export(run, tmp_path / dtype, dtype=dtype)
+        found = trained.open_trained(tmp_path / dtype)
+        assert (found.step, found.config.to_dict()) == (step, json.loads((run / "config.json").read_text()))
+        for one, other in zip(jax.tree.leaves(original), jax.tree.leaves(found.variables), strict=True):
+            assert other.dtype == np.float32
+            np.testing.assert_array_equal(one.astype(dtype).astype(np.float32), other)
+    raw = (tmp_path / "float16" / "model.safetensors").read_bytes()  # 8 bytes of length, JSON, tensors.
+    header = json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])
+    assert header["params/encoder/stem/kernel"]["dtype"] == "F16"
+    assert sum(np.prod(t["shape"]) for n, t in header.items() if n != "__metadata__") == sum(
+        leaf.size for leaf in jax.tree.leaves(original)
+    )
+
+
+def test_the_card_says_what_it_is(slices_dataset: Path, run: Path, tmp_path: Path):
+    if json.loads((run / "config.json").read_text())["task"] == "segment":
+        report = evaluation.evaluate(run, data=None, split="all", out=None)
+    else:
+        report = None
+    assert cli.main(["export", "--model", str(run), "--out", str(tmp_path / "out")]) == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    digest = json.loads((run / "split.json").read_text())["digest"]
+    for part in (digest, "not a medical device", "CC BY 3.0", "python -m lungjax.main", "Parity".lower()):
+        assert part in card
+    if report is not None:
+        assert f"| dice | {report['pooled']['dice']['value']:.3f} [" in card
+    again = deploy.export(tmp_path / "out", tmp_path / "again", dtype="float32")
+    assert (again / "README.md").read_text() == card  # What an export knows, its own export knows.
+
+
+def test_an_export_that_answers_otherwise_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def damaged(one: trained.Trained, path: Path, *, dtype: str) -> None:
+        kernel = one.variables["params"]["encoder"]["stem"]["kernel"]
+        kernel = kernel.copy()
+        kernel[1, 1] += 0.5
+        encoder = {**one.variables["params"]["encoder"], "stem": {"kernel": kernel}}
+        params = {**one.variables["params"], "encoder": encoder}
+        changed = {**one.__dict__, "variables": {**one.variables, "params": params}}
+        trained.write_exported(trained.Trained(**changed), path, dtype=dtype)
+
+    monkeypatch.setattr(deploy, "write_exported", damaged)
+    with pytest.raises(InputError, match="answers otherwise"):
+        deploy.export(run, tmp_path / "out", dtype="float32")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_exported_or_opened(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert cli.main(["export", "--model", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
+    assert "no workdir of a run, no exported model" in capsys.readouterr().err
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    assert cli.main(["export", "--model", str(run), "--out", str(tmp_path / "full")]) == 2
+    assert "is no empty folder" in capsys.readouterr().err
+    whole = deploy.export(run, tmp_path / "whole", dtype="float16")
+    weights = whole / "model.safetensors"
+    for content in (b"", b"no tensors", weights.read_bytes()[:-4]):
+        weights.write_bytes(content)
+        with pytest.raises(InputError, match="is damaged"):
+            trained.open_trained(whole)
+
+
+def test_a_run_starts_from_an_exported_encoder(run: Path, slices_dataset: Path, tmp_path: Path):
+    exported = deploy.export(run, tmp_path / "exported", dtype="float32")
+    config = runs.small_config("segment", slices_dataset)
+    config.steps = config.eval_every = config.checkpoint_every = 1  # Of a learning rate of zero.
+    config.init_from, config.average_decay = str(exported), 0.9
+    assert loop.train_and_evaluate(config, tmp_path / "run")
+    one, other = (
+        variables["params"]["encoder"] for variables in (checkpoint.load(p)[0] for p in (run, tmp_path / "run"))
+    )
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
