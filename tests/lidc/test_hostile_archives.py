@@ -149,6 +149,22 @@ def test_sound_sources_are_read(tmp_path):
     assert read_all(pack(tmp_path / "patches.zip", held), nodule_patches) == []
 
 
+@pytest.mark.parametrize("number", [0xD800, 0xDFFF, 0x110000, 0xFFFFFFFF])
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("name", ["patient_id", "series_uid", "sop_uid", "rating_names"])
+def test_numbers_that_are_no_characters_are_one_sentence(tmp_path, name, order, number):
+    held = columns()
+    held[name] = held[name].astype(held[name].dtype.newbyteorder(order))
+    assert read_all(pack(tmp_path / "x.zip", {f"{one}.npy": array(held[one]) for one in held}), nodule_patches) == []
+    spoiled = bytearray(array(held[name]))
+    spoiled[-4:] = number.to_bytes(4, "little" if order == "<" else "big")
+    source = pack(
+        tmp_path / "y.zip", {f"{one}.npy": array(held[one]) for one in held} | {f"{name}.npy": bytes(spoiled)}
+    )
+    (said,) = read_all(source, nodule_patches)
+    assert said == f"{source}: {name} is no text; fetch the file again."
+
+
 BOMB_MIB = 160
 """More than a slice's file may take."""
 
@@ -236,6 +252,14 @@ def test_a_name_that_is_there_twice_is_refused(tmp_path, suffix):
     (first, second) = read_all(source)
     assert f"its member '{PICTURE}' is there twice, which is refused" in first
     assert first == second
+
+
+def test_members_without_a_name_are_no_files(tmp_path):
+    with zipfile.ZipFile(pack(tmp_path / "x.zip", files()), "a") as file:
+        file.writestr("x", b"x")
+        file.getinfo("x").filename = ""  # Written when the file is closed.
+    assert "" in zipfile.ZipFile(tmp_path / "x.zip").namelist()
+    assert read_all(tmp_path / "x.zip") == read_all(pack(tmp_path / "x.tar", files() | {"": b"x"})) == []
 
 
 @pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])

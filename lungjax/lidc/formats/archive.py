@@ -128,7 +128,7 @@ def _zip_members(source: Path) -> Iterator[tuple[str, Place]]:
         _check_name(source, member.filename)
         if stat.S_ISLNK(member.external_attr >> 16):
             _refuse(source, member.filename, "is a link")
-        if not member.is_dir():
+        if member.filename and not member.is_dir():
             yield member.filename, member.filename
 
 

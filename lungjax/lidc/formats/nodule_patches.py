@@ -162,6 +162,14 @@ def _column(file: zipfile.ZipFile, name: str) -> np.ndarray:
     return npy.read_array(archive.read_zip(file, name, bounds.SCAN_BYTES // len(_KINDS), name), name)
 
 
+def _is_text(array: np.ndarray) -> bool:
+    """Whether there is a character for every number: NumPy looks no sooner than when it makes text of them."""
+    if not array.dtype.itemsize:
+        return True
+    numbers = array.view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
+    return bool(((numbers < 0xD800) | ((numbers > 0xDFFF) & (numbers <= 0x10FFFF))).all())
+
+
 def _check_columns(columns: dict[str, np.ndarray], source: Path) -> None:
     """Every array has its dtype and shape, and the ratings' names are the nine."""
     hu, names = columns["hu"], columns["rating_names"]
@@ -175,5 +183,7 @@ def _check_columns(columns: dict[str, np.ndarray], source: Path) -> None:
         if array.dtype.kind != _KINDS[name] or array.shape != shapes[name]:
             what = f"{array.dtype} {array.shape} beside {len(hu)} patches"
             raise InputError(f"{source}: {name} is {what}, which does not fit; fetch the file again.")
+        if array.dtype.kind == "U" and not _is_text(array):
+            raise InputError(f"{source}: {name} is no text; fetch the file again.")
     if sorted(names.tolist()) != sorted(RATING_NAMES):
         raise InputError(f"{source}: rating_names are {names.tolist()}, not {list(RATING_NAMES)}; fetch it again.")
