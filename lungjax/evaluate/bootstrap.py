@@ -16,25 +16,29 @@ RESAMPLES = 1000
 COVERAGE = 0.95
 
 
-def patient_sums(values: np.ndarray, patients: Sequence[str]) -> np.ndarray:
+def patient_sums(values: np.ndarray, patients: Sequence[str], *, among: Sequence[str] | None = None) -> np.ndarray:
     """Sums over the slices of each patient.
 
     Args:
       values: (slices, ...) any number type.
       patients: (slices,) the patient of each slice, in any order.
+      among: the patients to give sums of, sorted, all of `patients` among them; None for those of `patients`.
 
     Returns:
       (patients, ...) float64, patients sorted by id, so the order of the slices does not matter.
 
     Raises:
-      ValueError: the two lengths differ.
+      ValueError: the two lengths differ, or a patient is not among those asked for.
     """
     values = np.asarray(values)
     if len(values) != len(patients):
         raise ValueError(f"{len(values)} slices but {len(patients)} patient ids")
-    ids, patient = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    ids = np.unique(np.asarray(patients if among is None else among, dtype=str))
+    known, patient = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    if strangers := sorted(set(known) - set(ids)):
+        raise ValueError(f"patient {strangers[0]} is not among the {len(ids)} patients asked for")
     sums = np.zeros((len(ids), *values.shape[1:]))
-    np.add.at(sums, patient, values)
+    np.add.at(sums, np.searchsorted(ids, known)[patient], values)
     return sums
 
 
@@ -69,8 +73,23 @@ def interval(
     """
     sums = np.asarray(sums, np.float64)
     weights = draw(len(sums), resamples=resamples, seed=seed).astype(np.float64)
-    figures = np.asarray(statistic(np.tensordot(weights, sums, axes=1)))  # (resamples, *figures)
-    exists = np.isfinite(figures).any(axis=0) & (len(sums) > 1)
+    low, high = percentiles(statistic(np.tensordot(weights, sums, axes=1)), coverage=coverage)
+    several = len(sums) > 1
+    return np.where(several, low, np.nan), np.where(several, high, np.nan)
+
+
+def percentiles(figures: np.ndarray, *, coverage: float = COVERAGE) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of the percentile interval.
+
+    Args:
+      figures: (resamples, *figures); a NaN is left out of its figure.
+      coverage: as for `interval`.
+
+    Returns:
+      low, high: (*figures,) float64, NaN for a figure undefined in every resample.
+    """
+    figures = np.asarray(figures, np.float64)
+    exists = np.isfinite(figures).any(axis=0)
     figures = np.where(exists, figures, 0.0)  # nanquantile warns of columns that hold nothing but NaN
     tail = (1 - coverage) / 2
     low, high = np.nanquantile(figures, [tail, 1 - tail], axis=0)
