@@ -36,6 +36,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
     if config.task not in TASKS:
         raise InputError(f"config.task is {config.task!r}; use one of {', '.join(TASKS)}.")
     folder.check_counts(config)
+    folder.check_average(config)
     dataset = shards.open_dataset(Path(config.data.path))
     patients = dataset.manifest["split"]["patients"]
     devices = mesh.make_mesh(config.data.batch_size)

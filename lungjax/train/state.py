@@ -40,7 +40,7 @@ def create(
         params=params,
         model_state=model_state,
         opt_state=optimizer.init(params),
-        average=(params, model_state) if averaged else None,
+        average=jax.tree.map(jnp.copy, (params, model_state)) if averaged else None,  # A step is given its state.
     )
 
 

@@ -59,6 +59,12 @@ def check_counts(config: Config) -> None:
             raise InputError(f"config.{name} is {value}; it must be at least {least}.")
 
 
+def check_average(config: Config) -> None:
+    """InputError where the average of the weights would be none."""
+    if not 0 <= config.average_decay < 1:
+        raise InputError(f"config.average_decay is {config.average_decay}; it must be at least 0 and below 1.")
+
+
 def check_begun(workdir: Path, config: Config, assignment: dict[str, splits.Split]) -> None:
     """Refuses to go on with another configuration, for the schedule depends on all of it, or other patients.
 

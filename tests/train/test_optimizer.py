@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from lungjax.lidc.scan import InputError
-from lungjax.train import step
+from lungjax.train import mesh, state, step
 
 STEPS, WARMUP_STEPS = 8, 2
 LEARNING_RATE, DECAY, CLIP = 0.3, 0.1, 1.0
@@ -87,6 +87,36 @@ def test_an_optimizer_follows_its_formula(name: str, rule: type[Lars] | type[Ada
         params = optax.apply_updates(params, updates)
         for key, value in expected.items():
             np.testing.assert_allclose(params[key], value, rtol=1e-4, atol=1e-5)
+
+
+class Line:
+    """A task of one number p whose loss is p * x: its gradient is what the batch says."""
+
+    @staticmethod
+    def init(rng, batch):
+        return {"p": jnp.ones((1,), jnp.float32)}, {"seen": jnp.zeros((1,), jnp.float32)}
+
+    @staticmethod
+    def loss_fn(params, model_state, batch, rng):
+        return jnp.sum(params["p"]) * jnp.mean(batch), ({}, {"seen": model_state["seen"] + 1})
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.2, 0.999])
+def test_the_average_forgets_by_its_decay_and_by_less_at_first(decay: float):
+    task: Any = Line
+    devices, optimizer = mesh.make_mesh(8), optax.sgd(0.5)
+    now = state.create(task, optimizer, jax.random.key(0), None, averaged=decay > 0)
+    train_step = step.make_train_step(task, optimizer, devices, jax.random.key(0), average_decay=decay)
+    now = jax.device_put(now, mesh.replicated(devices))
+    p, seen, average = 1.0, 0.0, np.array([1.0, 0.0])
+    for done, slope in enumerate([1.0, -2.0, 0.5, 3.0]):
+        now, _ = train_step(now, jax.device_put(jnp.full((8,), slope, jnp.float32), mesh.split(devices)))
+        p, seen = p - 0.5 * slope, seen + 1
+        keep = min(decay, (1 + done) / (10 + done))
+        average = keep * average + (1 - keep) * np.array([p, seen])
+        params, model_state = now.scored
+        np.testing.assert_allclose([params["p"][0], model_state["seen"][0]], average if decay else [p, seen], rtol=1e-5)
+        np.testing.assert_allclose(now.params["p"][0], p, rtol=1e-6)
 
 
 def test_another_optimizer_is_refused():
