@@ -96,15 +96,15 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = verbs.add_parser("evaluate", help="figures of a run", description="Scores a run's best checkpoint.")
     model = "a run's workdir, an exported folder, or the name of a network that comes with lungjax"
-    evaluate.add_argument("--model", "--workdir", required=True, help=model)
+    evaluate.add_argument("--model", "--workdir", type=Path, required=True, help=model)
     evaluate.add_argument("--data", type=Path, help="prepared folder (default: the one it was trained with)")
     evaluate.add_argument("--split", choices=("val", "test", "all"), default="test", help="default: %(default)s")
-    evaluate.add_argument("--against", metavar="MODEL", help="another model: differences, paired by patient")
+    evaluate.add_argument("--against", type=Path, metavar="MODEL", help="another model: differences, paired by patient")
     evaluate.add_argument("--out", type=Path, help="JSON file (default: WORKDIR/evaluation-SPLIT[-DATA].json)")
     evaluate.set_defaults(run=_evaluate)
 
     export = verbs.add_parser("export", help="weights to hand on", description="Weights, configuration, model card.")
-    export.add_argument("--model", "--workdir", required=True, help=model)
+    export.add_argument("--model", "--workdir", type=Path, required=True, help=model)
     export.add_argument("--out", type=Path, required=True, help="folder to make")
     export.add_argument("--dtype", choices=("float16", "float32"), default="float32", help="default: %(default)s")
     export.set_defaults(run=_export)

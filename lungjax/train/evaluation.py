@@ -19,12 +19,12 @@ from lungjax.train.trained import Trained, open_trained
 
 
 def evaluate(
-    model: str | Path,
+    model: Path,
     *,
     data: Path | None,
     split: splits.Split | Literal["all"],
     out: Path | None,
-    against: str | Path | None = None,
+    against: Path | None = None,
 ) -> dict[str, Any]:
     """Scores a segmenter: figures, a table, and pictures.
 
@@ -81,7 +81,7 @@ def _print(found: Mapping[str, Any], dataset: shards.Dataset, config: Config) ->
         print("Mind: split 'all' includes the patients the model was trained on.")
 
 
-def _segmenter(model: str | Path) -> Trained:
+def _segmenter(model: Path) -> Trained:
     found = open_trained(model)
     if found.config.task != "segment":
         raise InputError(f"{model}: is a network of the task {found.config.task!r}; evaluate scores segmenters.")
