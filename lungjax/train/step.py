@@ -68,7 +68,9 @@ def make_train_step(
         if state.average is not None:
             step = state.step.astype(jnp.float32)
             keep = jnp.minimum(average_decay, (1.0 + step) / (10.0 + step))
-            average = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.average, (params, model_state))
+            average = jax.tree.map(
+                lambda old, new: old + (1 - keep) * (new - old), state.average, (params, model_state)
+            )
         state = TrainState(
             step=state.step + jnp.ones((), jnp.int32),
             params=params,

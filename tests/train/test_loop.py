@@ -53,7 +53,9 @@ def test_nothing_compiles_after_step_one(
     made: dict[str, list[Any]] = {"train": [], "eval": [], "predict": []}
     for kind, steps in made.items():
         original = getattr(step, f"make_{kind}_step")
-        spy = functools.partial(lambda steps, make, *args: steps.append(make(*args)) or steps[-1], steps, original)
+        spy = functools.partial(
+            lambda steps, make, *args, **more: steps.append(make(*args, **more)) or steps[-1], steps, original
+        )
         monkeypatch.setattr(step, f"make_{kind}_step", spy)
     # Transfer guard "disallow" is on inside the loop: a hidden transfer to the device raises there.
     assert loop.train_and_evaluate(short(name, slices_dataset), tmp_path)

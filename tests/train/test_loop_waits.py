@@ -39,8 +39,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Read]:
     monkeypatch.setattr(jax, "block_until_ready", lambda tree: (note(tree), wait(tree))[1])
     make = step.make_train_step
 
-    def watched(*args: Any) -> Any:
-        train_step = make(*args)
+    def watched(*args: Any, **more: Any) -> Any:
+        train_step = make(*args, **more)
 
         def dispatch(*inputs: Any) -> Any:
             outputs = train_step(*inputs)
