@@ -111,7 +111,7 @@ def test_two_processes_train_as_one(slices_dataset: Path, tmp_path: Path, config
         _, said = process.communicate(timeout=240)
         assert process.returncode == 0, said
     one, two = logged(tmp_path / "one"), logged(tmp_path / "two")
-    np.testing.assert_allclose(two[0], one[0], rtol=1e-5)  # The same batch, and a gradient of the same length.
+    np.testing.assert_allclose(two[0], one[0], rtol=5e-4)  # The same batch, and a gradient of the same length.
     np.testing.assert_allclose(two[:, 0], one[:, 0], rtol=1e-3)
 
 
