@@ -104,11 +104,13 @@ def ours(data: Data) -> Contender:
     key = jax.random.key(config.seed)
     task = segment.make(config, intensity=data.dataset.intensity, readers=data.dataset.readers, mesh=devices)
     optimizer = step.make_optimizer(config.optimizer, config.steps)
-    train_step = step.make_train_step(task, optimizer, devices, key)
+    train_step = step.make_train_step(task, optimizer, devices, key, average_decay=config.average_decay)
     predict_step = step.make_predict_step(task, devices)
     batches = data.train(config.data.batch_size)
     first = mesh.to_devices(data.slices.batch(data.val_rows[: config.data.batch_size]), devices)
-    fresh = jax.jit(lambda rng: state.create(task, optimizer, rng, first), out_shardings=mesh.replicated(devices))
+    fresh = jax.jit(
+        lambda rng: state.create(task, optimizer, rng, first, averaged=True), out_shardings=mesh.replicated(devices)
+    )
     current = [fresh(key)]
     train_step(fresh(key), first)  # Compiles; the clock does not run yet.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
+import dataclasses
+import json
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,11 +26,11 @@ TOLERANCE = 5e-3
 GOLDEN_PX = 128
 
 
-def export(model: str | Path, out: Path, *, dtype: Dtype) -> Path:
+def export(model: Path, out: Path, *, dtype: Dtype) -> Path:
     """Writes the network of `model` to the new folder `out`: weights, `config.json`, a model card (`README.md`).
 
     Args:
-      model: a run's workdir, an exported folder, or the name of a network that comes with lungjax.
+      model: a run's workdir, whose reports of `lungjax evaluate` go into the card, or an exported folder.
       out: must not exist, or be empty; written under a temporary name and renamed.
       dtype: of the weights in the file.
 
@@ -36,15 +38,18 @@ def export(model: str | Path, out: Path, *, dtype: Dtype) -> Path:
       `out`.
 
     Raises:
-      InputError: no such model, `out` holds something, or the written network answers otherwise than the original.
+      InputError: no such model, a damaged report, `out` holds something, or the written network answers otherwise than
+        the original.
     """
     trained = open_trained(model)
+    if trained.is_run:
+        trained = dataclasses.replace(trained, figures=_figures(model))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is no empty folder; --out names a new one.")
-    temporary = out.with_name(out.name + ".partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as holder:
+        temporary = Path(holder) / out.name
+        temporary.mkdir()
         write_exported(trained, temporary, dtype=dtype)
         difference = parity(trained, open_trained(temporary))
         if difference > TOLERANCE:
@@ -54,9 +59,18 @@ def export(model: str | Path, out: Path, *, dtype: Dtype) -> Path:
             )
         (temporary / "README.md").write_text(card.text(trained, dtype=dtype, difference=difference))
         temporary.replace(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return out
+
+
+def _figures(workdir: Path) -> dict[str, Any]:
+    """The reports of `lungjax evaluate` in a workdir, by file name."""
+    found = {}
+    for file in sorted(workdir.glob("evaluation-*.json")):
+        try:
+            found[file.name] = json.loads(file.read_text())
+        except ValueError as error:
+            raise InputError(f"{file} is damaged ({error}); evaluate again, or remove it.") from error
+    return found
 
 
 def parity(one: Trained, other: Trained) -> float:

@@ -29,8 +29,7 @@ def evaluate(
     """Scores a segmenter: figures, a table, and pictures.
 
     Args:
-      model: a run's workdir, whose best checkpoint is taken, an exported folder, or the name of a network that comes
-        with lungjax.
+      model: a run's workdir, whose best checkpoint is taken, or an exported folder.
       data: a prepared folder; None for the one the run was trained with. Its readers say what is true: a run may
         be scored on data of one reader and on data of four, whichever it was trained on.
       split: `val`, `test` or `all`.

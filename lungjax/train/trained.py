@@ -1,4 +1,4 @@
-"""A trained network from wherever it lies: a run's workdir, an exported folder, or one that comes with lungjax."""
+"""A trained network from where it lies: a run's workdir, or an exported folder."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from lungjax.tasks.task import Config
 from lungjax.train import checkpoint
 from lungjax.train import workdir as folder
 
-SHIPPED = Path(__file__).parents[1] / "weights"
-"""One folder a network that comes with lungjax, named as `--model` names it."""
 WEIGHTS_FILE = "model.safetensors"
 MODEL_FILE = "config.json"
 SCHEMA = 1
@@ -36,8 +34,8 @@ class Trained:
       step: of the run that it was taken from.
       patients: of the data it was trained with, and the split of each: the leak lock.
       intensity: of that data.
-      origin: `command`, `hardware`, `started`, `versions` of the run, as far as known.
-      figures: reports of `lungjax evaluate` by file name, as far as there are any.
+      origin: `command`, `hardware`, `started`, `versions` of the run.
+      figures: reports of `lungjax evaluate` by file name, of an exported network; a run's lie in its workdir.
     """
 
     path: Path
@@ -55,21 +53,17 @@ class Trained:
         return not (self.path / WEIGHTS_FILE).is_file()
 
 
-def open_trained(model: str | Path) -> Trained:
-    """Opens a workdir, an exported folder, or a network that comes with lungjax, by its name.
+def open_trained(path: Path) -> Trained:
+    """Opens a run's workdir or an exported folder.
 
     Raises:
-      InputError: it is none of them, or damaged.
+      InputError: it is neither, or damaged.
     """
-    path = Path(model)
-    if not path.exists() and (SHIPPED / path).is_dir():
-        path = SHIPPED / path
     if (path / WEIGHTS_FILE).is_file():
         return _exported(path)
     if (path / folder.CONFIG_FILE).is_file():
         return _run(path)
-    names = ", ".join(sorted(p.parent.name for p in SHIPPED.glob(f"*/{WEIGHTS_FILE}")))
-    raise InputError(f"{model}: no workdir of a run, no exported model, and none of those that come along ({names}).")
+    raise InputError(f"{path}: neither the workdir of a run nor an exported model.")
 
 
 def write_exported(trained: Trained, path: Path, *, dtype: str) -> None:
@@ -107,7 +101,7 @@ def _run(path: Path) -> Trained:
         patients=split["patients"],
         intensity=split["intensity"],
         origin=folder.read_origin(path),
-        figures={file.name: json.loads(file.read_text()) for file in sorted(path.glob("evaluation-*.json"))},
+        figures={},
     )
 
 

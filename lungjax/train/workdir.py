@@ -105,9 +105,13 @@ def read_config(workdir: Path) -> Config:
 
 
 def read_origin(workdir: Path) -> dict[str, Any]:
-    """How, when and on what a run was begun; empty for a run that does not tell."""
+    """How, when and on what a run was begun."""
     path = workdir / ORIGIN_FILE
-    return _read_json(path) if path.exists() else {}
+    if not path.is_file():
+        raise InputError(
+            f"{workdir}: no {ORIGIN_FILE} in it: an older lungjax, whose networks saw other images, began it."
+        )
+    return _read_json(path)
 
 
 def _origin() -> dict[str, Any]:

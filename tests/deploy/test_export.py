@@ -80,11 +80,16 @@ def test_an_export_that_answers_otherwise_is_refused(run: Path, tmp_path: Path, 
 
 def test_what_cannot_be_exported_or_opened(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     assert cli.main(["export", "--model", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
-    assert "no workdir of a run, no exported model" in capsys.readouterr().err
+    assert "neither the workdir of a run nor an exported model" in capsys.readouterr().err
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
     assert cli.main(["export", "--model", str(run), "--out", str(tmp_path / "full")]) == 2
     assert "is no empty folder" in capsys.readouterr().err
+    (run / "evaluation-mine.json").write_text("{")
+    assert cli.main(["export", "--model", str(run), "--out", str(tmp_path / "out")]) == 2
+    assert "evaluation-mine.json is damaged" in capsys.readouterr().err
+    (run / "evaluation-mine.json").unlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
     whole = deploy.export(run, tmp_path / "whole", dtype="float16")
     weights = whole / "model.safetensors"
     for content in (b"", b"no tensors", weights.read_bytes()[:-4]):

@@ -1,4 +1,4 @@
-"""What charts show, read back from the drawn lines and bars."""
+"""What charts show, read back from the figures lines and bars."""
 
 from __future__ import annotations
 
@@ -12,21 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
-from lungjax.evaluate import charts, plots, report, segmentation
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
-    """Every figure saved in a test, by its file's name."""
-    saved: dict[str, Figure] = {}
-    save = plots.save
-
-    def remember(figure: Figure, path: Path) -> Path:
-        saved[path.name] = figure
-        return save(figure, path)
-
-    monkeypatch.setattr(plots, "save", remember)
-    return saved
+from lungjax.evaluate import charts, report, segmentation
 
 
 def _labels(axes: Axes) -> list[str]:
@@ -35,7 +21,7 @@ def _labels(axes: Axes) -> list[str]:
     return [text.get_text() for text in legend.get_texts()]
 
 
-def test_both_charts_of_two_models(tmp_path: Path, drawn: dict[str, Figure]):
+def test_both_charts_of_two_models(tmp_path: Path, figures: dict[str, Figure]):
     some = scans.several(8, patients=5)
     tally = scans.tally_of(some)
     other = [scans.Series(one.patient, one.name, one.marks, one.prediction, one.probability**2) for one in some]
@@ -43,7 +29,7 @@ def test_both_charts_of_two_models(tmp_path: Path, drawn: dict[str, Figure]):
     written = charts.draw(tally, found, tmp_path / "val.json")
     assert [path.name for path in written] == ["val.reliability.png", "val.dice.png"]
     assert all(path.stat().st_size > 10_000 for path in written)
-    above, below = drawn["val.reliability.png"].axes
+    above, below = figures["val.reliability.png"].axes
     diagonal, ours, theirs, readers = above.lines
     np.testing.assert_array_equal(np.asarray(diagonal.get_xydata()), [[0, 0], [1, 1]])
     sides = ((ours, found), (theirs, found["against"]), (readers, found["readers"]))
@@ -57,12 +43,12 @@ def test_both_charts_of_two_models(tmp_path: Path, drawn: dict[str, Figure]):
     assert sum(bar.get_height() for bar in bars) == found["slices"] * np.prod(scans.SHAPE[1:])
 
 
-def test_dice_of_slices_and_nodules_beside_the_readers(tmp_path: Path, drawn: dict[str, Figure]):
+def test_dice_of_slices_and_nodules_beside_the_readers(tmp_path: Path, figures: dict[str, Figure]):
     some = scans.several(8, patients=5)
     tally = scans.tally_of(some)
     found: dict[str, Any] = report.report(tally, resamples=5)
     charts.draw(tally, found, tmp_path / "val.json")
-    slices, nodules = drawn["val.dice.png"].axes
+    slices, nodules = figures["val.dice.png"].axes
     dice = []
     for one in some:
         truth = one.readers.sum(axis=0) >= 2
@@ -81,13 +67,13 @@ def test_dice_of_slices_and_nodules_beside_the_readers(tmp_path: Path, drawn: di
     assert f"model ({found['nodules_marked']} nodules in 3-D)" in _labels(nodules)[0]
 
 
-def test_one_reader_and_nothing_to_score_are_drawn(tmp_path: Path, drawn: dict[str, Figure]):
+def test_one_reader_and_nothing_to_score_are_drawn(tmp_path: Path, figures: dict[str, Figure]):
     some = scans.several(2, patients=2)
     tally = scans.tally_of(some, readers=1)
     charts.draw(tally, report.report(tally, resamples=5), tmp_path / "one.json")
-    assert len(drawn["one.reliability.png"].axes[0].lines) == 2
-    assert len(drawn["one.dice.png"].axes[0].lines) == 1
+    assert len(figures["one.reliability.png"].axes[0].lines) == 2
+    assert len(figures["one.dice.png"].axes[0].lines) == 1
     none = np.zeros(scans.SHAPE, bool)
     bare = scans.tally_of([scans.Series("P", "S", np.zeros((2, 4, *scans.SHAPE), bool), none, none.astype(float))])
     charts.draw(bare, report.report(bare, resamples=5), tmp_path / "none.json")
-    assert not drawn["none.dice.png"].axes[0].patches
+    assert not figures["none.dice.png"].axes[0].patches

@@ -33,20 +33,6 @@ def _points(line: Line2D) -> np.ndarray:
     return np.asarray(line.get_xydata(), np.float64)
 
 
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
-    """Every figure saved in a test, by its file's name."""
-    saved: dict[str, Figure] = {}
-    save = plots.save
-
-    def remember(figure: Figure, path: Path) -> Path:
-        saved[path.name] = figure
-        return save(figure, path)
-
-    monkeypatch.setattr(plots, "save", remember)
-    return saved
-
-
 def test_curves_of_a_segmentation_run(tmp_path: Path, figures: dict[str, Figure]):
     log = _log(
         tmp_path / "metrics.jsonl",

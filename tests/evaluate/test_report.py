@@ -2,183 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
 import scans
+import stacks
 
-from lungjax.evaluate import bootstrap, disagreement, report, segmentation, surface
+from lungjax.evaluate import bootstrap, report, segmentation, surface
 from lungjax.evaluate.tally import Tally
 
-SCORES = segmentation.SCORES
 UNKNOWN = (math.nan, math.nan, math.nan)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Stack:
-    """A slice or nodule: the prediction, and the readers' masks (4, ...), bool."""
-
-    patient: str
-    prediction: np.ndarray
-    readers: np.ndarray
-
-    @functools.cached_property
-    def raters(self) -> dict[str, list[Rated]]:
-        """Who is scored against whom."""
-        readers = self.readers
-        each = [(readers[a], readers[b]) for a in range(4) for b in range(4) if a != b]
-        pairs = {
-            "model": [(self.prediction, _votes(readers))],
-            "readers": [(readers[slot], _votes(readers, slot)) for slot in range(4)],
-            "model each": [(self.prediction, reader) for reader in readers],
-            "readers each": each,
-        }
-        return {
-            who: [Rated(mask, against, _score(mask, against) | _surface(mask, against)) for mask, against in some]
-            for who, some in pairs.items()
-        }
-
-    @functools.cached_property
-    def distances(self) -> tuple[float, float]:
-        """Mean 1 - IoU between prediction and readers, and between two readers."""
-        ours = [1 - _score(self.prediction, reader)["iou"] for reader in self.readers]
-        return float(np.mean(ours)), float(
-            np.mean([1 - _score(a, b)["iou"] for a in self.readers for b in self.readers])
-        )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Rated:
-    mask: np.ndarray
-    reference: np.ndarray
-    figures: dict[str, float]
-
-
-def _score(prediction: np.ndarray, target: np.ndarray) -> dict[str, float]:
-    hit, missed = float((prediction & target).sum()), float((~prediction & target).sum())
-    false, clear = float((prediction & ~target).sum()), float((~prediction & ~target).sum())
-    if hit + false + missed == 0:
-        return dict.fromkeys(SCORES, 1.0)
-    return {
-        "dice": 2 * hit / (2 * hit + false + missed),
-        "iou": hit / (hit + false + missed),
-        "precision": hit / (hit + false) if hit + false else 0,
-        "recall": hit / (hit + missed) if hit + missed else 0,
-        "accuracy": (hit + clear) / (hit + false + missed + clear),
-    }
-
-
-def _votes(readers: np.ndarray, without: int | None = None) -> np.ndarray:
-    return np.delete(readers, [] if without is None else without, axis=0).sum(axis=0) >= 2
-
-
-def _surface(mask: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    spacing = scans.SPACING_MM[-mask.ndim :]
-    found = surface.compare(surface.border(mask, spacing), surface.border(reference, spacing))
-    return dict(zip(surface.NAMES, found, strict=True))
-
-
-def _mean(values: Iterable[float]) -> float:
-    values = [value for value in values if not math.isnan(value)]
-    return float(np.mean(values)) if values else math.nan
-
-
-def _means(stacks: list[Stack], who: str) -> dict[str, float]:
-    """Against the majority: over units that the majority marked; the mean over raters comes last."""
-    by_rater = defaultdict(list)
-    for rater in range(len(stacks[0].raters[who])):
-        found: dict[str, list[float]] = {name: [] for name in (*SCORES, *surface.NAMES, "dice_all", "dice_own")}
-        for stack in stacks:
-            rated = stack.raters[who][rater]
-            found["dice_all"].append(rated.figures["dice"])
-            if rated.reference.any():
-                found["dice_own"].append(rated.figures["dice"])
-            if _votes(stack.readers).any():
-                for name, value in rated.figures.items():
-                    found[name].append(value)
-        for name, values in found.items():
-            by_rater[name].append(_mean(values))
-    return {name: float(np.mean(values)) for name, values in by_rater.items()}
-
-
-def _means_each(stacks: list[Stack], who: str) -> dict[str, float]:
-    found = defaultdict(list)
-    for rated in (rated for stack in stacks for rated in stack.raters[who]):
-        if rated.reference.any():
-            for name, value in rated.figures.items():
-                found[name].append(value)
-            if rated.mask.any():
-                found["dice_both"].append(rated.figures["dice"])
-    return {name: _mean(values) for name, values in found.items()}
-
-
-def _pooled(stacks: list[Stack], who: str, *, together: bool) -> dict[str, float]:
-    raters = list(zip(*(stack.raters[who] for stack in stacks), strict=True))
-    flat = [
-        tuple(
-            np.concatenate([masks.ravel() for masks in side])
-            for side in zip(*((r.mask, r.reference) for r in rater), strict=True)
-        )
-        for rater in raters
-    ]
-    if together:
-        flat = [tuple(np.concatenate(side) for side in zip(*flat, strict=True))]
-    scores = [_score(*rater) for rater in flat]
-    return {name: float(np.mean([score[name] for score in scores])) for name in SCORES}
-
-
-def _ged(stacks: list[Stack]) -> tuple[float, float]:
-    """Of the one mask; and the mean distance between two readers."""
-    distances = np.array([stack.distances for stack in stacks if stack.readers.any()])
-    return float((2 * distances[:, 0] - distances[:, 1]).mean()), float(distances[:, 1].mean())
-
-
-def _slices(some: list[scans.Series]) -> list[Stack]:
-    return [Stack(one.patient, one.prediction[n], one.readers[:, n]) for one in some for n in range(scans.SHAPE[0])]
-
-
-def _nodules(some: list[scans.Series]) -> list[Stack]:
-    """Series whose nodules lie in halves of their slices, of which every pixel is of the nearest marks."""
-    found = []
-    for one in some:
-        for index in range(2):
-            marked, other = (one.marks[side].any(axis=0) for side in (index, 1 - index))
-            if not marked.any():
-                continue
-            parts = np.zeros(scans.SHAPE, bool)
-            for n in np.flatnonzero(marked.any(axis=(1, 2))):
-                for row, column in np.ndindex(scans.SHAPE[1:]):
-                    near = np.hypot(*(np.argwhere(marked[n]) - (row, column)).T).min()
-                    parts[n, row, column] = near < np.hypot(*(np.argwhere(other[n]) - (row, column)).T).min(initial=99)
-            scored = marked.any(axis=(1, 2))
-            prediction, readers = one.prediction & parts, one.marks[index]
-            found.append(Stack(one.patient, prediction[scored], readers[:, scored]))
-    return found
-
-
-def _figures(slices: list[Stack], nodules: list[Stack]) -> dict[tuple[str, ...], float]:
-    found = {}
-    for who in ("model", "readers"):
-        blocks = {
-            ("pooled",): _pooled(slices, who, together=False),
-            ("per_slice",): _means(slices, who),
-            ("per_nodule",): _means(nodules, who),
-            ("against_readers", "pooled"): _pooled(slices, f"{who} each", together=True),
-            ("against_readers", "per_slice"): _means_each(slices, f"{who} each"),
-            ("against_readers", "per_nodule"): _means_each(nodules, f"{who} each"),
-        }
-        found |= {(who, *path, name): value for path, block in blocks.items() for name, value in block.items()}
-    ours, between = _ged(slices)
-    for name, number in zip(disagreement.NAMES, (1, 16, 100), strict=True):
-        found["model", "ged", name], found["readers", "ged", name] = ours, between / number
-    return found
 
 
 def _at(found: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
@@ -201,15 +38,15 @@ def tally(some: list[scans.Series]) -> Tally:
 
 def test_every_figure_and_interval_equals_drawing_patients_in_a_loop(some: list[scans.Series], tally: Tally):
     found = report.report(tally, resamples=12, seed=3)
-    slices, nodules = _slices(some), _nodules(some)
+    slices, nodules = stacks.slices(some), stacks.nodules(some)
     people = sorted({one.patient for one in some})
     drawn = defaultdict(list)
     for times in bootstrap.draw(len(people), resamples=12, seed=3):
         sample = [person for person, often in zip(people, times, strict=True) for _ in range(often)]
         parts = ([stack for person in sample for stack in of if stack.patient == person] for of in (slices, nodules))
-        for path, value in _figures(*parts).items():
+        for path, value in stacks.figures(*parts).items():
             drawn[path].append(value)
-    expected = _figures(slices, nodules)
+    expected = stacks.figures(slices, nodules)
     assert len(expected) == 2 * (5 + 10 + 10 + 5 + 9 + 9 + 3)
     for path, value in expected.items():
         figure = _at(found, path)
@@ -218,14 +55,14 @@ def test_every_figure_and_interval_equals_drawing_patients_in_a_loop(some: list[
             [figure["value"], figure["low"], figure["high"]], [value, low, high], err_msg=str(path)
         )
     assert (found["patients"], found["slices"], found["nodules"]) == (len(people), len(slices), len(nodules))
-    assert found["slices_marked"] == sum(_votes(stack.readers).any() for stack in slices) < len(slices)
-    assert found["nodules_marked"] == sum(_votes(stack.readers).any() for stack in nodules) < len(nodules)
+    assert found["slices_marked"] == sum(stacks.votes(stack.readers).any() for stack in slices) < len(slices)
+    assert found["nodules_marked"] == sum(stacks.votes(stack.readers).any() for stack in nodules) < len(nodules)
 
 
 def test_hd95_tells_how_many_it_leaves_out(some: list[scans.Series], tally: Tally):
     found = report.report(tally, resamples=2)
-    slices = _slices(some)
-    agreed = [stack for stack in slices if _votes(stack.readers).any()]
+    slices = stacks.slices(some)
+    agreed = [stack for stack in slices if stacks.votes(stack.readers).any()]
     missed = [not stack.prediction.any() for stack in agreed]
     assert found["per_slice"]["hd95_mm"]["left_out"] == sum(missed) > 0
     out = [not (r.mask.any() and r.reference.any()) for stack in agreed for r in stack.raters["readers"]]
@@ -267,7 +104,7 @@ def test_differences_are_paired(some: list[scans.Series], tally: Tally):
     counts = np.zeros((2, len(people), 3))  # By hand: true positives and sizes of both, of each patient.
     for side, group in enumerate((some, worse)):
         for one in group:
-            truth = _votes(one.readers)
+            truth = stacks.votes(one.readers)
             prediction = one.prediction
             counts[side, people.index(one.patient)] += (prediction & truth).sum(), prediction.sum(), truth.sum()
     sums = np.tensordot(bootstrap.draw(len(people), resamples=200, seed=7), counts, axes=(1, 1))
@@ -324,7 +161,7 @@ def test_one_reader_is_the_truth_and_there_are_no_others(some: list[scans.Series
     found = report.report(scans.tally_of(some, readers=1), resamples=20)
     masks = [(one.prediction, one.readers[0]) for one in some]
     flat = [np.concatenate([pair[side].ravel() for pair in masks]) for side in (0, 1)]
-    assert found["pooled"]["dice"]["value"] == pytest.approx(_score(*flat)["dice"])
+    assert found["pooled"]["dice"]["value"] == pytest.approx(stacks.score(*flat)["dice"])
     assert found["readers"] is None
     assert "ged" not in found
     assert "against_readers" not in found

@@ -191,3 +191,7 @@ def test_other_runs_and_damaged_ones_are_refused(segment_run: Path, tmp_path: Pa
     shutil.rmtree(copy / "checkpoints")
     with pytest.raises(InputError, match="no checkpoints in it"):
         evaluation.evaluate(copy, data=None, split="test", out=None)
+    shutil.copytree(segment_run / "checkpoints", copy / "checkpoints")
+    (copy / "origin.json").unlink()
+    with pytest.raises(InputError, match="an older lungjax began it"):
+        evaluation.evaluate(copy, data=None, split="test", out=None)

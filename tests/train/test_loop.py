@@ -130,7 +130,7 @@ def test_a_workdir_keeps_its_configuration(simclr_run: Path, slices_dataset: Pat
         ("compute_dtype", "float99", "float99"),
         ("targets", "foo", r"config\.targets is 'foo'; use one of majority, soft, random"),
         ("average_decay", 1.0, r"config\.average_decay is 1\.0; it must be at least 0 and below 1"),
-        ("init_from", "/nowhere", "/nowhere: no workdir of a run"),
+        ("init_from", "/nowhere", "/nowhere: neither the workdir of a run nor an exported model"),
     ],
 )
 def test_a_mistaken_run_leaves_its_workdir_to_the_right_one(
