@@ -108,9 +108,8 @@ def read_origin(workdir: Path) -> dict[str, Any]:
     """How, when and on what a run was begun."""
     path = workdir / ORIGIN_FILE
     if not path.is_file():
-        raise InputError(
-            f"{workdir}: no {ORIGIN_FILE} in it: an older lungjax, whose networks saw other images, began it."
-        )
+        older = "an older lungjax, whose networks saw other images, began it; train anew"
+        raise InputError(f"{workdir}: no {ORIGIN_FILE} in it: {older}.")
     return _read_json(path)
 
 

@@ -193,5 +193,5 @@ def test_other_runs_and_damaged_ones_are_refused(segment_run: Path, tmp_path: Pa
         evaluation.evaluate(copy, data=None, split="test", out=None)
     shutil.copytree(segment_run / "checkpoints", copy / "checkpoints")
     (copy / "origin.json").unlink()
-    with pytest.raises(InputError, match="an older lungjax began it"):
+    with pytest.raises(InputError, match="an older lungjax, whose networks saw other images, began it"):
         evaluation.evaluate(copy, data=None, split="test", out=None)
