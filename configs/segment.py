@@ -52,6 +52,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.augment.window_hu = (-600.0, 1500.0)  # centre, width
     config.augment.rotation_deg = 20.0
     config.augment.zoom = 0.15
+    config.augment.shift = 0.05
     config.augment.intensity_jitter = 0.15
     config.augment.noise = 0.02
 
@@ -84,6 +85,12 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         "data.crop_px": 0,
         "targets": "levels",
         "augment.window_hu": (-200.0, 2000.0),  # Wide, for the HU of 8-bit crops are a guess.
+        "augment.rotation_deg": 180.0,
+        "augment.zoom": 0.3,
+        "augment.shift": 0.1,
+        "augment.intensity_jitter": 0.3,
+        "augment.noise": 0.05,
+        "optimizer.weight_decay": 0.1,
         "model.encoder.width": 32,
         "model.encoder.patch_px": 4,
         "model.decoder": (128, 64, 32),
