@@ -59,9 +59,11 @@ def evaluate(
     rows = loader.select_rows(dataset, split=None if split == "all" else split, slices=config.data.slices)
     scorers = [Scorer(one.config, dataset, one.variables) for one in models]
     tallies = [scorer.tally(rows) for scorer in scorers]
-    found = {"split": split, **report.report(*tallies), "model": _described(models[0]), "data": _data(dataset, config)}
+    scored = set(dataset.index["patient_id"].to_numpy()[rows])
+    about = [_described(one, scored) for one in models]
+    found = {"split": split, **report.report(*tallies), "model": about[0], "data": _data(dataset, config)}
     if against is not None:
-        found["against"]["model"] = _described(models[1])
+        found["against"]["model"] = about[1]
     _write(json.dumps(found, indent=1, allow_nan=False), out)
     _write(table.text(found), out.with_suffix(".table.txt"))  # Never the JSON file itself, whatever --out is named.
     _print(found, dataset, config)
@@ -76,8 +78,9 @@ def _print(found: Mapping[str, Any], dataset: shards.Dataset, config: Config) ->
     print(f"\nscored on {_scope(config)}: how well nodules are outlined, not how well they are found")
     if splits.is_unknown(dataset.index["patient_id"].iloc[0]):
         print("Mind: the source does not tell its patients; each series counts as one, in intervals too.")
-    if found["split"] == "all":
-        print("Mind: split 'all' includes the patients the model was trained on.")
+    for one in (found["model"], *([found["against"]["model"]] if "against" in found else [])):
+        if one["trained_on_patients"]:
+            print(f"Mind: {one['workdir']} was trained on {one['trained_on_patients']} of these patients.")
 
 
 def _segmenter(model: Path) -> Trained:
@@ -107,13 +110,16 @@ def _check_same_pixels(models: Sequence[Trained]) -> None:
                 )
 
 
-def _described(model: Trained) -> dict[str, Any]:
+def _described(model: Trained, scored: set[str]) -> dict[str, Any]:
+    """`scored`: the patients of the figures."""
+    seen = {patient for patient, split in model.patients.items() if split == "train"}
     return {
         "workdir": str(model.path),
         "step": model.step,
         "parameters": parameter_count(model.variables["params"]),
         "init_from": model.config.init_from,
         "trained_on": model.intensity,
+        "trained_on_patients": len(seen & scored),
     }
 
 

@@ -1,4 +1,4 @@
-"""A trained network from where it lies: a run's workdir, or an exported folder."""
+"""A trained network from where it lies: a run's workdir, an exported folder, or this package, which ships some."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from lungjax.train import workdir as folder
 WEIGHTS_FILE = "model.safetensors"
 MODEL_FILE = "config.json"
 SCHEMA = 1
+SHIPPED = Path(__file__).parents[1] / "weights"
+"""Exported folders that come with the package; the name of each is the name of its model."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,17 +55,29 @@ class Trained:
         return not (self.path / WEIGHTS_FILE).is_file()
 
 
-def open_trained(path: Path) -> Trained:
-    """Opens a run's workdir or an exported folder.
+def open_trained(model: Path) -> Trained:
+    """Opens a network.
+
+    Args:
+      model: a run's workdir, an exported folder, or, where nothing of that name lies, the name of a shipped model.
 
     Raises:
-      InputError: it is neither, or damaged.
+      InputError: it is none of these, or damaged.
     """
+    path = SHIPPED / model if not model.exists() and str(model) in shipped() else model
     if (path / WEIGHTS_FILE).is_file():
         return _exported(path)
     if (path / folder.CONFIG_FILE).is_file():
         return _run(path)
-    raise InputError(f"{path}: neither the workdir of a run nor an exported model.")
+    names = ", ".join(shipped())
+    raise InputError(
+        f"{model}: neither the workdir of a run nor an exported model, nor one that comes along ({names})."
+    )
+
+
+def shipped() -> list[str]:
+    """The names of the models that come with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{WEIGHTS_FILE}"))
 
 
 def write_exported(trained: Trained, path: Path, *, dtype: str) -> None:

@@ -78,6 +78,20 @@ def test_an_export_that_answers_otherwise_is_refused(run: Path, tmp_path: Path, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_shipped_model_by_its_name(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A name is that of a shipped model, unless something of that name lies here."""
+    monkeypatch.setattr(trained, "SHIPPED", tmp_path / "weights")
+    monkeypatch.chdir(tmp_path)
+    deploy.export(run, tmp_path / "weights" / "mine", dtype="float16")
+    assert trained.shipped() == ["mine"]
+    assert trained.open_trained(Path("mine")).path == tmp_path / "weights" / "mine"
+    for stranger in ("../weights/mine/..", ".", "other"):
+        with pytest.raises(InputError, match="nor one that comes along"):
+            trained.open_trained(Path(stranger))
+    deploy.export(run, tmp_path / "mine", dtype="float32")
+    assert trained.open_trained(Path("mine")).path == Path("mine")
+
+
 def test_what_cannot_be_exported_or_opened(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     assert cli.main(["export", "--model", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
     assert "neither the workdir of a run nor an exported model" in capsys.readouterr().err

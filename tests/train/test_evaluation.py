@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -141,6 +142,19 @@ def test_three_sheets_and_two_charts_even_if_a_batch_is_smaller(
         "figures.reliability.png",
         "figures.dice.png",
     }
+
+
+def test_a_report_tells_how_many_patients_were_trained_on(
+    segment_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    patients = workdir.read_split(segment_run)["patients"]
+    trained_on = sum(split == "train" for split in patients.values())
+    expected_of: dict[splits.Split | Literal["all"], int] = {"test": 0, "all": trained_on}
+    for split, expected in expected_of.items():
+        report = evaluation.evaluate(segment_run, data=None, split=split, out=tmp_path / "figures.json")
+        assert report["model"]["trained_on_patients"] == expected
+        said = f"{segment_run} was trained on {trained_on} of these patients"
+        assert (said in capsys.readouterr().out) == (split == "all")
 
 
 def test_data_of_another_intensity_are_scored(segment_run: Path, phantom_dataset: Path, tmp_path: Path):
