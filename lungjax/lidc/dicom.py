@@ -43,7 +43,7 @@ def read_header(path: Path) -> Header | None:
     """Which series a file belongs to, without its pixels; None where it is no DICOM image.
 
     Raises:
-      Fault: `unreadable_file` where it cannot be opened, or is DICOM and cannot be parsed.
+      Fault: `unreadable_file` where it cannot be opened, or is DICOM and cannot be parsed; `too_large`.
     """
     try:
         dataset = header.read(path, _HEADER_TAGS)
@@ -51,6 +51,8 @@ def read_header(path: Path) -> Header | None:
         contents = dataset.file_meta.get("MediaStorageSOPClassUID") == pydicom.uid.MediaStorageDirectoryStorage
     except InvalidDicomError:
         return None
+    except Fault:
+        raise
     except Exception as error:  # pydicom raises whatever a broken file happens to provoke
         raise unreadable(path, error) from error
     return None if contents else found  # A DICOMDIR is the table of contents of a disc.
@@ -60,8 +62,8 @@ def read_slice(path: Path) -> Slice:
     """One image: its place, and where its pixels are.
 
     Raises:
-      Fault: `unreadable_file`, `short_pixels`, `no_decoder`, `missing_tag`, `wrong_rescale` or `not_ct`; each
-        names the file.
+      Fault: `unreadable_file`, `too_large`, `short_pixels`, `no_decoder`, `missing_tag`, `wrong_rescale` or
+        `not_ct`; each names the file.
     """
     try:
         dataset = header.read(path, _SLICE_TAGS)

@@ -6,6 +6,7 @@ pydicom takes several times as long for such a header as it takes to read the pi
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from struct import Struct
@@ -14,8 +15,10 @@ import pydicom
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
+
+from lungjax.lidc.formats import bounds
 
 PIXELS = int(Tag("PixelData"))
 
@@ -28,6 +31,8 @@ _IS_LONG = {str(vr).encode(): vr in EXPLICIT_VR_LENGTH_32 for vr in VR}
 """Whether the length of an element takes four bytes, by its VR."""
 _SYNTAX = int(Tag("TransferSyntaxUID"))
 _PLAIN = str(ExplicitVRLittleEndian).encode() + b"\0"
+_DEFLATED = str(DeflatedExplicitVRLittleEndian).encode()
+_PIECE_BYTES = 2**20
 _META = FileMetaDataset()
 _META.TransferSyntaxUID = ExplicitVRLittleEndian
 
@@ -40,6 +45,7 @@ def read(path: Path, tags: Mapping[int, BaseTag]) -> FileDataset:
       tags: which elements, by their numbers. Without `PIXELS` the file is not read beyond its header.
 
     Raises:
+      Fault: `too_large` where a deflated file becomes more than any slice.
       Exception: whatever pydicom raises over a broken file.
     """
     with path.open("rb", buffering=0) as file:
@@ -47,6 +53,7 @@ def read(path: Path, tags: Mapping[int, BaseTag]) -> FileDataset:
     elements = _walk(start, size, tags)
     if elements is not None:
         return FileDataset(path, elements, None, _META, is_implicit_VR=False, is_little_endian=True)
+    _check_inflated(path, start)
     deferred = {"stop_before_pixels": PIXELS not in tags, "defer_size": _DEFERRED_BYTES}
     return pydicom.dcmread(path, specific_tags=[*tags.values()], **deferred)
 
@@ -86,3 +93,26 @@ def _walk(start: bytes, size: int, tags: Mapping[int, BaseTag]) -> dict[BaseTag,
         last = tag
         at += length
     return None
+
+
+def _check_inflated(path: Path, start: bytes) -> None:
+    """Before pydicom inflates a deflated file, which it does all at once."""
+    at, end = 132, len(start) - 12
+    syntax = b""
+    while at <= end and start[at : at + 2] == b"\2\0":  # The group that says how the rest is written is never packed.
+        group, number, vr, length = _ELEMENT(start, at)
+        at += 8
+        if _IS_LONG.get(vr, False):
+            (length,) = _LENGTH(start, at)
+            at += 4
+        if group << 16 | number == _SYNTAX:
+            syntax = start[at : at + length]
+        at += length
+    if syntax.rstrip(b"\0 ") != _DEFLATED:
+        return
+    inflate, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    with path.open("rb") as file:
+        file.seek(at)
+        while (packed := inflate.unconsumed_tail or file.read(_PIECE_BYTES)) and not inflate.eof:
+            size += len(inflate.decompress(packed, _PIECE_BYTES))
+            bounds.check(size, bounds.SLICE_BYTES, f"{path} inflated")

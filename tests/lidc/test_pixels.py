@@ -37,6 +37,24 @@ def test_every_byte_order_and_packing_gives_the_same_voxels(write_ct, tmp_path: 
     np.testing.assert_array_equal(dicom.read_series(paths).voxels, stored - 1024)
 
 
+@pytest.mark.parametrize("group_length", [True, False])
+def test_a_deflated_bomb_is_not_inflated(write_ct, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group_length: bool):
+    """Whether or not the file tells how long its first group is, pydicom never gets to see what follows."""
+    (path,) = write_ct(tmp_path, noise()[:1])
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.PixelData = bytes(2**27)
+    pydicom.dcmwrite(path, dataset, implicit_vr=False, little_endian=True, force_encoding=True)
+    assert path.stat().st_size < 2**18
+    if not group_length:
+        content = path.read_bytes()
+        path.write_bytes(content[:132] + content[144:])
+    monkeypatch.setattr(pydicom, "dcmread", None)
+    for read in (dicom.read_header, dicom.read_slice):
+        with pytest.raises(Fault, match=r"too_large: .*000\.dcm inflated asks for"):
+            read(path)
+
+
 def test_eight_bits(write_ct, tmp_path: Path):
     stored = (noise() % 256).astype(np.uint8)
     tags = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "RescaleSlope": 8}
