@@ -100,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", type=Path, help="prepared folder (default: the one it was trained with)")
     evaluate.add_argument("--split", choices=("val", "test", "all"), default="test", help="default: %(default)s")
     evaluate.add_argument("--against", type=Path, metavar="MODEL", help="another model: differences, paired by patient")
+    evaluate.add_argument(
+        "--flips", action="store_true", help="mean of the answers to a slice's four flips; 4x the time"
+    )
     evaluate.add_argument("--out", type=Path, help="JSON file (default: WORKDIR/evaluation-SPLIT[-DATA].json)")
     evaluate.set_defaults(run=_evaluate)
 
@@ -158,7 +161,14 @@ def _phantom(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from lungjax.train.evaluation import evaluate
 
-    evaluate(arguments.model, data=arguments.data, split=arguments.split, out=arguments.out, against=arguments.against)
+    evaluate(
+        arguments.model,
+        data=arguments.data,
+        split=arguments.split,
+        out=arguments.out,
+        against=arguments.against,
+        flips=arguments.flips,
+    )
     return 0
 
 

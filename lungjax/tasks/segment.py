@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,6 +26,10 @@ MAJORITY = 1
 """Of these levels the one that is scored: at least two."""
 
 
+FLIPS = ((), (1,), (2,), (1, 2))
+"""Axes of (batch, height, width) along which a slice is turned over for `over_flips`."""
+
+
 def network(config: Config) -> UNet:
     """The U-Net of a configuration; takes images in [0, 1], gives one logit a pixel, or one a level."""
     dtype = jnp.dtype(config.compute_dtype)
@@ -34,6 +39,17 @@ def network(config: Config) -> UNet:
         out_channels=LEVELS if config.targets == "levels" else 1,
         dtype=dtype,
     )
+
+
+def over_flips(answer: Callable[[Any], jax.Array], batch: Any) -> jax.Array:
+    """The mean of a network's answers to the four flips of each slice, each flipped back.
+
+    Args:
+      answer: batch -> (batch, height, width) floats.
+      batch: its `image` is (batch, height, width).
+    """
+    flipped = [{**batch, "image": jnp.flip(batch["image"], axes)} for axes in FLIPS]
+    return sum(jnp.flip(answer(one), axes) for one, axes in zip(flipped, FLIPS, strict=True)) / len(FLIPS)
 
 
 def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> Task:

@@ -25,6 +25,7 @@ def evaluate(
     split: splits.Split | Literal["all"],
     out: Path | None,
     against: Path | None = None,
+    flips: bool = False,
 ) -> dict[str, Any]:
     """Scores a segmenter: figures, a table, and pictures.
 
@@ -37,6 +38,7 @@ def evaluate(
         name of a model that is no run, with the name of `data` and of `against` added where they are given. The table,
         `.table.txt`, and pictures lie beside it.
       against: another model, to be scored on the same slices; figures of it and the differences are added.
+      flips: whether each model's answer is the mean of those to a slice's four flips.
 
     Returns:
       What the JSON holds: figures with 95 % intervals by bootstrap over patients, and where they come from.
@@ -57,10 +59,10 @@ def evaluate(
     if out.is_dir():
         raise InputError(f"{out} is a folder; --out names the JSON file to write.")
     rows = loader.select_rows(dataset, split=None if split == "all" else split, slices=config.data.slices)
-    scorers = [Scorer(one.config, dataset, one.variables) for one in models]
+    scorers = [Scorer(one.config, dataset, one.variables, flips=flips) for one in models]
     tallies = [scorer.tally(rows) for scorer in scorers]
     scored = set(dataset.index["patient_id"].to_numpy()[rows])
-    about = [_described(one, scored) for one in models]
+    about = [{**_described(one, scored), "flips": flips} for one in models]
     found = {"split": split, **report.report(*tallies), "model": about[0], "data": _data(dataset, config)}
     if against is not None:
         found["against"]["model"] = about[1]

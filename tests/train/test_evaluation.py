@@ -144,6 +144,25 @@ def test_three_sheets_and_two_charts_even_if_a_batch_is_smaller(
     }
 
 
+def test_the_mean_over_flips(segment_run: Path, slices_dataset: Path, tmp_path: Path):
+    """The same as scoring the flipped slices one by one; and a flipped slice gets the flipped answer."""
+    dataset = shards.open_dataset(slices_dataset)
+    given = (workdir.read_config(segment_run), dataset, checkpoint.load(segment_run)[0])
+    plain, flipping = scorer.Scorer(*given), scorer.Scorer(*given, flips=True)
+    batch = loader.Slices(dataset, crop_px=64, crop_at="nodule").batch(np.arange(8))
+    answers = []
+    for turn in (lambda x: x, lambda x: x[:, ::-1], lambda x: x[:, :, ::-1], lambda x: x[:, ::-1, ::-1]):
+        turned = {**batch, "image": turn(batch["image"])}
+        answers.append([turn(part) for part in plain.predict(turned)])
+        for part, flipped in zip(flipping.predict(turned), flipping.predict(batch), strict=True):
+            np.testing.assert_allclose(turn(part), flipped, atol=1e-5)
+    for part, expected in zip(flipping.predict(batch), np.mean(answers, axis=0), strict=True):
+        np.testing.assert_allclose(part, expected, atol=1e-5)
+    assert not np.allclose(flipping.predict(batch)[0], plain.predict(batch)[0])
+    report = evaluation.evaluate(segment_run, data=None, split="test", out=tmp_path / "figures.json", flips=True)
+    assert report["model"]["flips"]
+
+
 def test_a_report_tells_how_many_patients_were_trained_on(
     segment_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
