@@ -48,8 +48,8 @@ def over_flips(answer: Callable[[Any], jax.Array], batch: Any) -> jax.Array:
       answer: batch -> (batch, height, width) floats.
       batch: its `image` is (batch, height, width).
     """
-    flipped = [{**batch, "image": jnp.flip(batch["image"], axes)} for axes in FLIPS]
-    return sum(jnp.flip(answer(one), axes) for one, axes in zip(flipped, FLIPS, strict=True)) / len(FLIPS)
+    answers = [jnp.flip(answer({**batch, "image": jnp.flip(batch["image"], axes)}), axes) for axes in FLIPS]
+    return jnp.stack(answers).mean(axis=0)
 
 
 def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> Task:
