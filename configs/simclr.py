@@ -91,6 +91,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         "data.path": "data/slices",
         "data.batch_size": 64,
         "data.crop_px": 0,
+        "augment.window_hu": (-200.0, 2000.0),  # As the U-Net that starts from it sees slices.
         "model.encoder.width": 32,
         "model.encoder.patch_px": 4,
     }
