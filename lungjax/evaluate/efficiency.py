@@ -133,7 +133,7 @@ def table(runs: Sequence[Run]) -> str:
 def _cell(found: Point | None, seeds: int, sign: bool) -> str:
     if found is None:
         return "-"
-    form = "+.3f" if sign else ".3f"
+    form = "+z.3f" if sign else ".3f"
     ends = "[-]" if math.isnan(found.low) else f"[{found.low:{form}}, {found.high:{form}}]"
     return f"{found.value:{form}} {ends}" + (f", {found.seeds} of {seeds} seeds" if found.seeds < seeds else "")
 
@@ -167,8 +167,8 @@ def chart(runs: Sequence[Run], path: Path) -> None:
     below.minorticks_off()
     below.set_xlabel("train patients with labels")
     above.set(ylabel="pooled Dice, test patients", title="Dice over the number of labelled patients")
-    above.legend(frameon=False, loc="lower right")
+    above.legend(frameon=False, loc="best")
     if gains:
         below.axhline(0, color="0.4", lw=1)
-        below.set_ylabel(f"less that from {SCRATCH}")
+        below.set_ylabel(f"gain over {SCRATCH}")
     plots.save(figure, path)
