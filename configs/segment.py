@@ -30,6 +30,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict()
     config.data.path = "data/lidc"
     config.data.slices = "nodule"
+    config.data.train_share = 1.0  # of the train patients; which of them, config.seed says
     config.data.batch_size = 64
     config.data.crop_px = 256
     config.data.crop_at = "nodule"

@@ -29,6 +29,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict()
     config.data.path = "data/lidc"
     config.data.slices = "all"
+    config.data.train_share = 1.0  # of the train patients; which of them, config.seed says
     config.data.batch_size = 512
     config.data.crop_px = 256
     config.data.crop_at = "random"
@@ -91,6 +92,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         "data.path": "data/slices",
         "data.batch_size": 64,
         "data.crop_px": 0,
+        "augment.window_hu": (-200.0, 2000.0),  # As the U-Net that starts from it sees slices.
         "model.encoder.width": 32,
         "model.encoder.patch_px": 4,
     }

@@ -14,7 +14,7 @@ import grain
 import numpy as np
 import pandas as pd
 
-from lungjax.data import crop, slicing
+from lungjax.data import crop, slicing, splits
 from lungjax.data.shards import Dataset
 from lungjax.data.splits import Split
 from lungjax.data.workers import outlive_signals_not_the_parent
@@ -27,7 +27,7 @@ int32, the row of the index; `corner` (b, 2) int32, row and column in the slice 
 float32, 0 for padding."""
 
 
-def select_rows(dataset: Dataset, *, split: Split | None, slices: str) -> np.ndarray:
+def select_rows(dataset: Dataset, *, split: Split | None, slices: str, share: float = 1.0, seed: int = 0) -> np.ndarray:
     """Index rows of one split.
 
     Args:
@@ -35,6 +35,7 @@ def select_rows(dataset: Dataset, *, split: Split | None, slices: str) -> np.nda
       split: `train`, `val` or `test`; None for all.
       slices: `all`; `lung` for slices with at least `slicing.LUNG_MM2` of lung; `nodule` for slices in which at
         least one reader marked something.
+      share: of the patients who have such slices, see `splits.some_of`; `seed` says which.
 
     Returns:
       (n,) int64 row numbers, ascending.
@@ -52,6 +53,9 @@ def select_rows(dataset: Dataset, *, split: Split | None, slices: str) -> np.nda
         chosen &= _lung_area_mm2(dataset) >= slicing.LUNG_MM2
     elif slices != "all":
         raise InputError(f"config.data.slices is {slices!r}; use 'all', 'lung' or 'nodule'.")
+    if share < 1:
+        some = splits.some_of(index["patient_id"][chosen], share, seed=seed)
+        chosen &= index["patient_id"].isin(sorted(some)).to_numpy()
     rows = np.flatnonzero(chosen)
     if rows.size == 0:
         raise InputError(

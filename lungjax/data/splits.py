@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
@@ -44,11 +45,24 @@ def split_of(patient_id: str) -> Split:
             return split
     if patient_id in ALWAYS_TEST:
         return "test"
-    digest = hashlib.sha256(f"{SALT}/{patient_id}".encode()).digest()
-    position = int.from_bytes(digest[:8], "big") / 2**64
+    position = _position(f"{SALT}/{patient_id}")
     if position < TRAIN_SHARE:
         return "train"
     return "val" if position < TRAIN_SHARE + VAL_SHARE else "test"
+
+
+def some_of(patient_ids: Iterable[str], share: float, *, seed: int) -> set[str]:
+    """A share of the patients, rounded up: the first of them in an order by hash of `seed` and id.
+
+    Of one seed, a smaller share lies within a larger one; which patients come first depends on nothing but their ids.
+    """
+    ordered = sorted(set(patient_ids), key=lambda patient_id: _position(f"{SALT}/share-{seed}/{patient_id}"))
+    return set(ordered[: math.ceil(round(share * len(ordered), 6))])  # 0.07 * 100 is a little more than 7.
+
+
+def _position(name: str) -> float:
+    """A number in [0, 1) by hash."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
 def assign(patient_ids: Iterable[str]) -> dict[str, Split]:

@@ -36,14 +36,16 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
     if config.task not in TASKS:
         raise InputError(f"config.task is {config.task!r}; use one of {', '.join(TASKS)}.")
     folder.check_counts(config)
-    folder.check_average(config)
+    folder.check_shares(config)
     dataset = shards.open_dataset(Path(config.data.path))
     patients = dataset.manifest["split"]["patients"]
     devices = mesh.make_mesh(config.data.batch_size)
 
     # 2. Data: training draws from the train patients alone, pretraining too.
     slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
-    train_rows = loader.select_rows(dataset, split="train", slices=config.data.slices)
+    train_rows = loader.select_rows(
+        dataset, split="train", slices=config.data.slices, share=config.data.train_share, seed=config.seed
+    )
     val_rows = loader.select_rows(dataset, split="val", slices=config.data.slices)
     batches = loader.train_batches(
         slices,

@@ -59,8 +59,10 @@ def check_counts(config: Config) -> None:
             raise InputError(f"config.{name} is {value}; it must be at least {least}.")
 
 
-def check_average(config: Config) -> None:
-    """InputError where the average of the weights would be none."""
+def check_shares(config: Config) -> None:
+    """InputError where the average of the weights would be none, or there would be no patients to train on."""
+    if not 0 < config.data.train_share <= 1:
+        raise InputError(f"config.data.train_share is {config.data.train_share}; it must be above 0 and at most 1.")
     if not 0 <= config.average_decay < 1:
         raise InputError(f"config.average_decay is {config.average_decay}; it must be at least 0 and below 1.")
 

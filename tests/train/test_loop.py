@@ -130,6 +130,7 @@ def test_a_workdir_keeps_its_configuration(simclr_run: Path, slices_dataset: Pat
         ("compute_dtype", "float99", "float99"),
         ("targets", "foo", r"config\.targets is 'foo'; use one of majority, soft, random"),
         ("average_decay", 1.0, r"config\.average_decay is 1\.0; it must be at least 0 and below 1"),
+        ("data.train_share", 0.0, r"config\.data\.train_share is 0\.0; it must be above 0 and at most 1"),
         ("init_from", "/nowhere", "/nowhere: neither the workdir of a run nor an exported model"),
     ],
 )

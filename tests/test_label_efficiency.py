@@ -1,0 +1,149 @@
+"""`scripts/label_efficiency.py` on a dozen made-up patients: which runs it makes, what it scores, how it goes on."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import runs
+
+from lungjax.data import loader, shards
+from lungjax.lidc.scan import InputError
+from lungjax.train import loop, trained
+from lungjax.train.scorer import Scorer
+from lungjax.train.watch import StopSignal
+
+
+def _load() -> Any:
+    path = runs.ROOT / "scripts" / "label_efficiency.py"
+    spec = importlib.util.spec_from_file_location("label_efficiency", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+label_efficiency = _load()
+
+
+def tiny(name: str, data: Path) -> Any:
+    config = runs.small_config(name, data)
+    config.steps = config.eval_every = config.checkpoint_every = 3
+    config.log_every = 1
+    return config
+
+
+@pytest.fixture(scope="module")
+def pretrained(slices_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("simclr")
+    assert loop.train_and_evaluate(tiny("simclr", slices_dataset), workdir)
+    return workdir
+
+
+@pytest.fixture
+def trained_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the workdirs that were trained in, in order."""
+    found: list[str] = []
+    original = loop.train_and_evaluate
+
+    def spy(config: Any, workdir: Path) -> bool:
+        found.append(workdir.name)
+        return original(config, workdir)
+
+    monkeypatch.setattr(loop, "train_and_evaluate", spy)
+    return found
+
+
+def test_a_study_goes_on_where_it_was_stopped(
+    slices_dataset: Path, pretrained: Path, tmp_path: Path, trained_runs: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    config = tiny("segment", slices_dataset)
+
+    def study(starts: dict[str, str], seeds: int) -> bool:
+        return label_efficiency.study(config, starts, shares=[0.2, 1.0], seeds=seeds, out=tmp_path)
+
+    with monkeypatch.context() as stopping:  # As by a SIGTERM after the second step of the second run.
+        stopping.setattr(StopSignal, "reached", lambda _, done: done == 2 and trained_runs[-1] == "scratch-100-0")
+        assert not study({"scratch": ""}, 1)
+    assert trained_runs == ["scratch-20-0", "scratch-100-0"]
+    first = (tmp_path / "runs" / "scratch-20-0" / "scores.json").stat().st_mtime_ns
+    assert not (tmp_path / "runs" / "scratch-100-0" / "scores.json").exists()
+    assert (tmp_path / "table.md").read_text().count("\n| ") == 1  # One share so far.
+
+    assert study({"scratch": "", "simclr": str(pretrained)}, 1)
+    assert trained_runs[2:] == ["simclr-20-0", "scratch-100-0", "simclr-100-0"]
+    assert (tmp_path / "runs" / "scratch-20-0" / "scores.json").stat().st_mtime_ns == first
+    logged = (tmp_path / "runs" / "scratch-100-0" / "metrics.jsonl").read_text().splitlines()
+    assert [line["step"] for line in map(json.loads, logged) if "train/loss" in line] == [1, 2, 3]
+    assert (tmp_path / "table.md").read_text().startswith("| train patients | scratch | simclr | simclr less scratch |")
+    assert (tmp_path / "chart.png").stat().st_size > 5000
+
+    config.optimizer.learning_rate = 1e-4
+    with pytest.raises(InputError, match=r"scratch-20-0: was begun with another config\.optimizer\.learning_rate"):
+        study({"scratch": ""}, 1)
+
+
+def test_patients_are_nested_and_scores_are_those_of_the_test_patients(
+    slices_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    config = tiny("segment", slices_dataset)
+    config.steps = config.eval_every = 1
+    assert label_efficiency.study(config, {"scratch": ""}, shares=[0.2, 0.5, 1.0], seeds=1, out=tmp_path)
+    found = [
+        json.loads((tmp_path / "runs" / f"scratch-{percent}-0" / "scores.json").read_text())
+        for percent in (20, 50, 100)
+    ]
+    dataset = shards.open_dataset(slices_dataset)
+    split = dataset.manifest["split"]["patients"]
+    learnt = [set(one["train_patients"]) for one in found]
+    assert learnt[0] < learnt[1] < learnt[2] == {name for name, part in split.items() if part == "train"}
+    said = capsys.readouterr().err
+    assert all(f"{one['train_slices']} train and" in said for one in found)
+
+    model = trained.open_trained(tmp_path / "runs" / "scratch-20-0")
+    rows = loader.select_rows(dataset, split="test", slices="all")
+    batch = loader.Slices(dataset, crop_px=64, crop_at="nodule").batch(np.resize(rows, 8 * -(-len(rows) // 8)))
+    scorer = Scorer(model.config, dataset, model.variables)
+    parts = [{name: part[k : k + 8] for name, part in batch.items()} for k in range(0, len(batch["row"]), 8)]
+    mask = np.concatenate([scorer.predict(part)[0] for part in parts])[: len(rows)] > 0
+    truth = np.unpackbits(batch["readers"][: len(rows), ..., None], axis=-1).sum(axis=-1) >= 2
+    patients = dataset.index["patient_id"].iloc[rows].to_numpy()
+    assert set(found[0]["counts"]) == set(patients) == {name for name, part in split.items() if part == "test"}
+    for name, counts in found[0]["counts"].items():
+        mine = patients == name
+        m, t = mask[mine], truth[mine]
+        assert counts == [(m & t).sum(), (m & ~t).sum(), (~m & t).sum(), (~m & ~t).sum()]
+
+
+def test_one_seed_of_everything_comes_before_the_next(slices_dataset: Path):
+    config = tiny("segment", slices_dataset)
+    starts = {"scratch": "", "simclr": "somewhere"}
+    made = list(label_efficiency._runs(config, starts, shares=[0.01, 1.0], seeds=2))
+    assert [(name, one.data.train_share, one.seed, one.init_from) for name, one in made] == [
+        ("scratch", 0.01, 0, ""),
+        ("simclr", 0.01, 0, "somewhere"),
+        ("scratch", 1.0, 0, ""),
+        ("simclr", 1.0, 0, "somewhere"),
+        ("scratch", 0.01, 1, ""),
+        ("simclr", 0.01, 1, "somewhere"),
+        ("scratch", 1.0, 1, ""),
+        ("simclr", 1.0, 1, "somewhere"),
+    ]
+    assert (config.seed, config.data.train_share, config.init_from) == (0, 1.0, "")
+
+
+def test_names_of_starts():
+    assert label_efficiency._starts(["views=a/b", "c/near"]) == {"scratch": "", "views": "a/b", "near": "c/near"}
+    with pytest.raises(InputError, match="there is a start 'near' already"):
+        label_efficiency._starts(["near=a", "c/near"])
+
+
+def test_a_mistake_gets_one_sentence(capsys: pytest.CaptureFixture[str]):
+    assert label_efficiency.main(["label_efficiency.py", "--out=somewhere"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said == "label_efficiency: error: --config is missing; see --help for a whole command."
