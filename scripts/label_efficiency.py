@@ -18,7 +18,6 @@ once, are 30 runs in about an hour and a half. XLA's compiled programs lie in OU
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -26,21 +25,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from lungjax.data import loader, shards
-from lungjax.evaluate import bootstrap, efficiency, segmentation
+from lungjax.data import shards
+from lungjax.evaluate import efficiency
 from lungjax.evaluate.efficiency import SCRATCH, Run
 from lungjax.lidc.builtin import resolve
 from lungjax.lidc.scan import InputError
-from lungjax.train import loop, trained
-from lungjax.train import workdir as folder
-from lungjax.train.scorer import Scorer
+from lungjax.train import study as runs
 from lungjax.train.watch import NotFinite
-
-SCORES_FILE = "scores.json"
 
 _FLAGS = flags.FlagValues()
 _CONFIG = config_flags.DEFINE_config_file("config", None, "as for training", flag_values=_FLAGS)
@@ -69,14 +63,12 @@ def study(config: Any, starts: Mapping[str, str], *, shares: list[float], seeds:
     began = time.monotonic()
     for number, (start, one) in enumerate(asked, start=1):
         workdir = out / "runs" / f"{start}-{100 * one.data.train_share:g}-{one.seed}"
-        folder.check_begun(workdir, one, dataset.manifest["split"]["patients"])  # A finished run, too, is this one.
-        if not (workdir / SCORES_FILE).exists():
-            print(f"run {number} of {len(asked)}: {workdir.name}, {(time.monotonic() - began) / 60:.0f} min so far")
-            if not loop.train_and_evaluate(one, workdir):
-                return False
-            _score(workdir, dataset)
-            jax.clear_caches()  # Thirty runs' programs would fill the memory.
-        done.append(_read(workdir, start, one))
+        print(f"run {number} of {len(asked)}: {workdir.name}, {(time.monotonic() - began) / 60:.0f} min so far")
+        found = runs.scores(one, workdir, dataset)
+        if found is None:
+            return False
+        patients = len(found["train_patients"])
+        done.append(Run(start, one.data.train_share, one.seed, patients=patients, counts=found["counts"]))
         (out / "table.md").write_text(efficiency.table(done) + "\n")
         efficiency.chart(done, out / "chart.png")
     print(efficiency.table(done))
@@ -91,42 +83,6 @@ def _runs(config: Any, starts: Mapping[str, str], *, shares: list[float], seeds:
                 one = config.copy_and_resolve_references()
                 one.seed, one.data.train_share, one.init_from = seed, share, source
                 yield start, one
-
-
-def _score(workdir: Path, dataset: shards.Dataset) -> None:
-    """Writes the counts of each test patient, of the best checkpoint, and what the run learnt from."""
-    model = trained.open_trained(workdir)
-    config = model.config
-    rows = loader.select_rows(dataset, split="test", slices=config.data.slices)
-    slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
-    scorer = Scorer(config, dataset, model.variables)
-    counts = []
-    for batch in loader.eval_batches(slices, rows, batch_size=config.data.batch_size):
-        real = batch["weight"] > 0
-        truth = segmentation.majority(batch["readers"][real], readers=dataset.readers)
-        counts.append(segmentation.counts(scorer.predict(batch)[0][real] > 0, truth))
-    people = dataset.index["patient_id"].iloc[rows]
-    sums = bootstrap.patient_sums(np.concatenate(counts), list(people))
-    learnt = loader.select_rows(
-        dataset, split="train", slices=config.data.slices, share=config.data.train_share, seed=config.seed
-    )
-    scores = {
-        "dice": float(segmentation.scores(sums.sum(axis=0))["dice"]),
-        "step": model.step,
-        "train_patients": sorted(set(dataset.index["patient_id"].iloc[learnt])),
-        "train_slices": len(learnt),
-        "counts": {name: one.astype(int).tolist() for name, one in zip(sorted(set(people)), sums, strict=True)},
-    }
-    temporary = workdir / (SCORES_FILE + ".tmp")
-    temporary.write_text(json.dumps(scores, indent=1) + "\n")
-    temporary.replace(workdir / SCORES_FILE)
-    print(f"{workdir.name}: test Dice {scores['dice']:.3f}, step {model.step}, {len(learnt)} train slices")
-
-
-def _read(workdir: Path, start: str, config: Any) -> Run:
-    scores = json.loads((workdir / SCORES_FILE).read_text())
-    patients = len(scores["train_patients"])
-    return Run(start, config.data.train_share, config.seed, patients=patients, counts=scores["counts"])
 
 
 def _starts(given: list[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from lungjax.tasks.task import Config
 
@@ -39,14 +40,19 @@ def command(config: str, workdir: Path, data: Path, *extra: str) -> list[str]:
     ]
 
 
-def load_config(name: str) -> Config:
-    """The quick variant of `configs/NAME.py`."""
-    spec = importlib.util.spec_from_file_location(f"config_{name}", ROOT / "configs" / f"{name}.py")
+def load(path: Path) -> Any:
+    """The module of a file of configs/ or scripts/."""
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config("quick")
+    return module
+
+
+def load_config(name: str, variant: str = "quick") -> Config:
+    """A variant of `configs/NAME.py`."""
+    return load(ROOT / "configs" / f"{name}.py").get_config(variant)
 
 
 def small_config(name: str, data: Path) -> Config:

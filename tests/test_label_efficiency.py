@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,7 @@ from lungjax.train import loop, trained
 from lungjax.train.scorer import Scorer
 from lungjax.train.watch import StopSignal
 
-
-def _load() -> Any:
-    path = runs.ROOT / "scripts" / "label_efficiency.py"
-    spec = importlib.util.spec_from_file_location("label_efficiency", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-label_efficiency = _load()
+label_efficiency = runs.load(runs.ROOT / "scripts" / "label_efficiency.py")
 
 
 def tiny(name: str, data: Path) -> Any:

@@ -130,6 +130,19 @@ def table(runs: Sequence[Run]) -> str:
     return "\n".join([*lines, "", f"{seeds} seed{'s' * (seeds > 1)}; {INTERVAL}."])
 
 
+def table_of_changes(runs: Sequence[Run], *, base: str) -> str:
+    """Markdown, a line a start, of one share: the figure, and its difference from that of the start `base`."""
+    seeds = len({run.seed for run in runs})
+    by_start: dict[str, list[Run]] = {}
+    for run in runs:
+        by_start.setdefault(run.start, []).append(run)
+    lines = [f"| | pooled Dice | less {base} |", "|---|---|---|"]
+    for start, mine in by_start.items():
+        gain = None if start == base else point(mine, by_start[base])
+        lines.append(f"| {start} | {_cell(point(mine), seeds, False)} | {_cell(gain, seeds, True)} |")
+    return "\n".join([*lines, "", f"{seeds} seed{'s' * (seeds > 1)}; {INTERVAL}."])
+
+
 def _cell(found: Point | None, seeds: int, sign: bool) -> str:
     if found is None:
         return "-"

@@ -1,0 +1,113 @@
+"""What each ingredient of the segmenter brings: the recipe, and the recipe with one thing changed, side by side.
+
+    python scripts/ablation.py --out workdir/ablation --config configs/segment.py:slices \
+        [--pretrained WORKDIR] [--variants recipe,targets=soft,...] [--seeds 1] [--config.steps=1200 ...]
+
+Every run is a run of the training loop with the same budget of steps, scored on the test patients by the checkpoint
+that is best on the val patients: figures to explain the recipe with, not to choose it by. OUT/table.md tells what is
+known so far: the pooled Dice of each, and its difference from the recipe's, paired by patient. The same command goes
+on where it was stopped. Test-time flips need no run: `lungjax evaluate --model OUT/runs/recipe-0 [--flips]`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from lungjax.data import shards
+from lungjax.evaluate import efficiency
+from lungjax.evaluate.efficiency import Run
+from lungjax.lidc.builtin import resolve
+from lungjax.lidc.scan import InputError
+from lungjax.train import study as runs
+from lungjax.train.watch import NotFinite
+
+RECIPE = "recipe"
+_WEAK = {
+    "augment.rotation_deg": 20.0,
+    "augment.zoom": 0.15,
+    "augment.shift": 0.05,
+    "augment.intensity_jitter": 0.15,
+    "augment.noise": 0.02,
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    RECIPE: {},
+    "targets=majority": {"targets": "majority"},
+    "targets=soft": {"targets": "soft"},
+    "weak augmentation": _WEAK,
+    "flips and quarter turns alone": dict.fromkeys(_WEAK, 0.0),
+    "no Dice loss": {"dice_weight": 0.0},
+    "weight decay 1e-4": {"optimizer.weight_decay": 1e-4},
+    "no averaging of weights": {"average_decay": 0.0},
+    "lung window": {"augment.window_hu": (-600.0, 1500.0)},
+    "half the width": {"model.encoder.width": 16, "model.decoder": (64, 32, 16)},
+}
+"""What is changed, by the name of the row."""
+PRETRAINED = "from pretraining"
+
+_FLAGS = flags.FlagValues()
+_CONFIG = config_flags.DEFINE_config_file("config", None, "as for training", flag_values=_FLAGS)
+_OUT = flags.DEFINE_string("out", None, "folder of the study", flag_values=_FLAGS)
+_PRETRAINED = flags.DEFINE_string("pretrained", "", "a pretraining run's workdir, for a row", flag_values=_FLAGS)
+_VARIANTS = flags.DEFINE_list("variants", [], "rows to make (default: all)", flag_values=_FLAGS)
+_SEEDS = flags.DEFINE_integer("seeds", 1, "runs of each", flag_values=_FLAGS)
+
+
+def study(config: Any, variants: dict[str, dict[str, Any]], *, seeds: int, out: Path) -> bool:
+    """All runs that are not finished yet; one seed of everything before the next.
+
+    Args:
+      config: of a segmenter.
+      variants: what is changed in it, by the name of the row; `RECIPE` among them.
+      seeds: how many.
+      out: the folder.
+
+    Returns:
+      False where a SIGTERM or Ctrl-C ended it; the same command goes on.
+    """
+    dataset = shards.open_dataset(Path(config.data.path))
+    done: list[Run] = []
+    for seed in range(seeds):
+        for name, changes in variants.items():
+            one = config.copy_and_resolve_references()
+            one.update_from_flattened_dict({**changes, "seed": seed})
+            workdir = out / "runs" / f"{name.replace(' ', '-')}-{seed}"
+            found = runs.scores(one, workdir, dataset)
+            if found is None:
+                return False
+            done.append(Run(name, 1.0, seed, patients=len(found["train_patients"]), counts=found["counts"]))
+            (out / "table.md").write_text(efficiency.table_of_changes(done, base=RECIPE) + "\n")
+    print((out / "table.md").read_text())
+    return True
+
+
+def main(argv: list[str]) -> int:
+    if {"-h", "--help"} & {*argv}:
+        print(__doc__)
+        return 0
+    try:
+        _FLAGS(argv)
+        for flag, value in (("config", _CONFIG.value), ("out", _OUT.value)):
+            if value is None:
+                raise InputError(f"--{flag} is missing; see --help for a whole command.")
+        config, out = _CONFIG.value, Path(str(_OUT.value))
+        config.data.path = str(resolve(config.data.path))
+        known = VARIANTS | ({PRETRAINED: {"init_from": _PRETRAINED.value}} if _PRETRAINED.value else {})
+        unknown = [name for name in _VARIANTS.value if name not in known]
+        if unknown:
+            raise InputError(f"--variants: there is no {unknown[0]!r}; there are {', '.join(known)}.")
+        asked = {name: known[name] for name in dict.fromkeys([RECIPE, *(_VARIANTS.value or known)])}
+        jax.config.update("jax_compilation_cache_dir", str((out / "compiled").absolute()))
+        return 0 if study(config, asked, seeds=_SEEDS.value, out=out) else 1
+    except (InputError, NotFinite, flags.Error, ValueError) as error:
+        print(f"ablation: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,58 @@
+"""`scripts/ablation.py`: each row is the recipe with its change alone, and is compared with the recipe."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import runs
+
+from lungjax.train import loop
+
+ablation = runs.load(runs.ROOT / "scripts" / "ablation.py")
+
+
+def test_a_study(slices_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = runs.small_config("segment", slices_dataset)
+    config.steps = config.eval_every = config.checkpoint_every = 3
+    variants = {name: ablation.VARIANTS[name] for name in ("recipe", "no averaging of weights", "targets=soft")}
+    assert ablation.study(config, variants, seeds=1, out=tmp_path)
+    dice = {}
+    for name, workdir in zip(variants, ("recipe-0", "no-averaging-of-weights-0", "targets=soft-0"), strict=True):
+        began = json.loads((tmp_path / "runs" / workdir / "config.json").read_text())
+        expected = config.copy_and_resolve_references()
+        expected.update_from_flattened_dict(variants[name])
+        assert began == json.loads(expected.to_json())
+        counts = json.loads((tmp_path / "runs" / workdir / "scores.json").read_text())["counts"]
+        tp, fp, fn, _ = (sum(column) for column in zip(*counts.values(), strict=True))
+        dice[name] = 2 * tp / (2 * tp + fp + fn)
+    rows = (tmp_path / "table.md").read_text().splitlines()[2:5]
+    assert rows[0].startswith(f"| recipe | {dice['recipe']:.3f} [")
+    assert rows[0].endswith("| - |")
+    for name, row in zip(list(variants)[1:], rows[1:], strict=True):
+        assert row.startswith(f"| {name} | {dice[name]:.3f} [")
+        assert f"| {dice[name] - dice['recipe']:+z.3f} [" in row
+
+    monkeypatch.setattr(loop, "train_and_evaluate", None)  # What is finished is not run again.
+    assert ablation.study(config, variants, seeds=1, out=tmp_path)
+
+
+def test_changes_are_of_what_the_configuration_has():
+    """A misspelt name would leave a row that is the recipe again."""
+    config = runs.load_config("segment", "slices")
+    for name, changes in ablation.VARIANTS.items():
+        one = config.copy_and_resolve_references()
+        one.update_from_flattened_dict(changes)
+        assert (one == config) == (name == "recipe")
+
+
+def test_a_mistake_gets_one_sentence(capsys: pytest.CaptureFixture[str]):
+    path = str(runs.ROOT / "configs" / "segment.py:quick")
+    assert ablation.main(["ablation.py", "--out=somewhere"]) == 2
+    assert "--config is missing" in capsys.readouterr().err
+    with warnings.catch_warnings():  # ml_collections loads a configuration by a deprecated way.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        assert ablation.main(["ablation.py", f"--config={path}", "--out=somewhere", "--variants=magic"]) == 2
+    assert "there is no 'magic'; there are recipe, targets=majority" in capsys.readouterr().err
