@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from lungjax import losses
 from lungjax.data import augment
-from lungjax.data.intensity import Intensity
+from lungjax.data.intensity import Intensity, to_hu, window
 from lungjax.evaluate import plots
 from lungjax.models.encoder import ResNet
 from lungjax.models.heads import Projection
@@ -32,11 +32,16 @@ class SimCLR(nn.Module):
     hidden: int
     out: int
 
-    @nn.compact
+    def setup(self) -> None:
+        self.projection = Projection(hidden=self.hidden, out=self.out, dtype=self.encoder.dtype)
+
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """(batch, height, width, 1) in [0, 1] -> (batch, out) float32."""
-        pooled = self.encoder(x, train=train)[-1].mean(axis=(1, 2))  # (batch, channels)
-        return Projection(hidden=self.hidden, out=self.out, dtype=self.encoder.dtype, name="projection")(pooled)
+        return self.projection(self.pooled(x, train=train))
+
+    def pooled(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """(batch, height, width, 1) in [0, 1] -> (batch, channels): the encoder's last map, averaged."""
+        return self.encoder(x, train=train)[-1].mean(axis=(1, 2))
 
 
 def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> Task:
@@ -107,6 +112,12 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         del params, model_state
         return jnp.stack(views_of(jax.random.key(0), batch["image"]))
 
+    def features(params: Any, model_state: Any, batch: Any) -> jax.Array:
+        """Of the slices as they are, before the projection head."""
+        images = window(to_hu(batch["image"], intensity=intensity), tuple(config.augment.window_hu))
+        pooled: Any = model.apply({"params": params, **model_state}, images[..., None], train=False, method="pooled")
+        return pooled.astype(jnp.float32)
+
     def draw(batch: Any, views: np.ndarray, titles: list[str], path: Path) -> None:
         del batch, titles
         plots.pairs(views[0], views[1], path)
@@ -120,4 +131,5 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         draw=draw,
         best="accuracy",
         batch_axis=1,
+        features=features,
     )

@@ -69,7 +69,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
             out_shardings=replicated,
         )(key)
     train_step = step.make_train_step(task, optimizer, devices, key, average_decay=config.average_decay)
-    validation = Validation(task, devices, key, slices, val_rows, config.data.batch_size)
+    validation = Validation(task, devices, key, slices, val_rows, config.data.batch_size, train_rows=train_rows)
 
     # 4. A workdir goes on with nothing but what it was begun with.
     lead = jax.process_index() == 0
@@ -101,6 +101,9 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
             f"{config.task}: {state.parameter_count(train_state.params):,} parameters, {len(train_rows)} train and "
             f"{len(val_rows)} val slices, {jax.device_count()} {jax.default_backend()} device(s), step {first_step}",
         )
+
+        if validation.probe and validation.probe.said:
+            progress.say(validation.probe.said)
 
         # 6. The loop. Nothing in it waits for the device, but for figures that are steps old.
         window = Window(workdir)
