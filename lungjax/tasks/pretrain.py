@@ -19,6 +19,9 @@ from lungjax.models.encoder import ResNet
 from lungjax.models.heads import Projection
 from lungjax.tasks.task import Config, Metrics, Task
 
+POSITIVES = ("views", "neighbours")
+"""Two views of one slice; or one of a slice and one of another near it."""
+
 
 class SimCLR(nn.Module):
     """Encoder, global average pooling, projection head.
@@ -52,7 +55,15 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
       intensity: the data set's, see `lungjax.data.intensity.Intensity`.
       readers: unused; nobody's marks are looked at.
       mesh: over which the batch is split; negatives come from the global batch.
+
+    A training batch with a `partner` (`config.positives` is `neighbours`) gives pairs of that and the slice; a
+    validation batch has none, so figures of both kinds of positives are of the same two views.
+
+    Raises:
+      ValueError: `config.positives` is none of its choices.
     """
+    if config.positives not in POSITIVES:
+        raise ValueError(f"config.positives is {config.positives!r}; use one of {', '.join(POSITIVES)}.")
     del readers
     encoder = ResNet(**config.model.encoder, dtype=jnp.dtype(config.compute_dtype))
     model = SimCLR(encoder=encoder, hidden=config.model.projection_hidden, out=config.model.projection_out)
@@ -65,7 +76,9 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
 
     def embed(params: Any, model_state: Any, batch: Any, rng: jax.Array, *, train: bool) -> tuple[Any, Any, Any]:
         """Both views through the model as one batch, so that BatchNorm, where chosen, sees both."""
-        x = jnp.concatenate(views_of(rng, batch["image"]))[..., None]  # (2 batch, height, width, 1)
+        x = jnp.concatenate(views_of(rng, batch["image"], batch.get("partner")))[
+            ..., None
+        ]  # (2 batch, height, width, 1)
         variables = {"params": params, **model_state}
         if train:
             z, model_state = model.apply(variables, x, train=True, mutable=list(model_state))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from lungjax.data import loader, shards, splits
+from lungjax.data import loader, neighbours, shards, splits
 from lungjax.lidc.scan import InputError
 from lungjax.tasks import pretrain, segment
 from lungjax.tasks.task import Config, Task
@@ -47,12 +47,16 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
         dataset, split="train", slices=config.data.slices, share=config.data.train_share, seed=config.seed
     )
     val_rows = loader.select_rows(dataset, split="val", slices=config.data.slices)
+    near = None
+    if config.get("positives") == "neighbours":
+        near = neighbours.Neighbours(dataset, train_rows, within_mm=config.neighbour_mm)
     batches = loader.train_batches(
         slices,
         train_rows,
         batch_size=config.data.batch_size,
         seed=config.seed,
         workers=config.data.workers,
+        neighbours=near,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )

@@ -167,6 +167,20 @@ def test_a_batch_the_devices_cannot_share(slices_dataset: Path, tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
+def test_pairs_of_neighbours(slices_dataset: Path, tmp_path: Path):
+    config = short("simclr", slices_dataset)
+    config.steps, config.positives = 2, "slices"
+    with pytest.raises(InputError, match=r"config\.positives is 'slices'; use one of views, neighbours"):
+        loop.train_and_evaluate(config, tmp_path)
+    losses = []
+    for positives in ("views", "neighbours"):
+        config.positives = positives
+        assert loop.train_and_evaluate(config, tmp_path / positives)
+        lines = (tmp_path / positives / "metrics.jsonl").read_text().splitlines()
+        losses.append([line["train/loss"] for line in map(json.loads, lines) if "train/loss" in line])
+    assert losses[0] != losses[1]
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
