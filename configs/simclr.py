@@ -46,6 +46,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.model.projection_out = 128
 
     config.temperature = 0.2
+    config.positives = "views"  # of one slice; or "neighbours": of it and another of its series within neighbour_mm
+    config.neighbour_mm = 5.0  # Where positions are unknown, slices that follow each other.
     config.same_scan_mm = 10.0  # Slices of one scan nearer than this are no negatives; 0: all are.
 
     config.augment = ml_collections.ConfigDict()

@@ -12,20 +12,24 @@ from lungjax.data import distort
 from lungjax.data.intensity import LUNG_WINDOW_HU, Intensity, WindowHu, to_hu, window
 
 
-def make_views(*, intensity: Intensity, **strengths) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+def make_views(*, intensity: Intensity, **strengths) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """Two views of each slice of a batch; the keyword arguments are those of `simclr_view`.
 
     Returns:
-      (key, images (batch, height, width)) -> two float32 arrays of that shape. A slice's views depend on the
-      key and its place in the batch, not on how the batch is split over devices.
+      (key, images (batch, height, width), partners) -> two float32 arrays of that shape; the second is of the
+      partners, as images, unless they are None. A slice's views depend on the key and its place in the batch, not on
+      how the batch is split over devices.
     """
     view = functools.partial(simclr_view, **strengths)
-    view_pairs = jax.vmap(jax.vmap(view, in_axes=(0, None)))
+    of_one, of_two = (jax.vmap(jax.vmap(view, in_axes=(0, axis))) for axis in (None, 0))
 
-    def views(key: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        hu = to_hu(images, intensity=intensity)
-        pairs = view_pairs(jax.random.split(key, (images.shape[0], 2)), hu)  # (batch, 2, height, width)
-        return pairs[:, 0], pairs[:, 1]
+    def views(key: jax.Array, images: jax.Array, partners: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        keys = jax.random.split(key, (images.shape[0], 2))
+        if partners is None:
+            pairs = of_one(keys, to_hu(images, intensity=intensity))
+        else:
+            pairs = of_two(keys, to_hu(jnp.stack([images, partners], axis=1), intensity=intensity))
+        return pairs[:, 0], pairs[:, 1]  # of (batch, 2, height, width)
 
     return views
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lungjax.data import crop, slicing, splits
+from lungjax.data.neighbours import Neighbours
 from lungjax.data.shards import Dataset
 from lungjax.data.splits import Split
 from lungjax.data.workers import outlive_signals_not_the_parent
@@ -24,7 +25,7 @@ Batch = Mapping[str, np.ndarray]
 """One batch: `image` (b, h, w) int16 HU, uint8 or float32; `readers` (b, h, w) uint8, a bit a reader; `row` (b,)
 int32, the row of the index; `corner` (b, 2) int32, row and column in the slice of the image's upper left pixel, below
 0 where a crop is larger than the slice; `scan` (b,) int32; `z_mm` (b,) float32, NaN where unknown; `weight` (b,)
-float32, 0 for padding."""
+float32, 0 for padding. Of pairs also `partner` (b, h, w), as `image`, of a slice near it."""
 
 
 def select_rows(dataset: Dataset, *, split: Split | None, slices: str, share: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -134,6 +135,7 @@ class _Decode(grain.transforms.RandomMap):
     """Row numbers of a global batch -> this process's contiguous share of it."""
 
     slices: Slices
+    neighbours: Neighbours | None
     process_index: int
     process_count: int
 
@@ -141,7 +143,11 @@ class _Decode(grain.transforms.RandomMap):
         uniform = rng.random((len(element), 3))  # Drawn for the global batch: the same on any process count.
         share = len(element) // self.process_count
         mine = slice(self.process_index * share, (self.process_index + 1) * share)
-        return self.slices.batch(element[mine], uniform[mine])
+        batch = self.slices.batch(element[mine], uniform[mine])
+        if self.neighbours is not None:
+            partners = self.neighbours.pick(element, rng.random(len(element)))
+            batch["partner"] = self.slices.batch(partners[mine], uniform[mine])["image"]  # Cropped at the same place.
+        return batch
 
 
 def train_batches(
@@ -151,6 +157,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     workers: int,
+    neighbours: Neighbours | None = None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.DatasetIterator:
@@ -162,6 +169,7 @@ def train_batches(
       batch_size: slices in the global batch; a multiple of `process_count`.
       seed: of order and crops.
       workers: 0 decodes in threads of this process, otherwise in that many processes.
+      neighbours: of the same rows, where batches are to have a `partner` of each slice.
       process_index, process_count: of `jax.distributed`.
     """
     _check_share(batch_size, process_count)
@@ -171,7 +179,7 @@ def train_batches(
         .shuffle()
         .repeat()
         .batch(batch_size)
-        .random_map(_Decode(slices, process_index, process_count))
+        .random_map(_Decode(slices, neighbours, process_index, process_count))
     )
     if workers:
         read = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)

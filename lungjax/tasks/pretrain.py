@@ -13,11 +13,14 @@ from jax.sharding import Mesh
 
 from lungjax import losses
 from lungjax.data import augment
-from lungjax.data.intensity import Intensity
+from lungjax.data.intensity import Intensity, to_hu, window
 from lungjax.evaluate import plots
 from lungjax.models.encoder import ResNet
 from lungjax.models.heads import Projection
 from lungjax.tasks.task import Config, Metrics, Task
+
+POSITIVES = ("views", "neighbours")
+"""Two views of one slice; or one of a slice and one of another near it."""
 
 
 class SimCLR(nn.Module):
@@ -32,11 +35,16 @@ class SimCLR(nn.Module):
     hidden: int
     out: int
 
-    @nn.compact
+    def setup(self) -> None:
+        self.projection = Projection(hidden=self.hidden, out=self.out, dtype=self.encoder.dtype)
+
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """(batch, height, width, 1) in [0, 1] -> (batch, out) float32."""
-        pooled = self.encoder(x, train=train)[-1].mean(axis=(1, 2))  # (batch, channels)
-        return Projection(hidden=self.hidden, out=self.out, dtype=self.encoder.dtype, name="projection")(pooled)
+        return self.projection(self.pooled(x, train=train))
+
+    def pooled(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """(batch, height, width, 1) in [0, 1] -> (batch, channels): the encoder's last map, averaged."""
+        return self.encoder(x, train=train)[-1].mean(axis=(1, 2))
 
 
 def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> Task:
@@ -47,7 +55,15 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
       intensity: the data set's, see `lungjax.data.intensity.Intensity`.
       readers: unused; nobody's marks are looked at.
       mesh: over which the batch is split; negatives come from the global batch.
+
+    A training batch with a `partner` (`config.positives` is `neighbours`) gives pairs of that and the slice; a
+    validation batch has none, so figures of both kinds of positives are of the same two views.
+
+    Raises:
+      ValueError: `config.positives` is none of its choices.
     """
+    if config.positives not in POSITIVES:
+        raise ValueError(f"config.positives is {config.positives!r}; use one of {', '.join(POSITIVES)}.")
     del readers
     encoder = ResNet(**config.model.encoder, dtype=jnp.dtype(config.compute_dtype))
     model = SimCLR(encoder=encoder, hidden=config.model.projection_hidden, out=config.model.projection_out)
@@ -60,7 +76,9 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
 
     def embed(params: Any, model_state: Any, batch: Any, rng: jax.Array, *, train: bool) -> tuple[Any, Any, Any]:
         """Both views through the model as one batch, so that BatchNorm, where chosen, sees both."""
-        x = jnp.concatenate(views_of(rng, batch["image"]))[..., None]  # (2 batch, height, width, 1)
+        x = jnp.concatenate(views_of(rng, batch["image"], batch.get("partner")))[
+            ..., None
+        ]  # (2 batch, height, width, 1)
         variables = {"params": params, **model_state}
         if train:
             z, model_state = model.apply(variables, x, train=True, mutable=list(model_state))
@@ -107,6 +125,12 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         del params, model_state
         return jnp.stack(views_of(jax.random.key(0), batch["image"]))
 
+    def features(params: Any, model_state: Any, batch: Any) -> jax.Array:
+        """Of the slices as they are, before the projection head."""
+        images = window(to_hu(batch["image"], intensity=intensity), tuple(config.augment.window_hu))
+        pooled: Any = model.apply({"params": params, **model_state}, images[..., None], train=False, method="pooled")
+        return pooled.astype(jnp.float32)
+
     def draw(batch: Any, views: np.ndarray, titles: list[str], path: Path) -> None:
         del batch, titles
         plots.pairs(views[0], views[1], path)
@@ -120,4 +144,5 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         draw=draw,
         best="accuracy",
         batch_axis=1,
+        features=features,
     )

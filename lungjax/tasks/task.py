@@ -24,6 +24,7 @@ class Task:
       summarize: the added sums, as floats -> named figures.
       predict: (params, model_state, batch) -> what a picture or an evaluation needs, on the batch's grid;
         `batch_axis` tells which of its axes is the batch.
+      features: (params, model_state, batch) -> (batch, channels) float32 of an encoder that is pretrained, for probes.
       share: (params, model_state, batch) -> of a segmenter, the share of the readers who would mark each pixel.
       draw: (batch and its `spacing_mm`, predicted, titles, path): writes a sheet of examples, all NumPy.
       best: the name of the summarized figure by which the best checkpoint is kept; higher is better.
@@ -38,3 +39,4 @@ class Task:
     best: str
     batch_axis: int = 0
     share: Callable[..., jax.Array] | None = None
+    features: Callable[..., jax.Array] | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from lungjax.data import loader, shards, splits
+from lungjax.data import loader, neighbours, shards, splits
 from lungjax.lidc.scan import InputError
 from lungjax.tasks import pretrain, segment
 from lungjax.tasks.task import Config, Task
@@ -47,12 +47,16 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
         dataset, split="train", slices=config.data.slices, share=config.data.train_share, seed=config.seed
     )
     val_rows = loader.select_rows(dataset, split="val", slices=config.data.slices)
+    near = None
+    if config.get("positives") == "neighbours":
+        near = neighbours.Neighbours(dataset, train_rows, within_mm=config.neighbour_mm)
     batches = loader.train_batches(
         slices,
         train_rows,
         batch_size=config.data.batch_size,
         seed=config.seed,
         workers=config.data.workers,
+        neighbours=near,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
@@ -69,7 +73,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
             out_shardings=replicated,
         )(key)
     train_step = step.make_train_step(task, optimizer, devices, key, average_decay=config.average_decay)
-    validation = Validation(task, devices, key, slices, val_rows, config.data.batch_size)
+    validation = Validation(task, devices, key, slices, val_rows, config.data.batch_size, train_rows=train_rows)
 
     # 4. A workdir goes on with nothing but what it was begun with.
     lead = jax.process_index() == 0
@@ -101,6 +105,9 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
             f"{config.task}: {state.parameter_count(train_state.params):,} parameters, {len(train_rows)} train and "
             f"{len(val_rows)} val slices, {jax.device_count()} {jax.default_backend()} device(s), step {first_step}",
         )
+
+        if validation.probe and validation.probe.said:
+            progress.say(validation.probe.said)
 
         # 6. The loop. Nothing in it waits for the device, but for figures that are steps old.
         window = Window(workdir)

@@ -98,6 +98,17 @@ def make_eval_step(task: Task, mesh: Mesh, key: jax.Array) -> Callable[[TrainSta
     return jax.jit(eval_step, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))
 
 
+def make_features_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], jax.Array]:
+    """(state, batch) -> `task.features`, gathered on every device."""
+    assert task.features is not None
+    features = task.features
+
+    def features_step(state: TrainState, batch: Any) -> jax.Array:
+        return features(*state.scored, batch)
+
+    return jax.jit(features_step, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))
+
+
 def make_predict_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], jax.Array]:
     """(state, batch) -> `task.predict`, gathered on every device."""
 

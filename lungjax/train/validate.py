@@ -14,6 +14,7 @@ from lungjax.data import loader
 from lungjax.evaluate import plots
 from lungjax.tasks.task import Task
 from lungjax.train import logs, mesh, step
+from lungjax.train.probe import Probe
 from lungjax.train.state import TrainState
 
 SHOWN = 8
@@ -27,6 +28,7 @@ class Validation:
       task, key: of the run.
       devices: the mesh.
       slices, rows: what to look at, `batch_size` at a time.
+      train_rows: what probes learn from, see `lungjax.train.probe`.
     """
 
     def __init__(
@@ -37,6 +39,8 @@ class Validation:
         slices: loader.Slices,
         rows: np.ndarray,
         batch_size: int,
+        *,
+        train_rows: np.ndarray,
     ):
         self._task = task
         self._devices = devices
@@ -45,6 +49,7 @@ class Validation:
         self._batch_size = batch_size
         self._eval_step = step.make_eval_step(task, devices, key)
         self._predict_step = step.make_predict_step(task, devices)
+        self.probe = Probe(task, devices, slices, train_rows, rows, batch_size) if task.features else None
 
     def batches(self) -> Any:
         return loader.eval_batches(
@@ -56,12 +61,12 @@ class Validation:
         )
 
     def scores(self, state: TrainState) -> dict[str, float]:
-        """Sums over all validation batches, in float64 on the host, then the task's figures of them."""
+        """Sums over all validation batches, in float64 on the host, then the task's figures of them; and probes'."""
         sums: dict[str, Any] = collections.defaultdict(float)
         for batch in self.batches():
             for name, value in jax.device_get(self._eval_step(state, mesh.to_devices(batch, self._devices))).items():
                 sums[name] = sums[name] + np.asarray(value, np.float64)
-        return self._task.summarize(sums)
+        return self._task.summarize(sums) | (self.probe.scores(state) if self.probe else {})
 
     def draw(self, state: TrainState, workdir: Path, step_number: int) -> None:
         """Writes `examples/<step>.png` of slices spread over the validation rows, and the curves so far."""

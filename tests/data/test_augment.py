@@ -42,6 +42,16 @@ def segmented():
     return jax.jit(augment.make_segment(intensity="hu", **STILL))
 
 
+def test_the_second_view_is_of_the_partner(views):
+    images, _ = landmarks()
+    partners = images[::-1]
+    key = jax.random.key(0)
+    pair, of_images, of_partners = views(key, images, partners), views(key, images), views(key, partners)
+    np.testing.assert_allclose(pair[0], of_images[0], atol=1e-5)
+    np.testing.assert_allclose(pair[1], of_partners[1], atol=1e-5)
+    assert not np.allclose(pair[1], of_images[1], atol=1e-2)
+
+
 def test_image_and_masks_move_together(segmented):
     images, readers = landmarks()
     moved_by = []

@@ -47,7 +47,9 @@ def validate(config: Config, params: Any, model_state: Any) -> dict[str, float]:
     slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
     rows = loader.select_rows(dataset, split="val", slices=config.data.slices)
     task = loop.TASKS[config.task](config, intensity=dataset.intensity, readers=4, mesh=devices)
-    validation = Validation(task, devices, jax.random.key(config.seed), slices, rows, config.data.batch_size)
+    validation = Validation(
+        task, devices, jax.random.key(config.seed), slices, rows, config.data.batch_size, train_rows=rows
+    )
     state = TrainState(step=np.zeros((), np.int32), params=params, model_state=model_state, opt_state=(), average=None)  # pyright: ignore[reportArgumentType]
     return validation.scores(jax.device_put(state, mesh.replicated(devices)))
 

@@ -14,7 +14,7 @@ import runs
 
 from lungjax.data import shards, splits
 from lungjax.lidc.scan import InputError
-from lungjax.train import loop, mesh, step
+from lungjax.train import loop, mesh, probe, step
 from lungjax.train.watch import NotFinite, StopSignal
 
 
@@ -51,12 +51,14 @@ def test_nothing_compiles_after_step_one(
     slices_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     made: dict[str, list[Any]] = {"train": [], "eval": [], "predict": []}
+    made |= {"features": []} if name == "simclr" else {}
     for kind, steps in made.items():
         original = getattr(step, f"make_{kind}_step")
         spy = functools.partial(
             lambda steps, make, *args, **more: steps.append(make(*args, **more)) or steps[-1], steps, original
         )
         monkeypatch.setattr(step, f"make_{kind}_step", spy)
+    monkeypatch.setattr(probe, "_questions", lambda sides: ({"even": [np.arange(len(s)) % 2 for s in sides]}, ""))
     # Transfer guard "disallow" is on inside the loop: a hidden transfer to the device raises there.
     assert loop.train_and_evaluate(short(name, slices_dataset), tmp_path)
     # Six steps and two validations: each program is compiled for the first batch, and for no other.
@@ -163,6 +165,20 @@ def test_a_batch_the_devices_cannot_share(slices_dataset: Path, tmp_path: Path):
     with pytest.raises(InputError, match="batch_size 6 is no multiple of the 8 devices"):
         loop.train_and_evaluate(config, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_pairs_of_neighbours(slices_dataset: Path, tmp_path: Path):
+    config = short("simclr", slices_dataset)
+    config.steps, config.positives = 2, "slices"
+    with pytest.raises(InputError, match=r"config\.positives is 'slices'; use one of views, neighbours"):
+        loop.train_and_evaluate(config, tmp_path)
+    losses = []
+    for positives in ("views", "neighbours"):
+        config.positives = positives
+        assert loop.train_and_evaluate(config, tmp_path / positives)
+        lines = (tmp_path / positives / "metrics.jsonl").read_text().splitlines()
+        losses.append([line["train/loss"] for line in map(json.loads, lines) if "train/loss" in line])
+    assert losses[0] != losses[1]
 
 
 @pytest.mark.parametrize(
