@@ -175,9 +175,9 @@ def _viewer(report: Mapping[str, Any]) -> str:
 <section class="stay" aria-label="The scan">
 <div class="tools"><div role="group" aria-label="Window">{windows}</div>
 <div><button type="button" id="contours" aria-pressed="true" aria-keyshortcuts="c">Contours</button>
-<button type="button" id="zoom" aria-keyshortcuts="z">Zoom 1×</button></div>
-<div role="group" aria-label="Nodules"><button type="button" id="previous" aria-keyshortcuts="p"{none}>‹ Nodule</button>
-<button type="button" id="next" aria-keyshortcuts="n"{none}>Nodule ›</button></div></div>
+<button type="button" id="zoom" aria-keyshortcuts="z">Zoom 1x</button></div>
+<div role="group" aria-label="Nodules"><button type="button" id="previous" aria-keyshortcuts="p"{none}>← Nodule</button>
+<button type="button" id="next" aria-keyshortcuts="n"{none}>Nodule →</button></div></div>
 <div id="viewer" tabindex="0" role="group" aria-label="Scan: arrow keys turn over the slices" aria-describedby="keys">
 <canvas id="canvas" role="img" aria-label="CT slice"></canvas></div>
 <input type="range" id="slice" min="1" max="{slices}" value="1" aria-label="Slice, from the feet to the head">

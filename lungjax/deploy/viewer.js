@@ -111,6 +111,8 @@
     const { sx, sy, x, y } = place();
     pen.fillStyle = "#000";
     pen.fillRect(0, 0, canvas.width, canvas.height);
+    pen.fillStyle = `rgb(${Array(3).fill(shades[0] & 255)})`; // Beyond the box: air.
+    pen.fillRect(x, y, columns * sx, rows * sy);
     pen.imageSmoothingEnabled = sx < 4;
     pen.drawImage(picture, x + left * sx, y + top * sy, width * sx, height * sy);
     if (state.contours) drawMarks(pen, sx, sy, x, y);
@@ -188,7 +190,7 @@
 
   function zoom() {
     state.zoom = state.zoom < 4 ? state.zoom * 2 : 1;
-    byId("zoom").textContent = `Zoom ${state.zoom}×`;
+    byId("zoom").textContent = `Zoom ${state.zoom}x`;
     draw();
   }
 
