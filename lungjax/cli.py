@@ -1,4 +1,4 @@
-"""The verbs: `lungjax doctor | prepare | phantom | evaluate | export | report`; each imports what it needs as it runs."""
+"""The verbs, `lungjax doctor | prepare | phantom | evaluate | export | report`: each imports what it needs, late."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@
   };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const here = event.target === document.body || byId("viewer").contains(event.target);
+    const here = event.target === document.body || event.target.closest("#viewer, .tools");
     const action = (here && moves[event.key]) || letters[event.key.toLowerCase()];
     if (action) {
       action();
@@ -278,6 +278,7 @@
   windows.forEach((button, index) => button.addEventListener("click", () => choose(index)));
   for (const button of jumps) button.addEventListener("click", () => {
     jump(Number(button.dataset.mark));
+    byId("viewer").focus({ preventScroll: true }); // Where arrow keys go on from here.
     byId("viewer").scrollIntoView({ block: "nearest" });
   });
   slider.addEventListener("input", () => show(slider.valueAsNumber - 1));
