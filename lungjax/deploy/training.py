@@ -159,7 +159,8 @@ def _intervals(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 def _cell(figure: Mapping[str, Any] | None) -> str:
     if figure is None or figure["value"] is None:
         return "-"
-    ends = "-" if figure["low"] is None else f"{figure['low']:z.3f}, {figure['high']:z.3f}"
+    low, high = figure["low"], figure["high"]
+    ends = "-" if low is None or high is None else f"{low:z.3f}, {high:z.3f}"
     return f"{figure['value']:z.3f} <small>[{ends}]</small>"
 
 

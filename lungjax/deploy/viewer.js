@@ -129,8 +129,8 @@
     for (const [index, mark] of marks.entries()) {
       if (drawn.slice < mark.first || drawn.slice > mark.last) continue;
       const edges = mark.candidate ? null : drawn.edges?.get(mark.number);
-      if (!edges && !mark.candidate) continue;
       const chosen = index === state.mark;
+      if (!edges && !(mark.candidate && (chosen || byId("below").open))) continue;
       pen.strokeStyle = pen.fillStyle = chosen ? "#ffd84d" : mark.candidate ? "#c9a7ff" : "#56b4e9";
       pen.lineWidth = (chosen ? 2.5 : 1.75) * unit;
       pen.setLineDash(mark.candidate ? [4 * unit, 4 * unit] : []);
@@ -286,6 +286,7 @@
   byId("zoom").addEventListener("click", zoom);
   byId("next").addEventListener("click", () => step(1));
   byId("previous").addEventListener("click", () => step(-1));
+  byId("below")?.addEventListener("toggle", draw);
   new ResizeObserver(resize).observe(canvas);
   choose(0);
   resize();

@@ -54,7 +54,7 @@ def report(**changed: Any) -> dict[str, Any]:
             "trained_on": "hu",
             "split_digest": "0123456789abcdef",
             "intensity": "hu",
-            "window_hu": [-1000.0, 400.0],
+            "window_hu": [-600.0, 1500.0],
         },
         "scan": {
             "patient_id": "P-1",
@@ -94,6 +94,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        self.text += " " if tag in ("th", "td", "dt", "dd") else ""
         if tag in ("script", "style"):
             self._inside = dict(attrs).get("id") or tag
             assert self._inside not in self.blocks
