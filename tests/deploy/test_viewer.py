@@ -11,6 +11,7 @@ import pages
 import pytest
 
 from lungjax.deploy import report
+from lungjax.lidc.formats import lidc
 
 Open = Callable[..., Any]
 ROWS, COLUMNS = pages.SHAPE[1:]
@@ -67,12 +68,13 @@ def shows(page: Any, slice_number: int) -> None:
     assert f"Slice {slice_number} of 12" in page.locator("#canvas").get_attribute("aria-label")
 
 
-def point_at(page: Any, row: int, column: int) -> str:
+def point_at(page: Any, row: int, column: int, shape: tuple[int, ...] = pages.SHAPE) -> str:
     """What the page says of the voxel under the mouse."""
+    _, rows, columns = shape
     box = page.locator("#canvas").bounding_box()
-    scale = min(box["width"] / COLUMNS, box["height"] / ROWS)
-    x = box["x"] + (box["width"] - COLUMNS * scale) / 2 + (column + 0.5) * scale
-    y = box["y"] + (box["height"] - ROWS * scale) / 2 + (row + 0.5) * scale
+    scale = min(box["width"] / columns, box["height"] / rows)
+    x = box["x"] + (box["width"] - columns * scale) / 2 + (column + 0.5) * scale
+    y = box["y"] + (box["height"] - rows * scale) / 2 + (row + 0.5) * scale
     page.mouse.move(x, y)
     return page.locator("#reading").inner_text()
 
@@ -288,3 +290,38 @@ def test_a_page_without_nodules(open_page: Open):
     assert page.locator("#next").is_disabled()
     page.keyboard.press("n")
     shows(page, 7)
+
+
+def test_a_real_scan(browser: Any, real_data: Path, tmp_path: Path):
+    """LIDC-IDRI-0003 with the readers' majority for nodules: the page's size, its first picture, its HU and sides."""
+    (entry,), _ = lidc.find(real_data / "lidc-dicom" / "LIDC-IDRI" / "LIDC-IDRI-0003")
+    scan = lidc.read(entry)
+    mask = np.zeros(scan.voxels.shape, np.uint8)
+    nodules = []
+    for number, nodule in enumerate(scan.nodules, 1):
+        votes = sum(np.pad(one.mask, [(o, s - o - m) for o, s, m in places(one, mask)]) for one in nodule.readings)
+        mask[votes >= min(2, len(nodule.readings))] = number
+        where = np.argwhere(mask == number)
+        centre = tuple(where.mean(axis=0).tolist())
+        nodules.append(pages.found(number, centre, (int(where[0, 0]), int(where[-1, 0]))))
+    about = {"shape": list(mask.shape), "spacing_mm": list(scan.spacing_mm), "patient_id": scan.patient_id}
+    said = pages.report(nodules=nodules, candidates=[], scan=pages.report()["scan"] | about)
+    path = report.write(tmp_path / "report.html", hu=scan.voxels, mask=mask, report=said)
+    assert path.stat().st_size < 30e6
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.goto(path.as_uri())
+    page.wait_for_selector("canvas[data-slice]", timeout=60_000)
+    for number, one in enumerate(nodules, 1):
+        page.locator(f'[data-mark="{number - 1}"]').click()
+        middle = round(one["centre_voxel"][0])
+        page.wait_for_selector(f'canvas[data-slice="{middle + 1}"]')
+        assert page.evaluate(COUNT, CHOSEN) > 50
+        for row, column in ((256, 256), (200, 130), (300, 400)):
+            said = f"row {row}, column {column}: {scan.voxels[middle, row, column]} HU"
+            assert point_at(page, row, column, mask.shape) == said
+    page.close()
+
+
+def places(reading: Any, mask: np.ndarray) -> list[tuple[int, int, int]]:
+    """Origin, size of the scan and size of the mask along each axis."""
+    return list(zip(reading.origin, mask.shape, reading.mask.shape, strict=True))
