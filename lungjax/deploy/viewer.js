@@ -109,7 +109,7 @@
     picture.getContext("2d").putImageData(image, 0, 0);
     const pen = canvas.getContext("2d");
     const { sx, sy, x, y } = place();
-    pen.fillStyle = "#000";
+    pen.fillStyle = pen.shadowColor = "#000";
     pen.fillRect(0, 0, canvas.width, canvas.height);
     pen.fillStyle = `rgb(${Array(3).fill(shades[0] & 255)})`; // Beyond the box: air.
     pen.fillRect(x, y, columns * sx, rows * sy);
@@ -149,7 +149,9 @@
       }
       pen.stroke();
       pen.setLineDash([]);
+      pen.shadowBlur = 3 * unit; // Readable on bright tissue.
       pen.fillText(mark.candidate ? `(${mark.number})` : mark.number, edge + 4 * unit, base + 4 * unit);
+      pen.shadowBlur = 0;
     }
   }
 
@@ -157,14 +159,12 @@
     if (!scan.sides) return;
     const unit = canvas.width / canvas.clientWidth || 1, gap = 12 * unit;
     const [middle, centre] = [canvas.height / 2, canvas.width / 2];
-    pen.fillStyle = "#fff";
+    pen.save();
+    [pen.fillStyle, pen.shadowBlur, pen.textAlign, pen.textBaseline] = ["#fff", 3 * unit, "center", "middle"];
     pen.font = `${14 * unit}px system-ui, sans-serif`;
-    pen.textAlign = "center";
-    pen.textBaseline = "middle";
     const at = [[gap, middle], [canvas.width - gap, middle], [centre, gap], [centre, canvas.height - gap]];
     scan.sides.forEach((side, index) => pen.fillText(side, ...at[index]));
-    pen.textAlign = "start";
-    pen.textBaseline = "alphabetic";
+    pen.restore();
   }
 
   function resize() {

@@ -176,7 +176,7 @@ def test_contours_are_switched_on_and_off(open_page: Open):
 
 def test_nodules_are_jumped_to(open_page: Open):
     page = open_page()
-    page.get_by_role("button", name="Show nodule, score 0.90 2 in the scan").click()
+    page.get_by_role("button", name="Show nodule 2, score 0.90, in the scan").click()
     shows(page, 9)  # 8.5, counted from 1.
     assert page.locator("tr.chosen").count() == 1
     assert "; nodule 2" in page.locator("#canvas").get_attribute("aria-label")
@@ -218,7 +218,7 @@ def test_by_touch_on_a_phone(open_page: Open):
     assert page.evaluate("document.getElementById('canvas').width") > 700  # As sharp as the screen.
     small = "[...document.querySelectorAll('button')].filter(b => b.offsetHeight && b.offsetHeight < 40).length"
     assert page.evaluate(small) == 0
-    page.get_by_role("button", name="Show nodule, score 0.90 2 in the scan").tap()
+    page.get_by_role("button", name="Show nodule 2, score 0.90, in the scan").tap()
     shows(page, 9)
     box = page.locator("#canvas").bounding_box()
     assert box["y"] > -1  # The scan is in view again.
