@@ -85,9 +85,9 @@ def _row(one: Mapping[str, Any], index: int) -> list[str]:
     number, (first, last) = page.text(one["number"]), one["slices"]
     size = f"{page.number(one['longest_mm'], '.1f')} x {page.number(one['perpendicular_mm'], '.1f')}"
     centre = "-" if one["centre_mm"] is None else ", ".join(f"{mm:.1f}" for mm in one["centre_mm"])
-    sure = "" if one["score"] is None else f", score {one['score']:.2f},"
+    label = f"Show nodule {number}" + ("" if one["score"] is None else f", score {one['score']:.2f}")
     return [
-        f'<button type="button" data-mark="{index}" aria-label="Show nodule {number}{sure} in the scan">{number}</button>',
+        f'<button type="button" data-mark="{index}" aria-label="{label}">{number}</button>',
         f"{round(one['centre_voxel'][0]) + 1} ({first + 1} to {last + 1})",
         page.number(one["score"], ".2f"),
         page.number(one["malignancy"], ".2f"),
