@@ -13,7 +13,7 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 QUIET = ("--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # While it is open Playwright holds asyncio's loop, which other modules' tests need.
 def browser() -> Iterator[Any]:
     """Playwright's, of an installed Chromium or Playwright's own; skips the test where there is none."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no browser test")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 import pages
 import pytest
+from PIL import Image
 
-from lungjax.deploy import report
+from lungjax.deploy import report, training
 from lungjax.lidc.formats import lidc
 
 Open = Callable[..., Any]
@@ -294,6 +296,27 @@ def test_a_page_without_nodules(open_page: Open):
     assert page.locator("#next").is_disabled()
     page.keyboard.press("n")
     shows(page, 7)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_of_a_run(browser: Any, tmp_path: Path, scheme: str):
+    """On a phone nothing sticks out; a chart's paper, white, is dark in the dark; nothing is fetched or complains."""
+    (tmp_path / "config.json").write_text('{"steps": 10, "task": "segment", "data": {"path": "' + "long/" * 50 + '"}}')
+    (tmp_path / "split.json").write_text('{"patients": {"P": "train"}, "digest": "d", "intensity": "hu"}')
+    lines = [f'{{"step": {step}, "train/loss": {1 / step}, "val/dice": 0.5}}\n' for step in (1, 2, 3)]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    path = training.write(tmp_path)
+    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=scheme, device_scale_factor=1)
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("request", lambda request: None if request.url.startswith("data:") else said.append(request.url))
+    page.goto(path.as_uri())
+    assert said == [path.as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.evaluate("[...document.images].map((image) => image.naturalWidth > 300)") == [True, True]
+    chart = Image.open(io.BytesIO(page.locator(".chart img").first.screenshot())).convert("L")
+    assert (np.median(np.asarray(chart)) < 60) == (scheme == "dark")
+    page.close()
 
 
 def test_a_real_scan(browser: Any, real_data: Path, tmp_path: Path):
