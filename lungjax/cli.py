@@ -1,4 +1,4 @@
-"""The verbs: `lungjax doctor | prepare | phantom | evaluate | export`. Each imports what it needs when it runs."""
+"""The verbs, `lungjax doctor | prepare | phantom | evaluate | export | report`: each imports what it needs, late."""
 
 from __future__ import annotations
 
@@ -111,6 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--out", type=Path, required=True, help="folder to make")
     export.add_argument("--dtype", choices=("float16", "float32"), default="float32", help="default: %(default)s")
     export.set_defaults(run=_export)
+
+    report = verbs.add_parser("report", help="the page of a run", description="One HTML file of a run, at any time.")
+    report.add_argument("workdir", type=Path, metavar="WORKDIR", help="of a run, which may still be training")
+    report.add_argument("--out", type=Path, help="HTML file (default: WORKDIR/report.html)")
+    report.set_defaults(run=_report)
     return parser
 
 
@@ -176,6 +181,13 @@ def _export(arguments: argparse.Namespace) -> int:
     from lungjax.deploy.export import export
 
     print(f"{export(arguments.model, arguments.out, dtype=arguments.dtype)}: exported, see README.md there")
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from lungjax.deploy.training import write
+
+    print(f"page: {write(arguments.workdir, out=arguments.out)}")
     return 0
 
 

@@ -36,11 +36,11 @@ def curves(metrics_jsonl: Path, folder: Path) -> list[Path]:
     Returns:
       The files written.
     """
-    series = _series(metrics_jsonl)
-    contrastive = bool(series["train/alignment"] or series["val/alignment"])
+    found = series(metrics_jsonl)
+    contrastive = bool(found["train/alignment"] or found["val/alignment"])
     written = []
     for quantity in CURVES:
-        lines = {part: series[f"{part}/{quantity}"] for part in ("train", "val")}
+        lines = {part: found[f"{part}/{quantity}"] for part in ("train", "val")}
         if not any(lines.values()):
             continue
         label = _label(quantity, contrastive=contrastive)
@@ -54,8 +54,9 @@ def _label(quantity: str, *, contrastive: bool) -> str:
     return {"accuracy": "accuracy (share of pixels)", "dice": "Dice"}.get(quantity, quantity)
 
 
-def _series(metrics_jsonl: Path) -> defaultdict[str, dict[int, float]]:
-    series: defaultdict[str, dict[int, float]] = defaultdict(dict)
+def series(metrics_jsonl: Path) -> defaultdict[str, dict[int, float]]:
+    """By its name, for instance `val/dice`, each finite figure's value at each step; lines are read as in `curves`."""
+    found: defaultdict[str, dict[int, float]] = defaultdict(dict)
     for line in metrics_jsonl.read_text(errors="replace").splitlines():
         try:
             figures = json.loads(line)
@@ -63,8 +64,8 @@ def _series(metrics_jsonl: Path) -> defaultdict[str, dict[int, float]]:
             continue
         for name, value in figures.items() if isinstance(figures, dict) and "step" in figures else ():
             if isinstance(value, int | float) and math.isfinite(value):
-                series[name][figures["step"]] = value
-    return series
+                found[name][figures["step"]] = value
+    return found
 
 
 def _curve(lines: dict[str, dict[int, float]], label: str, *, best) -> Figure:
