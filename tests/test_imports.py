@@ -21,7 +21,10 @@ MAY_IMPORT = {
     "tasks": MIDDLE | {"tasks", "evaluate", "lidc.scan"},  # Scores and pictures: NumPy in, figures out.
     "train": MIDDLE | {"train", "tasks", "data", "evaluate", "lidc.scan", "lidc.builtin"},
     "evaluate": {"evaluate"},
-    "deploy": {"deploy", "lidc", "models", "tasks", "data.splits", "train.state", "train.trained"},
+    "deploy": {
+        *("deploy", "lidc", "models", "tasks", "data.crop", "data.splits", "train.state", "train.trained"),
+        "evaluate.outlines",
+    },
 }
 """A room and what of the project it may import; a name covers everything below it."""
 

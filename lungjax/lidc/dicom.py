@@ -21,6 +21,7 @@ from lungjax.lidc.pixels import unreadable
 from lungjax.lidc.scan import Fault
 from lungjax.lidc.series import LEAST_AIR_HU, LEAST_TISSUE_HU, Series, Slice, assemble
 
+_PATIENT = Tag("PatientID")
 _HEADER_TAGS = {int(tag): tag for tag in (Tag("Modality"), Tag("SeriesInstanceUID"))}
 _UIDS = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
 _GEOMETRY = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"]
@@ -54,6 +55,21 @@ def read_header(path: Path) -> Header | None:
     except Exception as error:  # pydicom raises whatever a broken file happens to provoke
         raise unreadable(path, error) from error
     return None if contents else found  # A DICOMDIR is the table of contents of a disc.
+
+
+def read_patient_id(path: Path) -> str:
+    """Whose image a file is.
+
+    Raises:
+      Fault: `unreadable_file`, or `missing_tag` where it does not say.
+    """
+    try:
+        patient_id = str(_value(header.read(path, {int(_PATIENT): _PATIENT}), _PATIENT) or "").strip()
+    except Exception as error:  # as in `read_header`
+        raise unreadable(path, error) from error
+    if not patient_id:
+        raise Fault("missing_tag", f"{path} has no PatientID, so nobody can tell whose scan it is")
+    return patient_id
 
 
 def read_slice(path: Path) -> Slice:

@@ -1,0 +1,204 @@
+"""`lungjax predict`: nodules of whole scans, one after the other; a faulty one stops none of the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import urllib.parse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from lungjax.deploy import findings, limits, nifti, result, sheet
+from lungjax.deploy.findings import Finding
+from lungjax.deploy.limits import Seen
+from lungjax.deploy.segmenter import Segmenter
+from lungjax.lidc import coarse, lungs, whole
+from lungjax.lidc.formats.entry import Quarantined
+from lungjax.lidc.lungs import Lungs
+from lungjax.lidc.scan import Fault, InputError, Scan
+from lungjax.train.trained import Trained, open_trained
+
+REPORT = "report.json"
+QUARANTINE = "quarantine.jsonl"
+THRESHOLD = 0.8
+"""Score from which a finding is a nodule. By one scan, LIDC-IDRI-0003: no network has been tried on many whole ones."""
+MOST_NODULES = 255
+"""A mask has one byte a voxel."""
+WALL_MM = 6.0
+"""So far beyond the lungs it is looked, too: nodules at the pleura reach into what is taken for the wall."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What a call has done.
+
+    Attributes:
+      out: the folder of all.
+      reports: the folder of each scan's result, and its report.
+      resumed: how many of them were there already.
+      quarantined: what could not be read, and why.
+    """
+
+    out: Path
+    reports: dict[Path, dict[str, Any]]
+    resumed: int
+    quarantined: Sequence[Quarantined]
+
+    def text(self) -> str:
+        """A line a scan, and what was quarantined."""
+        lines = []
+        for folder, report in self.reports.items():
+            said = f"refused: {report['refused']}" if report["refused"] else f"{len(report['nodules'])} nodules"
+            lines.append(f"{folder}: {said}")
+        if self.resumed:
+            lines.append(f"{self.resumed} of them were there already")
+        for one in self.quarantined:
+            lines.append(f"quarantined: {one.name}: {one.message}")
+        return "\n".join(lines)
+
+
+def predict(source: Path, *, model: Path, out: Path, device: str | None = None) -> Summary:
+    """Looks for nodules in every scan of `source`.
+
+    Args:
+      source: see `lungjax.lidc.whole.find`.
+      model: a run's workdir or an exported folder, of a segmenter.
+      out: folder to make. One scan's files lie in it; of several, each in a folder of its own that is named by its
+        SeriesInstanceUID or, of NIfTI, its case. What is there already is not made anew.
+      device: `cpu`, `gpu` or `tpu`; JAX's own choice by default.
+
+    Raises:
+      InputError: no such source, model or device, nothing could be read, or `out` holds something else.
+    """
+    trained = open_trained(model)
+    segmenter = Segmenter(trained, device=_device(device))
+    about = result.describe_model(trained)
+    module, entries, quarantined = whole.find(source)
+    faulty = list(quarantined)
+    reports: dict[Path, dict[str, Any]] = {}
+    resumed = 0
+    for entry in tqdm(entries, unit="scan", disable=None if len(entries) > 1 else True):
+        folder = out if len(entries) == 1 else out / _file_name(entry.key)
+        report = _earlier(folder, about)
+        if report is None:
+            try:
+                scan = whole.read(module, entry)
+            except Fault as fault:
+                faulty.append(Quarantined(entry.key, entry.where, fault.name, fault.message))
+                continue
+            report = write(folder, scan, entry.where, trained, segmenter)
+        else:
+            resumed += 1
+        reports[folder] = report
+    if not reports:
+        raise _nothing(source, faulty)
+    _write_quarantine(out, faulty)
+    return Summary(out, reports, resumed, faulty)
+
+
+def write(folder: Path, scan: Scan, source: str, trained: Trained, segmenter: Segmenter) -> dict[str, Any]:
+    """Looks for nodules in one scan, and makes its folder, complete or not at all; returns its report."""
+    refused, found, notes = look(scan, trained, segmenter)
+    nodules = [one for one in found if one.score >= THRESHOLD][:MOST_NODULES]
+    report = result.report(
+        scan,
+        source,
+        result.describe_model(trained),
+        refused=refused,
+        warnings=notes,
+        threshold=THRESHOLD,
+        nodules=nodules,
+        candidates=found[len(nodules) :],
+    )
+    mask = np.zeros(scan.voxels.shape, np.uint8)
+    for number, one in enumerate(nodules, start=1):
+        mask[tuple(one.voxels.T)] = number
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as holder:
+        temporary = Path(holder) / folder.name
+        temporary.mkdir()
+        (temporary / "nodules.csv").write_text(result.table(report["nodules"]))
+        if refused is None:  # Else a mask would say that there is no nodule.
+            nifti.write(temporary / "mask.nii.gz", mask, result.affine_of(scan))
+            sheet.draw(temporary / "overlay.png", hu=scan.voxels, mask=mask, report=report)
+        (temporary / REPORT).write_text(json.dumps(report, indent=1) + "\n")
+        temporary.replace(folder)
+    return report
+
+
+def look(scan: Scan, trained: Trained, segmenter: Segmenter) -> tuple[str | None, list[Finding], list[str]]:
+    """Why nothing was looked for, or None; what was found, by score; warnings."""
+    refused = limits.refusal(scan, Seen())
+    if refused is not None:
+        return refused, [], []
+    seen_lungs = lungs.find(scan.voxels, scan.spacing_mm)
+    notes = limits.warnings(scan, seen_lungs, trained)
+    refused = limits.no_chest(seen_lungs)
+    if refused is not None:
+        return refused, [], notes
+    probability = segmenter.volume(scan.voxels, _with_wall(seen_lungs).mask())
+    return None, findings.find(probability, scan.voxels, seen_lungs.mask(), scan.spacing_mm), notes
+
+
+def _with_wall(found: Lungs) -> Lungs:
+    """The lungs and, in each slice, `WALL_MM` around them."""
+    grid = found.grid
+    for _ in range(round(WALL_MM / lungs.GRID_MM)):
+        grid = coarse.grown(grid, 1, 2)
+    return dataclasses.replace(found, grid=grid)
+
+
+def _device(name: str | None) -> Any:
+    try:
+        return jax.devices(name)[0]
+    except RuntimeError as error:
+        have = ", ".join(sorted({one.platform for one in jax.devices()}))
+        raise InputError(f"--device {name}: there is none; there is {have}.") from error
+
+
+def _file_name(key: str) -> str:
+    """A scan's key as the name of a folder: a UID as it is, anything else without slashes or a leading dot."""
+    name = urllib.parse.quote(key, safe="")
+    return f"%2E{name[1:]}" if name.startswith(".") else name
+
+
+def _earlier(folder: Path, model: dict[str, Any]) -> dict[str, Any] | None:
+    """The report of an earlier call, or None where the folder is not there, or empty.
+
+    Raises:
+      InputError: it holds something else, or was made with another model.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    try:
+        report = json.loads((folder / REPORT).read_text())
+        before = report["model"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} exists and holds no {REPORT} of ours; name another --out.") from error
+    if before != model or report["threshold"] != THRESHOLD:
+        raise InputError(f"{folder} was made with another model or threshold; name another --out.")
+    return report
+
+
+def _nothing(source: Path, faulty: Sequence[Quarantined]) -> InputError:
+    if not faulty:
+        return InputError(f"{source} holds no scan.")
+    more = f" (and {len(faulty) - 1} more)" if len(faulty) > 1 else ""
+    return InputError(f"{source}: no scan could be read: {faulty[0].name}: {faulty[0].message}{more}.")
+
+
+def _write_quarantine(out: Path, faulty: Sequence[Quarantined]) -> None:
+    """What could not be read, a JSON object a line; no file where all could be."""
+    path = out / QUARANTINE
+    if not faulty:
+        path.unlink(missing_ok=True)
+        return
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(dataclasses.asdict(one), ensure_ascii=False) + "\n" for one in faulty))
+    temporary.replace(path)
