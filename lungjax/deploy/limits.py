@@ -24,8 +24,14 @@ _TOLERANCE = 0.01
 class Seen:
     """Least and greatest spacing of the slices that a network was trained on, in mm."""
 
-    slice_mm: tuple[float, float] = LIDC_SLICE_MM
-    pixel_mm: tuple[float, float] = LIDC_PIXEL_MM
+    slice_mm: tuple[float, float]
+    pixel_mm: tuple[float, float]
+
+    @classmethod
+    def by(cls, trained: Trained) -> Seen:
+        """As its run tells; of slices that had lost their spacing, LIDC-IDRI's, where they come from."""
+        slice_mm, pixel_mm = (trained.seen.get(name) for name in ("slice_mm", "pixel_mm"))
+        return cls(slice_mm or LIDC_SLICE_MM, pixel_mm or LIDC_PIXEL_MM)
 
 
 def refusal(scan: Scan, seen: Seen) -> str | None:

@@ -134,7 +134,7 @@ def write(folder: Path, scan: Scan, source: str, trained: Trained, segmenter: Se
 
 def look(scan: Scan, trained: Trained, segmenter: Segmenter) -> tuple[str | None, list[Finding], list[str]]:
     """Why nothing was looked for, or None; what was found, by score; warnings."""
-    refused = limits.refusal(scan, Seen())
+    refused = limits.refusal(scan, Seen.by(trained))
     if refused is not None:
         return refused, [], []
     seen_lungs = lungs.find(scan.voxels, scan.spacing_mm)

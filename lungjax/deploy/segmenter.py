@@ -39,7 +39,7 @@ class Segmenter:
         config = trained.config
         if config.task != "segment":
             raise InputError(f"{trained.path} is a model of task {config.task!r}; only a segmenter outlines nodules.")
-        self.tiling = Tiling.of(config)
+        self.tiling = Tiling.of(config, trained.seen.get("side_px"))
         self.compilations = 0
         self._device = device or jax.devices()[0]
         mesh = Mesh(np.array([self._device]), ("data",))

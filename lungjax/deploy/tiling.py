@@ -36,10 +36,10 @@ class Tiling:
     inside: bool
 
     @classmethod
-    def of(cls, config: Config) -> Tiling:
-        """As the network of a configuration was trained."""
+    def of(cls, config: Config, stored_px: int | None) -> Tiling:
+        """As the network of a configuration was trained, on slices whose side is `stored_px` where that is known."""
         data = config.data
-        tile_px = int(data.crop_px) or STORED_PX
+        tile_px = int(data.crop_px) or stored_px or STORED_PX
         reach = float(config.augment.shift)
         if data.crop_px:
             reach += 0.25 if data.crop_at == "nodule" else 0.5  # See `lungjax.data.crop.start`.
