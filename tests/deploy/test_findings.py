@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+import chests
 import numpy as np
 import pytest
-import scans
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
@@ -69,18 +69,18 @@ def test_the_widest_slice_counts():
 
 
 def test_a_ball_is_measured():
-    hu, lungs = scans.chest(), np.ones(scans.SHAPE, bool)
-    (centre, radius_mm), _ = scans.BALLS
-    probability = np.where(scans.ball(centre, radius_mm), 0.8, 0.1)
-    (one,) = findings.find(probability, hu, lungs, scans.SPACING_MM)
-    count = int(scans.ball(centre, radius_mm).sum())
+    hu, lungs = chests.chest(), np.ones(chests.SHAPE, bool)
+    (centre, radius_mm), _ = chests.BALLS
+    probability = np.where(chests.ball(centre, radius_mm), 0.8, 0.1)
+    (one,) = findings.find(probability, hu, lungs, chests.SPACING_MM)
+    count = int(chests.ball(centre, radius_mm).sum())
     assert one.volume_mm3 == count * 5 * 2.5 * 2.5
     assert one.volume_mm3 == pytest.approx(4 / 3 * math.pi * radius_mm**3, rel=0.15)
     assert (one.longest_mm, one.perpendicular_mm) == pytest.approx((2 * radius_mm, 2 * radius_mm), abs=2.5)
     assert one.widest == centre[0]
     assert one.centre_voxel == pytest.approx(centre)
     assert one.slices == (14, 16)
-    assert one.mean_hu == scans.NODULE_HU
+    assert one.mean_hu == chests.NODULE_HU
     assert one.score == pytest.approx(0.8)
 
 

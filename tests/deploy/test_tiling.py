@@ -10,7 +10,9 @@ from lungjax.data import crop
 from lungjax.deploy.tiling import Blend, Tiling
 
 
-@pytest.mark.parametrize("tiling", [Tiling(32, 8, False), Tiling(32, 9, True), Tiling(40, 40, True), Tiling(9, 4, True)])
+@pytest.mark.parametrize(
+    "tiling", [Tiling(32, 8, False), Tiling(32, 9, True), Tiling(40, 40, True), Tiling(9, 4, True)]
+)
 @pytest.mark.parametrize("shape", [(64, 50), (33, 70), (20, 24)])
 def test_the_mean_of_tiles_is_the_slice_they_were_cut_from(tiling: Tiling, shape: tuple[int, int]):
     image = np.random.default_rng(0).normal(0, 1, shape).astype(np.float32)

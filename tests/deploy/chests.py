@@ -81,13 +81,18 @@ def untrained(path: Path) -> Trained:
     )
 
 
-class Bright:
-    """Stands for a trained segmenter: what is denser than -400 HU within the region, and no wall, is a nodule."""
+class Told:
+    """Stands for a trained segmenter: it has been told what is a nodule in each scan, and how probable.
 
-    compilations = 0
+    Args:
+      truth: pairs of HU (slices, rows, columns) and probability of that shape.
+    """
+
+    def __init__(self, truth: list[tuple[np.ndarray, np.ndarray]]):
+        self._truth = truth
+        self.calls = 0
 
     def volume(self, hu: np.ndarray, region: np.ndarray) -> np.ndarray:
-        found = np.zeros(hu.shape, np.float16)
-        for centre, radius_mm in BALLS:
-            found[ball(centre, radius_mm) & region & (hu > -400)] = 0.9
-        return found
+        self.calls += 1
+        (found,) = [probability for known, probability in self._truth if np.array_equal(known, hu)]
+        return np.where(region, found, 0).astype(np.float16)
