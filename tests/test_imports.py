@@ -41,6 +41,7 @@ ONLY_IN = {
     "distributed": ("lungjax/lidc/cluster.py",),
     "safetensors": ("lungjax/train/trained.py",),
     "torch": ("scripts/",),
+    "highdicom": ("lungjax/deploy/dicom_seg.py",),
 }
 """A package and where it may be imported; a path that ends in `/` covers what lies below."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import tempfile
 import urllib.parse
@@ -18,7 +19,8 @@ from lungjax.deploy import findings, limits, nifti, result, sheet
 from lungjax.deploy.findings import Finding
 from lungjax.deploy.limits import Seen
 from lungjax.deploy.segmenter import Segmenter
-from lungjax.lidc import coarse, lungs, whole
+from lungjax.lidc import coarse, dicom, lungs, whole
+from lungjax.lidc.formats import ct
 from lungjax.lidc.formats.entry import Quarantined
 from lungjax.lidc.lungs import Lungs
 from lungjax.lidc.scan import Fault, InputError, Scan
@@ -92,7 +94,8 @@ def predict(source: Path, *, model: Path, out: Path, device: str | None = None) 
             except Fault as fault:
                 faulty.append(Quarantined(entry.key, entry.where, fault.name, fault.message))
                 continue
-            report = write(folder, scan, entry.where, trained, segmenter)
+            files = [Path(path) for path in entry.locator] if module is ct else []
+            report = write(folder, scan, entry.where, trained, segmenter, dicom_files=files)
         else:
             resumed += 1
         reports[folder] = report
@@ -102,8 +105,24 @@ def predict(source: Path, *, model: Path, out: Path, device: str | None = None) 
     return Summary(out, reports, resumed, faulty)
 
 
-def write(folder: Path, scan: Scan, source: str, trained: Trained, segmenter: Segmenter) -> dict[str, Any]:
-    """Looks for nodules in one scan, and makes its folder, complete or not at all; returns its report."""
+def write(
+    folder: Path,
+    scan: Scan,
+    source: str,
+    trained: Trained,
+    segmenter: Segmenter,
+    *,
+    dicom_files: Sequence[Path] = (),
+) -> dict[str, Any]:
+    """Looks for nodules in one scan, and makes its folder, complete or not at all; returns its report.
+
+    Args:
+      folder: what to make.
+      scan: where to look.
+      source: where it is from, for the report.
+      trained, segmenter: the network.
+      dicom_files: the scan's, where it has any: a segmentation and a structured report then refer to them.
+    """
     refused, found, notes = look(scan, trained, segmenter)
     nodules = [one for one in found if one.score >= THRESHOLD][:MOST_NODULES]
     report = result.report(
@@ -127,9 +146,28 @@ def write(folder: Path, scan: Scan, source: str, trained: Trained, segmenter: Se
         if refused is None:  # Else a mask would say that there is no nodule.
             nifti.write(temporary / "mask.nii.gz", mask, result.affine_of(scan))
             sheet.draw(temporary / "overlay.png", hu=scan.voxels, mask=mask, report=report)
+            if dicom_files:
+                report["warnings"] += _write_dicom(temporary, dicom_files, scan, mask, report)
         (temporary / REPORT).write_text(json.dumps(report, indent=1) + "\n")
         temporary.replace(folder)
     return report
+
+
+def _write_dicom(
+    folder: Path, files: Sequence[Path], scan: Scan, mask: np.ndarray, report: dict[str, Any]
+) -> list[str]:
+    """What DICOM can say of the nodules; or a sentence why it is not said."""
+    if importlib.util.find_spec("highdicom") is None:
+        return [
+            "No DICOM segmentation and structured report: `pip install 'lungjax[dicom-seg]'` brings what writes them."
+        ]
+    from lungjax.deploy import dicom_seg
+
+    try:
+        dicom_seg.write(folder, dicom.read_headers(files, scan.sop_uids), mask, report)
+    except (AttributeError, ValueError, TypeError, Fault) as error:  # Headers may lack whatever DICOM demands.
+        return [f"No DICOM segmentation and structured report: the scan's headers do not allow it ({error})."]
+    return []
 
 
 def look(scan: Scan, trained: Trained, segmenter: Segmenter) -> tuple[str | None, list[Finding], list[str]]:

@@ -100,6 +100,24 @@ def read_slice(path: Path) -> Slice:
         raise unreadable(path, error) from error
 
 
+def read_headers(paths: Sequence[Path], sop_uids: Sequence[str]) -> list[FileDataset]:
+    """All that files say but their pixels, in the order of their SOPInstanceUIDs, for whoever refers to them.
+
+    Raises:
+      Fault: `unreadable_file` where one cannot be read, or has changed since its series was read.
+    """
+    found: dict[str, FileDataset] = {}
+    for path in paths:
+        try:
+            dataset = pydicom.dcmread(path, stop_before_pixels=True)
+            found[str(dataset.SOPInstanceUID).strip()] = dataset
+        except Exception as error:  # as in `read_header`
+            raise unreadable(path, error) from error
+    if missing := [uid for uid in sop_uids if uid not in found]:
+        raise Fault("unreadable_file", f"{paths[0].parent} has changed while it was read: {missing[0]} is gone")
+    return [found[uid] for uid in sop_uids]
+
+
 def read_both(path: Path) -> tuple[Header | None, Slice | Fault]:
     """What `read_header` and `read_slice` find, or the fault of the latter; a sound file is read once.
 
