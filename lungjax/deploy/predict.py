@@ -158,9 +158,7 @@ def _write_dicom(
 ) -> list[str]:
     """What DICOM can say of the nodules; or a sentence why it is not said."""
     if importlib.util.find_spec("highdicom") is None:
-        return [
-            "No DICOM segmentation and structured report: `pip install 'lungjax[dicom-seg]'` brings what writes them."
-        ]
+        return ["No DICOM segmentation and structured report: they need `pip install 'lungjax[dicom-seg]'`."]
     from lungjax.deploy import dicom_seg
 
     try:

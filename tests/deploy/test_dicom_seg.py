@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
@@ -17,8 +18,6 @@ from lungjax.deploy import dicom_seg, result
 from lungjax.deploy.findings import Finding
 from lungjax.lidc import dicom, whole
 from lungjax.lidc.scan import Fault
-
-hd = pytest.importorskip("highdicom")
 
 
 @pytest.fixture(scope="module")

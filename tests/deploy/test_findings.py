@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import chests
 import numpy as np
@@ -91,7 +92,8 @@ def test_pieces_are_scipys_ranked_by_score():
     hu = rng.integers(-1000, 400, probability.shape).astype(np.int16)
     lungs = np.ones(probability.shape, bool)
     found = findings.find(probability, hu, lungs, (1.0, 1.5, 1.5))
-    labels, count = ndimage.label(probability > findings.VOXEL_THRESHOLD)
+    labelled: Any = ndimage.label(probability > findings.VOXEL_THRESHOLD)
+    labels, count = labelled
     sizes = np.bincount(labels.ravel())[1:]
     large = [k for k in range(1, count + 1) if sizes[k - 1] * 2.25 >= findings.LEAST_MM3]
     assert 3 <= len(large) < count

@@ -11,6 +11,7 @@ from typing import Any
 
 import chests
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from PIL import Image
@@ -21,7 +22,7 @@ from lungjax.deploy import result
 from lungjax.lidc import whole
 from lungjax.lidc.scan import InputError, Scan
 
-FILES = ["mask.nii.gz", "nodules.csv", "overlay.png", "report.json"]
+FILES = ["mask.nii.gz", "nodules.csv", "overlay.png", "report.dcm", "report.json", "segmentation.dcm"]
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +136,28 @@ def test_a_refused_scan_has_a_report_and_no_mask(network: chests.Told, tmp_path:
     assert (report["nodules"], report["candidates"], network.calls) == ([], [], 0)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["nodules.csv", "report.json"]
     assert "refused: Its slices" in summary.text()
+
+
+def test_what_dicom_cannot_say_is_told(
+    network: chests.Told, dicom: Path, read: dict[str, Scan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Where the extra is not installed, and where a header lacks what a segmentation needs."""
+    key, folder = next(iter(folders(dicom).items()))
+    monkeypatch.setattr(deploy.importlib.util, "find_spec", lambda _: None)
+    report = run(folder, tmp_path / "without").reports[tmp_path / "without"]
+    assert "lungjax[dicom-seg]" in " ".join(report["warnings"])
+    monkeypatch.undo()
+    trained = chests.untrained(tmp_path)
+    trained = dataclasses.replace(trained, seen={"slice_mm": [0.5, 5.0], "pixel_mm": [0.5, 5.0]})
+    shutil.copytree(folder, tmp_path / "bare")
+    for path in (files := sorted((tmp_path / "bare").rglob("*.dcm"))):
+        held = pydicom.dcmread(path)
+        del held.FrameOfReferenceUID
+        held.save_as(path)
+    out = tmp_path / "written"
+    report = deploy.write(out, read[key], "x", trained, network, dicom_files=files)  # pyright: ignore[reportArgumentType]
+    assert "the scan's headers do not allow it" in " ".join(report["warnings"])
+    assert sorted(path.name for path in out.iterdir()) == ["mask.nii.gz", "nodules.csv", "overlay.png", "report.json"]
 
 
 def test_many_scans_resumed_and_quarantined(

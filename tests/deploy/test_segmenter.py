@@ -7,6 +7,7 @@ from typing import Any
 
 import chests
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import runs
@@ -28,7 +29,7 @@ def test_a_tile_is_what_the_network_says_of_its_hu(trained):
     """Although it was trained on 8-bit slices: their HU were guessed, a scan's are read."""
     tile = chests.chest()[15, 30:94, 10:74]
     network: Any = segment.network(trained.config)
-    shown: Any = window(tile.astype(np.float32), trained.config.augment.window_hu)[None, ..., None]
+    shown: Any = window(jnp.asarray(tile, jnp.float32), trained.config.augment.window_hu)[None, ..., None]
     expected = jax.nn.sigmoid(network.apply({"params": trained.variables["params"]}, shown, train=False))[0, ..., 0]
     found = Segmenter(trained).tiles(np.stack([tile, tile[::-1]]))
     np.testing.assert_allclose(found[0], expected, rtol=1e-4)
