@@ -82,7 +82,7 @@ def _segmentation(images: Sequence[Any], mask: np.ndarray, report: dict[str, Any
     ]
     some = np.flatnonzero(mask.any(axis=(1, 2)))
     return hd.seg.Segmentation(
-        source_images=[images[number] for number in some],
+        source_images=[images[number] for number in some.tolist()],
         pixel_array=mask[some],
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=segments,

@@ -15,25 +15,17 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from lungjax.deploy import findings, limits, nifti, result, sheet
-from lungjax.deploy.findings import Finding
-from lungjax.deploy.limits import Seen
+from lungjax.deploy import detect, nifti, result, sheet
+from lungjax.deploy.detect import Network
 from lungjax.deploy.segmenter import Segmenter
-from lungjax.lidc import coarse, dicom, lungs, whole
+from lungjax.lidc import dicom, whole
 from lungjax.lidc.formats import ct
 from lungjax.lidc.formats.entry import Quarantined
-from lungjax.lidc.lungs import Lungs
 from lungjax.lidc.scan import Fault, InputError, Scan
 from lungjax.train.trained import Trained, open_trained
 
 REPORT = "report.json"
 QUARANTINE = "quarantine.jsonl"
-THRESHOLD = 0.8
-"""Score from which a finding is a nodule. By one scan, LIDC-IDRI-0003: no network has been tried on many whole ones."""
-MOST_NODULES = 255
-"""A mask has one byte a voxel."""
-WALL_MM = 6.0
-"""So far beyond the lungs it is looked, too: nodules at the pleura reach into what is taken for the wall."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +102,7 @@ def write(
     scan: Scan,
     source: str,
     trained: Trained,
-    segmenter: Segmenter,
+    segmenter: Network,
     *,
     dicom_files: Sequence[Path] = (),
 ) -> dict[str, Any]:
@@ -123,31 +115,18 @@ def write(
       trained, segmenter: the network.
       dicom_files: the scan's, where it has any: a segmentation and a structured report then refer to them.
     """
-    refused, found, notes = look(scan, trained, segmenter)
-    nodules = [one for one in found if one.score >= THRESHOLD][:MOST_NODULES]
-    report = result.report(
-        scan,
-        source,
-        result.describe_model(trained),
-        refused=refused,
-        warnings=notes,
-        threshold=THRESHOLD,
-        nodules=nodules,
-        candidates=found[len(nodules) :],
-    )
-    mask = np.zeros(scan.voxels.shape, np.uint8)
-    for number, one in enumerate(nodules, start=1):
-        mask[tuple(one.voxels.T)] = number
+    found = detect.detect(scan, trained, segmenter)
+    report = result.report(scan, source, result.describe_model(trained), found, threshold=detect.THRESHOLD)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as holder:
         temporary = Path(holder) / folder.name
         temporary.mkdir()
         (temporary / "nodules.csv").write_text(result.table(report["nodules"]))
-        if refused is None:  # Else a mask would say that there is no nodule.
-            nifti.write(temporary / "mask.nii.gz", mask, result.affine_of(scan))
-            sheet.draw(temporary / "overlay.png", hu=scan.voxels, mask=mask, report=report)
+        if found.refused is None:  # Else a mask would say that there is no nodule.
+            nifti.write(temporary / "mask.nii.gz", found.mask, result.affine_of(scan))
+            sheet.draw(temporary / "overlay.png", hu=scan.voxels, mask=found.mask, report=report)
             if dicom_files:
-                report["warnings"] += _write_dicom(temporary, dicom_files, scan, mask, report)
+                report["warnings"] += _write_dicom(temporary, dicom_files, scan, found.mask, report)
         (temporary / REPORT).write_text(json.dumps(report, indent=1) + "\n")
         temporary.replace(folder)
     return report
@@ -166,28 +145,6 @@ def _write_dicom(
     except (AttributeError, ValueError, TypeError, Fault) as error:  # Headers may lack whatever DICOM demands.
         return [f"No DICOM segmentation and structured report: the scan's headers do not allow it ({error})."]
     return []
-
-
-def look(scan: Scan, trained: Trained, segmenter: Segmenter) -> tuple[str | None, list[Finding], list[str]]:
-    """Why nothing was looked for, or None; what was found, by score; warnings."""
-    refused = limits.refusal(scan, Seen.by(trained))
-    if refused is not None:
-        return refused, [], []
-    seen_lungs = lungs.find(scan.voxels, scan.spacing_mm)
-    notes = limits.warnings(scan, seen_lungs, trained)
-    refused = limits.no_chest(seen_lungs)
-    if refused is not None:
-        return refused, [], notes
-    probability = segmenter.volume(scan.voxels, _with_wall(seen_lungs).mask())
-    return None, findings.find(probability, scan.voxels, seen_lungs.mask(), scan.spacing_mm), notes
-
-
-def _with_wall(found: Lungs) -> Lungs:
-    """The lungs and, in each slice, `WALL_MM` around them."""
-    grid = found.grid
-    for _ in range(round(WALL_MM / lungs.GRID_MM)):
-        grid = coarse.grown(grid, 1, 2)
-    return dataclasses.replace(found, grid=grid)
 
 
 def _device(name: str | None) -> Any:
@@ -217,7 +174,7 @@ def _earlier(folder: Path, model: dict[str, Any]) -> dict[str, Any] | None:
         before = report["model"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} exists and holds no {REPORT} of ours; name another --out.") from error
-    if before != model or report["threshold"] != THRESHOLD:
+    if before != model or report["threshold"] != detect.THRESHOLD:
         raise InputError(f"{folder} was made with another model or threshold; name another --out.")
     return report
 

@@ -30,6 +30,7 @@ import numpy as np
 
 import lungjax
 from lungjax.data import splits
+from lungjax.deploy.detect import Detected
 from lungjax.deploy.findings import VOXEL_THRESHOLD, Finding
 from lungjax.lidc.scan import Scan
 from lungjax.train.trained import Trained
@@ -82,20 +83,11 @@ def describe_model(trained: Trained) -> dict[str, Any]:
     }
 
 
-def report(
-    scan: Scan,
-    source: str,
-    model: dict[str, Any],
-    *,
-    refused: str | None,
-    warnings: Sequence[str],
-    threshold: float,
-    nodules: Sequence[Finding],
-    candidates: Sequence[Finding],
-) -> dict[str, Any]:
+def report(scan: Scan, source: str, model: dict[str, Any], found: Detected, *, threshold: float) -> dict[str, Any]:
     """The whole of report.json, see above; plain Python values."""
     affine = affine_of(scan)
-    described = [_describe(number, one, affine) for number, one in enumerate([*nodules, *candidates], start=1)]
+    every = [*found.nodules, *found.candidates]
+    described = [_describe(number, one, affine) for number, one in enumerate(every, start=1)]
     return {
         "schema": SCHEMA,
         "lungjax": lungjax.__version__,
@@ -110,12 +102,12 @@ def report(
             "spacing_mm": [float(mm) if np.isfinite(mm) else None for mm in scan.spacing_mm],
             "affine_lps": affine.tolist(),
         },
-        "refused": refused,
-        "warnings": list(warnings),
+        "refused": found.refused,
+        "warnings": list(found.warnings),
         "voxel_threshold": VOXEL_THRESHOLD,
         "threshold": threshold,
-        "nodules": described[: len(nodules)],
-        "candidates": described[len(nodules) :],
+        "nodules": described[: len(found.nodules)],
+        "candidates": described[len(found.nodules) :],
         "patient": {"probability": None, "calibration": None},
     }
 

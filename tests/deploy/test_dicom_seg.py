@@ -15,6 +15,7 @@ import pytest
 import SimpleITK as sitk
 
 from lungjax.deploy import dicom_seg, result
+from lungjax.deploy.detect import Detected
 from lungjax.deploy.findings import Finding
 from lungjax.lidc import dicom, whole
 from lungjax.lidc.scan import Fault
@@ -32,7 +33,8 @@ def written(phantom_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         Finding(np.argwhere(mask == n), 0.9 - n / 10, 100.0 * n, 7.5 * n, 4.0 * n, 11, -50.0 * n) for n in (1, 2)
     ]
     model = {"name": "segment", "step": 3}
-    report = result.report(scan, "x", model, refused=None, warnings=[], threshold=0.5, nodules=nodules, candidates=[])
+    found = Detected(None, nodules, [], [], mask)
+    report = result.report(scan, "x", model, found, threshold=0.5)
     folder = tmp_path_factory.mktemp("dicom")
     images = dicom.read_headers([Path(path) for path in entry.locator], scan.sop_uids)
     dicom_seg.write(folder, images, mask, report)

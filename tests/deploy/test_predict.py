@@ -17,8 +17,8 @@ import SimpleITK as sitk
 from PIL import Image
 
 from lungjax import cli
+from lungjax.deploy import detect, result
 from lungjax.deploy import predict as deploy
-from lungjax.deploy import result
 from lungjax.lidc import whole
 from lungjax.lidc.scan import InputError, Scan
 
@@ -85,7 +85,8 @@ def test_one_scan(network: chests.Told, dicom: Path, read: dict[str, Scan], tmp_
         assert nodule["slices"] == [present[0], present[-1]]
         assert nodule["score"] == pytest.approx(0.9, abs=1e-3)
         assert nodule["malignancy"] is None
-    assert Image.open(tmp_path / "out" / "overlay.png").size[0] > 300
+    with Image.open(tmp_path / "out" / "overlay.png") as sheet:
+        assert sheet.size[0] > 300
     with (tmp_path / "out" / "nodules.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [float(line["volume_mm3"]) for line in lines] == [one["volume_mm3"] for one in report["nodules"]]
@@ -112,15 +113,15 @@ def test_what_scores_low_is_a_candidate(
 ):
     _, folder = next(iter(folders(dicom).items()))
     every = run(folder, tmp_path / "all").reports[tmp_path / "all"]
-    monkeypatch.setattr(deploy, "THRESHOLD", 0.95)
+    monkeypatch.setattr(detect, "THRESHOLD", 0.95)
     none = run(folder, tmp_path / "none").reports[tmp_path / "none"]
     assert none["nodules"] == []
     assert [one["centre_mm"] for one in none["candidates"]] == [one["centre_mm"] for one in every["nodules"]]
     assert none["threshold"] == 0.95
     mask = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "none" / "mask.nii.gz")))
     assert not mask.any()
-    monkeypatch.setattr(deploy, "THRESHOLD", 0.8)
-    monkeypatch.setattr(deploy, "MOST_NODULES", 1)
+    monkeypatch.setattr(detect, "THRESHOLD", 0.8)
+    monkeypatch.setattr(detect, "MOST_NODULES", 1)
     first = run(folder, tmp_path / "first").reports[tmp_path / "first"]
     assert len(first["nodules"]) == 1
     assert len(first["candidates"]) == len(every["nodules"]) - 1
@@ -155,7 +156,7 @@ def test_what_dicom_cannot_say_is_told(
         del held.FrameOfReferenceUID
         held.save_as(path)
     out = tmp_path / "written"
-    report = deploy.write(out, read[key], "x", trained, network, dicom_files=files)  # pyright: ignore[reportArgumentType]
+    report = deploy.write(out, read[key], "x", trained, network, dicom_files=files)
     assert "the scan's headers do not allow it" in " ".join(report["warnings"])
     assert sorted(path.name for path in out.iterdir()) == ["mask.nii.gz", "nodules.csv", "overlay.png", "report.json"]
 
@@ -214,9 +215,10 @@ def test_mistakes(network: chests.Told, dicom: Path, tmp_path: Path, monkeypatch
     with pytest.raises(InputError, match="--device tpu: there is none; there is cpu"):
         deploy.predict(folder, model=Path("model"), out=tmp_path / "new", device="tpu")
     for path in sorted(folder.rglob("*.dcm"))[1:]:
-        shutil.copy(path, tmp_path / path.name)
+        (tmp_path / "some").mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / "some" / path.name)
     with pytest.raises(InputError, match="no scan could be read: incomplete_series"):
-        run(tmp_path, tmp_path / "new")
+        run(tmp_path / "some", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
