@@ -1,4 +1,4 @@
-"""The verbs, `lungjax doctor | prepare | phantom | evaluate | export | report`: each imports what it needs, late."""
+"""The verbs, `lungjax doctor | prepare | ... | predict | report`: each imports what it needs as it runs."""
 
 from __future__ import annotations
 
@@ -106,6 +106,13 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", type=Path, help="JSON file (default: WORKDIR/evaluation-SPLIT[-DATA].json)")
     evaluate.set_defaults(run=_evaluate)
 
+    predict = verbs.add_parser("predict", help="nodules of scans", description="Nodules of whole scans; resumes.")
+    predict.add_argument("scan", type=Path, metavar="SCAN", help="folder of DICOM, NIfTI file, or prepared data set")
+    predict.add_argument("--model", type=Path, required=True, help=f"a segmenter: {model}")
+    predict.add_argument("--out", type=Path, required=True, help="folder to make; of several scans, one each in it")
+    predict.add_argument("--device", choices=("cpu", "gpu", "tpu"), help="default: JAX's own choice")
+    predict.set_defaults(run=_predict)
+
     export = verbs.add_parser("export", help="weights to hand on", description="Weights, configuration, model card.")
     export.add_argument("--model", "--workdir", type=Path, required=True, help=model)
     export.add_argument("--out", type=Path, required=True, help="folder to make")
@@ -174,6 +181,14 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         against=arguments.against,
         flips=arguments.flips,
     )
+    return 0
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from lungjax.deploy.predict import predict
+
+    summary = predict(arguments.scan, model=arguments.model, out=arguments.out, device=arguments.device)
+    print(summary.text())
     return 0
 
 

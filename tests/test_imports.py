@@ -22,16 +22,8 @@ MAY_IMPORT = {
     "train": MIDDLE | {"train", "tasks", "data", "evaluate", "lidc.scan", "lidc.builtin"},
     "evaluate": {"evaluate"},
     "deploy": {
-        "deploy",
-        "lidc",
-        "models",
-        "tasks",
-        "evaluate",
-        "data.splits",
-        "train.logs",
-        "train.state",
-        "train.trained",
-        "train.workdir",
+        *("deploy", "lidc", "models", "tasks", "evaluate", "data.crop", "data.splits"),
+        *("train.logs", "train.state", "train.trained", "train.workdir"),
     },
 }
 """A room and what of the project it may import; a name covers everything below it."""
@@ -49,6 +41,7 @@ ONLY_IN = {
     "distributed": ("lungjax/lidc/cluster.py",),
     "safetensors": ("lungjax/train/trained.py",),
     "torch": ("scripts/",),
+    "highdicom": ("lungjax/deploy/dicom_seg.py",),
 }
 """A package and where it may be imported; a path that ends in `/` covers what lies below."""
 

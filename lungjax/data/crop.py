@@ -52,9 +52,9 @@ def start(shape: tuple[int, ...], box: Box | None, crop_px: int, uniform: np.nda
 
 
 def cut(image: np.ndarray, corner: tuple[int, int], crop_px: int, fill: int | None = None) -> np.ndarray:
-    """The crop, filled with the image's minimum, or `fill`, where it is larger than the image."""
+    """The crop, filled with the image's minimum, or `fill`, where it reaches beyond the image."""
     row, column = corner
-    part = image[max(row, 0) : max(row, 0) + crop_px, max(column, 0) : max(column, 0) + crop_px]
+    part = image[max(row, 0) : row + crop_px, max(column, 0) : column + crop_px]
     if part.shape == (crop_px, crop_px):
         return part
     out = np.full((crop_px, crop_px), image.min() if fill is None else fill, image.dtype)

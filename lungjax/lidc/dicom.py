@@ -21,6 +21,7 @@ from lungjax.lidc.pixels import unreadable
 from lungjax.lidc.scan import Fault
 from lungjax.lidc.series import LEAST_AIR_HU, LEAST_TISSUE_HU, Series, Slice, assemble
 
+_PATIENT = Tag("PatientID")
 _HEADER_TAGS = {int(tag): tag for tag in (Tag("Modality"), Tag("SeriesInstanceUID"))}
 _UIDS = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
 _GEOMETRY = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"]
@@ -58,6 +59,21 @@ def read_header(path: Path) -> Header | None:
     return None if contents else found  # A DICOMDIR is the table of contents of a disc.
 
 
+def read_patient_id(path: Path) -> str:
+    """Whose image a file is.
+
+    Raises:
+      Fault: `unreadable_file`, or `missing_tag` where it does not say.
+    """
+    try:
+        patient_id = str(_value(header.read(path, {int(_PATIENT): _PATIENT}), _PATIENT) or "").strip()
+    except Exception as error:  # as in `read_header`
+        raise unreadable(path, error) from error
+    if not patient_id:
+        raise Fault("missing_tag", f"{path} has no PatientID, so nobody can tell whose scan it is")
+    return patient_id
+
+
 def read_slice(path: Path) -> Slice:
     """One image: its place, and where its pixels are.
 
@@ -84,6 +100,24 @@ def read_slice(path: Path) -> Slice:
         raise
     except Exception as error:  # as in `read_header`
         raise unreadable(path, error) from error
+
+
+def read_headers(paths: Sequence[Path], sop_uids: Sequence[str]) -> list[FileDataset]:
+    """All that files say but their pixels, in the order of their SOPInstanceUIDs, for whoever refers to them.
+
+    Raises:
+      Fault: `unreadable_file` where one cannot be read, or has changed since its series was read.
+    """
+    found: dict[str, FileDataset] = {}
+    for path in paths:
+        try:
+            dataset = pydicom.dcmread(path, stop_before_pixels=True)
+            found[str(dataset.SOPInstanceUID).strip()] = dataset
+        except Exception as error:  # as in `read_header`
+            raise unreadable(path, error) from error
+    if missing := [uid for uid in sop_uids if uid not in found]:
+        raise Fault("unreadable_file", f"{paths[0].parent} has changed while it was read: {missing[0]} is gone")
+    return [found[uid] for uid in sop_uids]
 
 
 def read_both(path: Path) -> tuple[Header | None, Slice | Fault]:

@@ -96,6 +96,8 @@ class Scan:
       padding_hu: voxels at or below this value lie outside the scanner's reconstruction circle and are
         not air; None where the scan has none. Their values are kept as the scanner wrote them.
       nodules: what the readers marked.
+      affine_lps: (4, 4) float64, from (column, row, slice, 1) to mm to the patient's left, back and head; None where
+        the source lost it.
     """
 
     patient_id: str
@@ -108,6 +110,7 @@ class Scan:
     sop_uids: tuple[str, ...]
     padding_hu: int | None
     nodules: tuple[Nodule, ...]
+    affine_lps: np.ndarray | None = None
 
     def reader_bits(self) -> np.ndarray:
         """uint8 (slices, rows, columns): bit r is set where the reader in slot r marked the voxel."""

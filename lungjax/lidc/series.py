@@ -86,6 +86,7 @@ class Series:
         the head (left or back where slices are not axial), whichever way rows and columns run.
       spacing_mm: (slice, row, column) distance between voxel centres.
       padding_hu: voxels at or below it are padding; None where the series has none.
+      affine_lps: as in `lungjax.lidc.scan.Scan`.
     """
 
     study_uid: str
@@ -96,6 +97,7 @@ class Series:
     z_mm: np.ndarray
     spacing_mm: tuple[float, float, float]
     padding_hu: int | None
+    affine_lps: np.ndarray
 
 
 def assemble(slices: Sequence[Slice]) -> Series:
@@ -156,8 +158,25 @@ def read(stack: Stack) -> Series:
     sop_uids = tuple(one.sop_uid for one in stack.slices)
     padding_hu = _padding_hu(voxels, filled, declared_padding_hu(stack.slices))
     return Series(
-        first.study_uid, first.series_uid, sop_uids, voxels, range_hu, stack.z_mm, stack.spacing_mm, padding_hu
+        study_uid=first.study_uid,
+        series_uid=first.series_uid,
+        sop_uids=sop_uids,
+        voxels=voxels,
+        range_hu=range_hu,
+        z_mm=stack.z_mm,
+        spacing_mm=stack.spacing_mm,
+        padding_hu=padding_hu,
+        affine_lps=_affine_lps(stack),
     )
+
+
+def _affine_lps(stack: Stack) -> np.ndarray:
+    """Slices lie above one another along their normal, whichever way the gantry was tilted: by less than a pixel."""
+    first = stack.slices[0]
+    slice_mm, row_mm, column_mm = stack.spacing_mm
+    along_row, along_column = np.split(first.orientation, 2)
+    steps_mm = (along_row * column_mm, along_column * row_mm, _normal(first) * slice_mm, first.position_mm)
+    return np.vstack([np.stack(steps_mm, axis=1), (0, 0, 0, 1)])
 
 
 def declared_padding_hu(slices: Sequence[Slice]) -> float | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from lungjax.data import loader, neighbours, shards, splits
+from lungjax.data import extent, loader, neighbours, shards, splits
 from lungjax.lidc.scan import InputError
 from lungjax.tasks import pretrain, segment
 from lungjax.tasks.task import Config, Task
@@ -97,7 +97,8 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
             train_state, said = transfer.load_encoder(train_state, source)
             progress.say(said)
         if lead:  # Only now: a mistake until here leaves a workdir that the right command can use.
-            folder.remember(workdir, config, patients, intensity=dataset.intensity)
+            seen = extent.of(dataset.index, train_rows)
+            folder.remember(workdir, config, patients, intensity=dataset.intensity, seen=seen)
         first_step = int(jax.device_get(train_state.step))
         writer.start(first_step)
         progress.start(

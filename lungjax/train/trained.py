@@ -36,6 +36,7 @@ class Trained:
       step: of the run that it was taken from.
       patients: of the data it was trained with, and the split of each: the leak lock.
       intensity: of that data.
+      seen: what its slices were like, see `lungjax.data.extent.of`; empty where an older lungjax did not tell.
       origin: `command`, `hardware`, `started`, `versions` of the run.
       figures: reports of `lungjax evaluate` by file name, of an exported network; a run's lie in its workdir.
     """
@@ -46,6 +47,7 @@ class Trained:
     step: int
     patients: dict[str, splits.Split]
     intensity: str
+    seen: dict[str, Any]
     origin: dict[str, Any]
     figures: dict[str, Any]
 
@@ -96,6 +98,7 @@ def write_exported(trained: Trained, path: Path, *, dtype: str) -> None:
         "config": trained.config.to_dict(),
         "step": trained.step,
         "intensity": trained.intensity,
+        "seen": trained.seen,
         "origin": trained.origin,
         "figures": trained.figures,
         "patients": trained.patients,
@@ -114,6 +117,7 @@ def _run(path: Path) -> Trained:
         step=step,
         patients=split["patients"],
         intensity=split["intensity"],
+        seen=split.get("seen", {}),
         origin=folder.read_origin(path),
         figures={},
     )
@@ -128,6 +132,7 @@ def _exported(path: Path) -> Trained:
         flat = {name: value.astype(np.float32) for name, value in tensors.items()}
         variables = {"model_state": {}, **flax.traverse_util.unflatten_dict(flat, sep="/")}
         kept = {name: known[name] for name in ("step", "patients", "intensity", "origin", "figures")}
-        return Trained(path, ml_collections.ConfigDict(known["config"]), variables, **kept)
+        config = ml_collections.ConfigDict(known["config"])
+        return Trained(path, config, variables, seen=known.get("seen", {}), **kept)
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise InputError(f"{path}: is no exported model or is damaged ({error}); export it again.") from error

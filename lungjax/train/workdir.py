@@ -89,9 +89,11 @@ def check_begun(workdir: Path, config: Config, assignment: dict[str, splits.Spli
         raise InputError(f"{workdir}: was begun on other patients than {config.data.path} has; choose a new --workdir.")
 
 
-def remember(workdir: Path, config: Config, assignment: dict[str, splits.Split], *, intensity: str) -> None:
-    """Stores what `check_begun` compares, and whether the run sees HU; the configuration last: it makes a run of it."""
-    split = {"digest": splits.digest(assignment), "intensity": intensity, "patients": assignment}
+def remember(
+    workdir: Path, config: Config, assignment: dict[str, splits.Split], *, intensity: str, seen: dict[str, Any]
+) -> None:
+    """Stores what `check_begun` compares, and what the run sees; the configuration last: it makes a run of it."""
+    split = {"digest": splits.digest(assignment), "intensity": intensity, "seen": seen, "patients": assignment}
     _write_json(workdir / SPLIT_FILE, split)
     if not (workdir / ORIGIN_FILE).exists():
         _write_json(workdir / ORIGIN_FILE, _origin())
@@ -126,7 +128,7 @@ def _origin() -> dict[str, Any]:
 
 
 def read_split(workdir: Path) -> dict[str, Any]:
-    """`patients` and the split of each, their `digest`, and the data's `intensity`, of a run."""
+    """`patients` and the split of each, their `digest`, and of the data `intensity` and `seen`, of a run."""
     path = workdir / SPLIT_FILE
     if not path.is_file():
         raise InputError(f"{workdir}: no {SPLIT_FILE} in it; give the workdir of a training run.")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from lungjax.lidc import annotations, dicom, series
 from lungjax.lidc.annotations import ScanRow
-from lungjax.lidc.formats import fit, tree
+from lungjax.lidc.formats import dicom_tree, fit
 from lungjax.lidc.formats.entry import Check, Entry, Note, Quarantined
 from lungjax.lidc.scan import READERS, Fault, Scan
 from lungjax.lidc.series import Slice, Stack
@@ -19,26 +18,11 @@ _POSITION_MM = 1e-3
 """How far a slice may lie from where the database has it."""
 _X_RAYS = ("CR", "DX")
 """Modalities that LIDC-IDRI has beside CT."""
-_OTHER_FILES = {
-    ".xml",
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".txt",
-    ".csv",
-    ".json",
-    ".zip",
-    ".tar",
-    ".gz",
-    ".pdf",
-    ".html",
-}
-"""Never DICOM, so not worth opening; LIDC brings an XML with each series."""
 
 
 def matches(source: Path) -> bool:
     """Whether a folder holds any DICOM file; stops at the first."""
-    return source.is_dir() and any(fault is None and _is_dicom(path) for path, fault in _files(source))
+    return dicom_tree.matches(source)
 
 
 def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
@@ -66,32 +50,17 @@ def find_and_check(source: Path) -> tuple[list[tuple[Entry, Check]], list[Quaran
     return [(entry, _check(entry, [read.pop(path) for path in entry.locator])) for entry in entries], quarantined
 
 
-def _find(source: Path, read_header: Callable[[Path], dicom.Header | None]) -> tuple[list[Entry], list[Quarantined]]:
-    found: dict[str, list[Path]] = {}
-    modalities: dict[str, str] = {}
-    quarantined: list[Quarantined] = []
-    for path, fault in tqdm(list(_files(source)), desc="finding series", unit="file", leave=False, disable=None):
-        if fault:
-            quarantined.append(tree.not_entered(source, path, fault))
-            continue
-        try:
-            header = _header(path, read_header)
-        except Fault as fault:
-            key = path.relative_to(source).as_posix()
-            quarantined.append(Quarantined(key, str(path), fault.name, fault.message))
-            continue
-        if header is not None:
-            found.setdefault(header.series_uid, []).append(path)
-            modalities.setdefault(header.series_uid, header.modality)
+def _find(source: Path, read_header: dicom_tree.ReadHeader) -> tuple[list[Entry], list[Quarantined]]:
+    found, quarantined = dicom_tree.group(source, read_header)
     entries: list[Entry] = []
-    for series_uid, paths in found.items():
+    for series_uid, (modality, paths) in found.items():
         where = str(paths[0].parent)
-        if modalities[series_uid] in _X_RAYS and annotations.scan_row(series_uid) is None:
-            message = f"the series in {where} is an X-ray ({modalities[series_uid]}), which LIDC-IDRI has beside the CT"
+        if modality in _X_RAYS and annotations.scan_row(series_uid) is None:
+            message = f"the series in {where} is an X-ray ({modality}), which LIDC-IDRI has beside the CT"
             quarantined.append(Quarantined(series_uid, where, "x_ray", message))
             continue
         try:
-            row = _row(series_uid, modalities[series_uid], where)
+            row = _row(series_uid, modality, where)
         except Fault as fault:
             quarantined.append(Quarantined(series_uid, where, fault.name, fault.message))
         else:
@@ -135,6 +104,7 @@ def read(entry: Entry) -> Scan:
         sop_uids=ordered.sop_uids,
         padding_hu=ordered.padding_hu,
         nodules=annotations.nodules(row, matrix=ordered.voxels.shape[1]),
+        affine_lps=ordered.affine_lps,
     )
 
 
@@ -163,30 +133,6 @@ def _notes(slices: Sequence[Slice], row: ScanRow) -> Iterator[Note]:
         left = f"; {', '.join(map(str, after))} readings stay together" if after else "; it splits them all"
         message = f"clusters of {', '.join(map(str, before))} readings at first, but LIDC has {READERS} readers"
         yield Note("ambiguous_cluster", f"{message}: pylidc narrows its tolerance{left}")
-
-
-def _files(source: Path) -> Iterator[tuple[Path, Fault | None]]:
-    """Files that may be DICOM, in a fixed order; hidden ones (`._000001.dcm` of macOS) are not. Else as `tree.walk`."""
-    for path, fault in tree.walk(source):
-        if fault or not (path.name.startswith(".") or path.suffix.lower() in _OTHER_FILES):
-            yield path, fault
-
-
-def _is_dicom(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def _header(path: Path, read_header: Callable[[Path], dicom.Header | None]) -> dicom.Header | None:
-    header = read_header(path)
-    if header is None and path.suffix.lower() == ".dcm":
-        raise Fault("unreadable_file", f"{path} is named like DICOM and is not; fetch it again")
-    if header is not None and not header.series_uid:
-        raise Fault("missing_tag", f"{path} has no SeriesInstanceUID, so it belongs to no scan")
-    return header
 
 
 def _row(series_uid: str, modality: str, where: str) -> ScanRow:

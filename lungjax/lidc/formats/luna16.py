@@ -94,6 +94,7 @@ def read(entry: Entry) -> Scan:
         sop_uids=("",) * len(voxels),
         padding_hu=series.find_padding_hu(voxels, None),
         nodules=annotations.nodules(row, matrix=voxels.shape[1]),
+        affine_lps=layout.affine_lps,
     )
 
 

@@ -116,6 +116,7 @@ def read(entry: Entry) -> Scan:
         sop_uids=("",) * len(voxels),
         padding_hu=series.find_padding_hu(voxels, None),
         nodules=() if label is None else _nodules(_marks(label)),
+        affine_lps=image.layout.affine_lps,
     )
 
 

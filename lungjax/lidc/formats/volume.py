@@ -77,6 +77,7 @@ class Layout:
       position_mm: (3,) float64, centre of voxel [0, 0, 0].
       order: which axes of the file's voxels become slices, rows and columns.
       reversed: which of those then run the other way.
+      affine_lps: as in `lungjax.lidc.scan.Scan`.
     """
 
     shape: tuple[int, ...]
@@ -85,6 +86,7 @@ class Layout:
     position_mm: np.ndarray
     order: tuple[int, ...]
     reversed: tuple[bool, ...]
+    affine_lps: np.ndarray
 
     def turn(self, voxels: np.ndarray) -> np.ndarray:
         """The file's voxels, as this layout has them; none is interpolated."""
@@ -116,6 +118,7 @@ def lay_out(geometry: Geometry, path: Path, *, axes: tuple[int, int, int] = AXIA
         position_mm=position_mm,
         order=tuple((2 - along[::-1]).tolist()),
         reversed=tuple((cosines[::-1] < 0).tolist()),
+        affine_lps=np.vstack([np.column_stack([directions * steps_mm, position_mm]), (0, 0, 0, 1)]),
     )
 
 

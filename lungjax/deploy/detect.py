@@ -1,0 +1,79 @@
+"""Nodules of one scan: the lungs, the network over them, findings, which of them are nodules."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+from lungjax.deploy import findings, limits
+from lungjax.deploy.findings import Finding
+from lungjax.deploy.limits import Seen
+from lungjax.lidc import coarse, lungs
+from lungjax.lidc.lungs import Lungs
+from lungjax.lidc.scan import Scan
+from lungjax.train.trained import Trained
+
+THRESHOLD = 0.79
+"""Score from which a finding is a nodule. The highest, to two digits, that keeps all three nodules of LIDC-IDRI-0003 that
+four readers marked, with `configs/segment.py:slices`: chosen by one scan, for no network has been tried on many."""
+MOST_NODULES = 255
+"""A mask has one byte a voxel."""
+WALL_MM = 6.0
+"""So far beyond the lungs it is looked, too: nodules at the pleura reach into what is taken for the wall."""
+
+
+class Network(Protocol):
+    """What `lungjax.deploy.segmenter.Segmenter` does."""
+
+    def volume(self, hu: np.ndarray, region: np.ndarray) -> np.ndarray: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Detected:
+    """What was found in a scan.
+
+    Attributes:
+      refused: why nothing was looked for, or None.
+      nodules, candidates: findings above the threshold, and the rest; by score.
+      warnings: what must be known of the scan.
+      mask: (slices, rows, columns) uint8, the number of the nodule, from 1 in the order of `nodules`.
+    """
+
+    refused: str | None
+    nodules: list[Finding]
+    candidates: list[Finding]
+    warnings: list[str]
+    mask: np.ndarray
+
+
+def detect(scan: Scan, trained: Trained, network: Network) -> Detected:
+    """Looks for nodules in one scan.
+
+    Args:
+      scan: from `lungjax.lidc.whole.read`.
+      trained: what the network was trained on.
+      network: the network.
+    """
+    refused, warnings, found = limits.refusal(scan, Seen.by(trained)), [], []
+    if refused is None:
+        seen = lungs.find(scan.voxels, scan.spacing_mm)
+        warnings = limits.warnings(scan, seen, trained)
+        refused = limits.no_chest(seen)
+        if refused is None:
+            probability = network.volume(scan.voxels, _with_wall(seen).mask())
+            found = findings.find(probability, scan.voxels, seen.mask(), scan.spacing_mm)
+    count = min(sum(one.score >= THRESHOLD for one in found), MOST_NODULES)
+    mask = np.zeros(scan.voxels.shape, np.uint8)
+    for number, one in enumerate(found[:count], start=1):
+        mask[tuple(one.voxels.T)] = number
+    return Detected(refused, found[:count], found[count:], warnings, mask)
+
+
+def _with_wall(found: Lungs) -> Lungs:
+    """The lungs and, in each slice, `WALL_MM` around them."""
+    grid = found.grid
+    for _ in range(round(WALL_MM / lungs.GRID_MM)):
+        grid = coarse.grown(grid, 1, 2)
+    return dataclasses.replace(found, grid=grid)

@@ -1,0 +1,28 @@
+"""Patches around findings, as graders were trained on: of the slice in which one is widest, around its middle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lungjax.data import crop
+from lungjax.deploy.findings import Finding
+
+SIDE_PX = 71
+
+
+def cut(hu: np.ndarray, found: Sequence[Finding]) -> np.ndarray:
+    """(n, 71, 71) int16 HU, one of each finding, on the scan's own grid; beyond its slice, the slice's lowest value.
+
+    Args:
+      hu: (slices, rows, columns) int16.
+      found: n findings.
+    """
+    patches = np.empty((len(found), SIDE_PX, SIDE_PX), np.int16)
+    for patch, one in zip(patches, found, strict=True):
+        pixels = one.voxels[one.voxels[:, 0] == one.widest, 1:]
+        middle = (pixels.min(axis=0) + pixels.max(axis=0)) // 2
+        row, column = (middle - SIDE_PX // 2).tolist()
+        patch[...] = crop.cut(hu[one.widest], (row, column), SIDE_PX)
+    return patches

@@ -1,0 +1,197 @@
+"""`lungjax predict`: nodules of whole scans, one after the other; a faulty one stops none of the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import tempfile
+import urllib.parse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from lungjax.deploy import detect, nifti, result, sheet
+from lungjax.deploy.detect import Network
+from lungjax.deploy.segmenter import Segmenter
+from lungjax.lidc import dicom, whole
+from lungjax.lidc.formats import ct
+from lungjax.lidc.formats.entry import Quarantined
+from lungjax.lidc.scan import Fault, InputError, Scan
+from lungjax.train.trained import Trained, open_trained
+
+REPORT = "report.json"
+QUARANTINE = "quarantine.jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What a call has done.
+
+    Attributes:
+      out: the folder of all.
+      reports: the folder of each scan's result, and its report.
+      resumed: how many of them were there already.
+      quarantined: what could not be read, and why.
+    """
+
+    out: Path
+    reports: dict[Path, dict[str, Any]]
+    resumed: int
+    quarantined: Sequence[Quarantined]
+
+    def text(self) -> str:
+        """A line a scan, and what was quarantined."""
+        lines = []
+        for folder, report in self.reports.items():
+            said = f"refused: {report['refused']}" if report["refused"] else f"{len(report['nodules'])} nodules"
+            lines.append(f"{folder}: {said}")
+        if self.resumed:
+            lines.append(f"{self.resumed} of them were there already")
+        for one in self.quarantined:
+            lines.append(f"quarantined: {one.name}: {one.message}")
+        return "\n".join(lines)
+
+
+def predict(source: Path, *, model: Path, out: Path, device: str | None = None) -> Summary:
+    """Looks for nodules in every scan of `source`.
+
+    Args:
+      source: see `lungjax.lidc.whole.find`.
+      model: a run's workdir or an exported folder, of a segmenter.
+      out: folder to make. One scan's files lie in it; of several, each in a folder of its own that is named by its
+        SeriesInstanceUID or, of NIfTI, its case. What is there already is not made anew.
+      device: `cpu`, `gpu` or `tpu`; JAX's own choice by default.
+
+    Raises:
+      InputError: no such source, model or device, nothing could be read, or `out` holds something else.
+    """
+    trained = open_trained(model)
+    segmenter = Segmenter(trained, device=_device(device))
+    about = result.describe_model(trained)
+    module, entries, quarantined = whole.find(source)
+    faulty = list(quarantined)
+    reports: dict[Path, dict[str, Any]] = {}
+    resumed = 0
+    for entry in tqdm(entries, unit="scan", disable=None if len(entries) > 1 else True):
+        folder = out if len(entries) == 1 else out / _file_name(entry.key)
+        report = _earlier(folder, about)
+        if report is None:
+            try:
+                scan = whole.read(module, entry)
+            except Fault as fault:
+                faulty.append(Quarantined(entry.key, entry.where, fault.name, fault.message))
+                continue
+            files = [Path(path) for path in entry.locator] if module is ct else []
+            report = write(folder, scan, entry.where, trained, segmenter, dicom_files=files)
+        else:
+            resumed += 1
+        reports[folder] = report
+    if not reports:
+        raise _nothing(source, faulty)
+    _write_quarantine(out, faulty)
+    return Summary(out, reports, resumed, faulty)
+
+
+def write(
+    folder: Path,
+    scan: Scan,
+    source: str,
+    trained: Trained,
+    segmenter: Network,
+    *,
+    dicom_files: Sequence[Path] = (),
+) -> dict[str, Any]:
+    """Looks for nodules in one scan, and makes its folder, complete or not at all; returns its report.
+
+    Args:
+      folder: what to make.
+      scan: where to look.
+      source: where it is from, for the report.
+      trained, segmenter: the network.
+      dicom_files: the scan's, where it has any: a segmentation and a structured report then refer to them.
+    """
+    found = detect.detect(scan, trained, segmenter)
+    report = result.report(scan, source, result.describe_model(trained), found, threshold=detect.THRESHOLD)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as holder:
+        temporary = Path(holder) / folder.name
+        temporary.mkdir()
+        (temporary / "nodules.csv").write_text(result.table(report["nodules"]))
+        if found.refused is None:  # Else a mask would say that there is no nodule.
+            nifti.write(temporary / "mask.nii.gz", found.mask, result.affine_of(scan))
+            sheet.draw(temporary / "overlay.png", hu=scan.voxels, mask=found.mask, report=report)
+            if dicom_files:
+                report["warnings"] += _write_dicom(temporary, dicom_files, scan, found.mask, report)
+        (temporary / REPORT).write_text(json.dumps(report, indent=1) + "\n")
+        temporary.replace(folder)
+    return report
+
+
+def _write_dicom(
+    folder: Path, files: Sequence[Path], scan: Scan, mask: np.ndarray, report: dict[str, Any]
+) -> list[str]:
+    """What DICOM can say of the nodules; or a sentence why it is not said."""
+    if importlib.util.find_spec("highdicom") is None:
+        return ["No DICOM segmentation and structured report: they need `pip install 'lungjax[dicom-seg]'`."]
+    from lungjax.deploy import dicom_seg
+
+    try:
+        dicom_seg.write(folder, dicom.read_headers(files, scan.sop_uids), mask, report)
+    except (AttributeError, ValueError, TypeError, Fault) as error:  # Headers may lack whatever DICOM demands.
+        return [f"No DICOM segmentation and structured report: the scan's headers do not allow it ({error})."]
+    return []
+
+
+def _device(name: str | None) -> Any:
+    try:
+        return jax.devices(name)[0]
+    except RuntimeError as error:
+        have = ", ".join(sorted({one.platform for one in jax.devices()}))
+        raise InputError(f"--device {name}: there is none; there is {have}.") from error
+
+
+def _file_name(key: str) -> str:
+    """A scan's key as the name of a folder: a UID as it is, anything else without slashes or a leading dot."""
+    name = urllib.parse.quote(key, safe="")
+    return f"%2E{name[1:]}" if name.startswith(".") else name
+
+
+def _earlier(folder: Path, model: dict[str, Any]) -> dict[str, Any] | None:
+    """The report of an earlier call, or None where the folder is not there, or empty.
+
+    Raises:
+      InputError: it holds something else, or was made with another model.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    try:
+        report = json.loads((folder / REPORT).read_text())
+        before = report["model"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} exists and holds no {REPORT} of ours; name another --out.") from error
+    if before != model or report["threshold"] != detect.THRESHOLD:
+        raise InputError(f"{folder} was made with another model or threshold; name another --out.")
+    return report
+
+
+def _nothing(source: Path, faulty: Sequence[Quarantined]) -> InputError:
+    if not faulty:
+        return InputError(f"{source} holds no scan.")
+    more = f" (and {len(faulty) - 1} more)" if len(faulty) > 1 else ""
+    return InputError(f"{source}: no scan could be read: {faulty[0].name}: {faulty[0].message}{more}.")
+
+
+def _write_quarantine(out: Path, faulty: Sequence[Quarantined]) -> None:
+    """What could not be read, a JSON object a line; no file where all could be."""
+    path = out / QUARANTINE
+    if not faulty:
+        path.unlink(missing_ok=True)
+        return
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(dataclasses.asdict(one), ensure_ascii=False) + "\n" for one in faulty))
+    temporary.replace(path)
