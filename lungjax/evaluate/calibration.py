@@ -1,7 +1,8 @@
-"""A probability made to say what it means: fitted on validation nodules, applied to others.
+"""A score made a probability that means what it says: fitted on validation nodules, applied to others.
 
-Sources: Guo et al., On calibration of modern neural networks (ICML 2017), temperature; Zadrozny and Elkan, Transforming
-classifier scores into accurate multiclass probability estimates (KDD 2002), isotonic regression.
+Source: Platt, Probabilistic outputs for support vector machines (1999). The slope is the inverse of a temperature (Guo
+et al., ICML 2017); the offset, which a temperature alone lacks, takes up that labels are rarer here than in training, or
+that readers' shares were learnt. Both keep the order of the nodules, which isotonic regression on few nodules does not.
 """
 
 from __future__ import annotations
@@ -15,39 +16,24 @@ import scipy.special
 
 from lungjax.evaluate import classification
 
-_LOG_RANGE = (-4.0, 4.0)
-"""Natural logarithm of the temperatures looked at: beyond, all probabilities are 0 and 1, or all are 1/2."""
-
 
 @dataclasses.dataclass(frozen=True)
-class Temperature:
-    """Logits are divided by it: the order of the nodules stays, and 1/2 stays 1/2."""
+class Platt:
+    """Probability of a logit: sigmoid(slope * logit + offset)."""
 
-    temperature: float
-
-    def __call__(self, logits: np.ndarray) -> np.ndarray:
-        """Probabilities of logits (n,), float64."""
-        return scipy.special.expit(np.asarray(logits, np.float64) / self.temperature)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Isotonic:
-    """A rising function of the logit, linear between its knots and constant beyond.
-
-    Attributes:
-      logits, probability: (knots,) float64, both ascending.
-    """
-
-    logits: np.ndarray
-    probability: np.ndarray
+    slope: float = 1.0
+    offset: float = 0.0
 
     def __call__(self, logits: np.ndarray) -> np.ndarray:
-        """Probabilities of logits (n,), float64. Nodules that it maps to one probability are no longer told apart."""
-        return np.interp(np.asarray(logits, np.float64), self.logits, self.probability)
+        """Probabilities of logits, float64 of their shape."""
+        return scipy.special.expit(self.slope * np.asarray(logits, np.float64) + self.offset)
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> Temperature:
-    """The temperature that makes the cross entropy least.
+def fit(logits: np.ndarray, labels: np.ndarray) -> Platt:
+    """The slope, not below 0, and offset that make the cross entropy least.
+
+    Labels are taken for (positives + 1) / (positives + 2) and 1 / (negatives + 2), as Platt does: so a few nodules that
+    happen to be told apart without fault make no certainty.
 
     Args:
       logits: (n,) finite floats.
@@ -56,23 +42,22 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> Temperature:
     Raises:
       ValueError: lengths differ, or all nodules are of one kind.
     """
-    logits, labels = _checked(logits, labels)
+    logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
+    if labels.dtype != bool or labels.ndim != 1 or logits.shape != labels.shape:
+        raise ValueError(f"logits (n,) and bool labels (n,) wanted, got {logits.shape}, {labels.dtype} {labels.shape}")
+    if labels.all() or not labels.any():
+        raise ValueError("nodules of both kinds are needed to calibrate on")
+    positives, negatives = labels.sum(), (~labels).sum()
+    targets = np.where(labels, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
-    def cross_entropy(log_temperature: float) -> float:
-        scaled = logits * np.exp(-log_temperature)
-        return float(np.mean(np.logaddexp(0, scaled) - scaled * labels))
+    def cross_entropy(line: np.ndarray) -> tuple[float, np.ndarray]:
+        scaled = line[0] * logits + line[1]
+        off = (scipy.special.expit(scaled) - targets) / len(targets)
+        return float(np.mean(np.logaddexp(0, scaled) - scaled * targets)), np.array([off @ logits, off.sum()])
 
-    found: Any = scipy.optimize.minimize_scalar(cross_entropy, bounds=_LOG_RANGE, method="bounded")
-    return Temperature(float(np.exp(found.x)))
-
-
-def fit_isotonic(logits: np.ndarray, labels: np.ndarray) -> Isotonic:
-    """The rising function with the least squared error; arguments and errors as for `fit_temperature`."""
-    logits, labels = _checked(logits, labels)
-    knots, place, number = np.unique(logits, return_inverse=True, return_counts=True)
-    share = np.bincount(place, labels) / number
-    fitted = scipy.optimize.isotonic_regression(share, weights=number)
-    return Isotonic(knots, np.clip(fitted.x, 0.0, 1.0))
+    bounds = [(0.0, None), (None, None)]
+    found: Any = scipy.optimize.minimize(cross_entropy, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=bounds)
+    return Platt(float(found.x[0]), float(found.x[1]))
 
 
 def curve(labels: np.ndarray, probability: np.ndarray) -> list[dict[str, Any]]:
@@ -95,12 +80,3 @@ def curve(labels: np.ndarray, probability: np.ndarray) -> list[dict[str, Any]]:
         for place, (number, likely, share) in enumerate(zip(*sums[:, 0], strict=True))
         if number
     ]
-
-
-def _checked(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
-    if labels.dtype != bool or labels.ndim != 1 or logits.shape != labels.shape:
-        raise ValueError(f"logits (n,) and bool labels (n,) wanted, got {logits.shape}, {labels.dtype} {labels.shape}")
-    if labels.all() or not labels.any():
-        raise ValueError("nodules of both kinds are needed to calibrate on")
-    return logits, labels

@@ -1,4 +1,4 @@
-"""Temperature and isotonic regression against what made the labels, and against a search."""
+"""Platt's line against what made the labels, and against a search."""
 
 from __future__ import annotations
 
@@ -9,58 +9,49 @@ import scipy.special
 from lungjax.evaluate import calibration, classification
 
 
-def _made(temperature: float, number: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
-    """Logits that are `temperature` times too large for their labels."""
+def _made(slope: float, offset: float, number: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    """Logits whose labels have the probability sigmoid(slope * logit + offset)."""
     rng = np.random.default_rng(0)
-    true = rng.normal(0, 2, number)
-    return temperature * true, rng.random(number) < scipy.special.expit(true)
+    logits = rng.normal(0, 2, number)
+    return logits, rng.random(number) < scipy.special.expit(slope * logits + offset)
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_the_temperature_that_made_the_labels_is_found(temperature: float):
-    logits, labels = _made(temperature)
-    fitted = calibration.fit_temperature(logits, labels)
-    assert fitted.temperature == pytest.approx(temperature, rel=0.05)
+@pytest.mark.parametrize(("slope", "offset"), [(0.5, 0.0), (1.0, -1.0), (2.0, 0.7)])
+def test_the_line_that_made_the_labels_is_found(slope: float, offset: float):
+    logits, labels = _made(slope, offset)
+    fitted = calibration.fit(logits, labels)
+    assert (fitted.slope, fitted.offset) == pytest.approx((slope, offset), abs=0.07)
+    positives = labels.sum()
+    targets = np.where(labels, (positives + 1) / (positives + 2), 1 / (len(labels) - positives + 2))
 
-    def cross_entropy(t: float) -> float:
-        p = scipy.special.expit(logits / t)
-        return -float(np.mean(np.log(np.where(labels, p, 1 - p))))
+    def cross_entropy(line: calibration.Platt) -> float:
+        p = line(logits)
+        return -float(np.mean(targets * np.log(p) + (1 - targets) * np.log(1 - p)))
 
-    least = cross_entropy(fitted.temperature)
-    assert least < min(cross_entropy(fitted.temperature * factor) for factor in (0.99, 1.01))
-    before, after = (classification.calibration(labels, p)[0, 1] for p in (scipy.special.expit(logits), fitted(logits)))
+    moved = [(0.01, 0.0), (-0.01, 0.0), (0.0, 0.01), (0.0, -0.01)]
+    others = (calibration.Platt(fitted.slope + a, fitted.offset + b) for a, b in moved)
+    assert cross_entropy(fitted) < min(map(cross_entropy, others))
+    before, after = (classification.calibration(labels, line(logits))[0, 1] for line in (calibration.Platt(), fitted))
     assert after < 0.015  # What chance alone leaves of 20,000 nodules in 10 bins.
-    assert temperature == 1.0 or before > 2 * after
+    assert before > 2 * after
 
 
-def test_temperature_keeps_the_order():
-    logits, labels = _made(3.0, 300)
-    ranked = classification.ranking(labels, logits)
-    np.testing.assert_array_equal(
-        classification.ranking(labels, calibration.fit_temperature(logits, labels)(logits)), ranked
-    )
+def test_the_order_stays_and_what_is_told_apart_is_not_certain():
+    logits, labels = np.array([-3.0, -1.0, 1.0, 2.0]), np.array([False, False, True, True])
+    fitted = calibration.fit(logits, labels)
+    found = fitted(logits)
+    assert (np.diff(found) > 0).all()
+    # Two of each kind: the targets are 1/4 and 3/4, whose mean the probabilities keep.
+    assert found.mean() == pytest.approx(1 / 2, abs=1e-4)
+    assert found.min() > 0.1
+    assert found.max() < 0.9
 
 
-def test_isotonic_by_hand():
-    labels = np.array([False, True, False, True, True, False, True])
-    logits = np.array([-2.0, -1.0, 0.0, 1.0, 1.0, 2.0, 3.0])
-    fitted = calibration.fit_isotonic(logits, labels)
-    # -1 and 0 are out of order and pool to 1/2; the two at 1 (share 1) and the one at 2 (share 0) pool to 2/3.
-    np.testing.assert_allclose(
-        fitted(np.array([-9.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 9.0])), [0, 0, 1 / 2, 1 / 2, 2 / 3, 2 / 3, 1, 1]
-    )
-    np.testing.assert_allclose(fitted(np.array([-1.5, 2.5])), [1 / 4, 5 / 6])
-
-
-def test_isotonic_straightens_a_bent_probability():
-    rng = np.random.default_rng(0)
-    logits = rng.normal(0, 2, 20_000)
-    labels = rng.random(20_000) < scipy.special.expit(logits) ** 3
-    half = len(labels) // 2
-    fitted = calibration.fit_isotonic(logits[:half], labels[:half])
-    rest = labels[half:], fitted(logits[half:])
-    assert classification.calibration(*rest)[0, 1] < 0.03
-    assert (np.diff(fitted(np.linspace(-9, 9, 500))) >= 0).all()
+def test_a_score_the_wrong_way_round_says_nothing():
+    logits, labels = _made(1.0, 0.0, 500)
+    fitted = calibration.fit(-logits, labels)
+    assert fitted.slope == 0
+    np.testing.assert_allclose(fitted(logits), labels.mean(), atol=0.01)
 
 
 def test_the_curve_by_hand():
@@ -73,9 +64,8 @@ def test_the_curve_by_hand():
     ]
 
 
-@pytest.mark.parametrize("fit", [calibration.fit_temperature, calibration.fit_isotonic])
-def test_nodules_of_one_kind_cannot_calibrate(fit):
+def test_nodules_of_one_kind_cannot_calibrate():
     with pytest.raises(ValueError, match="both kinds"):
-        fit(np.array([1.0, 2.0]), np.array([True, True]))
+        calibration.fit(np.array([1.0, 2.0]), np.array([True, True]))
     with pytest.raises(ValueError, match="bool labels"):
-        fit(np.array([1.0, 2.0]), np.array([1, 0]))
+        calibration.fit(np.array([1.0, 2.0]), np.array([1, 0]))
