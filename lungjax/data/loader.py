@@ -24,7 +24,8 @@ Batch = Mapping[str, np.ndarray]
 """One batch: `image` (b, h, w) int16 HU, uint8 or float32; `readers` (b, h, w) uint8, a bit a reader; `row` (b,)
 int32, the row of the index; `corner` (b, 2) int32, row and column in the slice of the image's upper left pixel, below
 0 where a crop is larger than the slice; `scan` (b,) int32; `z_mm` (b,) float32, NaN where unknown; `weight` (b,)
-float32, 0 for padding."""
+float32, 0 for padding. Of patches of nodules also `spacing_mm` (b,) float32; `ratings` (b, 4, 9) int32, 0 where a
+reader gave none; `label` (b,) float32, 1 malignant, 0 benign, NaN neither."""
 
 
 def select_rows(dataset: Dataset, *, split: Split | None, slices: str) -> np.ndarray:
@@ -34,7 +35,7 @@ def select_rows(dataset: Dataset, *, split: Split | None, slices: str) -> np.nda
       dataset: an opened data set.
       split: `train`, `val` or `test`; None for all.
       slices: `all`; `lung` for slices with at least `slicing.LUNG_MM2` of lung; `nodule` for slices in which at
-        least one reader marked something.
+        least one reader marked something; `rated` for those whose nodule a reader rated.
 
     Returns:
       (n,) int64 row numbers, ascending.
@@ -50,8 +51,10 @@ def select_rows(dataset: Dataset, *, split: Split | None, slices: str) -> np.nda
         chosen &= (index["readers_marked"] > 0).to_numpy()
     elif slices == "lung":
         chosen &= _lung_area_mm2(dataset) >= slicing.LUNG_MM2
+    elif slices == "rated":
+        chosen &= index["malignancy_median"].notna().to_numpy()
     elif slices != "all":
-        raise InputError(f"config.data.slices is {slices!r}; use 'all', 'lung' or 'nodule'.")
+        raise InputError(f"config.data.slices is {slices!r}; use 'all', 'lung', 'nodule' or 'rated'.")
     rows = np.flatnonzero(chosen)
     if rows.size == 0:
         raise InputError(

@@ -1,8 +1,8 @@
 """A score made a probability that means what it says: fitted on validation nodules, applied to others.
 
 Source: Platt, Probabilistic outputs for support vector machines (1999). The slope is the inverse of a temperature (Guo
-et al., ICML 2017); the offset, which a temperature alone lacks, takes up that labels are rarer here than in training, or
-that readers' shares were learnt. Both keep the order of the nodules, which isotonic regression on few nodules does not.
+et al., ICML 2017); the offset, which a temperature alone lacks, takes up that malignant nodules are rarer, or readers'
+shares lower, than the score says. It keeps the order of the nodules, as isotonic regression on few nodules does not.
 """
 
 from __future__ import annotations

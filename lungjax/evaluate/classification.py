@@ -5,20 +5,20 @@ Every figure takes weights of the nodules, so a resample is a row of weights and
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from lungjax.evaluate import bootstrap
+from lungjax.evaluate import bootstrap, figures
 
 BINS = 10
 """Of equal width, for ECE and the reliability curve; the last one holds 1."""
 SPECIFICITIES = (0.80, 0.90)
 RANKING = ("roc_auc", "pr_auc", *(f"sensitivity_at_specificity_{level:.2f}" for level in SPECIFICITIES))
 """Figures of any score, whatever its unit."""
-NAMES = (*RANKING, "brier", "ece")
+CALIBRATION = ("brier", "ece")
+NAMES = (*RANKING, *CALIBRATION)
 CONVENTIONS = (
     "roc_auc: the share of pairs of a positive and a negative in which the positive scores higher, ties half. pr_auc: "
     "average precision, without interpolation. sensitivity_at_specificity_S: the highest sensitivity of a threshold "
@@ -167,13 +167,9 @@ def _best_where(values: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(best), best, np.nan)
 
 
-def _named(names: Sequence[str], figures: np.ndarray, several: bool) -> dict[str, Any]:
+def _named(names: Sequence[str], drawn: np.ndarray, several: bool) -> dict[str, Any]:
     """The first row is the value, the rest are resamples."""
     nothing = np.full(len(names), np.nan)
-    low, high = bootstrap.percentiles(figures[1:]) if several else (nothing, nothing)
-    ends = zip(names, figures[0], low, high, strict=True)
-    return {name: dict(zip(("value", "low", "high"), map(_number, three), strict=True)) for name, *three in ends}
-
-
-def _number(x: float) -> float | None:
-    return float(x) if math.isfinite(x) else None  # JSON knows no NaN
+    low, high = bootstrap.percentiles(drawn[1:]) if several else (nothing, nothing)
+    ends = zip(names, drawn[0], low, high, strict=True)
+    return {name: dict(zip(("value", "low", "high"), map(figures.number, three), strict=True)) for name, *three in ends}

@@ -26,6 +26,7 @@ class Task:
         `batch_axis` tells which of its axes is the batch.
       share: (params, model_state, batch) -> of a segmenter, the share of the readers who would mark each pixel.
       draw: (batch and its `spacing_mm`, predicted, titles, path): writes a sheet of examples, all NumPy.
+      calibrated: whether `predict` begins with a logit that is made a probability on the validation patients.
       best: the name of the summarized figure by which the best checkpoint is kept; higher is better.
     """
 
@@ -38,3 +39,4 @@ class Task:
     best: str
     batch_axis: int = 0
     share: Callable[..., jax.Array] | None = None
+    calibrated: bool = False

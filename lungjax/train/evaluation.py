@@ -9,13 +9,18 @@ from typing import Any, Literal
 
 from lungjax.data import loader, shards, splits
 from lungjax.evaluate import charts, report, table
-from lungjax.lidc.builtin import resolve
+from lungjax.evaluate import grading as grading_text
+from lungjax.lidc.builtin import prepared, resolve
 from lungjax.lidc.scan import InputError
 from lungjax.tasks.task import Config
+from lungjax.train import grading
 from lungjax.train import workdir as folder
 from lungjax.train.scorer import Scorer
 from lungjax.train.state import parameter_count
 from lungjax.train.trained import Trained, open_trained
+
+GRADERS = {"classify": grading}
+"""What grades, reports, writes and draws, of the tasks that give a probability of malignancy."""
 
 
 def evaluate(
@@ -26,12 +31,13 @@ def evaluate(
     out: Path | None,
     against: Path | None = None,
 ) -> dict[str, Any]:
-    """Scores a segmenter: figures, a table, and pictures.
+    """Scores a segmenter or a grader: figures, a table, and pictures.
 
     Args:
       model: a run's workdir, whose best checkpoint is taken, or an exported folder.
-      data: a prepared folder; None for the one the run was trained with. Its readers say what is true: a run may
-        be scored on data of one reader and on data of four, whichever it was trained on.
+      data: a prepared folder, or for a grader a file of nodule patches; None for the folder the run was trained with.
+        Its readers say what is true: a run may be scored on data of one reader and on data of four, whichever it was
+        trained on.
       split: `val`, `test` or `all`.
       out: the JSON file to write; None for `evaluation-SPLIT.json` in the workdir, or in the current folder with the
         name of a model that is no run, with the name of `data` and of `against` added where they are given. The table,
@@ -45,7 +51,11 @@ def evaluate(
       InputError: no such model or data, data whose split disagrees with a model's, two models that see different
         parts of the slices, or nowhere to write.
     """
-    models = [_segmenter(name) for name in (model, against) if name is not None]
+    models = [open_trained(name) for name in (model, against) if name is not None]
+    if models[0].config.task in GRADERS:
+        return _evaluate_grader(models, data=data, split=split, out=out)
+    for one in models:
+        _check_segmenter(one)
     _check_same_pixels(models)
     config = models[0].config
     dataset = shards.open_dataset(resolve(config.data.path) if data is None else data)
@@ -80,10 +90,41 @@ def _print(found: Mapping[str, Any], dataset: shards.Dataset, config: Config) ->
         print("Mind: split 'all' includes the patients the model was trained on.")
 
 
-def _segmenter(model: Path) -> Trained:
-    found = open_trained(model)
+def _check_segmenter(found: Trained) -> None:
     if found.config.task != "segment":
-        raise InputError(f"{model}: is a network of the task {found.config.task!r}; evaluate scores segmenters.")
+        what = "evaluate scores segmenters and graders, each against its like"
+        raise InputError(f"{found.path}: is a network of the task {found.config.task!r}; {what}.")
+
+
+def _evaluate_grader(models: Sequence[Trained], *, data: Path | None, split: str, out: Path | None) -> dict[str, Any]:
+    """`evaluate` of a grader; who is in which split its own training tells."""
+    module = GRADERS[models[0].config.task]
+    for one in models[1:]:
+        if one.config.task != models[0].config.task:
+            raise InputError(f"{one.path}: is a network of the task {one.config.task!r}; a grader was to be compared.")
+    out = _default_out(models, split, data.stem if data else None) if out is None else out
+    folder.make(out.parent, option="--out")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; --out names the JSON file to write.")
+    with prepared(resolve(models[0].config.data.path) if data is None else data) as where:
+        dataset = shards.open_dataset(where)
+        graded = [module.grade(one, dataset, split=split) for one in models]
+        source = {"path": str(data or dataset.path), "source": dataset.manifest["source"]}
+    found = {"split": split, **module.report(*graded), "model": _described(models[0]), "data": source}
+    found["calibration"] = models[0].calibration
+    for one in models[1:]:
+        found["against"] = _described(one)
+    _write(json.dumps(found, indent=1, allow_nan=False), out)
+    written = grading_text.table(found, unit=module.UNIT)
+    _write(written, out.with_suffix(".table.txt"))
+    module.write_predictions(graded[0], out.with_suffix(".csv"))
+    print(written)
+    print("\nmalignant is what the readers judged, not pathology")
+    if split == "all":
+        print("Mind: split 'all' includes the patients the model was trained on.")
+    print(f"figures: {out}\npredictions: {out.with_suffix('.csv')}")
+    for picture in module.draw(graded[0], found, out):
+        print(f"picture: {picture}")
     return found
 
 

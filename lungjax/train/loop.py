@@ -9,17 +9,21 @@ from pathlib import Path
 
 import jax
 
-from lungjax.data import loader, shards, splits
+from lungjax.data import loader, nodules, shards, splits
 from lungjax.lidc.scan import InputError
-from lungjax.tasks import pretrain, segment
+from lungjax.tasks import classify, pretrain, segment
 from lungjax.tasks.task import Config, Task
-from lungjax.train import logs, mesh, state, step, trained, transfer
+from lungjax.train import calibrate, logs, mesh, state, step, trained, transfer
 from lungjax.train import workdir as folder
 from lungjax.train.checkpoint import Checkpoints
 from lungjax.train.validate import Validation
 from lungjax.train.watch import StopSignal, Window
 
-TASKS: dict[str, Callable[..., Task]] = {"pretrain": pretrain.make, "segment": segment.make}
+TASKS: dict[str, Callable[..., Task]] = {
+    "pretrain": pretrain.make,
+    "segment": segment.make,
+    "classify": classify.make,
+}
 
 
 def train_and_evaluate(config: Config, workdir: Path) -> bool:
@@ -42,7 +46,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
     devices = mesh.make_mesh(config.data.batch_size)
 
     # 2. Data: training draws from the train patients alone, pretraining too.
-    slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
+    slices = nodules.reader(dataset, config.data, task=config.task)
     train_rows = loader.select_rows(dataset, split="train", slices=config.data.slices)
     val_rows = loader.select_rows(dataset, split="val", slices=config.data.slices)
     batches = loader.train_batches(
@@ -138,4 +142,8 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
                 if stopping:
                     progress.say(f"stopped at step {done} and saved; the same command goes on from here")
                     break
+
+    # 10. A grader's score becomes a probability, once the best checkpoint is whole.
+    if task.calibrated and lead and not stopping:
+        progress.say(calibrate.fit(workdir, task.predict, slices, val_rows, config))
     return not stopping
