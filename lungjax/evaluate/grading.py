@@ -38,9 +38,10 @@ def table(report: Mapping[str, Any], *, unit: str = "nodules") -> str:
     if "before" in report:
         rows += [[f"{_LABELS[name]}, not calibrated", cell(figure)] for name, figure in report["before"].items()]
     lines += _columns(rows)
-    for part in (report, *report.get("on_fewer", {}).values()):
+    parts = {"all": report, **report.get("on_fewer", {})}
+    for which, part in parts.items():
         for name, other in part["others"].items():
-            lines += ["", f"against {name}, on {part['nodules']:,} {unit}"]
+            lines += ["", f"against {name}, on {part['nodules']:,} {unit} ({which.replace('_', ' ')})"]
             each = [
                 [_LABELS[n], cell(part[n]), cell(other[n]), cell(other["difference"][n])]
                 for n in classification.RANKING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from jax.sharding import Mesh
 from lungjax import losses
 from lungjax.data import augment, distort
 from lungjax.data.intensity import Intensity, window
-from lungjax.evaluate import classification, gallery
+from lungjax.evaluate import calibration, classification, gallery
 from lungjax.lidc.scan import RATING_NAMES
 from lungjax.metrics import weighted_mean
 from lungjax.models.encoder import ResNet
@@ -95,6 +96,11 @@ def ordinal_targets(ratings: jax.Array) -> tuple[jax.Array, jax.Array]:
     name, above = (np.array(part, np.int32) for part in zip(*STEPS, strict=True))
     marked = jnp.sum((ratings[:, :, name] > above[None, None, :]).astype(jnp.float32), axis=1)
     return marked / jnp.maximum(number[:, name], 1.0), jnp.sqrt(number[:, name])
+
+
+def probability(logits: np.ndarray, line: Mapping[str, float]) -> np.ndarray:
+    """Logits of malignancy -> float64 probabilities, by the slope and offset of a calibration where there is one."""
+    return calibration.Platt(line.get("slope", 1.0), line.get("offset", 0.0))(logits)
 
 
 def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> Task:

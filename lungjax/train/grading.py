@@ -20,6 +20,8 @@ from lungjax.train.trained import Trained
 UNIT = "nodules"
 DIAMETER = "diameter"
 """Of the readers' outlines: what is to be beaten, for it alone tells most."""
+SEVERAL = 3
+"""Readers; most of what is published on LIDC leaves out nodules that fewer of them rated."""
 RATINGS = (
     "mean absolute difference of the expected rating from the mean of the readers who gave it; `constant`: that of "
     "always saying the mean of these nodules"
@@ -69,9 +71,6 @@ def grade(model: Trained, dataset: shards.Dataset, *, split: str) -> Graded:
     """
     patches = nodules.Patches(dataset)
     rows = nodules.rows_for(dataset, model.patients, split)
-    line = calibration.Platt(
-        *(model.calibration.get(name, default) for name, default in (("slope", 1.0), ("offset", 0.0)))
-    )
     config = model.config
     task = classify.make(config, intensity="hu", readers=dataset.readers, mesh=mesh.make_mesh(config.data.batch_size))
     predicted, label = calibrate.predictions(task.predict, model.variables, patches, rows, config.data.batch_size)
@@ -79,7 +78,7 @@ def grade(model: Trained, dataset: shards.Dataset, *, split: str) -> Graded:
         index=dataset.index.iloc[rows],
         label=label,
         logit=predicted[:, 0],
-        probability=line(predicted[:, 0]),
+        probability=classify.probability(predicted[:, 0], model.calibration),
         expected=predicted[:, 1:],
         ratings=patches.ratings[rows],
         diameter_mm=nodules.diameters_mm(patches, rows),
@@ -92,7 +91,7 @@ def report(graded: Graded, against: Graded | None = None) -> dict[str, Any]:
     Returns:
       What `classification.report` gives, and `before`, its figures of the probability before calibration; `curve` and
       `curve_before`; `on_fewer`, where `outlined` are the nodules whose outlines are known, compared with their
-      diameter; `ratings`.
+      diameter, and `several_readers` those that three readers rated; `ratings`.
 
     Raises:
       InputError: no nodule is malignant or benign, or the two models did not grade the same ones.
@@ -104,7 +103,7 @@ def report(graded: Graded, against: Graded | None = None) -> dict[str, Any]:
         raise InputError("no nodule here has a median rating of malignancy above or below 3; nothing can be scored.")
     labels = graded.label > 0.5
     patients = graded.index["patient_id"].to_numpy()
-    raw = calibration.Platt()(graded.logit)
+    raw = classify.probability(graded.logit, {})
 
     def of(which: np.ndarray, probability: np.ndarray, others: dict[str, np.ndarray]) -> dict[str, Any]:
         return classification.report(
@@ -120,9 +119,12 @@ def report(graded: Graded, against: Graded | None = None) -> dict[str, Any]:
     found["curve"] = calibration.curve(labels[known], graded.probability[known])
     found["curve_before"] = calibration.curve(labels[known], raw[known])
     outlined = known & ~np.isnan(graded.diameter_mm)
+    several = outlined & ((graded.ratings[:, :, -1] > 0).sum(axis=1) >= SEVERAL)
     found["on_fewer"] = {}
     if outlined.any():
         found["on_fewer"]["outlined"] = of(outlined, graded.probability, {DIAMETER: graded.diameter_mm})
+    if several.any():
+        found["on_fewer"]["several_readers"] = of(several, graded.probability, {DIAMETER: graded.diameter_mm})
     found["ratings"] = _ratings(graded, patients)
     found["indeterminate"] = int((~known).sum())
     return found
