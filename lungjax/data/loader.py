@@ -96,6 +96,10 @@ class Slices:
         self._z_mm = index["z_mm"].to_numpy(np.float32)
         self._boxes_px = index[["row_min", "row_max", "column_min", "column_max"]].to_numpy()
 
+    def rows(self, *, split: Split | None, slices: str) -> np.ndarray:
+        """What `select_rows` says of its data set."""
+        return select_rows(self.dataset, split=split, slices=slices)
+
     def batch(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The batch of `rows` (b,); `uniform` (b, 3) in [0, 1) places crops and picks nodules, None centres them."""
         images, readers = self.dataset.pixels(rows)

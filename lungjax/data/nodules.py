@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -81,22 +80,6 @@ def diameters_mm(patches: Patches, rows: np.ndarray) -> np.ndarray:
         area_mm2 = np.bitwise_count(bits).sum() * float(mm) ** 2 / slots if slots else np.nan
         found.append(2 * np.sqrt(area_mm2 / np.pi))
     return np.array(found)
-
-
-def reader(dataset: Dataset, data: Any, *, task: str) -> Slices:
-    """What reads the batches of a task.
-
-    Args:
-      dataset: where the slices lie.
-      data: `config.data`, of which `crop_px` and `crop_at` place crops.
-      task: `config.task`.
-
-    Raises:
-      InputError: as `Slices` and `Patches`.
-    """
-    if task == "classify":
-        return Patches(dataset)
-    return Slices(dataset, crop_px=data.crop_px, crop_at=data.crop_at)
 
 
 def _ratings(dataset: Dataset) -> np.ndarray:

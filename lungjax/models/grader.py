@@ -43,7 +43,7 @@ class Grader(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
         """(batch, height, width, 1) floats -> logits.
 
         Args:
@@ -51,7 +51,8 @@ class Grader(nn.Module):
           train: BatchNorm uses and updates batch statistics; features are dropped, by the rng `dropout`.
 
         Returns:
-          (batch, outputs) float32 logits of the nodule, (batch, height, width) float32 logits of its pixels.
+          (batch, outputs) float32 logits of the nodule, (batch, height, width) float32 logits of its pixels,
+          (batch, hidden) float32 what the logits are made of.
         """
         maps = self.encoder(x, train=train)
         decoded = self._climb(maps, train=train)
@@ -67,7 +68,8 @@ class Grader(nn.Module):
         features += [mean, jnp.sqrt(jnp.maximum(square - mean * mean, 0.0) + 1e-4)]
         features += [_mean_within(one, inside) for one in (decoded, *maps[1:3])]
         features += [jnp.mean(maps[-1].astype(jnp.float32), axis=(1, 2))]
-        return self._head(jnp.concatenate(features, axis=-1), train=train), pixels
+        hidden = self._hidden(jnp.concatenate(features, axis=-1), train=train)
+        return Dense(self.outputs, name="out_layer")(hidden), pixels, hidden
 
     def _climb(self, maps: list[jax.Array], *, train: bool) -> jax.Array:
         """Feature maps, finest first -> (batch, height / stem stride, width / stem stride, width)."""
@@ -81,14 +83,13 @@ class Grader(nn.Module):
         assert x is not None
         return x
 
-    def _head(self, features: jax.Array, *, train: bool) -> jax.Array:
-        """(batch, features) -> (batch, outputs)."""
+    def _hidden(self, features: jax.Array, *, train: bool) -> jax.Array:
+        """(batch, features) -> (batch, hidden)."""
         # As images of one pixel, for norms are of images.
         x = make_norm(self.encoder.norm, train=train)(name="features_norm")(features[:, None, None, :])[:, 0, 0, :]
         x = nn.Dropout(self.dropout, deterministic=not train, name="dropout_in")(x)
         x = nn.relu(Dense(self.hidden, name="hidden_layer")(x))
-        x = nn.Dropout(self.dropout, deterministic=not train, name="dropout_out")(x)
-        return Dense(self.outputs, name="out_layer")(x)
+        return nn.Dropout(self.dropout, deterministic=not train, name="dropout_out")(x)
 
 
 def _size(inside: jax.Array, pixel_mm: float) -> jax.Array:

@@ -131,43 +131,15 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         hu, marked = view(keys, batch["image"].astype(jnp.float32), share_marked(batch["readers"]), batch["spacing_mm"])
         x = window(hu, tuple(config.patch.window_hu))[..., None]
         variables = {"params": params, **model_state}
-        (logits, pixels), model_state = model.apply(
+        (logits, pixels, _), model_state = model.apply(
             variables, x, train=True, rngs={"dropout": drop_rng}, mutable=list(model_state)
         )
-        known = jnp.any(batch["readers"] > 0, axis=(1, 2)).astype(jnp.float32)
-        outline = _OUTLINE_WEIGHT * losses.binary_cross_entropy(logits=pixels, targets=marked, weights=known)
-        outline = outline + losses.dice_loss(logits=pixels, targets=marked, weights=known)
-        malignancy, ratings = judged(logits, batch)
-        loss = config.outline_weight * outline + malignancy + config.ratings_weight * ratings
-        return loss, ({"outline": outline, "cross_entropy": malignancy, "ratings": ratings}, model_state)
-
-    def judged(logits: jax.Array, batch: Any) -> tuple[jax.Array, jax.Array]:
-        """Cross entropy of malignant or not, and of the ratings, that of malignancy counting as much as the others."""
-        label, weight = labels(batch["label"])
-        targets, trust = ordinal_targets(batch["ratings"])
-        weight = weight * trust[:, -1] * batch["weight"]
-        malignancy = weighted_mean(_cross_entropy(logits[:, 0], label), weight)
-        each = _cross_entropy(logits[:, 1:], targets) * trust * batch["weight"][:, None]  # (batch, STEPS)
-        each = jnp.sum(each, axis=0) / jnp.maximum(jnp.sum(trust * batch["weight"][:, None], axis=0), 1.0)
-        own = HIGHEST[-1] - 1
-        return malignancy, jnp.mean(each[-own:]) + 0.5 * jnp.mean(each[:-own])
+        loss, metrics = nodule_loss(config, logits, pixels, marked, batch)
+        return loss, (metrics, model_state)
 
     def eval_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> Metrics:
         del rng
-        logit = predict(params, model_state, batch)[:, 0]
-        label, weight = labels(batch["label"])
-        weight = weight * batch["weight"]
-        place = jnp.clip(jax.nn.sigmoid(logit) * _BINS, 0, _BINS - 1).astype(jnp.int32)
-        counts = jnp.zeros((2, _BINS), jnp.float32).at[label.astype(jnp.int32), place].add(weight)
-        return {"loss": jnp.sum(weight * _cross_entropy(logit, label)), "counts": counts}
-
-    def summarize(sums: dict[str, Any]) -> dict[str, float]:
-        counts = np.asarray(sums["counts"], np.float64)
-        middle = (np.arange(2 * _BINS) % _BINS).astype(np.float64)
-        side = np.arange(2 * _BINS) >= _BINS
-        auc = classification.ranking(side, middle, counts.reshape(1, -1))[0, 0]
-        # Without both kinds of nodules nothing can be told apart.
-        return {"loss": sums["loss"] / max(counts.sum(), 1.0), "auc": float(auc) if auc == auc else 0.5}
+        return decided_sums(predict(params, model_state, batch)[:, 0], batch)
 
     def predict(params: Any, model_state: Any, batch: Any) -> jax.Array:
         """(batch, OUTPUTS)."""
@@ -181,12 +153,55 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         init=init,
         loss_fn=loss_fn,
         eval_fn=eval_fn,
-        summarize=summarize,
+        summarize=auc,
         predict=predict,
         draw=draw,
         best="auc",
         calibrated=True,
     )
+
+
+def nodule_loss(
+    config: Config, logits: jax.Array, pixels: jax.Array, marked: jax.Array, batch: Any
+) -> tuple[jax.Array, Metrics]:
+    """What the outlines, the labels and the ratings of nodules cost; what is not known costs nothing.
+
+    Args:
+      config: its `outline_weight` and `ratings_weight`.
+      logits: (n, 1 + STEPS) of the nodules.
+      pixels, marked: (n, side, side) logits, and the share of readers who marked each pixel.
+      batch: with `readers`, `label`, `ratings` and `weight` of the n nodules.
+    """
+    known = jnp.any(batch["readers"] > 0, axis=(1, 2)).astype(jnp.float32) * batch["weight"]
+    outline = _OUTLINE_WEIGHT * losses.binary_cross_entropy(logits=pixels, targets=marked, weights=known)
+    outline = outline + losses.dice_loss(logits=pixels, targets=marked, weights=known)
+    label, weight = labels(batch["label"])
+    targets, trust = ordinal_targets(batch["ratings"])
+    weight = weight * trust[:, -1] * batch["weight"]
+    malignancy = weighted_mean(cross_entropy(logits[:, 0], label), weight)
+    trust = trust * batch["weight"][:, None]
+    each = jnp.sum(cross_entropy(logits[:, 1:], targets) * trust, axis=0) / jnp.maximum(jnp.sum(trust, axis=0), 1.0)
+    own = HIGHEST[-1] - 1  # Malignancy's steps, the last ones, count as much as twice all others.
+    ratings = jnp.mean(each[-own:]) + 0.5 * jnp.mean(each[:-own])
+    loss = config.outline_weight * outline + malignancy + config.ratings_weight * ratings
+    return loss, {"outline": outline, "cross_entropy": malignancy, "ratings": ratings}
+
+
+def decided_sums(logit: jax.Array, batch: Any) -> Metrics:
+    """Of a validation batch, for `auc`: the loss, and the benign and malignant (2, bins) in bins of probability."""
+    label, weight = labels(batch["label"])
+    weight = weight * batch["weight"]
+    place = jnp.clip(jax.nn.sigmoid(logit) * _BINS, 0, _BINS - 1).astype(jnp.int32)
+    counts = jnp.zeros((2, _BINS), jnp.float32).at[label.astype(jnp.int32), place].add(weight)
+    return {"loss": jnp.sum(weight * cross_entropy(logit, label)), "counts": counts}
+
+
+def auc(sums: dict[str, Any]) -> dict[str, float]:
+    """Mean loss and ROC AUC of the added `decided_sums`; 0.5 without both kinds, for nothing can be told apart."""
+    counts = np.asarray(sums["counts"], np.float64)
+    bins, side = np.tile(np.arange(_BINS, dtype=np.float64), 2), np.repeat([False, True], _BINS)
+    found = float(classification.ranking(side, bins, counts.reshape(1, -1))[0, 0])
+    return {"loss": float(sums["loss"]) / max(counts.sum(), 1.0), "auc": found if found == found else 0.5}
 
 
 def labels(label: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -202,5 +217,6 @@ def share_marked(readers: jax.Array) -> jax.Array:
     return jax.lax.population_count(readers).astype(jnp.float32) / who[:, None, None]
 
 
-def _cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Of each logit with its target in [0, 1], in nats."""
     return jax.nn.softplus(logits) - logits * targets

@@ -13,13 +13,13 @@ from lungjax.evaluate import grading as grading_text
 from lungjax.lidc.builtin import prepared, resolve
 from lungjax.lidc.scan import InputError
 from lungjax.tasks.task import Config
-from lungjax.train import grading
+from lungjax.train import diagnosis, grading
 from lungjax.train import workdir as folder
 from lungjax.train.scorer import Scorer
 from lungjax.train.state import parameter_count
 from lungjax.train.trained import Trained, open_trained
 
-GRADERS = {"classify": grading}
+GRADERS: dict[str, Any] = {"classify": grading, "diagnose": diagnosis}
 """What grades, reports, writes and draws, of the tasks that give a probability of malignancy."""
 
 

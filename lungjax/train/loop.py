@@ -9,9 +9,9 @@ from pathlib import Path
 
 import jax
 
-from lungjax.data import loader, nodules, shards, splits
+from lungjax.data import bags, loader, shards, splits
 from lungjax.lidc.scan import InputError
-from lungjax.tasks import classify, pretrain, segment
+from lungjax.tasks import classify, diagnose, pretrain, segment
 from lungjax.tasks.task import Config, Task
 from lungjax.train import calibrate, logs, mesh, state, step, trained, transfer
 from lungjax.train import workdir as folder
@@ -23,6 +23,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "pretrain": pretrain.make,
     "segment": segment.make,
     "classify": classify.make,
+    "diagnose": diagnose.make,
 }
 
 
@@ -46,9 +47,9 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
     devices = mesh.make_mesh(config.data.batch_size)
 
     # 2. Data: training draws from the train patients alone, pretraining too.
-    slices = nodules.reader(dataset, config.data, task=config.task)
-    train_rows = loader.select_rows(dataset, split="train", slices=config.data.slices)
-    val_rows = loader.select_rows(dataset, split="val", slices=config.data.slices)
+    slices = bags.reader(dataset, config.data, task=config.task)
+    train_rows = slices.rows(split="train", slices=config.data.slices)
+    val_rows = slices.rows(split="val", slices=config.data.slices)
     batches = loader.train_batches(
         slices,
         train_rows,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,9 @@ def test_shapes_and_dtypes(norm: str):
     network = _network(norm)
     x = jax.random.uniform(jax.random.key(0), (2, 32, 32, 1), jnp.float32)
     variables = network.init(jax.random.key(1), x, train=False)
-    said, pixels = network.apply(variables, x, train=False)
+    found: Any = network.apply(variables, x, train=False)
+    said, pixels, hidden = found
+    assert hidden.shape == (2, 16)
     assert (said.shape, said.dtype, pixels.shape, pixels.dtype) == ((2, 5), jnp.float32, (2, 32, 32), jnp.float32)
     assert np.isfinite(said).all()
     alone = ResNet(depth=10, width=8, norm=norm, stem="patch", patch_px=2)  # pyright: ignore[reportArgumentType]
@@ -54,7 +58,7 @@ def test_training_drops_features_and_learns_statistics():
     variables = network.init(jax.random.key(1), x, train=False)
 
     def said(seed: int) -> jax.Array:
-        (logits, _), state = network.apply(
+        (logits, *_), state = network.apply(
             variables, x, train=True, rngs={"dropout": jax.random.key(seed)}, mutable=["batch_stats"]
         )
         before, after = (jax.tree.leaves(one["batch_stats"]) for one in (variables, state))
