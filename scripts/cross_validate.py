@@ -3,6 +3,7 @@
     lungjax prepare --source lidc-nodules.npz --out data/nodules
     python scripts/cross_validate.py --data data/nodules --out workdir/folds
     python scripts/cross_validate.py --data data/nodules --out workdir/folds-simclr --pretrain configs/simclr.py:patches
+    python scripts/cross_validate.py --data data/nodules --out workdir/folds-diagnose --config configs/diagnose.py
 
 Each fold trains by the one loop, on a copy of the data's split in which the fold's patients are the test patients;
 `--pretrain` trains an encoder on the same fold's train patients first. Options after `--` go to the grader's runs, for
@@ -17,11 +18,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from lungjax.data import folds, shards, splits
 from lungjax.evaluate import grading as text
-from lungjax.train import grading, trained
-from lungjax.train.grading import Graded
+from lungjax.train import evaluation, trained
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,7 +48,7 @@ def main() -> None:
             start = [f"--config.init_from={folder / 'pretrained'}"]
         _train(arguments.config, folder / "run", data, [*start, *arguments.options])
         graded.append(_grade(folder / "run", data))
-    _report(graded, arguments.out)
+    _report(graded, arguments.out, evaluation.GRADERS[trained.open_trained(folder / "run").config.task])
 
 
 def _train(config: str, workdir: Path, data: Path, options: list[str]) -> None:
@@ -55,23 +56,27 @@ def _train(config: str, workdir: Path, data: Path, options: list[str]) -> None:
     subprocess.run([*command, f"--config.data.path={data}", *options], check=True)
 
 
-def _grade(run: Path, data: Path) -> Graded:
+def _grade(run: Path, data: Path) -> Any:
     """The fold's patients, without those who are in no fold."""
     model = trained.open_trained(run)
-    graded = grading.grade(model, shards.open_dataset(data), split="test")
+    graded = evaluation.GRADERS[model.config.task].grade(model, shards.open_dataset(data), split="test")
     return graded.only(~graded.index["patient_id"].isin(splits.ALWAYS_TEST).to_numpy())
 
 
-def _report(graded: list[Graded], out: Path) -> None:
-    pooled = grading.pooled(graded)
-    found = grading.report(pooled)
-    found["folds"] = [grading.report(one)["roc_auc"] for one in graded]
+def _report(graded: list[Any], out: Path, module: Any) -> None:
+    pooled = module.pooled(graded)
+    found = module.report(pooled)
+    found["folds"] = [module.report(one)["roc_auc"] for one in graded]
     file = out / "cross-validation.json"
     file.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
-    table = text.table(found) + "\nROC AUC of each fold: " + ", ".join(text.cell(one) for one in found["folds"])
+    table = (
+        text.table(found, unit=module.UNIT)
+        + "\nROC AUC of each fold: "
+        + ", ".join(text.cell(one) for one in found["folds"])
+    )
     file.with_suffix(".table.txt").write_text(table + "\n")
-    grading.write_predictions(pooled, file.with_suffix(".csv"))
-    grading.draw(pooled, found, file)
+    module.write_predictions(pooled, file.with_suffix(".csv"))
+    module.draw(pooled, found, file)
     print(table)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lungjax.train.trained import Trained
 UNIT = "patients"
 SHOWN = 8
 """Patients on the sheet of attention."""
+_ARRAYS = ("index", "logit", "probability", "highest", "diameter_mm", "attention")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,7 +34,7 @@ class Diagnosed:
       highest: the highest of the nodules' own logits, by the same network.
       diameter_mm: the largest; NaN where an outline is not known.
       attention: (patients, nodules of a bag), 0 where a bag is only filled up.
-      bag: what was looked at, for a picture: the reader of bags, and the patients' numbers in it.
+      bag: what was looked at, for a picture: the reader of bags, and the patients' numbers in it; None of several runs.
     """
 
     index: pd.DataFrame
@@ -41,7 +43,18 @@ class Diagnosed:
     highest: np.ndarray
     diameter_mm: np.ndarray
     attention: np.ndarray
-    bag: tuple[bags.Bags, np.ndarray]
+    bag: tuple[bags.Bags, np.ndarray] | None
+
+    def only(self, which: np.ndarray) -> Diagnosed:
+        """Those for which `which` (patients,) is True."""
+        arrays = {name: getattr(self, name)[which] for name in _ARRAYS}
+        return Diagnosed(**arrays, bag=None if self.bag is None else (self.bag[0], self.bag[1][which]))
+
+
+def pooled(parts: Sequence[Diagnosed]) -> Diagnosed:
+    """All patients of several, without what a picture of attention needs."""
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS if name != "index"}
+    return Diagnosed(index=pd.concat([part.index for part in parts]), **arrays, bag=None)
 
 
 def grade(model: Trained, dataset: shards.Dataset, *, split: str) -> Diagnosed:
@@ -110,7 +123,7 @@ def draw(found: Diagnosed, said: dict[str, Any], out: Path) -> list[Path]:
     """ROC curves, reliability, and which nodules the answers of some patients came from; returns the files written."""
     roc, reliable, attention = (out.with_suffix(f".{name}.png") for name in ("roc", "reliability", "attention"))
     labels = found.index["label"].to_numpy() > 0.5
-    written = [reliable, attention]
+    written = [reliable]
     if labels.any() and not labels.all():
         scores = {
             "model": (found.logit, said["roc_auc"]),
@@ -119,6 +132,8 @@ def draw(found: Diagnosed, said: dict[str, Any], out: Path) -> list[Path]:
         grading.roc_chart(labels, scores, roc)
         written.insert(0, roc)
     grading.reliability_chart(said, reliable, unit=UNIT)
+    if found.bag is None:
+        return written
     several = np.argsort(-found.index["nodules"].to_numpy(), kind="stable")[:SHOWN]  # One nodule has all attention.
     read, rows = found.bag
     batch = read.batch(rows[several])
@@ -127,4 +142,4 @@ def draw(found: Diagnosed, said: dict[str, Any], out: Path) -> list[Path]:
     ]
     shown = found.attention[several], found.probability[several]
     gallery.bags(batch["image"], batch["inside"], *shown, titles, attention)
-    return written
+    return [*written, attention]

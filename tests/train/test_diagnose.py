@@ -13,7 +13,7 @@ import runs
 from lungjax.data import bags, shards
 from lungjax.lidc.prepare import prepare
 from lungjax.lidc.scan import InputError
-from lungjax.train import evaluation, loop, trained
+from lungjax.train import diagnosis, evaluation, loop, trained
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +81,21 @@ def test_labels_of_a_file_are_read_as_the_sheet_codes_them(data: Path, tmp_path:
 def test_a_run_answers_for_patients(data: Path, tmp_path: Path):
     workdir = tmp_path / "run"
     assert loop.train_and_evaluate(small(data), workdir)
-    assert trained.open_trained(workdir).calibration["fitted_on"] > 2
+    assert trained.open_trained(workdir).calibration["fitted_on"] >= 2
     assert (workdir / "examples" / "0000020.png").stat().st_size > 1000
     report = evaluation.evaluate(workdir, data=None, split="test", out=None)
-    assert report["nodules"] == report["patients"] > 2
+    dataset = shards.open_dataset(data)
+    read = bags.Bags(dataset, nodules=3)
+    assert report["nodules"] == report["patients"] == len(read.rows(split="test", slices="rated"))
     assert set(report["others"]) == {"highest nodule"}
     for name in ("roc", "reliability", "attention"):
         assert (workdir / f"evaluation-test.{name}.png").stat().st_size > 1000
     assert json.loads((workdir / "evaluation-test.json").read_text()) == report
+    found = diagnosis.grade(trained.open_trained(workdir), dataset, split="all")
+    assert len(found.logit) == np.count_nonzero(~np.isnan(read.answer))
+    half = np.arange(len(found.logit)) % 2 == 0
+    again = diagnosis.pooled([found.only(half), found.only(~half)])
+    assert diagnosis.report(again)["roc_auc"]["value"] == diagnosis.report(found)["roc_auc"]["value"]
+    assert len(diagnosis.draw(again, diagnosis.report(again), tmp_path / "pooled.json")) == 2
+    np.testing.assert_allclose(found.attention.sum(axis=1), 1, rtol=1e-5)
     assert "patients, " in (workdir / "evaluation-test.table.txt").read_text()

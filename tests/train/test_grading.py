@@ -130,6 +130,10 @@ def test_an_export_grades_as_the_run_does(run: Path, data: Path, tmp_path: Path)
 
 def test_two_graders_are_compared_on_the_same_nodules(run: Path, data: Path, tmp_path: Path):
     report = evaluation.evaluate(run, data=None, split="all", out=tmp_path / "o.json", against=run)
+    graded = grading.grade(trained.open_trained(run), shards.open_dataset(data), split="all")
+    half = np.arange(len(graded.logit)) % 2 == 0
+    again = grading.report(grading.pooled([graded.only(half), graded.only(~half)]))
+    assert again["roc_auc"]["value"] == report["roc_auc"]["value"]
     difference = report["others"]["against"]["difference"]["roc_auc"]
     assert set(difference.values()) == {0.0}
     assert "model - it" in (tmp_path / "o.table.txt").read_text()
