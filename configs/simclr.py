@@ -8,6 +8,7 @@ No figure of it yet: it has not been run to its end.
 Expected of quick, on the phantom: contrastive top-1 on val patients several times that of chance (0.016).
 `configs/simclr.py:slices` is for the 128 x 128 LIDC crops: half an hour on two CPU cores. Expected:
 contrastive top-1 of 0.53 on val patients.
+`configs/simclr.py:patches` is for patches of nodules, for configs/classify.py to start from. No figure of it yet.
 """
 
 import ml_collections
@@ -98,7 +99,24 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         "model.encoder.width": 32,
         "model.encoder.patch_px": 4,
     }
-    variants = {"full": {}, "quick": two_cores | quick, "slices": two_cores | slices}
+    patches = {  # The encoder of configs/classify.py, on the patches that it grades.
+        "steps": 600,
+        "eval_every": 300,
+        "checkpoint_every": 300,
+        "data.path": "data/nodules",
+        "data.batch_size": 64,
+        "data.crop_px": 48,
+        "data.crop_at": "random",
+        "model.encoder.width": 16,
+        "model.encoder.norm": "batch",
+        "augment.window_hu": (-300.0, 1400.0),
+    }
+    variants = {
+        "full": {},
+        "quick": two_cores | quick,
+        "slices": two_cores | slices,
+        "patches": two_cores | patches,
+    }
     if variant not in variants:
         raise KeyError(f"there is no variant {variant!r}; use one of {', '.join(variants)}")
     config.update_from_flattened_dict(variants[variant])

@@ -130,6 +130,47 @@ def segment(
     return distort.add_noise(noise_key, unit, noise), moved
 
 
+def nodule(
+    key: jax.Array,
+    hu: jax.Array,
+    marked: jax.Array,
+    spacing_mm: jax.Array,
+    *,
+    side_px: int,
+    pixel_mm: float,
+    zoom: float = 0.1,
+    shift_mm: float = 0.65,
+    offset_hu: float = 15.0,
+    noise_hu: float = 28.0,
+) -> tuple[jax.Array, jax.Array]:
+    """A random version of a nodule's patch and of what readers marked in it, in pixels of one size.
+
+    Args:
+      key: its only source of chance.
+      hu: (height, width) floats.
+      marked: (height, width) in [0, 1], for instance the share of the readers who marked each pixel.
+      spacing_mm: between the patch's pixel centres.
+      side_px, pixel_mm: of what is made of it, a square.
+      zoom: greatest natural logarithm of the scale, either way: size is most of what a nodule tells, so little.
+      shift_mm: greatest displacement in each direction.
+      offset_hu: standard deviation of what is added to the whole patch.
+      noise_hu: greatest standard deviation of white noise.
+
+    Returns:
+      (float32 HU (side_px, side_px), float32 in [0, 1] of that shape): turned by any angle, flipped or not.
+    """
+    angle_key, flip_key, zoom_key, shift_key, offset_key, strength_key, noise_key = jax.random.split(key, 7)
+    matrix = distort.rotation(angle_key, 180.0) @ jnp.diag(distort.signs(flip_key))
+    scale = pixel_mm / spacing_mm
+    matrix = matrix * scale * jnp.exp(jax.random.uniform(zoom_key, (), jnp.float32, -zoom, zoom))
+    shift_px = jax.random.uniform(shift_key, (2,), jnp.float32, -shift_mm, shift_mm) / spacing_mm
+    moved = distort.resample(hu, matrix, shift_px, order=1, side_px=side_px)
+    moved = moved + offset_hu * jax.random.normal(offset_key, (), jnp.float32)
+    strength_hu = jax.random.uniform(strength_key, (), jnp.float32, 0.0, noise_hu)
+    moved = moved + strength_hu * jax.random.normal(noise_key, moved.shape, jnp.float32)
+    return moved, distort.resample(marked, matrix, shift_px, order=1, side_px=side_px)
+
+
 def jittered_window(key: jax.Array, hu: jax.Array, *, window_hu: WindowHu, strength: float) -> jax.Array:
     """HU -> [0, 1] by a random window.
 

@@ -37,15 +37,19 @@ def signs(key: jax.Array) -> jax.Array:
     return jax.random.rademacher(key, (2,), jnp.float32)
 
 
-def resample(image: jax.Array, matrix: jax.Array, shift_px: jax.Array, *, order: int) -> jax.Array:
+def resample(
+    image: jax.Array, matrix: jax.Array, shift_px: jax.Array, *, order: int, side_px: int | None = None
+) -> jax.Array:
     """float32 image whose pixel at p, from the centre, is the input's at matrix @ p + shift_px.
 
-    Bilinear (order 1) or nearest neighbour (order 0); beyond its border the image is mirrored.
+    Of the input's shape, or a square of `side_px`. Bilinear (order 1) or nearest neighbour (order 0); beyond its border
+    the image is mirrored.
     """
     height, width = image.shape
     middle = jnp.array([(height - 1) / 2, (width - 1) / 2], jnp.float32)
-    rows = jnp.arange(height, dtype=jnp.float32)[:, None] - middle[0]
-    columns = jnp.arange(width, dtype=jnp.float32)[None, :] - middle[1]
+    down, across = (side_px or size for size in image.shape)
+    rows = jnp.arange(down, dtype=jnp.float32)[:, None] - (down - 1) / 2
+    columns = jnp.arange(across, dtype=jnp.float32)[None, :] - (across - 1) / 2
     at = [matrix[k, 0] * rows + matrix[k, 1] * columns + (shift_px + middle)[k] for k in range(2)]
     return map_coordinates(image.astype(jnp.float32), at, order=order, mode="mirror")
 

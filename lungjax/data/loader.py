@@ -25,7 +25,9 @@ Batch = Mapping[str, np.ndarray]
 """One batch: `image` (b, h, w) int16 HU, uint8 or float32; `readers` (b, h, w) uint8, a bit a reader; `row` (b,)
 int32, the row of the index; `corner` (b, 2) int32, row and column in the slice of the image's upper left pixel, below
 0 where a crop is larger than the slice; `scan` (b,) int32; `z_mm` (b,) float32, NaN where unknown; `weight` (b,)
-float32, 0 for padding. Of pairs also `partner` (b, h, w), as `image`, of a slice near it."""
+float32, 0 for padding. Of pairs also `partner` (b, h, w), as `image`, of a slice near it. Of patches of nodules also
+`spacing_mm` (b,) float32; `ratings` (b, 4, 9) int32, 0 where a reader gave none; `label` (b,) float32, 1 malignant, 0
+benign, NaN neither."""
 
 
 def select_rows(dataset: Dataset, *, split: Split | None, slices: str, share: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -35,7 +37,7 @@ def select_rows(dataset: Dataset, *, split: Split | None, slices: str, share: fl
       dataset: an opened data set.
       split: `train`, `val` or `test`; None for all.
       slices: `all`; `lung` for slices with at least `slicing.LUNG_MM2` of lung; `nodule` for slices in which at
-        least one reader marked something.
+        least one reader marked something; `rated` for those whose nodule a reader rated.
       share: of the patients who have such slices, see `splits.some_of`; `seed` says which.
 
     Returns:
@@ -52,8 +54,10 @@ def select_rows(dataset: Dataset, *, split: Split | None, slices: str, share: fl
         chosen &= (index["readers_marked"] > 0).to_numpy()
     elif slices == "lung":
         chosen &= _lung_area_mm2(dataset) >= slicing.LUNG_MM2
+    elif slices == "rated":
+        chosen &= index["malignancy_median"].notna().to_numpy()
     elif slices != "all":
-        raise InputError(f"config.data.slices is {slices!r}; use 'all', 'lung' or 'nodule'.")
+        raise InputError(f"config.data.slices is {slices!r}; use 'all', 'lung', 'nodule' or 'rated'.")
     if share < 1:
         some = splits.some_of(index["patient_id"][chosen], share, seed=seed)
         chosen &= index["patient_id"].isin(sorted(some)).to_numpy()
@@ -97,6 +101,14 @@ class Slices:
         self._scan = pd.factorize(index["study_uid"])[0].astype(np.int32)
         self._z_mm = index["z_mm"].to_numpy(np.float32)
         self._boxes_px = index[["row_min", "row_max", "column_min", "column_max"]].to_numpy()
+
+    def rows(self, *, split: Split | None, slices: str, share: float = 1.0, seed: int = 0) -> np.ndarray:
+        """What `select_rows` says of its data set."""
+        return select_rows(self.dataset, split=split, slices=slices, share=share, seed=seed)
+
+    def index_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Rows of the index that `rows` are made of."""
+        return rows
 
     def batch(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The batch of `rows` (b,); `uniform` (b, 3) in [0, 1) places crops and picks nodules, None centres them."""

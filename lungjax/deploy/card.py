@@ -12,19 +12,27 @@ _WHAT = {
     "pretrain": "An encoder of chest CT slices, pretrained without labels by SimCLR (Chen et al. 2020).",
     "segment": "A U-Net that outlines lung nodules in a CT slice: at each pixel, whether at least two of four "
     "readers would have marked it.",
+    "classify": "A grader of lung nodules: from a CT patch around a nodule in HU, the probability that LIDC's readers "
+    "call it malignant (their median above 3 of 5, not below), and the nine ratings that they would give.",
 }
 _LIMITS = """\
 **Research software, not a medical device. Not for diagnosis or treatment.**
 
 - Trained on LIDC-IDRI alone: adults, chest CT of 2000 to 2010, mostly from North America, enriched for nodules.
-- Scored on slices that a reader marked: how well nodules are outlined, not how well they are found.
-- The truth is what readers drew, who differ; their own agreement stands beside the figures.
+{scope}
 - Other scanners, doses, reconstructions, contrast or children have not been tried.
 """
+_SCOPE = """\
+- Scored on slices that a reader marked: how well nodules are outlined, not how well they are found.
+- The truth is what readers drew, who differ; their own agreement stands beside the figures."""
+_SCOPE_GRADED = """\
+- Malignant is what readers thought, not pathology; nodules of median 3 are left out, as nothing is said of them.
+- The nodule must lie in the middle of its patch: it grades nodules, it finds none."""
 _LICENCE = """\
 Weights: Apache-2.0. Trained on LIDC-IDRI, CC BY 3.0: Armato SG III et al., *Data From LIDC-IDRI*, The Cancer Imaging
 Archive, 2015, doi:10.7937/K9/TCIA.2015.LO9QL9SX; Armato SG III et al., Medical Physics 38:915-931, 2011.
 """
+_GRADED = ("roc_auc", "pr_auc", "sensitivity_at_specificity_0.90", "brier", "ece")
 _SCORES = ("dice", "iou", "precision", "recall")
 
 
@@ -49,12 +57,20 @@ def text(trained: Trained, *, dtype: str, difference: float) -> str:
         "versions": ", ".join(f"{k} {v}" for k, v in trained.origin.get("versions", {}).items()) or "unknown",
         "parity": f"{dtype} against the run's float32 on golden slices: {difference:.1e} at most",
     }
+    graded = config.task == "classify"
+    scope = _SCOPE_GRADED if graded else _SCOPE
+    if trained.calibration:
+        known = trained.calibration
+        rows["calibration"] = (
+            f"sigmoid({known['slope']:.3g} * logit + {known['offset']:.3g}), fitted on {known['fitted_on']} val nodules"
+        )
     about = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    figures = "\n".join(_figures(name, report) for name, report in trained.figures.items())
+    write = _graded if graded else _figures
+    figures = "\n".join(write(name, report) for name, report in trained.figures.items())
     return (
         f"# lungjax {config.task}\n\n{_WHAT.get(config.task, '')}\n\n| | |\n|---|---|\n{about}\n\n"
         f"## Figures\n\n{figures or 'None were stored with the run: `lungjax evaluate` makes them.'}\n\n"
-        f"## Limits\n\n{_LIMITS}\n## Licence\n\n{_LICENCE}"
+        f"## Limits\n\n{_LIMITS.format(scope=scope)}\n## Licence\n\n{_LICENCE}"
     )
 
 
@@ -64,6 +80,17 @@ def _figures(name: str, report: dict[str, Any]) -> str:
     for score in _SCORES:
         cells = [_cell(side["pooled"][score]) for side in (report, report.get("readers")) if side]
         lines.append(f"| {score} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _graded(name: str, report: dict[str, Any]) -> str:
+    head = f"`{name}`: {report['patients']} patients of split {report['split']}, {report['nodules']:,} nodules"
+    lines = [f"{head}; {report['interval']}.\n", "| | model |", "|---|---|"]
+    lines += [f"| {score} | {_cell(report[score])} |" for score in _GRADED]
+    for part in report["on_fewer"].values():
+        for other, figures in part["others"].items():
+            difference = _cell(figures["difference"]["roc_auc"])
+            lines.append(f"| roc_auc less that of the {other}, on {part['nodules']:,} nodules | {difference} |")
     return "\n".join(lines) + "\n"
 
 

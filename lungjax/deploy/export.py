@@ -15,7 +15,7 @@ import numpy as np
 from lungjax.deploy import card
 from lungjax.lidc.scan import InputError
 from lungjax.models.encoder import ResNet
-from lungjax.tasks import segment
+from lungjax.tasks import classify, segment
 from lungjax.tasks.task import Config
 from lungjax.train.trained import Trained, open_trained, write_exported
 
@@ -76,11 +76,11 @@ def _figures(workdir: Path) -> dict[str, Any]:
 def parity(one: Trained, other: Trained) -> float:
     """Greatest difference between the answers of two networks of one configuration on golden slices.
 
-    Answers are the probabilities of a segmenter, the pooled features of an encoder, divided by the largest.
+    Answers are the probabilities of a segmenter or grader, the pooled features of an encoder, divided by the largest.
     """
     slices = golden_slices()
     first, second = (np.asarray(jax.jit(_answer(t.config))(t.variables, slices)) for t in (one, other))
-    if one.config.task != "segment":
+    if one.config.task == "pretrain":
         first, second = first / np.abs(first).max(), second / np.abs(first).max()
     return float(np.abs(first - second).max())
 
@@ -104,6 +104,15 @@ def _answer(config: Config):
             return jax.nn.sigmoid(logits)
 
         return probability
+
+    if config.task == "classify":
+        grade = classify.make_grade(config)
+
+        def malignant(variables: Any, x: jax.Array) -> jax.Array:
+            hu, mm = 1400.0 * x[..., 0] - 1000.0, jnp.full(len(x), config.patch.pixel_mm, jnp.float32)
+            return jax.nn.sigmoid(grade(variables["params"], variables["model_state"], hu, mm)[:, 0])
+
+        return malignant
 
     encoder = ResNet(**config.model.encoder)
 

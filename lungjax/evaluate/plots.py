@@ -19,7 +19,7 @@ from matplotlib.ticker import EngFormatter
 from lungjax.evaluate import overlay, segmentation
 from lungjax.evaluate.overlay import BLUE, VERMILLION
 
-CURVES = ("loss", "accuracy", "precision", "dice")
+CURVES = ("loss", "accuracy", "precision", "dice", "auc")
 _DPI = 110
 _PANEL_INCHES = 3.4
 
@@ -30,7 +30,7 @@ def curves(metrics_jsonl: Path, folder: Path) -> list[Path]:
     Args:
       metrics_jsonl: lines like `{"step": 100, "train/loss": 0.3, "val/dice": 0.6}`. A line that is not whole
         JSON, as a killed process leaves it, is passed over; of two lines for one step the later one counts.
-      folder: made where missing; gets `loss.png`, `accuracy.png`, `precision.png`, `dice.png`, each only if
+      folder: made where missing; gets `loss.png`, `accuracy.png`, `precision.png`, `dice.png`, `auc.png`, each only if
         its quantity occurs.
 
     Returns:
@@ -51,7 +51,7 @@ def curves(metrics_jsonl: Path, folder: Path) -> list[Path]:
 def _label(quantity: str, *, contrastive: bool) -> str:
     if contrastive:
         return {"loss": "NT-Xent loss (nats)", "accuracy": "contrastive top-1 accuracy"}.get(quantity, quantity)
-    return {"accuracy": "accuracy (share of pixels)", "dice": "Dice"}.get(quantity, quantity)
+    return {"accuracy": "accuracy (share of pixels)", "dice": "Dice", "auc": "ROC AUC"}.get(quantity, quantity)
 
 
 def series(metrics_jsonl: Path) -> defaultdict[str, dict[int, float]]:

@@ -1,9 +1,11 @@
-"""The built-in data set: phantom scans, written and prepared on first use."""
+"""Data prepared on first use: the built-in phantom scans, and a file of patches."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 NAME = "phantom"
@@ -11,6 +13,20 @@ FOLDER = Path("data/phantom")
 SCANS = 24
 MATRIX = 256
 SEED = 0
+
+
+@contextlib.contextmanager
+def prepared(path: Path) -> Iterator[Path]:
+    """A prepared folder: `path` itself, or, of a file that can be prepared, one that lasts as long as the context."""
+    if not path.is_file():
+        yield path
+        return
+    from lungjax.lidc import prepare
+
+    with tempfile.TemporaryDirectory(prefix="lungjax-") as temporary:
+        folder = Path(temporary) / path.stem
+        prepare.prepare(path, folder)
+        yield folder
 
 
 def resolve(path: str) -> Path:

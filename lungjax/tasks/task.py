@@ -27,6 +27,7 @@ class Task:
       features: (params, model_state, batch) -> (batch, channels) float32 of an encoder that is pretrained, for probes.
       share: (params, model_state, batch) -> of a segmenter, the share of the readers who would mark each pixel.
       draw: (batch and its `spacing_mm`, predicted, titles, path): writes a sheet of examples, all NumPy.
+      calibrated: whether `predict` begins with a logit that is made a probability on the validation patients.
       best: the name of the summarized figure by which the best checkpoint is kept; higher is better.
     """
 
@@ -40,3 +41,4 @@ class Task:
     batch_axis: int = 0
     share: Callable[..., jax.Array] | None = None
     features: Callable[..., jax.Array] | None = None
+    calibrated: bool = False

@@ -9,13 +9,18 @@ from typing import Any, Literal
 
 from lungjax.data import loader, shards, splits
 from lungjax.evaluate import charts, report, table
-from lungjax.lidc.builtin import resolve
+from lungjax.evaluate import grading as grading_text
+from lungjax.lidc.builtin import prepared, resolve
 from lungjax.lidc.scan import InputError
 from lungjax.tasks.task import Config
+from lungjax.train import diagnosis, grading
 from lungjax.train import workdir as folder
 from lungjax.train.scorer import Scorer
 from lungjax.train.state import parameter_count
 from lungjax.train.trained import Trained, open_trained
+
+GRADERS: dict[str, Any] = {"classify": grading, "diagnose": diagnosis}
+"""What grades, reports, writes and draws, of the tasks that give a probability of malignancy."""
 
 
 def evaluate(
@@ -27,12 +32,13 @@ def evaluate(
     against: Path | None = None,
     flips: bool = False,
 ) -> dict[str, Any]:
-    """Scores a segmenter: figures, a table, and pictures.
+    """Scores a segmenter or a grader: figures, a table, and pictures.
 
     Args:
       model: a run's workdir, whose best checkpoint is taken, or an exported folder.
-      data: a prepared folder; None for the one the run was trained with. Its readers say what is true: a run may
-        be scored on data of one reader and on data of four, whichever it was trained on.
+      data: a prepared folder, or a file that can be prepared; None for the folder the run was trained with.
+        Its readers say what is true: a run may be scored on data of one reader and on data of four, whichever it was
+        trained on.
       split: `val`, `test` or `all`.
       out: the JSON file to write; None for `evaluation-SPLIT.json` in the workdir, or in the current folder with the
         name of a model that is no run, with the name of `data` and of `against` added where they are given. The table,
@@ -47,25 +53,32 @@ def evaluate(
       InputError: no such model or data, data whose split disagrees with a model's, two models that see different
         parts of the slices, or nowhere to write.
     """
-    models = [_segmenter(name) for name in (model, against) if name is not None]
-    _check_same_pixels(models)
-    config = models[0].config
-    dataset = shards.open_dataset(resolve(config.data.path) if data is None else data)
+    models = [open_trained(name) for name in (model, against) if name is not None]
+    if models[0].config.task in GRADERS:
+        return _evaluate_grader(models, data=data, split=split, out=out)
     for one in models:
-        splits.lock(one.patients, dataset.manifest["split"]["patients"], where=str(dataset.path))
-    if out is None:
-        out = _default_out(models, split, dataset.path.name if data else None)
-    folder.make(out.parent, option="--out")
-    if out.is_dir():
-        raise InputError(f"{out} is a folder; --out names the JSON file to write.")
+        _check_segmenter(one)
+    _check_same_pixels(models)
+    out = _to_write(out, models, split, data)
+    with prepared(resolve(models[0].config.data.path) if data is None else data) as where:
+        return _evaluate_segmenter(models, shards.open_dataset(where), data, split=split, out=out, flips=flips)
+
+
+def _evaluate_segmenter(
+    models: Sequence[Trained], dataset: shards.Dataset, data: Path | None, *, split: Any, out: Path, flips: bool
+) -> dict[str, Any]:
+    config = models[0].config
+    for one in models:
+        splits.lock(one.patients, dataset.manifest["split"]["patients"], where=str(data or dataset.path))
     rows = loader.select_rows(dataset, split=None if split == "all" else split, slices=config.data.slices)
     scorers = [Scorer(one.config, dataset, one.variables, flips=flips) for one in models]
     tallies = [scorer.tally(rows) for scorer in scorers]
     scored = set(dataset.index["patient_id"].to_numpy()[rows])
     about = [{**_described(one, scored), "flips": flips} for one in models]
-    found = {"split": split, **report.report(*tallies), "model": about[0], "data": _data(dataset, config)}
-    if against is not None:
-        found["against"]["model"] = about[1]
+    source = {**_data(dataset, config), "path": str(data or dataset.path)}
+    found = {"split": split, **report.report(*tallies), "model": about[0], "data": source}
+    for one in about[1:]:
+        found["against"]["model"] = one
     _write(json.dumps(found, indent=1, allow_nan=False), out)
     _write(table.text(found), out.with_suffix(".table.txt"))  # Never the JSON file itself, whatever --out is named.
     _print(found, dataset, config)
@@ -80,21 +93,66 @@ def _print(found: Mapping[str, Any], dataset: shards.Dataset, config: Config) ->
     print(f"\nscored on {_scope(config)}: how well nodules are outlined, not how well they are found")
     if splits.is_unknown(dataset.index["patient_id"].iloc[0]):
         print("Mind: the source does not tell its patients; each series counts as one, in intervals too.")
+    _print_trained_on(found)
+
+
+def _print_trained_on(found: Mapping[str, Any]) -> None:
     for one in (found["model"], *([found["against"]["model"]] if "against" in found else [])):
         if one["trained_on_patients"]:
             print(f"Mind: {one['workdir']} was trained on {one['trained_on_patients']} of these patients.")
 
 
-def _segmenter(model: Path) -> Trained:
-    found = open_trained(model)
+def _check_segmenter(found: Trained) -> None:
     if found.config.task != "segment":
-        raise InputError(f"{model}: is a network of the task {found.config.task!r}; evaluate scores segmenters.")
+        what = "evaluate scores segmenters and graders, each against its like"
+        raise InputError(f"{found.path}: is a network of the task {found.config.task!r}; {what}.")
+
+
+def _evaluate_grader(models: Sequence[Trained], *, data: Path | None, split: str, out: Path | None) -> dict[str, Any]:
+    """`evaluate` of a grader; who is in which split its own training tells."""
+    module = GRADERS[models[0].config.task]
+    for one in models[1:]:
+        if one.config.task != models[0].config.task:
+            raise InputError(f"{one.path}: is a network of the task {one.config.task!r}; a grader was to be compared.")
+    out = _to_write(out, models, split, data)
+    with prepared(resolve(models[0].config.data.path) if data is None else data) as where:
+        dataset = shards.open_dataset(where)
+        graded = [module.grade(one, dataset, split=split) for one in models]
+        source = {"path": str(data or dataset.path), "source": dataset.manifest["source"]}
+    scored = set(graded[0].index["patient_id"])
+    found = {"split": split, **module.report(*graded), "model": _described(models[0], scored), "data": source}
+    found["calibration"] = models[0].calibration
+    for one in models[1:]:
+        found["against"] = {"model": _described(one, scored)}
+    _write(json.dumps(found, indent=1, allow_nan=False), out)
+    written = grading_text.table(found, unit=module.UNIT)
+    _write(written, out.with_suffix(".table.txt"))
+    module.write_predictions(graded[0], out.with_suffix(".csv"))
+    print(written)
+    print("\nmalignant is what the readers judged, not pathology")
+    _print_trained_on(found)
+    print(f"figures: {out}\npredictions: {out.with_suffix('.csv')}")
+    for picture in module.draw(graded[0], found, out):
+        print(f"picture: {picture}")
     return found
 
 
-def _default_out(models: Sequence[Trained], split: str, data: str | None) -> Path:
+def _to_write(out: Path | None, models: Sequence[Trained], split: str, data: Path | None) -> Path:
+    """The JSON file, in a folder that exists."""
+    out = _default_out(models, split, data) if out is None else out
+    folder.make(out.parent, option="--out")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; --out names the JSON file to write.")
+    return out
+
+
+def _default_out(models: Sequence[Trained], split: str, data: Path | None) -> Path:
     first, *others = (one.path.resolve() for one in models)
-    parts = [split, *([data] if data else []), *(part for other in others for part in ("against", other.name))]
+    parts = [
+        split,
+        *([data.resolve().stem] if data else []),
+        *(part for other in others for part in ("against", other.name)),
+    ]
     if not models[0].is_run:
         return Path(f"evaluation-{'-'.join([first.name, *parts])}.json")
     return models[0].path / f"evaluation-{'-'.join(parts)}.json"

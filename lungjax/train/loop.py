@@ -9,17 +9,22 @@ from pathlib import Path
 
 import jax
 
-from lungjax.data import extent, loader, neighbours, shards, splits
+from lungjax.data import bags, extent, loader, neighbours, shards, splits
 from lungjax.lidc.scan import InputError
-from lungjax.tasks import pretrain, segment
+from lungjax.tasks import classify, diagnose, pretrain, segment
 from lungjax.tasks.task import Config, Task
-from lungjax.train import logs, mesh, state, step, trained, transfer
+from lungjax.train import calibrate, logs, mesh, state, step, trained, transfer
 from lungjax.train import workdir as folder
 from lungjax.train.checkpoint import Checkpoints
 from lungjax.train.validate import Validation
 from lungjax.train.watch import StopSignal, Window
 
-TASKS: dict[str, Callable[..., Task]] = {"pretrain": pretrain.make, "segment": segment.make}
+TASKS: dict[str, Callable[..., Task]] = {
+    "pretrain": pretrain.make,
+    "segment": segment.make,
+    "classify": classify.make,
+    "diagnose": diagnose.make,
+}
 
 
 def train_and_evaluate(config: Config, workdir: Path) -> bool:
@@ -42,11 +47,9 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
     devices = mesh.make_mesh(config.data.batch_size)
 
     # 2. Data: training draws from the train patients alone, pretraining too.
-    slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
-    train_rows = loader.select_rows(
-        dataset, split="train", slices=config.data.slices, share=config.data.train_share, seed=config.seed
-    )
-    val_rows = loader.select_rows(dataset, split="val", slices=config.data.slices)
+    slices = bags.reader(dataset, config.data, task=config.task)
+    train_rows = slices.rows(split="train", slices=config.data.slices, share=config.data.train_share, seed=config.seed)
+    val_rows = slices.rows(split="val", slices=config.data.slices)
     near = None
     if config.get("positives") == "neighbours":
         near = neighbours.Neighbours(dataset, train_rows, within_mm=config.neighbour_mm)
@@ -97,7 +100,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
             train_state, said = transfer.load_encoder(train_state, source)
             progress.say(said)
         if lead:  # Only now: a mistake until here leaves a workdir that the right command can use.
-            seen = extent.of(dataset.index, train_rows)
+            seen = extent.of(dataset.index, slices.index_rows(train_rows))
             folder.remember(workdir, config, patients, intensity=dataset.intensity, seen=seen)
         first_step = int(jax.device_get(train_state.step))
         writer.start(first_step)
@@ -148,4 +151,8 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
                 if stopping:
                     progress.say(f"stopped at step {done} and saved; the same command goes on from here")
                     break
+
+    # 10. A grader's score becomes a probability, once the best checkpoint is whole.
+    if task.calibrated and lead and not stopping:
+        progress.say(calibrate.fit(workdir, task.predict, slices, val_rows, config))
     return not stopping

@@ -15,7 +15,7 @@ import safetensors.numpy
 from lungjax.data import splits
 from lungjax.lidc.scan import InputError
 from lungjax.tasks.task import Config
-from lungjax.train import checkpoint
+from lungjax.train import calibrate, checkpoint
 from lungjax.train import workdir as folder
 
 WEIGHTS_FILE = "model.safetensors"
@@ -38,6 +38,7 @@ class Trained:
       intensity: of that data.
       seen: what its slices were like, see `lungjax.data.extent.of`; empty where an older lungjax did not tell.
       origin: `command`, `hardware`, `started`, `versions` of the run.
+      calibration: of a grader, the slope and offset that make a probability of its logit; else empty.
       figures: reports of `lungjax evaluate` by file name, of an exported network; a run's lie in its workdir.
     """
 
@@ -50,6 +51,7 @@ class Trained:
     seen: dict[str, Any]
     origin: dict[str, Any]
     figures: dict[str, Any]
+    calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def is_run(self) -> bool:
@@ -101,6 +103,7 @@ def write_exported(trained: Trained, path: Path, *, dtype: str) -> None:
         "seen": trained.seen,
         "origin": trained.origin,
         "figures": trained.figures,
+        "calibration": trained.calibration,
         "patients": trained.patients,
         "split_digest": splits.digest(trained.patients),
     }
@@ -120,6 +123,7 @@ def _run(path: Path) -> Trained:
         seen=split.get("seen", {}),
         origin=folder.read_origin(path),
         figures={},
+        calibration=calibrate.read(path, step),
     )
 
 
@@ -132,7 +136,7 @@ def _exported(path: Path) -> Trained:
         flat = {name: value.astype(np.float32) for name, value in tensors.items()}
         variables = {"model_state": {}, **flax.traverse_util.unflatten_dict(flat, sep="/")}
         kept = {name: known[name] for name in ("step", "patients", "intensity", "origin", "figures")}
-        config = ml_collections.ConfigDict(known["config"])
-        return Trained(path, config, variables, seen=known.get("seen", {}), **kept)
+        kept |= {"seen": known.get("seen", {}), "calibration": known.get("calibration", {})}
+        return Trained(path, ml_collections.ConfigDict(known["config"]), variables, **kept)
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise InputError(f"{path}: is no exported model or is damaged ({error}); export it again.") from error

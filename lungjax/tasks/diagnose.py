@@ -1,0 +1,107 @@
+"""The patient's answer: is any of the nodules lung cancer, and which of them says so."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+from jax.sharding import Mesh
+
+from lungjax.data import augment, distort
+from lungjax.data.intensity import Intensity, window
+from lungjax.evaluate import gallery
+from lungjax.metrics import weighted_mean
+from lungjax.models.diagnoser import Diagnoser
+from lungjax.tasks import classify
+from lungjax.tasks.task import Config, Metrics, Task
+
+
+def network(config: Config) -> Diagnoser:
+    """The network of a configuration."""
+    return Diagnoser(grader=classify.network(config), attention=config.model.attention)
+
+
+def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> Task:
+    """The task of `configs/diagnose.py`; arguments as for `classify.make`.
+
+    `predict` gives (batch, 1 + 2 * nodules): the logit of the patient, the attention of each nodule, and each nodule's
+    own logit of malignancy, -inf where a bag is only filled up.
+    """
+    del intensity, readers, mesh
+    model = network(config)
+    side_px, pixel_mm = config.patch.side_px, config.patch.pixel_mm
+    view = jax.vmap(functools.partial(augment.nodule, side_px=side_px, pixel_mm=pixel_mm, **config.augment))
+
+    def init(rng: jax.Array, batch: Any) -> tuple[Any, Any]:
+        inside = jnp.ones((2, batch["inside"].shape[1]), jnp.float32)
+        x = jnp.zeros((*inside.shape, side_px, side_px, 1), jnp.float32)
+        variables = model.init(rng, x, inside, train=False)
+        return variables["params"], {k: v for k, v in variables.items() if k != "params"}
+
+    def flat(batch: Any) -> Any:
+        """The nodules of all bags, as a batch of `classify`."""
+        names = ("image", "readers", "ratings", "spacing_mm")
+        nodules = {name: batch[name].reshape(-1, *batch[name].shape[2:]) for name in names}
+        weight = (batch["inside"] * batch["weight"][:, None]).reshape(-1)
+        return {**nodules, "label": batch["nodule_label"].reshape(-1), "weight": weight}
+
+    def shown(hu: jax.Array, batch: Any) -> jax.Array:
+        x = window(hu, tuple(config.patch.window_hu))[..., None]
+        return x.reshape(*batch["inside"].shape, *x.shape[1:])
+
+    def loss_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
+        view_rng, drop_rng = jax.random.split(rng)
+        nodules = flat(batch)
+        keys = jax.random.split(view_rng, nodules["image"].shape[0])
+        marked = classify.share_marked(nodules["readers"])
+        hu, marked = view(keys, nodules["image"].astype(jnp.float32), marked, nodules["spacing_mm"])
+        (logit, _, logits, pixels), model_state = model.apply(
+            {"params": params, **model_state},
+            shown(hu, batch),
+            batch["inside"],
+            train=True,
+            rngs={"dropout": drop_rng},
+            mutable=list(model_state),
+        )
+        each, metrics = classify.nodule_loss(config, logits, pixels, marked, nodules)
+        label, weight = classify.labels(batch["label"])
+        answer = weighted_mean(classify.cross_entropy(logit, label), weight * batch["weight"])
+        return answer + config.nodule_weight * each, ({**metrics, "answer": answer}, model_state)
+
+    def predict(params: Any, model_state: Any, batch: Any) -> jax.Array:
+        nodules = flat(batch)
+
+        def plain(patch: jax.Array, mm: jax.Array) -> jax.Array:
+            matrix = jnp.eye(2, dtype=jnp.float32) * (pixel_mm / mm)
+            return distort.resample(patch, matrix, jnp.zeros(2, jnp.float32), order=1, side_px=side_px)
+
+        hu = jax.vmap(plain)(nodules["image"].astype(jnp.float32), nodules["spacing_mm"])
+        found: Any = model.apply({"params": params, **model_state}, shown(hu, batch), batch["inside"], train=False)
+        logit, attention, logits, _ = found
+        own = jnp.where(batch["inside"] > 0, logits[:, 0].reshape(batch["inside"].shape), -jnp.inf)
+        return jnp.concatenate([logit[:, None], attention, own], axis=1)
+
+    def eval_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> Metrics:
+        del rng
+        return classify.decided_sums(predict(params, model_state, batch)[:, 0], batch)
+
+    def draw(batch: Any, predicted: np.ndarray, titles: list[str], path: Path) -> None:
+        attention = predicted[:, 1 : 1 + batch["inside"].shape[1]]
+        probability = scipy.special.expit(predicted[:, 0])
+        gallery.bags(batch["image"], batch["inside"], attention, probability, titles, path)
+
+    return Task(
+        init=init,
+        loss_fn=loss_fn,
+        eval_fn=eval_fn,
+        summarize=classify.auc,
+        predict=predict,
+        draw=draw,
+        best="auc",
+        calibrated=True,
+    )

@@ -1,0 +1,101 @@
+"""Patients from training to figures; labels of bags by hand, of readers and of a CSV."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import patches as made
+import pytest
+import runs
+
+from lungjax.data import bags, shards
+from lungjax.lidc.prepare import prepare
+from lungjax.lidc.scan import InputError
+from lungjax.train import diagnosis, evaluation, loop, trained
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("patients")
+    columns = made.columns(patients=60)
+    columns["patient_id"][:12] = columns["patient_id"][0]  # One with twelve nodules, in six series.
+    np.savez_compressed(folder / "patches.npz", allow_pickle=True, **columns)
+    prepare(folder / "patches.npz", folder / "prepared", workers=1)
+    return folder / "prepared"
+
+
+def small(data: Path):
+    config = runs.load_config("diagnose")
+    config.data.path = str(data)
+    config.data.batch_size = 8
+    config.model.encoder.width = config.model.width = config.model.hidden = 8
+    config.steps = config.eval_every = config.checkpoint_every = 20
+    config.average_decay = 0.9
+    config.optimizer.learning_rate = 1e-2
+    return config
+
+
+def test_a_patients_label_is_that_of_the_worst_nodule():
+    for nodules, patient in (([0, 0], 0), ([0, 1], 1), ([np.nan, 1], 1), ([0, np.nan], np.nan), ([np.nan], np.nan)):
+        np.testing.assert_equal(bags._of_readers(np.array(nodules, float)), patient)
+
+
+def test_bags_hold_the_patients_nodules(data: Path):
+    dataset = shards.open_dataset(data)
+    read = bags.Bags(dataset, nodules=4)
+    ids = dataset.index["patient_id"].to_numpy()
+    large = int(np.argmax([len(rows) for rows in read.members]))
+    batch = read.batch(np.array([large, (large + 1) % len(read.patients)]))
+    assert batch["image"].shape == (2, 4, made.SIDE_PX, made.SIDE_PX)
+    np.testing.assert_array_equal(batch["inside"], [[1, 1, 1, 1], [1, 1, 0, 0]])
+    for place, number in enumerate((large, (large + 1) % len(read.patients))):
+        own = np.flatnonzero(ids == read.patients[number])
+        for slot in range(4):
+            wanted = dataset.pixels([own[slot % len(own)]])[0][0]
+            np.testing.assert_array_equal(batch["image"][place, slot], wanted)
+    seen = {read.batch(np.array([large]), np.full((1, 3), u))["image"][0].tobytes() for u in np.linspace(0, 0.99, 12)}
+    assert len(seen) == 12  # In training each time others of the twelve.
+    val = read.rows(split="val", slices="rated")
+    assert set(dataset.index["split"][np.concatenate([read.members[row] for row in val])]) == {"val"}
+    assert not np.isnan(read.answer[val]).any()
+
+
+def test_labels_of_a_file_are_read_as_the_sheet_codes_them(data: Path, tmp_path: Path):
+    dataset = shards.open_dataset(data)
+    patients = sorted(set(dataset.index["patient_id"]))[:4]
+    lines = [f"{patient},{code}" for code, patient in enumerate(patients)]
+    file = tmp_path / "labels.csv"
+    file.write_text("\n".join(["patient_id,label", *lines]))
+    read = bags.Bags(dataset, nodules=2, labels=str(file))
+    np.testing.assert_array_equal(read.answer[:5], [np.nan, 0, 1, 1, np.nan])
+    for content in ("patient_id,label\nA,4", "who,what\nA,1", None):
+        file.unlink(missing_ok=True)
+        if content is not None:
+            file.write_text(content)
+        with pytest.raises(InputError, match=r"labels\.csv is no CSV of patient_id,label"):
+            bags.read_labels(file)
+
+
+def test_a_run_answers_for_patients(data: Path, tmp_path: Path):
+    workdir = tmp_path / "run"
+    assert loop.train_and_evaluate(small(data), workdir)
+    assert trained.open_trained(workdir).calibration["fitted_on"] >= 2
+    assert (workdir / "examples" / "0000020.png").stat().st_size > 1000
+    report = evaluation.evaluate(workdir, data=None, split="test", out=None)
+    dataset = shards.open_dataset(data)
+    read = bags.Bags(dataset, nodules=3)
+    assert report["nodules"] == report["patients"] == len(read.rows(split="test", slices="rated"))
+    assert set(report["others"]) == {"highest nodule"}
+    for name in ("roc", "reliability", "attention"):
+        assert (workdir / f"evaluation-test.{name}.png").stat().st_size > 1000
+    assert json.loads((workdir / "evaluation-test.json").read_text()) == report
+    found = diagnosis.grade(trained.open_trained(workdir), dataset, split="all")
+    assert len(found.logit) == np.count_nonzero(~np.isnan(read.answer))
+    half = np.arange(len(found.logit)) % 2 == 0
+    again = diagnosis.pooled([found.only(half), found.only(~half)])
+    assert diagnosis.report(again)["roc_auc"]["value"] == diagnosis.report(found)["roc_auc"]["value"]
+    assert len(diagnosis.draw(again, diagnosis.report(again), tmp_path / "pooled.json")) == 2
+    np.testing.assert_allclose(found.attention.sum(axis=1), 1, rtol=1e-5)
+    assert "patients, " in (workdir / "evaluation-test.table.txt").read_text()
