@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--pretrain-option", action="append", default=[], help="of that run: --config.KEY=VALUE")
     parser.add_argument("options", nargs="*", help="of the grader's runs")
     arguments = parser.parse_args()
-    graded, task = [], ""
+    graded, module = [], None
     for fold in range(arguments.folds):
         folder = arguments.out / f"fold-{fold}"
         data = folds.write(arguments.data, folder / "data", fold=fold, folds=arguments.folds)
@@ -47,21 +47,17 @@ def main() -> None:
             _train(arguments.pretrain, folder / "pretrained", data, arguments.pretrain_option)
             start = [f"--config.init_from={folder / 'pretrained'}"]
         _train(arguments.config, folder / "run", data, [*start, *arguments.options])
-        graded.append(_grade(folder / "run", data))
-        task = trained.open_trained(folder / "run").config.task
-    _report(graded, arguments.out, evaluation.GRADERS[task])
+        model = trained.open_trained(folder / "run")
+        module = evaluation.GRADERS[model.config.task]
+        found = module.grade(model, shards.open_dataset(data), split="test")
+        # Without those who are in no fold.
+        graded.append(found.only(~found.index["patient_id"].isin(splits.ALWAYS_TEST).to_numpy()))
+    _report(graded, arguments.out, module)
 
 
 def _train(config: str, workdir: Path, data: Path, options: list[str]) -> None:
     command = [sys.executable, "-m", "lungjax.main", f"--config={ROOT / config}", f"--workdir={workdir}"]
     subprocess.run([*command, f"--config.data.path={data}", *options], check=True)
-
-
-def _grade(run: Path, data: Path) -> Any:
-    """The fold's patients, without those who are in no fold."""
-    model = trained.open_trained(run)
-    graded = evaluation.GRADERS[model.config.task].grade(model, shards.open_dataset(data), split="test")
-    return graded.only(~graded.index["patient_id"].isin(splits.ALWAYS_TEST).to_numpy())
 
 
 def _report(graded: list[Any], out: Path, module: Any) -> None:

@@ -14,6 +14,8 @@ _WHAT = {
     "readers would have marked it.",
     "classify": "A grader of lung nodules: from a CT patch around a nodule in HU, the probability that LIDC's readers "
     "call it malignant (their median above 3 of 5, not below), and the nine ratings that they would give.",
+    "diagnose": "From CT patches around all of a patient's nodules, in HU, the probability that one is malignant, "
+    "as LIDC's readers judge it or the labels given in training, by gated attention (Ilse et al. 2018).",
 }
 _LIMITS = """\
 **Research software, not a medical device. Not for diagnosis or treatment.**
@@ -57,7 +59,7 @@ def text(trained: Trained, *, dtype: str, difference: float) -> str:
         "versions": ", ".join(f"{k} {v}" for k, v in trained.origin.get("versions", {}).items()) or "unknown",
         "parity": f"{dtype} against the run's float32 on golden slices: {difference:.1e} at most",
     }
-    graded = config.task == "classify"
+    graded = config.task in ("classify", "diagnose")
     scope = _SCOPE_GRADED if graded else _SCOPE
     if trained.calibration:
         known = trained.calibration

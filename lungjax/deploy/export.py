@@ -76,11 +76,12 @@ def _figures(workdir: Path) -> dict[str, Any]:
 def parity(one: Trained, other: Trained) -> float:
     """Greatest difference between the answers of two networks of one configuration on golden slices.
 
-    Answers are the probabilities of a segmenter or grader, the pooled features of an encoder, divided by the largest.
+    Answers are the probabilities of a segmenter or a grader of nodules, else the encoder's pooled features, divided by
+    the largest.
     """
     slices = golden_slices()
     first, second = (np.asarray(jax.jit(_answer(t.config))(t.variables, slices)) for t in (one, other))
-    if one.config.task == "pretrain":
+    if one.config.task not in ("segment", "classify"):
         first, second = first / np.abs(first).max(), second / np.abs(first).max()
     return float(np.abs(first - second).max())
 

@@ -11,6 +11,7 @@ import pytest
 import runs
 
 from lungjax.data import bags, shards
+from lungjax.deploy import export as deploy
 from lungjax.lidc.prepare import prepare
 from lungjax.lidc.scan import InputError
 from lungjax.train import diagnosis, evaluation, loop, trained
@@ -91,6 +92,9 @@ def test_a_run_answers_for_patients(data: Path, tmp_path: Path):
     for name in ("roc", "reliability", "attention"):
         assert (workdir / f"evaluation-test.{name}.png").stat().st_size > 1000
     assert json.loads((workdir / "evaluation-test.json").read_text()) == report
+    card = (deploy.export(workdir, tmp_path / "out", dtype="float16") / "README.md").read_text()
+    assert "calibration | sigmoid(" in card
+    assert "| roc_auc |" in card
     found = diagnosis.grade(trained.open_trained(workdir), dataset, split="all")
     assert len(found.logit) == np.count_nonzero(~np.isnan(read.answer))
     half = np.arange(len(found.logit)) % 2 == 0
