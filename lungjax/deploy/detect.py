@@ -16,8 +16,9 @@ from lungjax.lidc.scan import Scan
 from lungjax.train.trained import Trained
 
 THRESHOLD = 0.79
-"""Score from which a finding is a nodule. The highest, to two digits, that keeps all three nodules of LIDC-IDRI-0003
-which four readers marked, with `configs/segment.py:slices`: chosen by one scan, for none has been tried on many."""
+"""Score from which a finding is a nodule. The highest, to two digits, that keeps the three nodules of LIDC-IDRI-0003
+that four readers marked, with `configs/segment.py:slices`: chosen by one scan, for no network has been tried on many.
+"""
 MOST_NODULES = 255
 """A mask has one byte a voxel."""
 WALL_MM = 6.0
