@@ -121,7 +121,7 @@ def test_an_older_index_opens_but_knows_no_lungs(phantom_dataset: Path, tmp_path
 
 def test_mistakes(slices_dataset: Path):
     dataset = shards.open_dataset(slices_dataset)
-    with pytest.raises(InputError, match="'lungs'; use 'all', 'lung' or 'nodule'"):
+    with pytest.raises(InputError, match="'lungs'; use 'all', 'lung', 'nodule' or 'rated'"):
         loader.select_rows(dataset, split="train", slices="lungs")
     with pytest.raises(InputError, match="use 'nodule' or 'random'"):
         loader.Slices(dataset, crop_px=0, crop_at="centre")
