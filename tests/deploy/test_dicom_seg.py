@@ -101,7 +101,7 @@ def test_both_refer_to_the_source_series(written: Any):
 
 def test_the_report_says_what_was_measured(written: Any):
     folder, _, _, _, report = written
-    content = hd.sr.srread(folder / dicom_seg.SR_FILE).content
+    content: Any = hd.sr.srread(folder / dicom_seg.SR_FILE).content
     groups = content.get_volumetric_roi_measurement_groups()
     assert len(groups) == 2
     for group, nodule in zip(groups, report["nodules"], strict=True):
