@@ -89,12 +89,14 @@ def test_each_verb_passes_on_what_it_was_given(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "evaluate", called)
     assert cli.main(["phantom", "--scans", "3", "--out", "here", "--seed", "7", "--matrix", "128"]) == 0
     assert cli.main(["evaluate", "--workdir", "run"]) == 0
-    options = ["--data", "d", "--split", "val", "--out", "o.json", "--against", "other"]
+    options = ["--data", "d", "--split", "val", "--out", "o.json", "--against", "other", "--flips"]
     assert cli.main(["evaluate", "--workdir", "run", *options]) == 0
+    plain = {"data": None, "split": "test", "out": None, "against": None, "flips": False}
+    given = {"data": Path("d"), "split": "val", "out": Path("o.json"), "against": Path("other"), "flips": True}
     assert calls == [
         ((Path("here"),), {"scans": 3, "seed": 7, "matrix": 128}),
-        ((Path("run"),), {"data": None, "split": "test", "out": None, "against": None}),
-        ((Path("run"),), {"data": Path("d"), "split": "val", "out": Path("o.json"), "against": Path("other")}),
+        ((Path("run"),), plain),
+        ((Path("run"),), given),
     ]
 
 
