@@ -109,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     predict = verbs.add_parser("predict", help="nodules of scans", description="Nodules of whole scans; resumes.")
     predict.add_argument("scan", type=Path, metavar="SCAN", help="folder of DICOM, NIfTI file, or prepared data set")
     predict.add_argument("--model", type=Path, required=True, help=f"a segmenter: {model}")
+    predict.add_argument("--grader", type=Path, default="grader", help="of its nodules (default: the one shipped)")
     predict.add_argument("--out", type=Path, required=True, help="folder to make; of several scans, one each in it")
     predict.add_argument("--device", choices=("cpu", "gpu", "tpu"), help="default: JAX's own choice")
     predict.set_defaults(run=_predict)
@@ -187,7 +188,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _predict(arguments: argparse.Namespace) -> int:
     from lungjax.deploy.predict import predict
 
-    summary = predict(arguments.scan, model=arguments.model, out=arguments.out, device=arguments.device)
+    summary = predict(
+        arguments.scan,
+        model=arguments.model,
+        grader=arguments.grader,
+        out=arguments.out,
+        device=arguments.device,
+    )
     print(summary.text())
     return 0
 

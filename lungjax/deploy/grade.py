@@ -33,7 +33,7 @@ class Grader:
     """A network of the task `classify`; compiled once for patches of one size.
 
     Args:
-      model: from `lungjax.train.trained.open_trained`.
+      model: from `lungjax.train.trained.open_trained`; also an attribute.
 
     Raises:
       InputError: a network of another task.
@@ -42,7 +42,7 @@ class Grader:
     def __init__(self, model: Trained):
         if model.config.task != "classify":
             raise InputError(f"{model.path}: is a network of the task {model.config.task!r}, which grades no nodules.")
-        self._model = model
+        self.model = model
         self._grade = jax.jit(classify.make_grade(model.config))
 
     def __call__(self, hu: np.ndarray, spacing_mm: np.ndarray) -> Grades:
@@ -60,11 +60,11 @@ class Grader:
             raise ValueError(
                 f"patches (n, rows, columns) and spacings (n,) above 0 wanted, got {hu.shape}, {spacing_mm}"
             )
-        variables = self._model.variables
+        variables = self.model.variables
         found = np.zeros((0, classify.OUTPUTS), np.float32)
         for start in range(0, len(hu), BATCH):
             rows = np.minimum(np.arange(start, start + BATCH), len(hu) - 1)
             given = hu[rows].astype(np.float32), spacing_mm[rows]
             said = np.asarray(self._grade(variables["params"], variables["model_state"], *given))
             found = np.concatenate([found, said[: len(hu) - start]])
-        return Grades(classify.probability(found[:, 0], self._model.calibration), found[:, 1:])
+        return Grades(classify.probability(found[:, 0], self.model.calibration), found[:, 1:])

@@ -15,8 +15,10 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from lungjax.deploy import detect, nifti, result, sheet
-from lungjax.deploy.detect import Network
+from lungjax.deploy import detect, nifti, patches, result, sheet
+from lungjax.deploy import report as page
+from lungjax.deploy.detect import Detected, Network
+from lungjax.deploy.grade import Grader
 from lungjax.deploy.segmenter import Segmenter
 from lungjax.lidc import dicom, whole
 from lungjax.lidc.formats import ct
@@ -57,12 +59,13 @@ class Summary:
         return "\n".join(lines)
 
 
-def predict(source: Path, *, model: Path, out: Path, device: str | None = None) -> Summary:
+def predict(source: Path, *, model: Path, grader: Path | None, out: Path, device: str | None = None) -> Summary:
     """Looks for nodules in every scan of `source`.
 
     Args:
       source: see `lungjax.lidc.whole.find`.
-      model: a run's workdir or an exported folder, of a segmenter.
+      model: a segmenter, see `lungjax.train.trained.open_trained`.
+      grader: likewise, of the nodules; None leaves them without a grade.
       out: folder to make. One scan's files lie in it; of several, each in a folder of its own that is named by its
         SeriesInstanceUID or, of NIfTI, its case. What is there already is not made anew.
       device: `cpu`, `gpu` or `tpu`; JAX's own choice by default.
@@ -72,7 +75,8 @@ def predict(source: Path, *, model: Path, out: Path, device: str | None = None) 
     """
     trained = open_trained(model)
     segmenter = Segmenter(trained, device=_device(device))
-    about = result.describe_model(trained)
+    grade = None if grader is None else Grader(open_trained(grader))
+    about = result.describe_model(trained), None if grade is None else result.describe_model(grade.model)
     module, entries, quarantined = whole.find(source)
     faulty = list(quarantined)
     reports: dict[Path, dict[str, Any]] = {}
@@ -87,7 +91,7 @@ def predict(source: Path, *, model: Path, out: Path, device: str | None = None) 
                 faulty.append(Quarantined(entry.key, entry.where, fault.name, fault.message))
                 continue
             files = [Path(path) for path in entry.locator] if module is ct else []
-            report = write(folder, scan, entry.where, trained, segmenter, dicom_files=files)
+            report = write(folder, scan, entry.where, trained, segmenter, grade, dicom_files=files)
         else:
             resumed += 1
         reports[folder] = report
@@ -103,6 +107,7 @@ def write(
     source: str,
     trained: Trained,
     segmenter: Network,
+    grader: Grader | None,
     *,
     dicom_files: Sequence[Path] = (),
 ) -> dict[str, Any]:
@@ -113,10 +118,13 @@ def write(
       scan: where to look.
       source: where it is from, for the report.
       trained, segmenter: the network.
+      grader: of the nodules it finds, or None.
       dicom_files: the scan's, where it has any: a segmentation and a structured report then refer to them.
     """
     found = detect.detect(scan, trained, segmenter)
     report = result.report(scan, source, result.describe_model(trained), found, threshold=detect.THRESHOLD)
+    if grader is not None:
+        result.add_grades(report, result.describe_model(grader.model), _grades(scan, found, grader))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as holder:
         temporary = Path(holder) / folder.name
@@ -127,9 +135,18 @@ def write(
             sheet.draw(temporary / "overlay.png", hu=scan.voxels, mask=found.mask, report=report)
             if dicom_files:
                 report["warnings"] += _write_dicom(temporary, dicom_files, scan, found.mask, report)
+            page.write(temporary / "report.html", hu=scan.voxels, mask=found.mask, report=report)
         (temporary / REPORT).write_text(json.dumps(report, indent=1) + "\n")
         temporary.replace(folder)
     return report
+
+
+def _grades(scan: Scan, found: Detected, grader: Grader) -> list[float]:
+    """The probability of each finding, nodules first."""
+    every = [*found.nodules, *found.candidates]
+    row_mm, column_mm = scan.spacing_mm[1:]  # Square: detection refuses others.
+    assert not every or row_mm == column_mm
+    return grader(patches.cut(scan.voxels, every), np.full(len(every), row_mm)).probability.tolist()
 
 
 def _write_dicom(
@@ -161,8 +178,12 @@ def _file_name(key: str) -> str:
     return f"%2E{name[1:]}" if name.startswith(".") else name
 
 
-def _earlier(folder: Path, model: dict[str, Any]) -> dict[str, Any] | None:
+def _earlier(folder: Path, models: tuple[dict[str, Any], dict[str, Any] | None]) -> dict[str, Any] | None:
     """The report of an earlier call, or None where the folder is not there, or empty.
+
+    Args:
+      folder: of a scan.
+      models: the `model` and the `grader` that its report must have.
 
     Raises:
       InputError: it holds something else, or was made with another model.
@@ -171,10 +192,10 @@ def _earlier(folder: Path, model: dict[str, Any]) -> dict[str, Any] | None:
         return None
     try:
         report = json.loads((folder / REPORT).read_text())
-        before = report["model"]
+        before = report["model"], report["grader"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} exists and holds no {REPORT} of ours; name another --out.") from error
-    if before != model or report["threshold"] != detect.THRESHOLD:
+    if before != models or report["threshold"] != detect.THRESHOLD:
         raise InputError(f"{folder} was made with another model or threshold; name another --out.")
     return report
 

@@ -5,6 +5,7 @@ report.json, schema 1:
     schema, lungjax, made, notice   1; version; ISO 8601 time; what it must not be used for
     model       name, path, task, step, trained_on, split_digest, intensity (of the training data), window_hu
                 (centre, width)
+    grader      likewise of the network that graded the nodules, with its calibration; null where none did
     scan        patient_id, series_uid, source, shape [slices, rows, columns], spacing_mm (the same order),
                 affine_lps: 4 x 4, from (column, row, slice, 1) to mm to the patient's left, back and head
     refused     null, or one sentence why nothing was looked for
@@ -15,7 +16,7 @@ report.json, schema 1:
                 centre_mm [x, y, z] (left, back, head), volume_mm3, longest_mm, perpendicular_mm (RECIST), mean_hu,
                 score, malignancy (probability or null), slices [first, last], counted from 0, the lowest
     candidates  the rest, likewise, numbered on
-    patient     probability, calibration; null without a model that grades
+    patient     probability, calibration: null, for no model of patients is shipped yet
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def affine_of(scan: Scan) -> np.ndarray:
 
 
 def describe_model(trained: Trained) -> dict[str, Any]:
-    """The `model` of a report."""
+    """The `model` of a report, or its `grader`."""
+    seen = trained.config.augment if trained.config.task == "segment" else trained.config.patch
     patients = sum(split == "train" for split in trained.patients.values())
     return {
         "name": trained.path.resolve().name,
@@ -79,7 +81,8 @@ def describe_model(trained: Trained) -> dict[str, Any]:
         "trained_on": f"{trained.intensity} slices of {patients} patients",
         "split_digest": splits.digest(trained.patients),
         "intensity": trained.intensity,
-        "window_hu": [float(value) for value in trained.config.augment.window_hu],
+        "window_hu": [float(value) for value in seen.window_hu],
+        **({"calibration": trained.calibration} if trained.calibration else {}),
     }
 
 
@@ -94,6 +97,7 @@ def report(scan: Scan, source: str, model: dict[str, Any], found: Detected, *, t
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "notice": NOTICE,
         "model": model,
+        "grader": None,
         "scan": {
             "patient_id": scan.patient_id,
             "series_uid": scan.series_uid,
@@ -110,6 +114,13 @@ def report(scan: Scan, source: str, model: dict[str, Any], found: Detected, *, t
         "candidates": described[len(found.nodules) :],
         "patient": {"probability": None, "calibration": None},
     }
+
+
+def add_grades(report: dict[str, Any], grader: dict[str, Any], malignancy: Sequence[float]) -> None:
+    """Adds the probability of each nodule, then of each candidate, to a report, and the network they are of."""
+    report["grader"] = grader
+    for one, probability in zip([*report["nodules"], *report["candidates"]], malignancy, strict=True):
+        one["malignancy"] = round(float(probability), 4)
 
 
 def _describe(number: int, finding: Finding, affine: np.ndarray) -> dict[str, Any]:

@@ -17,12 +17,12 @@ import SimpleITK as sitk
 from PIL import Image
 
 from lungjax import cli
-from lungjax.deploy import detect, result
+from lungjax.deploy import detect, grade, result
 from lungjax.deploy import predict as deploy
 from lungjax.lidc import whole
 from lungjax.lidc.scan import InputError, Scan
 
-FILES = ["mask.nii.gz", "nodules.csv", "overlay.png", "report.dcm", "report.json", "segmentation.dcm"]
+FILES = ["mask.nii.gz", "nodules.csv", "overlay.png", "report.dcm", "report.html", "report.json", "segmentation.dcm"]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def network(read: dict[str, Scan], monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def run(source: Path, out: Path) -> deploy.Summary:
-    return deploy.predict(source, model=Path("model"), out=out)
+    return deploy.predict(source, model=Path("model"), grader=None, out=out)
 
 
 def folders(dicom: Path) -> dict[str, Path]:
@@ -156,9 +156,9 @@ def test_what_dicom_cannot_say_is_told(
         del held.FrameOfReferenceUID
         held.save_as(path)
     out = tmp_path / "written"
-    report = deploy.write(out, read[key], "x", trained, network, dicom_files=files)
+    report = deploy.write(out, read[key], "x", trained, network, None, dicom_files=files)
     assert "the scan's headers do not allow it" in " ".join(report["warnings"])
-    assert sorted(path.name for path in out.iterdir()) == ["mask.nii.gz", "nodules.csv", "overlay.png", "report.json"]
+    assert sorted(path.name for path in out.iterdir()) == [name for name in FILES if not name.endswith(".dcm")]
 
 
 def test_many_scans_resumed_and_quarantined(
@@ -202,6 +202,43 @@ def test_nothing_is_written_by_a_call_that_fails(
     assert list((tmp_path / "in").iterdir()) == []
 
 
+def test_each_finding_has_a_grade(
+    network: chests.Told, dicom: Path, read: dict[str, Scan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """That of a patch with the finding in its middle; a second grader is another result."""
+
+    class Middle:
+        """As likely malignant as the middle pixel is bright."""
+
+        model = dataclasses.replace(chests.untrained(tmp_path / "grader"), calibration={"slope": 2.0, "offset": 0.1})
+
+        def __init__(self, _: Any):
+            pass
+
+        def __call__(self, hu: np.ndarray, spacing_mm: np.ndarray) -> grade.Grades:
+            assert hu.shape == (len(spacing_mm), 71, 71)
+            return grade.Grades((hu[:, 35, 35] + 1024) / 4096.0, np.zeros((len(hu), 9), np.float32))
+
+    monkeypatch.setattr(deploy, "Grader", Middle)
+    uid, folder = next(iter(folders(dicom).items()))
+    out = tmp_path / "out"
+    deploy.predict(folder, model=Path("model"), grader=Path("grader"), out=out)
+    report = json.loads((out / "report.json").read_text())
+    assert report["grader"]["calibration"] == {"slope": 2.0, "offset": 0.1}
+    mask = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "mask.nii.gz")))
+    rows = list(csv.DictReader((out / "nodules.csv").read_text().splitlines()))
+    for nodule, row in zip(report["nodules"], rows, strict=True):
+        own = mask == nodule["number"]
+        widest = own.sum(axis=(1, 2)).argmax()
+        r, c = np.nonzero(own[widest])
+        middle = read[uid].voxels[widest, (r.min() + r.max()) // 2, (c.min() + c.max()) // 2]
+        assert nodule["malignancy"] == pytest.approx((middle + 1024) / 4096, abs=1e-4)
+        assert float(row["malignancy"]) == nodule["malignancy"]
+    assert all(one["malignancy"] is not None for one in report["candidates"])
+    with pytest.raises(InputError, match="another model or threshold"):
+        run(folder, out)
+
+
 def test_mistakes(network: chests.Told, dicom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     _, folder = next(iter(folders(dicom).items()))
     (tmp_path / "mine").mkdir()
@@ -213,7 +250,7 @@ def test_mistakes(network: chests.Told, dicom: Path, tmp_path: Path, monkeypatch
     with pytest.raises(InputError, match="another model or threshold"):
         run(folder, tmp_path / "out")
     with pytest.raises(InputError, match="--device tpu: there is none; there is cpu"):
-        deploy.predict(folder, model=Path("model"), out=tmp_path / "new", device="tpu")
+        deploy.predict(folder, model=Path("model"), grader=None, out=tmp_path / "new", device="tpu")
     for path in sorted(folder.rglob("*.dcm"))[1:]:
         (tmp_path / "some").mkdir(exist_ok=True)
         shutil.copy(path, tmp_path / "some" / path.name)
