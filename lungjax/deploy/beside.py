@@ -49,7 +49,7 @@ def patient(report: Mapping[str, Any]) -> str:
     """The patient's probability, what it means, and its limits."""
     patient = report["patient"]
     if patient["probability"] is None:
-        said = '<p class="big">-</p><p>This model gives no probability for the patient.</p>'
+        said = "<p>This model gives no probability for the patient.</p>"
     else:
         said = f'<p class="big">{100 * patient["probability"]:.0f} %</p><p>{_MEANING}</p>'
         if patient["calibration"] is None:
@@ -65,7 +65,8 @@ def found(report: Mapping[str, Any]) -> str:
     threshold = page.number(report["threshold"], ".2f")
     legend = (
         f'<p class="soft">Score: how sure the model is that there is a nodule; those from {threshold} on are outlined. '
-        "Malignancy: as above, of one nodule. Slices are counted from the lowest, which is 1.</p>"
+        "Malignancy: the probability that LIDC-IDRI's readers would call the nodule malignant, an opinion from the "
+        "pictures and not pathology. Slices are counted from the lowest, which is 1.</p>"
     )
     if nodules:
         here = page.table("Nodules", _COLUMNS, [_row(one, index) for index, one in enumerate(nodules)]) + legend
@@ -100,18 +101,11 @@ def _row(one: Mapping[str, Any], index: int) -> list[str]:
 
 def origin(report: Mapping[str, Any]) -> str:
     """What made the report, and of what."""
-    model, scan = report["model"], report["scan"]
-    made_by = {
-        "model": model["name"],
-        "task": model["task"],
-        "step": model["step"],
-        "trained on": model["trained_on"],
-        "split": model["split_digest"],
-        "intensity": model["intensity"],
-        "window": _window(model["window_hu"]),
-        "lungjax": report["lungjax"],
-        "made": report["made"],
-    }
+    scan = report["scan"]
+    made_by = {**_model(report["model"]), "lungjax": report["lungjax"], "made": report["made"]}
+    graded = ""
+    if report["grader"] is not None:
+        graded = f"<section><h2>What model graded it</h2>{page.pairs(_model(report['grader']))}</section>\n"
     spacing_mm = ["unknown" if mm is None else f"{mm:.3f}" for mm in scan["spacing_mm"]]
     read = {
         "patient": scan["patient_id"],
@@ -122,8 +116,21 @@ def origin(report: Mapping[str, Any]) -> str:
     }
     return (
         f"<section><h2>What model found it</h2>{page.pairs(made_by)}</section>\n"
+        f"{graded}"
         f"<section><h2>The scan</h2>{page.pairs(read)}</section>\n"
     )
+
+
+def _model(model: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "model": model["name"],
+        "task": model["task"],
+        "step": model["step"],
+        "trained on": model["trained_on"],
+        "split": model["split_digest"],
+        "intensity": model["intensity"],
+        "window": _window(model["window_hu"]),
+    }
 
 
 def _window(window_hu: Sequence[float] | None) -> str | None:

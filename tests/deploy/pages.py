@@ -56,6 +56,7 @@ def report(**changed: Any) -> dict[str, Any]:
             "intensity": "hu",
             "window_hu": [-600.0, 1500.0],
         },
+        "grader": None,
         "scan": {
             "patient_id": "P-1",
             "series_uid": "1.2.3",

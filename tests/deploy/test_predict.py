@@ -21,6 +21,7 @@ from lungjax.deploy import detect, grade, result
 from lungjax.deploy import predict as deploy
 from lungjax.lidc import whole
 from lungjax.lidc.scan import InputError, Scan
+from lungjax.train.trained import open_trained
 
 FILES = ["mask.nii.gz", "nodules.csv", "overlay.png", "report.dcm", "report.html", "report.json", "segmentation.dcm"]
 
@@ -47,7 +48,7 @@ def network(read: dict[str, Scan], monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     told = chests.Told(truth)
     trained = chests.untrained(tmp_path / "model")
     trained = dataclasses.replace(trained, seen={"slice_mm": [0.5, 5.0], "pixel_mm": [0.5, 5.0], "side_px": 64})
-    monkeypatch.setattr(deploy, "open_trained", lambda _: trained)
+    monkeypatch.setattr(deploy, "open_trained", lambda path: trained if path.name == "model" else open_trained(path))
     monkeypatch.setattr(deploy, "Segmenter", lambda *_, **__: told)
     return told
 
