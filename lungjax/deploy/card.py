@@ -60,15 +60,16 @@ def text(trained: Trained, *, dtype: str, difference: float) -> str:
         "parity": f"{dtype} against the run's float32 on golden slices: {difference:.1e} at most",
     }
     graded = config.task in ("classify", "diagnose")
+    unit = "patients" if config.task == "diagnose" else "nodules"
     scope = _SCOPE_GRADED if graded else _SCOPE
     if trained.calibration:
         known = trained.calibration
         rows["calibration"] = (
-            f"sigmoid({known['slope']:.3g} * logit + {known['offset']:.3g}), fitted on {known['fitted_on']} val nodules"
+            f"sigmoid({known['slope']:.3g} * logit + {known['offset']:.3g}), fitted on {known['fitted_on']} val {unit}"
         )
     about = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    write = _graded if graded else _figures
-    figures = "\n".join(write(name, report) for name, report in trained.figures.items())
+    reports = trained.figures.items()
+    figures = "\n".join(_graded(name, one, unit) if graded else _figures(name, one) for name, one in reports)
     return (
         f"# lungjax {config.task}\n\n{_WHAT.get(config.task, '')}\n\n| | |\n|---|---|\n{about}\n\n"
         f"## Figures\n\n{figures or 'None were stored with the run: `lungjax evaluate` makes them.'}\n\n"
@@ -85,14 +86,14 @@ def _figures(name: str, report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _graded(name: str, report: dict[str, Any]) -> str:
-    head = f"`{name}`: {report['patients']} patients of split {report['split']}, {report['nodules']:,} nodules"
+def _graded(name: str, report: dict[str, Any], unit: str) -> str:
+    head = f"`{name}`: {report['patients']} patients of split {report['split']}, {report['nodules']:,} {unit}"
     lines = [f"{head}; {report['interval']}.\n", "| | model |", "|---|---|"]
     lines += [f"| {score} | {_cell(report[score])} |" for score in _GRADED]
     for part in report["on_fewer"].values():
         for other, figures in part["others"].items():
             difference = _cell(figures["difference"]["roc_auc"])
-            lines.append(f"| roc_auc less that of the {other}, on {part['nodules']:,} nodules | {difference} |")
+            lines.append(f"| roc_auc less that of the {other}, on {part['nodules']:,} {unit} | {difference} |")
     return "\n".join(lines) + "\n"
 
 
