@@ -96,11 +96,11 @@ def main(argv: list[str]) -> int:
             if value is None:
                 raise InputError(f"--{flag} is missing; see --help for a whole command.")
         config, out = _CONFIG.value, Path(str(_OUT.value))
-        config.data.path = str(resolve(config.data.path))
         known = VARIANTS | ({PRETRAINED: {"init_from": _PRETRAINED.value}} if _PRETRAINED.value else {})
         unknown = [name for name in _VARIANTS.value if name not in known]
         if unknown:
             raise InputError(f"--variants: there is no {unknown[0]!r}; there are {', '.join(known)}.")
+        config.data.path = str(resolve(config.data.path))
         asked = {name: known[name] for name in dict.fromkeys([RECIPE, *(_VARIANTS.value or known)])}
         jax.config.update("jax_compilation_cache_dir", str((out / "compiled").absolute()))
         return 0 if study(config, asked, seeds=_SEEDS.value, out=out) else 1

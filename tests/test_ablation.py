@@ -14,6 +14,7 @@ from lungjax.train import loop
 ablation = runs.load(runs.ROOT / "scripts" / "ablation.py")
 
 
+@pytest.mark.slow
 def test_a_study(slices_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     config = runs.small_config("segment", slices_dataset)
     config.steps = config.eval_every = config.checkpoint_every = 3

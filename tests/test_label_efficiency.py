@@ -47,6 +47,7 @@ def trained_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_where_it_was_stopped(
     slices_dataset: Path, pretrained: Path, tmp_path: Path, trained_runs: list[str], monkeypatch: pytest.MonkeyPatch
 ):
@@ -76,6 +77,7 @@ def test_a_study_goes_on_where_it_was_stopped(
         study({"scratch": ""}, 1)
 
 
+@pytest.mark.slow
 def test_patients_are_nested_and_scores_are_those_of_the_test_patients(
     slices_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

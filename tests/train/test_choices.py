@@ -54,6 +54,7 @@ def validate(config: Config, params: Any, model_state: Any) -> dict[str, float]:
     return validation.scores(jax.device_put(state, mesh.replicated(devices)))
 
 
+@pytest.mark.slow
 def test_segment_on_hu_learns_and_is_evaluated(phantom_dataset: Path, tmp_path: Path):
     """Towards one random reader a step; the figures of `lungjax evaluate` are those of the last validation."""
     learning = {"data.slices": "nodule", "data.crop_px": 16, "optimizer.learning_rate": 0.01}

@@ -100,7 +100,7 @@ def test_strangers_bring_a_file(run: Path, tmp_path: Path, monkeypatch, capsys):
     assert "not pathology" in capsys.readouterr().out
     (tmp_path / "bad.npz").write_bytes(b"no zip")
     assert cli.main(["evaluate", "--model", str(run), "--data", str(tmp_path / "bad.npz")]) == 2
-    assert "cannot be read as .npz" in capsys.readouterr().err
+    assert "bad.npz holds neither DICOM files nor" in capsys.readouterr().err
     model = trained.open_trained(run)
     seen = next(patient for patient, split in model.patients.items() if split == "train")
     columns = made.columns(patients=1, seed=2)
