@@ -14,6 +14,7 @@ import numpy as np
 from highdicom.sr import CodedConcept
 
 import lungjax
+from lungjax.lidc import multiframe
 
 SEG_FILE, SR_FILE = "segmentation.dcm", "report.dcm"
 
@@ -54,7 +55,12 @@ def write(folder: Path, images: Sequence[Any], mask: np.ndarray, report: dict[st
     """
     if not report["nodules"]:
         return []
-    segmentation = _segmentation(images, mask, report)
+    if multiframe.is_enhanced(images[0]):  # All slices lie in one file, whose order of frames is its own.
+        images = images[:1]
+        segmentation = _segmentation(images, mask[np.argsort(multiframe.order(images[0]))], report)
+    else:
+        some = np.flatnonzero(mask.any(axis=(1, 2)))
+        segmentation = _segmentation([images[number] for number in some.tolist()], mask[some], report)
     structured = _structured(images, segmentation, report)
     written = [folder / SEG_FILE, folder / SR_FILE]
     for path, dataset in zip(written, (segmentation, structured), strict=True):
@@ -80,10 +86,9 @@ def _segmentation(images: Sequence[Any], mask: np.ndarray, report: dict[str, Any
         )
         for nodule in report["nodules"]
     ]
-    some = np.flatnonzero(mask.any(axis=(1, 2)))
     return hd.seg.Segmentation(
-        source_images=[images[number] for number in some.tolist()],
-        pixel_array=mask[some],
+        source_images=images,
+        pixel_array=mask,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=segments,
         series_instance_uid=hd.UID(),
@@ -137,7 +142,13 @@ def _measurements(nodule: dict[str, Any], segmentation: Any, segment: Any, algor
     ]
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=segment.TrackingUID, identifier=segment.TrackingID),
-        referenced_segment=hd.sr.ReferencedSegment.from_segmentation(segmentation, nodule["number"]),
+        # Not `from_segmentation`, which fails where there is one segment, named in the shared functional groups.
+        referenced_segment=hd.sr.ReferencedSegment(
+            sop_class_uid=segmentation.SOPClassUID,
+            sop_instance_uid=segmentation.SOPInstanceUID,
+            segment_number=nodule["number"],
+            source_series=hd.sr.SourceSeriesForSegmentation(segmentation.ReferencedSeriesSequence[0].SeriesInstanceUID),
+        ),
         finding_type=_NODULE,
         finding_sites=[hd.sr.FindingSite(anatomic_location=_LUNG)],
         algorithm_id=algorithm,

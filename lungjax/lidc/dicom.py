@@ -17,7 +17,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.tag import BaseTag, Tag
 
 from lungjax.lidc import header, pixels
-from lungjax.lidc.pixels import unreadable
+from lungjax.lidc.pixels import Pixels, unreadable
 from lungjax.lidc.scan import Fault
 from lungjax.lidc.series import LEAST_AIR_HU, LEAST_TISSUE_HU, Series, Slice, assemble
 
@@ -28,8 +28,11 @@ _GEOMETRY = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", 
 _VALUES = ["RescaleSlope", "RescaleIntercept", "BitsAllocated", "PixelRepresentation"]
 _NEEDED = [*_UIDS, *_GEOMETRY, *_VALUES]
 _PADDING = (Tag("PixelPaddingValue"), Tag("PixelPaddingRangeLimit"))
-_TAGS = {name: Tag(name) for name in ("Modality", *_NEEDED, "SamplesPerPixel")}
-_SLICE_TAGS = {int(tag): tag for tag in (*_TAGS.values(), *_PADDING, Tag("PixelData"))}
+NAMES = ("Modality", *_NEEDED, "SamplesPerPixel")
+"""What is read of an image's header."""
+_TAGS = {name: Tag(name) for name in NAMES}
+SLICE_TAGS = {int(tag): tag for tag in (*_TAGS.values(), *_PADDING, Tag("PixelData"))}
+"""These, and what else is needed to find its pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,24 +85,29 @@ def read_slice(path: Path) -> Slice:
         `not_ct`; each names the file.
     """
     try:
-        dataset = header.read(path, _SLICE_TAGS)
+        dataset = header.read(path, SLICE_TAGS)
         values = {name: _value(dataset, tag) for name, tag in _TAGS.items()}
-        _check_values(values, dataset, path)
-        return Slice(
-            path=path,
-            study_uid=str(values["StudyInstanceUID"]).strip(),
-            series_uid=str(values["SeriesInstanceUID"]).strip(),
-            sop_uid=str(values["SOPInstanceUID"]).strip(),
-            pixels=pixels.locate(dataset, values, path),
-            position_mm=_floats(values["ImagePositionPatient"], 3),
-            orientation=_floats(values["ImageOrientationPatient"], 6),
-            spacing_mm=tuple(_floats(values["PixelSpacing"], 2).tolist()),
-            padding_hu=_declared_padding_hu(dataset, values),
-        )
+        check_values(values, dataset, path)
+        return slice_of(dataset, values, path, pixels.locate(dataset, values, path))
     except Fault:
         raise
     except Exception as error:  # as in `read_header`
         raise unreadable(path, error) from error
+
+
+def slice_of(dataset: FileDataset, values: Mapping[str, Any], path: Path, where: Pixels) -> Slice:
+    """An image of which `values` by `NAMES`, checked by `check_values`, and the place of its pixels are known."""
+    return Slice(
+        path=path,
+        study_uid=str(values["StudyInstanceUID"]).strip(),
+        series_uid=str(values["SeriesInstanceUID"]).strip(),
+        sop_uid=str(values["SOPInstanceUID"]).strip(),
+        pixels=where,
+        position_mm=_floats(values["ImagePositionPatient"], 3),
+        orientation=_floats(values["ImageOrientationPatient"], 6),
+        spacing_mm=tuple(_floats(values["PixelSpacing"], 2).tolist()),
+        padding_hu=_declared_padding_hu(dataset, values),
+    )
 
 
 def read_headers(paths: Sequence[Path], sop_uids: Sequence[str]) -> list[FileDataset]:
@@ -155,7 +163,12 @@ def _converted(element: RawDataElement) -> Any:
     return convert_raw_data_element(element).value
 
 
-def _check_values(values: Mapping[str, Any], dataset: FileDataset, path: Path) -> None:
+def check_values(values: Mapping[str, Any], dataset: FileDataset, path: Path) -> None:
+    """Whether an image is CT and has all that makes HU and a place of it.
+
+    Raises:
+      Fault: `not_ct`, `unreadable_file`, `missing_tag` or `wrong_rescale`.
+    """
     modality = values["Modality"]
     if modality != "CT":
         raise Fault("not_ct", f"{path} has modality {modality or 'unknown'}, not CT")

@@ -14,6 +14,7 @@ import pydicom.uid
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
 from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import pixel_array
 
 from lungjax.lidc.header import PIXELS
 from lungjax.lidc.scan import Fault
@@ -34,6 +35,7 @@ class Pixels:
       offset: where they begin in the file, if they are plain.
       signed: whether they are signed there.
       slope, intercept: HU are slope * stored + intercept.
+      frame: which of the file's images they are, from 0.
     """
 
     path: Path
@@ -43,15 +45,17 @@ class Pixels:
     signed: bool
     slope: float
     intercept: float
+    frame: int = 0
 
 
-def locate(dataset: FileDataset, values: Mapping[str, Any], path: Path) -> Pixels:
-    """Where the pixels of a file lie, and whether they can be read; none of them is looked at.
+def locate(dataset: FileDataset, values: Mapping[str, Any], path: Path, *, frames: int = 1) -> Pixels:
+    """Where the pixels of a file's first image lie, and whether all can be read; none of them is looked at.
 
     Args:
       dataset: the header, as `header.read` gives it.
       values: its values by name.
       path: its file.
+      frames: how many images it holds.
 
     Raises:
       Fault: `no_decoder`, `short_pixels`, or `unreadable_file` where the file ends too early or holds no grey image.
@@ -67,9 +71,10 @@ def locate(dataset: FileDataset, values: Mapping[str, Any], path: Path) -> Pixel
     offset = element.value_tell if isinstance(element, RawDataElement) else 0
     if offset and not syntax.is_compressed:
         assert isinstance(element, RawDataElement)
-        need = shape[0] * shape[1] * bits // 8
+        need = frames * shape[0] * shape[1] * bits // 8
         if element.length < need:
-            held = f"it has {element.length} of the {need} bytes that {shape[0]}x{shape[1]} pixels take"
+            taken = f"{need} bytes that {f'{frames} times ' * (frames > 1)}{shape[0]}x{shape[1]} pixels take"
+            held = f"it has {element.length} of the {taken}"
             raise Fault("short_pixels", f"{path} is whole but {held}; fetch it again")
         have = path.stat().st_size - offset
         if have < need and not syntax.is_deflated:  # which is whole, or pydicom could not have inflated it
@@ -124,7 +129,7 @@ def _has_decoder(syntax: pydicom.uid.UID) -> bool:
 def _decode(pixels: Pixels) -> np.ndarray:
     """(rows, columns) as stored, in the machine's byte order."""
     try:
-        decoded = pydicom.dcmread(pixels.path).pixel_array
+        decoded = pixel_array(pixels.path, index=pixels.frame)
     except Exception as error:  # whatever a broken file provokes in a decoder
         raise unreadable(pixels.path, error) from error
     if decoded.shape != pixels.shape:

@@ -128,14 +128,14 @@ def order(slices: Sequence[Slice], *, uneven: bool = False) -> Stack:
     _check_alike(slices)
     if len(slices) == 1:
         raise Fault("incomplete_series", f"{first.path} is the only slice of its series; fetch the rest")
-    normal = _normal(first)
-    ordered = sorted(slices, key=lambda one: (float(one.position_mm @ normal), one.path))
+    along = _along(first)
+    ordered = sorted(slices, key=lambda one: (float(one.position_mm @ along), one.path))
     positions_mm = np.stack([one.position_mm for one in ordered])  # (slices, 3)
-    z_mm = positions_mm @ normal
+    z_mm = positions_mm @ along
     _check_apart(ordered, z_mm)
     if not uneven:
         _check_even(ordered, z_mm)
-    drift_mm = positions_mm - np.outer(z_mm, normal)
+    drift_mm = positions_mm - np.outer(z_mm, along)
     if np.ptp(drift_mm, axis=0).max() > max(first.spacing_mm):
         raise Fault("mixed_geometry", f"the slices in {first.path.parent} do not lie above one another")
     gap_mm = float(np.median(np.diff(z_mm))) if uneven else float(z_mm[-1] - z_mm[0]) / (len(z_mm) - 1)
@@ -175,7 +175,7 @@ def _affine_lps(stack: Stack) -> np.ndarray:
     first = stack.slices[0]
     slice_mm, row_mm, column_mm = stack.spacing_mm
     along_row, along_column = np.split(first.orientation, 2)
-    steps_mm = (along_row * column_mm, along_column * row_mm, _normal(first) * slice_mm, first.position_mm)
+    steps_mm = (along_row * column_mm, along_column * row_mm, _along(first) * slice_mm, first.position_mm)
     return np.vstack([np.stack(steps_mm, axis=1), (0, 0, 0, 1)])
 
 
@@ -222,13 +222,25 @@ def _lowest(plane: np.ndarray) -> tuple[int, int, int]:
     return low_hu, int(np.count_nonzero(plane == low_hu)), int(np.count_nonzero(plane <= _NOT_AIR_HU))
 
 
-def _normal(one: Slice) -> np.ndarray:
-    normal = np.cross(one.orientation[:3], one.orientation[3:])
-    length = np.linalg.norm(normal)
+def _along(one: Slice) -> np.ndarray:
+    try:
+        return normal(one.orientation)
+    except ValueError as error:
+        raise Fault("mixed_geometry", f"{one.path} says {error}") from None
+
+
+def normal(orientation: np.ndarray) -> np.ndarray:
+    """(3,) the unit vector that slices of this orientation (6,) are put in order along: see `Series.z_mm`.
+
+    Raises:
+      ValueError: rows and columns are not at right angles.
+    """
+    along = np.cross(orientation[:3], orientation[3:])
+    length = np.linalg.norm(along)
     if not 0.9 < length < 1.1:
-        raise Fault("mixed_geometry", f"{one.path} says its rows and columns are not at right angles")
-    normal = normal / length
-    return normal * np.sign(normal[np.abs(normal).argmax()])
+        raise ValueError("its rows and columns are not at right angles")
+    along = along / length
+    return along * np.sign(along[np.abs(along).argmax()])
 
 
 def _check_alike(slices: Sequence[Slice]) -> None:

@@ -21,16 +21,18 @@ from lungjax.lidc import dicom, whole
 from lungjax.lidc.scan import Fault
 
 
-@pytest.fixture(scope="module")
-def written(phantom_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Folder, series folder, scan, mask, report, of a phantom with two made-up nodules."""
+@pytest.fixture(scope="module", params=[1, 2])
+def written(request, phantom_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Folder, series folder, scan, mask, report, of a phantom with one or two made-up nodules."""
     module, (entry, *_), _ = whole.find(phantom_dataset.parent / "dicom")
     scan = whole.read(module, entry)
     mask = np.zeros(scan.voxels.shape, np.uint8)
     mask[10:13, 40:46, 50:53] = 1
     mask[30:31, 60:70, 80:90] = 2
+    mask[mask > request.param] = 0
     nodules = [
-        Finding(np.argwhere(mask == n), 0.9 - n / 10, 100.0 * n, 7.5 * n, 4.0 * n, 11, -50.0 * n) for n in (1, 2)
+        Finding(np.argwhere(mask == n), 0.9 - n / 10, 100.0 * n, 7.5 * n, 4.0 * n, 11, -50.0 * n)
+        for n in range(1, request.param + 1)
     ]
     model = {"name": "segment", "step": 3}
     found = Detected(None, nodules, [], [], mask)
@@ -60,7 +62,7 @@ def test_the_segmentation_is_the_mask_where_the_series_is(written: Any):
     """Every frame, by its own position in the patient, against SimpleITK's reading of the series."""
     folder, series_folder, scan, mask, _ = written
     segmentation = hd.seg.segread(folder / dicom_seg.SEG_FILE)
-    assert segmentation.number_of_segments == 2
+    assert segmentation.number_of_segments == mask.max()
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(series_folder)))
     series = reader.Execute()
@@ -69,7 +71,9 @@ def test_the_segmentation_is_the_mask_where_the_series_is(written: Any):
         place = [float(mm) for mm in functional.PlanePositionSequence[0].ImagePositionPatient]
         column, row, number = series.TransformPhysicalPointToIndex(place)
         assert (column, row) == (0, 0)
-        found[number][frame > 0] = functional.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        shared = segmentation.SharedFunctionalGroupsSequence[0]
+        named = functional if "SegmentIdentificationSequence" in functional else shared
+        found[number][frame > 0] = named.SegmentIdentificationSequence[0].ReferencedSegmentNumber
     np.testing.assert_array_equal(found, mask)
     in_order = segmentation.get_pixels_by_source_instance(
         list(scan.sop_uids), combine_segments=True, assert_missing_frames_are_empty=True
@@ -103,7 +107,7 @@ def test_the_report_says_what_was_measured(written: Any):
     folder, _, _, _, report = written
     content: Any = hd.sr.srread(folder / dicom_seg.SR_FILE).content
     groups = content.get_volumetric_roi_measurement_groups()
-    assert len(groups) == 2
+    assert len(groups) == len(report["nodules"])
     for group, nodule in zip(groups, report["nodules"], strict=True):
         said = {one.name.meaning: (one.value, one.unit.value) for one in group.get_measurements()}
         assert said == {

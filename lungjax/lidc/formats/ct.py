@@ -1,15 +1,15 @@
 """CT of the chest as DICOM, of LIDC-IDRI or not, for `lungjax predict`: nobody's outlines are needed.
 
 A series that LIDC-IDRI has is held against its database, as in `prepare`; of any other the headers and the voxels must
-make one axial volume in HU.
+make one axial volume in HU. It may lie in one file, as an enhanced CT.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from lungjax.lidc import annotations, dicom, series
-from lungjax.lidc.formats import dicom_tree, fit, lidc
+from lungjax.lidc import annotations, dicom, multiframe, series
+from lungjax.lidc.formats import bounds, dicom_tree, fit, lidc
 from lungjax.lidc.formats.entry import Entry, Quarantined
 from lungjax.lidc.scan import Fault, Scan
 
@@ -44,8 +44,10 @@ def read(entry: Entry) -> Scan:
     """
     if annotations.scan_row(entry.key) is not None:
         return lidc.read(entry)
-    slices = [dicom.read_slice(Path(path)) for path in entry.locator]
+    slices = [one for path in entry.locator for one in multiframe.read_slices(Path(path))]
     fit.check_axial(slices[0].orientation, entry.where)
+    need = sum(2 * one.pixels.shape[0] * one.pixels.shape[1] for one in slices)
+    bounds.check(need, bounds.SCAN_BYTES, f"the series in {entry.where}, by the bytes of its pixels,")
     ordered = series.assemble(slices)
     fit.check_hu(ordered.range_hu, entry.where)
     return Scan(
