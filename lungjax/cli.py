@@ -110,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("scan", type=Path, metavar="SCAN", help="folder of DICOM, NIfTI file, or prepared data set")
     predict.add_argument("--model", type=Path, required=True, help=f"a segmenter: {model}")
     predict.add_argument("--grader", type=Path, default="grader", help="of its nodules (default: the one shipped)")
+    predict.add_argument("--patient", type=Path, default="patient", help="of the patient (default: the one shipped)")
     predict.add_argument("--out", type=Path, required=True, help="folder to make; of several scans, one each in it")
     predict.add_argument("--device", choices=("cpu", "gpu", "tpu"), help="default: JAX's own choice")
     predict.set_defaults(run=_predict)
@@ -192,6 +193,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         arguments.scan,
         model=arguments.model,
         grader=arguments.grader,
+        patient=arguments.patient,
         out=arguments.out,
         device=arguments.device,
     )
