@@ -74,7 +74,7 @@ def look(scan: Scan, source: str, used: Networks) -> tuple[Detected, dict[str, A
         if count:
             answer = used.diagnoser(seen[0][:count], seen[1][:count])
             numbers = [one["number"] for one in report["nodules"]]
-            report["patient"] = patient.answered(answer, numbers, used.diagnoser.model)
+            report["patient"] = patient.answered(answer, numbers, used.diagnoser.model, patient_id=scan.patient_id)
         else:
             report["patient"] = patient.unanswered(_why_unanswered(report))
         report["patient"]["model"] = about["patient"]

@@ -96,16 +96,19 @@ def unanswered(reason: str) -> dict[str, Any]:
     }
 
 
-def answered(answer: Answer, numbers: Sequence[int], model: Trained) -> dict[str, Any]:
+def answered(answer: Answer, numbers: Sequence[int], model: Trained, *, patient_id: str) -> dict[str, Any]:
     """The `patient` of a report, but for its `model`.
 
     Args:
       answer: of `model`.
       numbers: of all nodules, in the order in which they were given.
       model: which has answered.
+      patient_id: whose nodules they are.
     """
     used = len(answer.attention)
     more = [f"Of {len(numbers)} nodules it looked at the {used} with the highest score."] if len(numbers) > used else []
+    if model.patients.get(patient_id) in ("train", "val"):
+        more.append(f"{patient_id} is one of the patients that the model was trained with or chosen by.")
     return unanswered("") | {
         "probability": round(answer.probability, 4),
         "reason": None,

@@ -78,7 +78,7 @@ def score(scan: Scan, key: str, trained: Trained, network: Network, *, least_rea
     """
     found = detect.detect(scan, trained, network)
     every = [*found.nodules, *found.candidates]
-    number = np.zeros(scan.voxels.shape, np.int32)  # Of the finding, from 1.
+    number = np.zeros(scan.voxels.shape, np.uint16)  # Of the finding, from 1.
     for at, one in enumerate(every, start=1):
         number[tuple(one.voxels.T)] = at
     affine = result.affine_of(scan)

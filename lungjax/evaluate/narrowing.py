@@ -1,7 +1,8 @@
 """From all slices of a scan to those that matter: how many of the readers' nodules are still there when few are kept.
 
-Slices are ranked by the best finding that touches them, then come other slices of the lungs, then the rest. The
-readers' marks take no part in it.
+First comes one slice of each finding, the best finding first, then what else they touch, then other slices of the
+lungs, then the rest. The readers' marks take no part in it. Were all slices of a finding to come before the next
+finding, tall false ones, vessels and the diaphragm, would keep the nodules waiting.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ RECALLS = (0.8, 0.9, 0.95, 1.0)
 READERS = (1, 3, 4)
 """Nodules are counted which at least so many readers marked."""
 CONVENTIONS = (
-    "A scan's slices are ranked by the highest score of the findings that touch them, of equal ones those nearer to "
-    "the slice in which the finding is widest first; then the other slices that show lung, those with the most of it "
-    "first; then the rest. recall: the share of the readers' nodules of which one slice at least is kept (a slice is a "
-    "nodule's where any reader marked it); centre: of which the slice is kept in which the readers marked most. Of a "
-    "scan with fewer slices all are kept. chance: the recall expected of as many slices drawn at random. stages: the "
-    "slices that lungs, findings and nodules leave; share_kept is of all slices of all scans."
+    "Of a scan first the slices are kept in which its findings are widest, by their scores; then the others that "
+    "findings touch, by the highest score, of equal ones those nearer to where the finding is widest; then the other "
+    "slices that show lung, those with the most of it first; then the rest. recall: the share of the readers' nodules "
+    "of which one slice at least is kept (a slice is a nodule's where any reader marked it); centre: of which the "
+    "slice is kept in which the readers marked most. Of a scan with fewer slices all are kept. chance: the recall "
+    "expected of as many slices drawn at random. stages: the slices that lungs, findings and nodules leave; share_kept "
+    "is of all slices of all scans."
 )
 
 
@@ -61,12 +63,13 @@ def rank(scores: np.ndarray, slices: np.ndarray, widest: np.ndarray, lung_mm2: n
       int64 (slices,), from 1 on; each number once.
     """
     number = np.arange(len(lung_mm2))
-    best, aside = np.full(len(number), -np.inf), np.zeros(len(number))
+    peak, best, aside = np.full(len(number), -np.inf), np.full(len(number), -np.inf), np.zeros(len(number))
     for score, (first, last), middle in zip(scores, slices, widest, strict=True):
+        peak[middle] = max(peak[middle], score)
         better = (number >= first) & (number <= last) & (score > best)
         best[better], aside[better] = score, np.abs(number - middle)[better]
     touched = np.isfinite(best)
-    order = np.lexsort((number, np.where(touched, aside, -lung_mm2), -best))
+    order = np.lexsort((number, np.where(touched, aside, -lung_mm2), -best, -peak))
     ranks = np.empty(len(number), np.int64)
     ranks[order] = 1 + np.arange(len(number))
     return ranks

@@ -61,9 +61,12 @@ def test_of_too_many_the_first_are_looked_at(shipped: Trained, diagnoser: patien
     hu, spacing_mm = nodules(10)
     answer = diagnoser(hu, spacing_mm)
     assert answer.probability == pytest.approx(diagnoser(hu[:8], spacing_mm[:8]).probability)
-    told = patient.answered(answer, range(1, 11), shipped)
+    told = patient.answered(answer, range(1, 11), shipped, patient_id="LIDC-IDRI-0003")
     assert [one["number"] for one in told["attention"]] == list(range(1, 9))
     assert told["limits"][0] == "Of 10 nodules it looked at the 8 with the highest score."
+    assert not [said for said in told["limits"] if "trained with" in said]
+    own = next(one for one, split in shipped.patients.items() if split == "train")
+    assert "trained with" in patient.answered(answer, range(1, 11), shipped, patient_id=own)["limits"][1]
     assert told["calibration"] == pytest.approx(shipped.calibration, abs=1e-4)
     assert told.keys() == patient.unanswered("").keys()
 

@@ -38,13 +38,17 @@ def made_up(scans: int = 9) -> list[Narrowed]:
     return found
 
 
-def test_slices_are_ranked_by_the_best_finding_then_lung_then_the_rest():
+def test_one_slice_of_each_finding_then_their_others_then_lung_then_the_rest():
     lung_mm2 = np.array([0.0, 5.0, 0.0, 9.0, 9.0, 0.0, 7.0, 0.0])
     ranks = narrowing.rank(
         scores=np.array([0.9, 0.6]), slices=np.array([[2, 4], [4, 5]]), widest=np.array([3, 5]), lung_mm2=lung_mm2
     )
-    # 3 (its middle), 2 and 4 (beside it), 5 (of the lesser finding), 6 and 1 (lung), 0 and 7.
-    np.testing.assert_array_equal(np.argsort(ranks), [3, 2, 4, 5, 6, 1, 0, 7])
+    # 3 and 5 (where they are widest), 2 and 4 (beside the better one's), 6 and 1 (lung), 0 and 7.
+    np.testing.assert_array_equal(np.argsort(ranks), [3, 5, 2, 4, 6, 1, 0, 7])
+    # Two findings that are widest in one slice: the better one's score is the slice's.
+    wide = np.array([[0, 7], [3, 5], [6, 6]])
+    ranks = narrowing.rank(np.array([0.5, 0.8, 0.7]), wide, np.array([4, 4, 6]), lung_mm2)
+    np.testing.assert_array_equal(np.argsort(ranks), [4, 6, 3, 5, 2, 1, 7, 0])
     assert sorted(ranks) == list(range(1, 9))
     none = narrowing.rank(np.zeros(0), np.zeros((0, 2), int), np.zeros(0, int), lung_mm2)
     np.testing.assert_array_equal(np.argsort(none), [3, 4, 6, 1, 0, 2, 5, 7])
