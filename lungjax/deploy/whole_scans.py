@@ -102,7 +102,7 @@ def _find(data: Path, trained: Trained, split: str) -> tuple[str, list[Entry], l
 
 
 def _to_write(out: Path | None, trained: Trained, split: str, data: Path) -> Path:
-    name = f"{split}-{data.resolve().stem}.json"
+    name = f"{split}-{data.resolve().name}.json"
     if out is None:
         run = trained.is_run
         out = trained.path / f"scans-{name}" if run else Path(f"scans-{trained.path.resolve().name}-{name}")
