@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from collections.abc import Sequence
@@ -57,14 +58,18 @@ def evaluate(model: Path, *, data: Path, split: str, out: Path | None) -> dict[s
     name, entries, faulty = _find(data, trained, split)
     out = _to_write(out, trained, split, data)
     least = min(LEAST_READERS, sources.readers_of(name))
-    scans = []
+    scans: list[Scored] = []
     for entry in tqdm(entries, unit="scan", disable=None if len(entries) > 1 else True):
         try:
             scan = sources.FORMATS[name].read(entry)
         except Fault as fault:
             faulty.append(Quarantined(entry.key, entry.where, fault.name, fault.message))
             continue
-        scans.append(scored.score(scan, entry.key, trained, segmenter, least_readers=least))
+        one = scored.score(scan, entry.key, trained, segmenter, least_readers=least)
+        room = outlined.MOST - sum(len(before.views) for before in scans)
+        scans.append(
+            dataclasses.replace(one, views=one.views[: max(room, 0)])
+        )  # Else a thousand scans fill the memory.
     if not scans:
         raise InputError(f"{data}: no scan could be read: {faulty[0].name}: {faulty[0].message}.")
     marks = _marks(scans)
@@ -88,8 +93,7 @@ def evaluate(model: Path, *, data: Path, split: str, out: Path | None) -> dict[s
 def _find(data: Path, trained: Trained, split: str) -> tuple[str, list[Entry], list[Quarantined]]:
     """The format, the scans of the split, and what is none."""
     if prepared.matches(data):
-        what = "prepared data, whose slices do not tell nodules apart as whole scans do"
-        raise InputError(f"{data} is {what}; give the DICOM that it was made of.")
+        raise InputError(f"{data} is prepared data, which has lost where a scan lies; give the DICOM it was made of.")
     name = sources.format_of(data, "auto")
     if name not in _FORMATS:
         raise InputError(f"{data} has the format {name}, which holds no whole scans; give LIDC-IDRI's DICOM.")
