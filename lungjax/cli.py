@@ -96,13 +96,18 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = verbs.add_parser("evaluate", help="figures of a run", description="Scores a run's best checkpoint.")
     model = "a run's workdir, an exported folder, or a shipped model: segmenter, encoder"
-    evaluate.add_argument("--model", "--workdir", type=Path, required=True, help=model)
+    evaluate.add_argument("--model", "--workdir", type=Path, help=f"{model}; without --submission")
     evaluate.add_argument("--data", type=Path, help="prepared folder (default: the one it was trained with)")
     evaluate.add_argument("--split", choices=("val", "test", "all"), default="test", help="default: %(default)s")
     evaluate.add_argument("--against", type=Path, metavar="MODEL", help="another model: differences, paired by patient")
     evaluate.add_argument(
         "--flips", action="store_true", help="mean of the answers to a slice's four flips; 4x the time"
     )
+    evaluate.add_argument(
+        "--whole-scans", action="store_true", help="find nodules in whole scans: FROC, and recall over slices kept"
+    )
+    evaluate.add_argument("--submission", type=Path, metavar="CSV", help="a detector's candidates, scored as in LUNA16")
+    evaluate.add_argument("--luna16", type=Path, metavar="DIR", help="LUNA16's annotation files, for --submission")
     evaluate.add_argument("--out", type=Path, help="JSON file (default: WORKDIR/evaluation-SPLIT[-DATA].json)")
     evaluate.set_defaults(run=_evaluate)
 
@@ -110,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("scan", type=Path, metavar="SCAN", help="folder of DICOM, NIfTI file, or prepared data set")
     predict.add_argument("--model", type=Path, required=True, help=f"a segmenter: {model}")
     predict.add_argument("--grader", type=Path, default="grader", help="of its nodules (default: the one shipped)")
+    predict.add_argument("--patient", type=Path, default="patient", help="of the patient (default: the one shipped)")
     predict.add_argument("--out", type=Path, required=True, help="folder to make; of several scans, one each in it")
     predict.add_argument("--device", choices=("cpu", "gpu", "tpu"), help="default: JAX's own choice")
     predict.set_defaults(run=_predict)
@@ -172,6 +178,12 @@ def _phantom(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    if arguments.submission or arguments.luna16:
+        return _evaluate_submission(arguments)
+    if arguments.model is None:
+        raise InputError("evaluate needs --model, or --submission and --luna16.")
+    if arguments.whole_scans:
+        return _evaluate_whole_scans(arguments)
     from lungjax.train.evaluation import evaluate
 
     evaluate(
@@ -185,6 +197,24 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _evaluate_submission(arguments: argparse.Namespace) -> int:
+    if arguments.submission is None or arguments.luna16 is None or arguments.model or arguments.data:
+        raise InputError("evaluate --submission CSV needs --luna16 DIR, and takes neither --model nor --data.")
+    from lungjax.deploy.submission import evaluate
+
+    evaluate(arguments.submission, luna16=arguments.luna16, out=arguments.out)
+    return 0
+
+
+def _evaluate_whole_scans(arguments: argparse.Namespace) -> int:
+    if arguments.data is None or arguments.against or arguments.flips:
+        raise InputError("evaluate --whole-scans needs --data, and takes neither --against nor --flips.")
+    from lungjax.deploy.whole_scans import evaluate
+
+    evaluate(arguments.model, data=arguments.data, split=arguments.split, out=arguments.out)
+    return 0
+
+
 def _predict(arguments: argparse.Namespace) -> int:
     from lungjax.deploy.predict import predict
 
@@ -192,6 +222,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         arguments.scan,
         model=arguments.model,
         grader=arguments.grader,
+        patient=arguments.patient,
         out=arguments.out,
         device=arguments.device,
     )

@@ -17,11 +17,6 @@ _COLUMNS = (
     "mean, HU",
     "centre x, y, z, mm",
 )
-_MEANING = (
-    "The probability that the readers of LIDC-IDRI would call at least one nodule of this patient malignant. What they "
-    "call malignancy is an opinion from the pictures, not pathology; their patients were chosen for nodules, so in "
-    "other people it is too high."
-)
 _LIMITS = (
     "The model has seen chest CT of adults from LIDC-IDRI, 2000 to 2010, and nothing else. It misses nodules and finds "
     "some where there are none. Sizes come from its outlines, not from a reader's calipers."
@@ -46,16 +41,24 @@ def top(report: Mapping[str, Any]) -> str:
 
 
 def patient(report: Mapping[str, Any]) -> str:
-    """The patient's probability, what it means, and its limits."""
+    """The patient's probability, what it means, which nodules it came from, and its limits."""
     patient = report["patient"]
     if patient["probability"] is None:
-        said = "<p>This model gives no probability for the patient.</p>"
+        said = f"<p>No probability for the patient. {page.text(patient['reason'])}</p>"
     else:
-        said = f'<p class="big">{100 * patient["probability"]:.0f} %</p><p>{_MEANING}</p>'
+        said = f'<p class="big">{100 * patient["probability"]:.0f} %</p><p>{page.text(patient["meaning"])}</p>'
+        shares = sorted(patient["attention"], key=lambda one: -one["attention"])
+        each = ", ".join(f"nodule {page.text(one['number'])}: {100 * one['attention']:.0f} %" for one in shares)
+        said += f"<p>Where the model's attention went: {each}.</p>"
+        said += f"<ul>{''.join(f'<li>{page.text(one)}</li>' for one in patient['limits'])}</ul>"
         if patient["calibration"] is None:
             said += "<p>It has not been calibrated: read it as an order, not as a share of patients.</p>"
         else:
-            said += f"<h3>Calibration</h3>{page.pairs(patient['calibration'])}"
+            fitted = {name: page.text(patient["calibration"][name]) for name in ("slope", "offset", "fitted_on")}
+            said += (
+                f'<p class="soft">Calibrated: sigmoid({fitted["slope"]} x logit + {fitted["offset"]}), fitted on '
+                f"{fitted['fitted_on']} patients it was not trained on.</p>"
+            )
     return f'<section><h2>The patient</h2>{said}<p class="soft">{_LIMITS}</p></section>\n'
 
 
@@ -103,9 +106,10 @@ def origin(report: Mapping[str, Any]) -> str:
     """What made the report, and of what."""
     scan = report["scan"]
     made_by = {**_model(report["model"]), "lungjax": report["lungjax"], "made": report["made"]}
-    graded = ""
-    if report["grader"] is not None:
-        graded = f"<section><h2>What model graded it</h2>{page.pairs(_model(report['grader']))}</section>\n"
+    others = {"What model graded it": report["grader"], "What model answered": report["patient"]["model"]}
+    further = "".join(
+        f"<section><h2>{title}</h2>{page.pairs(_model(one))}</section>\n" for title, one in others.items() if one
+    )
     spacing_mm = ["unknown" if mm is None else f"{mm:.3f}" for mm in scan["spacing_mm"]]
     read = {
         "patient": scan["patient_id"],
@@ -116,7 +120,7 @@ def origin(report: Mapping[str, Any]) -> str:
     }
     return (
         f"<section><h2>What model found it</h2>{page.pairs(made_by)}</section>\n"
-        f"{graded}"
+        f"{further}"
         f"<section><h2>The scan</h2>{page.pairs(read)}</section>\n"
     )
 

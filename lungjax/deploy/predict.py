@@ -11,20 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
-from lungjax.deploy import detect, nifti, patches, result, sheet
+from lungjax.deploy import detect, networks, nifti, result, sheet
 from lungjax.deploy import report as page
-from lungjax.deploy.detect import Detected, Network
-from lungjax.deploy.grade import Grader
-from lungjax.deploy.segmenter import Segmenter
+from lungjax.deploy.networks import Networks
 from lungjax.lidc import dicom, whole
 from lungjax.lidc.formats import ct
 from lungjax.lidc.formats.entry import Quarantined
 from lungjax.lidc.scan import Fault, InputError, Scan
-from lungjax.train.trained import Trained, open_trained
 
 REPORT = "report.json"
 QUARANTINE = "quarantine.jsonl"
@@ -59,13 +55,16 @@ class Summary:
         return "\n".join(lines)
 
 
-def predict(source: Path, *, model: Path, grader: Path | None, out: Path, device: str | None = None) -> Summary:
+def predict(
+    source: Path, *, model: Path, grader: Path | None, patient: Path | None, out: Path, device: str | None = None
+) -> Summary:
     """Looks for nodules in every scan of `source`.
 
     Args:
       source: see `lungjax.lidc.whole.find`.
       model: a segmenter, see `lungjax.train.trained.open_trained`.
       grader: likewise, of the nodules; None leaves them without a grade.
+      patient: likewise, of the patient, from the nodules of each scan by itself; None leaves that without an answer.
       out: folder to make. One scan's files lie in it; of several, each in a folder of its own that is named by its
         SeriesInstanceUID or, of NIfTI, its case. What is there already is not made anew.
       device: `cpu`, `gpu` or `tpu`; JAX's own choice by default.
@@ -73,17 +72,14 @@ def predict(source: Path, *, model: Path, grader: Path | None, out: Path, device
     Raises:
       InputError: no such source, model or device, nothing could be read, or `out` holds something else.
     """
-    trained = open_trained(model)
-    segmenter = Segmenter(trained, device=_device(device))
-    grade = None if grader is None else Grader(open_trained(grader))
-    about = result.describe_model(trained), None if grade is None else result.describe_model(grade.model)
+    used = networks.open_all(model, grader=grader, diagnoser=patient, device=device)
     module, entries, quarantined = whole.find(source)
     faulty = list(quarantined)
     reports: dict[Path, dict[str, Any]] = {}
     resumed = 0
     for entry in tqdm(entries, unit="scan", disable=None if len(entries) > 1 else True):
         folder = out if len(entries) == 1 else out / _file_name(entry.key)
-        report = _earlier(folder, about)
+        report = _earlier(folder, used)
         if report is None:
             try:
                 scan = whole.read(module, entry)
@@ -91,7 +87,7 @@ def predict(source: Path, *, model: Path, grader: Path | None, out: Path, device
                 faulty.append(Quarantined(entry.key, entry.where, fault.name, fault.message))
                 continue
             files = [Path(path) for path in entry.locator] if module is ct else []
-            report = write(folder, scan, entry.where, trained, segmenter, grade, dicom_files=files)
+            report = write(folder, scan, entry.where, used, dicom_files=files)
         else:
             resumed += 1
         reports[folder] = report
@@ -101,30 +97,17 @@ def predict(source: Path, *, model: Path, grader: Path | None, out: Path, device
     return Summary(out, reports, resumed, faulty)
 
 
-def write(
-    folder: Path,
-    scan: Scan,
-    source: str,
-    trained: Trained,
-    segmenter: Network,
-    grader: Grader | None,
-    *,
-    dicom_files: Sequence[Path] = (),
-) -> dict[str, Any]:
+def write(folder: Path, scan: Scan, source: str, used: Networks, *, dicom_files: Sequence[Path] = ()) -> dict[str, Any]:
     """Looks for nodules in one scan, and makes its folder, complete or not at all; returns its report.
 
     Args:
       folder: what to make.
       scan: where to look.
       source: where it is from, for the report.
-      trained, segmenter: the network.
-      grader: of the nodules it finds, or None.
+      used: the networks.
       dicom_files: the scan's, where it has any: a segmentation and a structured report then refer to them.
     """
-    found = detect.detect(scan, trained, segmenter)
-    report = result.report(scan, source, result.describe_model(trained), found, threshold=detect.THRESHOLD)
-    if grader is not None:
-        result.add_grades(report, result.describe_model(grader.model), _grades(scan, found, grader))
+    found, report = networks.look(scan, source, used)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as holder:
         temporary = Path(holder) / folder.name
@@ -139,14 +122,6 @@ def write(
         (temporary / REPORT).write_text(json.dumps(report, indent=1) + "\n")
         temporary.replace(folder)
     return report
-
-
-def _grades(scan: Scan, found: Detected, grader: Grader) -> list[float]:
-    """The probability of each finding, nodules first."""
-    every = [*found.nodules, *found.candidates]
-    row_mm, column_mm = scan.spacing_mm[1:]  # Square: detection refuses others.
-    assert not every or row_mm == column_mm
-    return grader(patches.cut(scan.voxels, every), np.full(len(every), row_mm)).probability.tolist()
 
 
 def _write_dicom(
@@ -164,26 +139,18 @@ def _write_dicom(
     return []
 
 
-def _device(name: str | None) -> Any:
-    try:
-        return jax.devices(name)[0]
-    except RuntimeError as error:
-        have = ", ".join(sorted({one.platform for one in jax.devices()}))
-        raise InputError(f"--device {name}: there is none; there is {have}.") from error
-
-
 def _file_name(key: str) -> str:
     """A scan's key as the name of a folder: a UID as it is, anything else without slashes or a leading dot."""
     name = urllib.parse.quote(key, safe="")
     return f"%2E{name[1:]}" if name.startswith(".") else name
 
 
-def _earlier(folder: Path, models: tuple[dict[str, Any], dict[str, Any] | None]) -> dict[str, Any] | None:
+def _earlier(folder: Path, used: Networks) -> dict[str, Any] | None:
     """The report of an earlier call, or None where the folder is not there, or empty.
 
     Args:
       folder: of a scan.
-      models: the `model` and the `grader` that its report must have.
+      used: the networks it must have been made with.
 
     Raises:
       InputError: it holds something else, or was made with another model.
@@ -192,10 +159,13 @@ def _earlier(folder: Path, models: tuple[dict[str, Any], dict[str, Any] | None])
         return None
     try:
         report = json.loads((folder / REPORT).read_text())
-        before = report["model"], report["grader"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        schema, threshold = report["schema"], report["threshold"]
+        before = {"model": report["model"], "grader": report["grader"], "patient": report["patient"].get("model")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder} exists and holds no {REPORT} of ours; name another --out.") from error
-    if before != models or report["threshold"] != detect.THRESHOLD:
+    if schema != result.SCHEMA:
+        raise InputError(f"{folder} was made by another version of lungjax; name another --out.")
+    if before != used.described() or threshold != detect.THRESHOLD:
         raise InputError(f"{folder} was made with another model or threshold; name another --out.")
     return report
 

@@ -43,7 +43,7 @@ def write(path: Path, *, hu: np.ndarray, mask: np.ndarray, report: Mapping[str, 
       hu: int16 (slices, rows, columns), lowest slice first. The page keeps it exactly from -1024 to 3071 HU, within the
         rows and columns that hold more than air.
       mask: uint8 of that shape; a voxel's value is the number of its nodule, 0 for none.
-      report: of schema 1. Its texts may come from strangers: they are shown, and never run.
+      report: of schema 2. Its texts may come from strangers: they are shown, and never run.
 
     Returns:
       `path`.
@@ -52,8 +52,8 @@ def write(path: Path, *, hu: np.ndarray, mask: np.ndarray, report: Mapping[str, 
       ValueError: voxels and mask differ in shape, are of another type, or are not what the report's `scan` says; or the
         report is of another schema.
     """
-    if report["schema"] != 1:
-        raise ValueError(f"report.write: schema {report['schema']}; this lungjax writes pages of schema 1")
+    if report["schema"] != 2:
+        raise ValueError(f"report.write: schema {report['schema']}; this lungjax writes pages of schema 2")
     if hu.ndim != 3 or hu.shape != mask.shape or list(hu.shape) != list(report["scan"]["shape"]):
         raise ValueError(f"report.write: voxels {hu.shape}, mask {mask.shape}, report {report['scan']['shape']}")
     if hu.dtype != np.int16 or mask.dtype != np.uint8:

@@ -1,8 +1,8 @@
 """`report.json` and `nodules.csv`: what is said of one scan.
 
-report.json, schema 1:
+report.json, schema 2:
 
-    schema, lungjax, made, notice   1; version; ISO 8601 time; what it must not be used for
+    schema, lungjax, made, notice   2; version; ISO 8601 time; what it must not be used for
     model       name, path, task, step, trained_on, split_digest, intensity (of the training data), window_hu
                 (centre, width)
     grader      likewise of the network that graded the nodules, with its calibration; null where none did
@@ -16,7 +16,12 @@ report.json, schema 1:
                 centre_mm [x, y, z] (left, back, head), volume_mm3, longest_mm, perpendicular_mm (RECIST), mean_hu,
                 score, malignancy (probability or null), slices [first, last], counted from 0, the lowest
     candidates  the rest, likewise, numbered on
-    patient     probability, calibration: null, for no model of patients is shipped yet
+    patient     the answer for the whole patient, from the nodules of this scan:
+                probability (or null), reason (null, or one sentence why there is no probability; there is none where
+                no finding is a nodule, for the model knows only patients who have one, and candidates are mostly
+                vessels), calibration (slope and offset on the logit; null where it was not calibrated), attention
+                (number and attention of each nodule it was given, the ones of the highest score, of sum 1), meaning
+                (a sentence), limits (sentences), model (as above, with its calibration; null where none was asked)
 """
 
 from __future__ import annotations
@@ -31,12 +36,13 @@ import numpy as np
 
 import lungjax
 from lungjax.data import splits
+from lungjax.deploy import patient
 from lungjax.deploy.detect import Detected
 from lungjax.deploy.findings import VOXEL_THRESHOLD, Finding
 from lungjax.lidc.scan import Scan
 from lungjax.train.trained import Trained
 
-SCHEMA = 1
+SCHEMA = 2
 NOTICE = "Research software, not a medical device. Not for diagnosis or treatment."
 _CSV_COLUMNS = (
     "number",
@@ -70,7 +76,7 @@ def affine_of(scan: Scan) -> np.ndarray:
 
 
 def describe_model(trained: Trained) -> dict[str, Any]:
-    """The `model` of a report, or its `grader`."""
+    """The `model` of a report, its `grader`, or that of its `patient`."""
     seen = trained.config.augment if trained.config.task == "segment" else trained.config.patch
     patients = sum(split == "train" for split in trained.patients.values())
     return {
@@ -112,13 +118,12 @@ def report(scan: Scan, source: str, model: dict[str, Any], found: Detected, *, t
         "threshold": threshold,
         "nodules": described[: len(found.nodules)],
         "candidates": described[len(found.nodules) :],
-        "patient": {"probability": None, "calibration": None},
+        "patient": patient.unanswered("No model was asked for an answer."),
     }
 
 
-def add_grades(report: dict[str, Any], grader: dict[str, Any], malignancy: Sequence[float]) -> None:
-    """Adds the probability of each nodule, then of each candidate, to a report, and the network they are of."""
-    report["grader"] = grader
+def add_grades(report: dict[str, Any], malignancy: Sequence[float]) -> None:
+    """Adds the probability of each nodule, then of each candidate, to a report."""
     for one, probability in zip([*report["nodules"], *report["candidates"]], malignancy, strict=True):
         one["malignancy"] = round(float(probability), 4)
 

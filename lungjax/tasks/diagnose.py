@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,36 @@ def network(config: Config) -> Diagnoser:
     return Diagnoser(grader=classify.network(config), attention=config.model.attention)
 
 
-def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> Task:
-    """The task of `configs/diagnose.py`; arguments as for `classify.make`.
+def make_answer(config: Config) -> Callable[..., jax.Array]:
+    """The network on patches as they are: (params, model_state, HU, mm between pixel centres, inside) -> what it says.
 
-    `predict` gives (batch, 1 + 2 * nodules): the logit of the patient, the attention of each nodule, and each nodule's
-    own logit of malignancy, -inf where a bag is only filled up.
+    HU is (bags, nodules, rows, columns), mm and `inside` (bags, nodules), the latter as for `Diagnoser`. What it says
+    is (bags, 1 + 2 * nodules): the logit of the patient, the attention of each nodule, and each nodule's own logit of
+    malignancy, -inf where a bag is only filled up.
     """
+    model = network(config)
+    side_px, pixel_mm = config.patch.side_px, config.patch.pixel_mm
+
+    def plain(patch: jax.Array, mm: jax.Array) -> jax.Array:
+        matrix = jnp.eye(2, dtype=jnp.float32) * (pixel_mm / mm)
+        return distort.resample(patch, matrix, jnp.zeros(2, jnp.float32), order=1, side_px=side_px)
+
+    def answer(params: Any, model_state: Any, hu: jax.Array, spacing_mm: jax.Array, inside: jax.Array) -> jax.Array:
+        patches = jax.vmap(jax.vmap(plain))(hu.astype(jnp.float32), spacing_mm)
+        x = window(patches, tuple(config.patch.window_hu))[..., None]
+        found: Any = model.apply({"params": params, **model_state}, x, inside, train=False)
+        logit, attention, logits, _ = found
+        own = jnp.where(inside > 0, logits[:, 0].reshape(inside.shape), -jnp.inf)
+        return jnp.concatenate([logit[:, None], attention, own], axis=1)
+
+    return answer
+
+
+def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> Task:
+    """The task of `configs/diagnose.py`; arguments as for `classify.make`. `predict` gives what `make_answer` says."""
     del intensity, readers, mesh
     model = network(config)
+    say = make_answer(config)
     side_px, pixel_mm = config.patch.side_px, config.patch.pixel_mm
     view = jax.vmap(functools.partial(augment.nodule, side_px=side_px, pixel_mm=pixel_mm, **config.augment))
 
@@ -74,17 +97,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         return answer + config.nodule_weight * each, ({**metrics, "answer": answer}, model_state)
 
     def predict(params: Any, model_state: Any, batch: Any) -> jax.Array:
-        nodules = flat(batch)
-
-        def plain(patch: jax.Array, mm: jax.Array) -> jax.Array:
-            matrix = jnp.eye(2, dtype=jnp.float32) * (pixel_mm / mm)
-            return distort.resample(patch, matrix, jnp.zeros(2, jnp.float32), order=1, side_px=side_px)
-
-        hu = jax.vmap(plain)(nodules["image"].astype(jnp.float32), nodules["spacing_mm"])
-        found: Any = model.apply({"params": params, **model_state}, shown(hu, batch), batch["inside"], train=False)
-        logit, attention, logits, _ = found
-        own = jnp.where(batch["inside"] > 0, logits[:, 0].reshape(batch["inside"].shape), -jnp.inf)
-        return jnp.concatenate([logit[:, None], attention, own], axis=1)
+        return say(params, model_state, batch["image"], batch["spacing_mm"], batch["inside"])
 
     def eval_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> Metrics:
         del rng

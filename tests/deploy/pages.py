@@ -43,7 +43,7 @@ def report(**changed: Any) -> dict[str, Any]:
     """Of `scan`."""
     affine = [[0.8, 0, 0, -20], [0, 0.8, 0, -20], [0, 0, 2, -20], [0, 0, 0, 1]]
     whole = {
-        "schema": 1,
+        "schema": 2,
         "lungjax": "0.1.0",
         "made": "2026-01-02T03:04:05Z",
         "notice": NOTICE,
@@ -70,7 +70,15 @@ def report(**changed: Any) -> dict[str, Any]:
         "threshold": 0.5,
         "nodules": [found(1, (4.0, 22.5, 33.0), (3, 5)), found(2, (8.5, 37.5, 51.0), (8, 9), malignancy=None)],
         "candidates": [found(3, (6.0, 40.0, 30.0), (5, 7), score=0.2)],
-        "patient": {"probability": 0.37, "calibration": None},
+        "patient": {
+            "probability": 0.37,
+            "reason": None,
+            "calibration": None,
+            "attention": [{"number": 1, "attention": 0.25}, {"number": 2, "attention": 0.75}],
+            "meaning": "The opinion of readers.",
+            "limits": ["Trained on marked nodules."],
+            "model": None,
+        },
     }
     return whole | changed
 

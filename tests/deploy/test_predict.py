@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from PIL import Image
 
 from lungjax import cli
-from lungjax.deploy import detect, grade, result
+from lungjax.deploy import detect, grade, networks, patient, result
 from lungjax.deploy import predict as deploy
 from lungjax.lidc import whole
 from lungjax.lidc.scan import InputError, Scan
@@ -48,13 +48,13 @@ def network(read: dict[str, Scan], monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     told = chests.Told(truth)
     trained = chests.untrained(tmp_path / "model")
     trained = dataclasses.replace(trained, seen={"slice_mm": [0.5, 5.0], "pixel_mm": [0.5, 5.0], "side_px": 64})
-    monkeypatch.setattr(deploy, "open_trained", lambda path: trained if path.name == "model" else open_trained(path))
-    monkeypatch.setattr(deploy, "Segmenter", lambda *_, **__: told)
+    monkeypatch.setattr(networks, "open_trained", lambda path: trained if path.name == "model" else open_trained(path))
+    monkeypatch.setattr(networks, "Segmenter", lambda *_, **__: told)
     return told
 
 
 def run(source: Path, out: Path) -> deploy.Summary:
-    return deploy.predict(source, model=Path("model"), grader=None, out=out)
+    return deploy.predict(source, model=Path("model"), grader=None, patient=None, out=out)
 
 
 def folders(dicom: Path) -> dict[str, Path]:
@@ -71,7 +71,7 @@ def test_one_scan(network: chests.Told, dicom: Path, read: dict[str, Scan], tmp_
     scan = read[key]
     assert report["scan"]["series_uid"] == key
     assert report["scan"]["shape"] == list(scan.voxels.shape)
-    assert (report["refused"], report["schema"]) == (None, 1)
+    assert (report["refused"], report["schema"]) == (None, 2)
     assert "not a medical device" in report["notice"]
     assert report["nodules"]
     mask = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "mask.nii.gz")))
@@ -157,7 +157,7 @@ def test_what_dicom_cannot_say_is_told(
         del held.FrameOfReferenceUID
         held.save_as(path)
     out = tmp_path / "written"
-    report = deploy.write(out, read[key], "x", trained, network, None, dicom_files=files)
+    report = deploy.write(out, read[key], "x", networks.Networks(trained, network), dicom_files=files)
     assert "the scan's headers do not allow it" in " ".join(report["warnings"])
     assert sorted(path.name for path in out.iterdir()) == [name for name in FILES if not name.endswith(".dcm")]
 
@@ -220,10 +220,10 @@ def test_each_finding_has_a_grade(
             assert hu.shape == (len(spacing_mm), 71, 71)
             return grade.Grades((hu[:, 35, 35] + 1024) / 4096.0, np.zeros((len(hu), 9), np.float32))
 
-    monkeypatch.setattr(deploy, "Grader", Middle)
+    monkeypatch.setattr(networks, "Grader", Middle)
     uid, folder = next(iter(folders(dicom).items()))
     out = tmp_path / "out"
-    deploy.predict(folder, model=Path("model"), grader=Path("grader"), out=out)
+    deploy.predict(folder, model=Path("model"), grader=Path("grader"), patient=None, out=out)
     report = json.loads((out / "report.json").read_text())
     assert report["grader"]["calibration"] == {"slope": 2.0, "offset": 0.1}
     mask = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "mask.nii.gz")))
@@ -240,6 +240,64 @@ def test_each_finding_has_a_grade(
         run(folder, out)
 
 
+def test_the_patients_answer_comes_from_the_nodules(
+    network: chests.Told, dicom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """From those above the threshold, the surest first; without one there is none; another model, another result."""
+    given = []
+
+    class Knows:
+        model = chests.untrained(tmp_path / "patient")
+
+        def __init__(self, _: Any):
+            self.model.config.data.labels = ""
+
+        def __call__(self, hu: np.ndarray, spacing_mm: np.ndarray) -> patient.Answer:
+            given.append((hu, spacing_mm))
+            return patient.Answer(0.625, np.full(len(hu), 1 / len(hu)))
+
+    monkeypatch.setattr(networks, "Diagnoser", Knows)
+    _, folder = next(iter(folders(dicom).items()))
+
+    def asked(out: Path) -> dict[str, Any]:
+        deploy.predict(folder, model=Path("model"), grader=None, patient=Path("patient"), out=out)
+        return json.loads((out / "report.json").read_text())
+
+    report = asked(tmp_path / "out")
+    numbers = [one["number"] for one in report["nodules"]]
+    assert [one["number"] for one in report["patient"]["attention"]] == numbers
+    assert report["patient"]["probability"] == 0.625
+    assert report["patient"]["model"]["name"] == "patient"
+    assert "not pathology" in report["patient"]["meaning"]
+    ((hu, spacing_mm),) = given
+    assert hu.shape == (len(numbers), 71, 71)
+    np.testing.assert_allclose(spacing_mm, report["scan"]["spacing_mm"][1])
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "62 %" in page
+    assert "has not been measured" in page
+    assert asked(tmp_path / "out") == report  # Resumed.
+    assert len(given) == 1
+    with pytest.raises(InputError, match="another model or threshold"):
+        run(folder, tmp_path / "out")
+    monkeypatch.setattr(detect, "THRESHOLD", 0.95)
+    none = asked(tmp_path / "none")
+    assert none["candidates"]
+    assert none["patient"]["probability"] is None
+    assert "No finding reached the threshold of 0.95" in none["patient"]["reason"]
+    assert none["patient"]["model"] == report["patient"]["model"]
+    assert len(given) == 1
+
+
+def test_a_report_of_another_version_is_not_gone_on_with(network: chests.Told, dicom: Path, tmp_path: Path):
+    _, folder = next(iter(folders(dicom).items()))
+    run(folder, tmp_path / "out")
+    path = tmp_path / "out" / "report.json"
+    old = json.loads(path.read_text()) | {"schema": 1, "patient": {"probability": None, "calibration": None}}
+    path.write_text(json.dumps(old))
+    with pytest.raises(InputError, match="another version of lungjax"):
+        run(folder, tmp_path / "out")
+
+
 def test_mistakes(network: chests.Told, dicom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     _, folder = next(iter(folders(dicom).items()))
     (tmp_path / "mine").mkdir()
@@ -251,7 +309,7 @@ def test_mistakes(network: chests.Told, dicom: Path, tmp_path: Path, monkeypatch
     with pytest.raises(InputError, match="another model or threshold"):
         run(folder, tmp_path / "out")
     with pytest.raises(InputError, match="--device tpu: there is none; there is cpu"):
-        deploy.predict(folder, model=Path("model"), grader=None, out=tmp_path / "new", device="tpu")
+        deploy.predict(folder, model=Path("model"), grader=None, patient=None, out=tmp_path / "new", device="tpu")
     for path in sorted(folder.rglob("*.dcm"))[1:]:
         (tmp_path / "some").mkdir(exist_ok=True)
         shutil.copy(path, tmp_path / "some" / path.name)

@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from pydicom import dcmread
 
 from lungjax.deploy import predict as deploy
+from lungjax.deploy.networks import Networks
 from lungjax.lidc import whole
 
 
@@ -23,7 +24,7 @@ def test_the_readers_nodules_come_out_where_simpleitk_sees_them(real_data: Path,
     trained = chests.untrained(tmp_path / "model")
     trained.seen.update(slice_mm=None, pixel_mm=None)
     files = [Path(path) for path in entry.locator]
-    report = deploy.write(tmp_path / "out", scan, entry.where, trained, told, None, dicom_files=files)
+    report = deploy.write(tmp_path / "out", scan, entry.where, Networks(trained, told), dicom_files=files)
     assert report["refused"] is None
     assert len(report["nodules"]) == 3
     mask = sitk.ReadImage(str(tmp_path / "out" / "mask.nii.gz"))

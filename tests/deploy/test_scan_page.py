@@ -57,15 +57,26 @@ def test_the_box_holds_all_but_air():
 
 def test_no_text_of_a_stranger_runs(tmp_path: Path):
     """Every text of a report hostile at once: as many elements as with plain ones, and the text is there to read."""
-    plain = pages.report(refused="no", patient={"probability": 0.1, "calibration": {"method": "platt"}})
+    plain = pages.report(refused="no")
     plain["grader"] = {**plain["model"], "name": "grader"}
+    plain["patient"] |= {
+        "calibration": {"slope": 0.55506, "offset": -0.2, "fitted_on": 48},
+        "model": {**plain["model"], "name": "patient"},
+    }
     hostile = pages.report(
         refused=HOSTILE,
         notice=HOSTILE,
         warnings=[HOSTILE],
         lungjax=HOSTILE,
         made=HOSTILE,
-        patient={"probability": 0.1, "calibration": {HOSTILE: HOSTILE}},
+        patient=plain["patient"]
+        | {
+            "calibration": dict.fromkeys(("slope", "offset", "fitted_on"), HOSTILE),
+            "attention": [{"number": HOSTILE, "attention": 1.0}],
+            "meaning": HOSTILE,
+            "limits": [HOSTILE],
+            "model": dict.fromkeys(plain["model"], HOSTILE) | {"window_hu": [0.0, 1.0]},
+        },
         nodules=[pages.report()["nodules"][0] | {"number": HOSTILE}, pages.report()["nodules"][1]],
         model=dict.fromkeys(plain["model"], HOSTILE) | {"window_hu": [0.0, 1.0]},
         grader=dict.fromkeys(plain["model"], HOSTILE) | {"window_hu": [0.0, 1.0]},
@@ -77,7 +88,7 @@ def test_no_text_of_a_stranger_runs(tmp_path: Path):
     assert other.scan["marks"][0]["number"] == HOSTILE
     assert not set("<>&") & set(other.blocks["scan"])  # A browser ends a script at less than Python's parser does.
     seen = HOSTILE.replace("\ud800", "\\ud800")  # No UTF-8 file holds half a character.
-    assert other.text.count(seen) >= 22
+    assert other.text.count(seen) >= 31
     pages.assert_nothing_is_fetched(other)
 
 
@@ -96,7 +107,15 @@ def test_nothing_is_fetched_and_only_our_script_runs(tmp_path: Path):
 def test_what_it_says(tmp_path: Path):
     text = " ".join(written(tmp_path).text.split())
     for part in (
-        *("Scan of P-1", pages.NOTICE, "37 %", "opinion", "not been calibrated", "Two slices are noisy."),
+        *(
+            "Scan of P-1",
+            pages.NOTICE,
+            "37 %",
+            "The opinion of readers.",
+            "Trained on marked nodules.",
+            "not been calibrated",
+            "Two slices are noisy.",
+        ),
         *(
             "5 (4 to 6)",
             "0.90",
@@ -107,7 +126,15 @@ def test_what_it_says(tmp_path: Path):
             "6.4, -2.0, -12.0",
             "1 below the threshold of 0.50",
         ),
-        *("unet", "2500", "0123456789abcdef", "2026-01-02T03:04:05Z", "level -600, width 1500 HU", "0.1.0"),
+        *(
+            "nodule 2: 75 %, nodule 1: 25 %",
+            "unet",
+            "2500",
+            "0123456789abcdef",
+            "2026-01-02T03:04:05Z",
+            "level -600, width 1500 HU",
+            "0.1.0",
+        ),
         *("1.2.3", "here", "12 x 60 x 80 voxels", "2.000 x 0.800 x 0.800 mm"),
     ):
         assert part in text, part
@@ -123,13 +150,18 @@ def test_what_is_not_known_is_a_dash(tmp_path: Path):
         "nodules": [bare],
         "candidates": [],
         "warnings": [],
-        "patient": {"probability": None, "calibration": None},
+        "patient": pages.report()["patient"] | {"probability": None, "reason": "Nobody was asked."},
         "model": pages.report()["model"] | {"step": None, "window_hu": None},
         "scan": pages.report()["scan"] | {"spacing_mm": [None, float("nan"), 0.8], "affine_lps": None},
     }
     page = written(tmp_path, **changed)
     text = " ".join(page.text.split())
-    for part in ("Refused: The scan is no chest.", "no probability", "- x -", "unknown x nan x 0.800 mm"):
+    for part in (
+        "Refused: The scan is no chest.",
+        "No probability for the patient. Nobody was asked.",
+        "- x -",
+        "unknown x nan x 0.800 mm",
+    ):
         assert part in text, part
     assert (page.scan["spacing"], page.scan["sides"]) == ([1, 1, 1], None)
     assert "No nodule was found in what was read" in written(tmp_path, refused="no", nodules=[]).text
@@ -160,7 +192,7 @@ def test_nothing_is_half_written(tmp_path: Path):
     del broken["patient"]
     for changed, voxels_hu, marks, error in (
         (broken, hu, mask, KeyError),
-        (pages.report(schema=2), hu, mask, ValueError),
+        (pages.report(schema=1), hu, mask, ValueError),
         (pages.report(), hu[1:], mask[1:], ValueError),
         (pages.report(), hu, mask[:, 1:], ValueError),
         (pages.report(), hu.astype(np.float32), mask, ValueError),
