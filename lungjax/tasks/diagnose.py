@@ -74,13 +74,13 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         return answer + config.nodule_weight * each, ({**metrics, "answer": answer}, model_state)
 
     def predict(params: Any, model_state: Any, batch: Any) -> jax.Array:
-        nodules = flat(batch)
+        patches, spacing_mm = (batch[name].reshape(-1, *batch[name].shape[2:]) for name in ("image", "spacing_mm"))
 
         def plain(patch: jax.Array, mm: jax.Array) -> jax.Array:
             matrix = jnp.eye(2, dtype=jnp.float32) * (pixel_mm / mm)
             return distort.resample(patch, matrix, jnp.zeros(2, jnp.float32), order=1, side_px=side_px)
 
-        hu = jax.vmap(plain)(nodules["image"].astype(jnp.float32), nodules["spacing_mm"])
+        hu = jax.vmap(plain)(patches.astype(jnp.float32), spacing_mm)
         found: Any = model.apply({"params": params, **model_state}, shown(hu, batch), batch["inside"], train=False)
         logit, attention, logits, _ = found
         own = jnp.where(batch["inside"] > 0, logits[:, 0].reshape(batch["inside"].shape), -jnp.inf)
