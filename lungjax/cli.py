@@ -117,9 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     export = verbs.add_parser("export", help="a model to hand on", description="A model, configuration, model card.")
     export.add_argument("--model", "--workdir", type=Path, required=True, help=model)
     export.add_argument("--out", type=Path, required=True, help="folder to make")
-    formats = "safetensors, orbax: weights; stablehlo, onnx: the network, from HU on (default: %(default)s)"
-    choices = ("safetensors", "orbax", "stablehlo", "onnx")
-    export.add_argument("--format", choices=choices, default="safetensors", help=formats)
+    formats = "safetensors, orbax: weights; stablehlo, onnx: the network; torchvision: the encoder's weights"
+    choices = ("safetensors", "orbax", "stablehlo", "onnx", "torchvision")
+    export.add_argument("--format", choices=choices, default="safetensors", help=f"{formats} (default: %(default)s)")
     export.add_argument("--dtype", choices=("float16", "float32"), default="float32", help="default: %(default)s")
     export.set_defaults(run=_export)
 

@@ -41,8 +41,9 @@ ONLY_IN = {
     "pickle": ("lungjax/lidc/formats/unpickle.py",),
     "h5py": ("lungjax/lidc/formats/",),
     "distributed": ("lungjax/lidc/cluster.py",),
-    "safetensors": ("lungjax/train/trained.py",),
+    "safetensors": ("lungjax/train/trained.py", "lungjax/deploy/fresh/torchvision.py"),
     "torch": ("scripts/",),
+    "torchvision": (),
     "highdicom": ("lungjax/deploy/dicom_seg.py",),
 }
 """A package and where it may be imported; a path that ends in `/` covers what lies below."""

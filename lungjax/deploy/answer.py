@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from lungjax.deploy.patches import SIDE_PX
 from lungjax.deploy.tiling import STORED_PX
 from lungjax.lidc.scan import RATING_NAMES, READERS
+from lungjax.models.encoder import BOTTLENECK, ResNet
 from lungjax.tasks import classify, diagnose, pretrain, segment
 from lungjax.tasks.task import Config
 from lungjax.train.trained import Trained
@@ -97,6 +98,21 @@ def _pretrain(config: Config, trained: Trained) -> Answer:
     return Answer(function, (hu,), (Array("features", found.shape[1:], "the encoder's last feature map, averaged"),))
 
 
+def encoder(trained: Trained) -> Answer:
+    """What the encoder of any network says of windowed slices: its last feature map, averaged."""
+    network = ResNet(**trained.config.model.encoder)
+
+    def function(variables: Any, image: jax.Array) -> tuple[jax.Array, ...]:
+        inner = {"params": variables["params"]["encoder"]}
+        inner |= {name: state["encoder"] for name, state in variables["model_state"].items()}
+        maps: Any = network.apply(inner, image[..., None], train=False)
+        return (jnp.mean(maps[-1], axis=(1, 2)),)
+
+    channels = network.width * 8 * (BOTTLENECK if network.depth == 50 else 1)
+    image = Array("image", (96, 96), "a slice, windowed to [0, 1]")
+    return Answer(function, (image,), (Array("features", (channels,), "the last feature map, averaged"),))
+
+
 def _patches(trained: Trained, *before: int) -> tuple[Array, Array]:
     side_px = int(trained.seen.get("side_px") or SIDE_PX)
     hu = Array("hu", (*before, side_px, side_px), "CT patches with a nodule in the middle of each, in HU")
@@ -168,7 +184,8 @@ def _golden(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.n
     rows, columns = np.mgrid[: shape[-2], : shape[-1]] / shape[-1] - 0.5
     radii = np.geomspace(0.03, 0.2, math.prod(shape[:-2])).reshape(shape[:-2])[..., None, None]
     hu = np.where((columns < -0.3) | (np.hypot(rows, columns) < radii), 40.0, -850.0)
-    return hu + rng.normal(0, 30, shape)
+    hu = hu + rng.normal(0, 30, shape)
+    return np.clip((hu + 1000) / 1400, 0, 1) if name == "image" else hu
 
 
 def said(trained: Trained, answer: Answer, asked: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

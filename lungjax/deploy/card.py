@@ -55,7 +55,7 @@ _KINDS = {
     "classify": "image-classification",
     "diagnose": "image-classification",
 }
-_LIBRARIES = {"onnx": "onnx", "stablehlo": "jax"}
+_LIBRARIES = {"torchvision": "torchvision", "onnx": "onnx", "stablehlo": "jax"}
 _USES = {
     "safetensors": """\
 from pathlib import Path
@@ -66,6 +66,14 @@ model = open_trained(Path("."))  # model.variables["params"]["encoder"]; or: lun
 from pathlib import Path
 from orbax.checkpoint import v1 as ocp
 weights = ocp.load(Path("checkpoint").absolute())  # weights["params"]["encoder"]
+""",
+    "torchvision": """\
+import safetensors.torch, torch, torchvision
+model = torchvision.models.resnet{depth}()
+model.conv1 = torch.nn.Conv2d(1, 64, 7, 2, 3, bias=False)  # One channel: windowed to [0, 1], not normalised.
+model.fc = torch.nn.Identity()
+model.load_state_dict(safetensors.torch.load_file("model.torchvision.safetensors"))
+features = model.eval()(torch.zeros(4, 1, 96, 96))
 """,
     "stablehlo": """\
 import numpy as np
@@ -123,19 +131,20 @@ def text(trained: Trained, given: Answer, *, format: str, dtype: str, difference
     header = _HEADER.format(library=_LIBRARIES.get(format, "lungjax"), kind=_KINDS[config.task])
     return (
         f"{header}# lungjax {config.task}\n\n{_WHAT.get(config.task, '')}\n\n| | |\n|---|---|\n{about}\n\n"
-        f"## Use\n\n{_use(given, format)}\n"
+        f"## Use\n\n{_use(given, format, config.model.encoder.depth)}\n"
         f"## Figures\n\n{figures or 'None were stored with the run: `lungjax evaluate` makes them.'}\n\n"
         f"## Limits\n\n{_LIMITS.format(scope=scope)}\n## Licence\n\n{_LICENCE}"
     )
 
 
-def _use(given: Answer, format: str) -> str:
+def _use(given: Answer, format: str, depth: int) -> str:
     inputs = "".join(
         f"{one.name} = np.{'zeros' if one.name == 'hu' else 'ones'}({(4, *one.shape)}, np.float32)  # {one.says}\n"
         for one in given.inputs
     )
     names = [one.name for one in given.inputs]
     code = _USES[format].format(
+        depth=depth,
         inputs=inputs,
         names=", ".join(names),
         pairs=", ".join(f'"{name}": {name}' for name in names),

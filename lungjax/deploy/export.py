@@ -17,10 +17,10 @@ import numpy as np
 from lungjax.deploy import answer, card, parity
 from lungjax.deploy.answer import Answer
 from lungjax.lidc.scan import InputError
-from lungjax.train.trained import Trained, open_trained, write_exported, write_known, write_orbax
+from lungjax.train.trained import Trained, open_trained, write_exported, write_known, write_orbax, write_torchvision
 
 Dtype = Literal["float16", "float32"]
-Format = Literal["safetensors", "orbax", "stablehlo", "onnx"]
+Format = Literal["safetensors", "orbax", "stablehlo", "onnx", "torchvision"]
 FORMATS = get_args(Format)
 
 TOLERANCES = {"float32": 1e-4, "float16": 5e-3}
@@ -36,7 +36,8 @@ def export(model: Path, out: Path, *, format: Format = "safetensors", dtype: Dty
       model: a run's workdir, whose reports of `lungjax evaluate` go into the card, or an exported folder.
       out: must not exist, or be empty; written under a temporary name and renamed.
       format: `safetensors`, weights that lungjax opens; `orbax`, weights as an Orbax checkpoint; `stablehlo` and
-        `onnx`, the whole network with its preprocessing, which runs without lungjax.
+        `onnx`, the whole network with its preprocessing, which runs without lungjax; `torchvision`, its encoder's
+        weights by torchvision's names.
       dtype: of the weights in the file, for safetensors only.
 
     Returns:
@@ -54,7 +55,7 @@ def export(model: Path, out: Path, *, format: Format = "safetensors", dtype: Dty
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as holder:
         temporary = Path(holder) / out.name
         temporary.mkdir()
-        given = answer.of(trained)
+        given = answer.encoder(trained) if format == "torchvision" else answer.of(trained)
         _write(trained, given, temporary, format, dtype)
         asked = answer.golden(given)
         found = parity.difference(_ask(trained, given, temporary, format, asked), answer.said(trained, given, asked))
@@ -98,6 +99,8 @@ def _write(trained: Trained, given: Answer, folder: Path, format: Format, dtype:
     write_known(trained, folder, format=format, **spoken)
     if format == "orbax":
         write_orbax(trained, folder)
+    elif format == "torchvision":
+        write_torchvision(trained, folder)
     elif format == "stablehlo":
         (folder / "model.stablehlo").write_bytes(stablehlo(trained, given))
     else:

@@ -15,11 +15,12 @@ import safetensors.numpy
 from lungjax.data import splits
 from lungjax.lidc.scan import InputError
 from lungjax.tasks.task import Config
-from lungjax.train import calibrate, checkpoint
+from lungjax.train import calibrate, checkpoint, torchvision
 from lungjax.train import workdir as folder
 
 WEIGHTS_FILE = "model.safetensors"
 ORBAX_FOLDER = "checkpoint"
+TORCHVISION_FILE = "model.torchvision.safetensors"
 MODEL_FILE = "config.json"
 SCHEMA = 1
 SHIPPED = Path(__file__).parents[1] / "weights"
@@ -98,7 +99,7 @@ def write_exported(trained: Trained, path: Path, *, dtype: str) -> None:
       dtype: `float32` or `float16`, of the tensors in the file.
     """
     flat = flax.traverse_util.flatten_dict(trained.variables, sep="/")
-    write_tensors({name: np.asarray(value, dtype) for name, value in flat.items()}, path)
+    (path / WEIGHTS_FILE).write_bytes(_bytes({name: np.asarray(value, dtype) for name, value in flat.items()}))
     write_known(trained, path)
 
 
@@ -107,10 +108,34 @@ def write_orbax(trained: Trained, path: Path) -> None:
     checkpoint.write_weights(trained.variables, path / ORBAX_FOLDER)
 
 
-def write_tensors(tensors: dict[str, np.ndarray], path: Path) -> None:
-    """`model.safetensors` into a folder."""
-    contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    (path / WEIGHTS_FILE).write_bytes(safetensors.numpy.save(contiguous))
+def write_torchvision(trained: Trained, path: Path) -> None:
+    """The encoder by torchvision's names, `model.torchvision.safetensors`, into a folder.
+
+    Raises:
+      InputError: torchvision has no such encoder.
+    """
+    tensors = torchvision.from_encoder(trained.variables, trained.config.model.encoder)
+    (path / TORCHVISION_FILE).write_bytes(_bytes(tensors))
+
+
+def open_encoder(model: Path) -> Trained:
+    """A network to start another from: as `open_trained`, or a file of a ResNet by torchvision's names.
+
+    Raises:
+      InputError: neither.
+    """
+    if model.suffix != ".safetensors":
+        return open_trained(model)
+    try:
+        variables = torchvision.to_encoder(safetensors.numpy.load(model.read_bytes()))
+    except (OSError, safetensors.SafetensorError, InputError) as error:
+        raise InputError(f"{model}: {error}") from error
+    config = ml_collections.ConfigDict({"task": "torchvision"})
+    return Trained(model, config, variables, 0, patients={}, intensity="", seen={}, origin={}, figures={})
+
+
+def _bytes(tensors: dict[str, np.ndarray]) -> bytes:
+    return safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
 
 
 def write_known(trained: Trained, path: Path, **more: Any) -> None:

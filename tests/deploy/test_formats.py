@@ -25,6 +25,13 @@ from lungjax.tasks import classify, diagnose
 from lungjax.train import mesh, trained
 
 STANDALONE = ("stablehlo", "onnx")
+LIBRARIES = {
+    "safetensors": "lungjax",
+    "orbax": "lungjax",
+    "onnx": "onnx",
+    "stablehlo": "jax",
+    "torchvision": "torchvision",
+}
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +104,13 @@ def _predicted(model: trained.Trained, batch: dict[str, np.ndarray]) -> np.ndarr
 
 
 @pytest.mark.parametrize(
-    ("script", "shut_out"), [("stablehlo", ["lungjax"]), ("onnx", ["lungjax", "jax", "flax"]), ("orbax", ["lungjax"])]
+    ("script", "shut_out"),
+    [
+        ("stablehlo", ["lungjax"]),
+        ("onnx", ["lungjax", "jax", "flax"]),
+        ("torchvision", ["lungjax", "jax", "flax"]),
+        ("orbax", ["lungjax"]),
+    ],
 )
 def test_what_checks_an_export_cannot_import_lungjax(script: str, shut_out: list[str]):
     """The check would pass on a file that only lungjax can run, else."""
@@ -167,7 +180,7 @@ def test_cards_begin_as_hugging_face_reads_them(models: dict[str, Path]):
             assert before == ""
             assert body.startswith("\n# lungjax")
             assert known["license"] == "apache-2.0"
-            assert known["library_name"] == {"onnx": "onnx", "stablehlo": "jax"}.get(format, "lungjax")
+            assert known["library_name"] == LIBRARIES[format]
             assert known["pipeline_tag"].startswith("image-"), kind
             assert {"medical", "ct"} <= set(known["tags"])
 
