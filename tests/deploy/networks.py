@@ -8,13 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grain
 import jax
 import numpy as np
 import runs
 
 from lungjax.tasks import classify, diagnose, pretrain, segment
 from lungjax.tasks.task import Config
-from lungjax.train import mesh, trained
+from lungjax.train import checkpoint, mesh, trained
+from lungjax.train import workdir as begun
+from lungjax.train.state import TrainState
 
 TASKS = {"segment": segment, "simclr": pretrain, "classify": classify, "diagnose": diagnose}
 SIDE_PX, NODULES = 40, 3
@@ -61,6 +64,21 @@ def made(kind: str, folder: Path, **encoder: Any) -> Path:
         dtype="float32",
     )
     return folder
+
+
+def workdir(kind: str, folder: Path) -> Path:
+    """The network of `made` as a run would have kept it: the average at its third step, beside other weights."""
+    model = trained.open_trained(made(kind, folder / "exported"))
+    average = model.variables["params"], model.variables["model_state"]
+    params, model_state = jax.tree.map(lambda x: x + 1, average)
+    state = TrainState(np.array(3, np.int32), params, model_state, {}, average)  # pyright: ignore[reportArgumentType]
+    kept = folder / "run"
+    kept.mkdir()
+    with checkpoint.Checkpoints(kept, every=1, keep=1) as checkpoints:
+        data = iter(grain.MapDataset.range(4).to_iter_dataset())
+        checkpoints.save(3, jax.tree.map(jax.numpy.asarray, state), data, score=0.5)
+    begun.remember(kept, model.config, model.patients, intensity="hu", seen=model.seen)
+    return kept
 
 
 def random(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
