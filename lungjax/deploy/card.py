@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lungjax.data import splits
+from lungjax.deploy.answer import Answer
 from lungjax.train.state import parameter_count
 from lungjax.train.trained import Trained
 
@@ -34,15 +35,71 @@ _LICENCE = """\
 Weights: Apache-2.0. Trained on LIDC-IDRI, CC BY 3.0: Armato SG III et al., *Data From LIDC-IDRI*, The Cancer Imaging
 Archive, 2015, doi:10.7937/K9/TCIA.2015.LO9QL9SX; Armato SG III et al., Medical Physics 38:915-931, 2011.
 """
+_HEADER = """\
+---
+license: apache-2.0
+library_name: {library}
+pipeline_tag: {kind}
+tags:
+- medical
+- ct
+- lung-nodule
+- lidc-idri
+- jax
+---
+
+"""
+_KINDS = {
+    "pretrain": "image-feature-extraction",
+    "segment": "image-segmentation",
+    "classify": "image-classification",
+    "diagnose": "image-classification",
+}
+_LIBRARIES = {"torchvision": "torchvision", "onnx": "onnx", "stablehlo": "jax"}
+_USES = {
+    "safetensors": """\
+from pathlib import Path
+from lungjax.train.trained import open_trained
+model = open_trained(Path("."))  # model.variables["params"]["encoder"]; or: lungjax evaluate --model FOLDER
+""",
+    "orbax": """\
+from pathlib import Path
+from orbax.checkpoint import v1 as ocp
+weights = ocp.load(Path("checkpoint").absolute())  # weights["params"]["encoder"]
+""",
+    "torchvision": """\
+import safetensors.torch, torch, torchvision
+model = torchvision.models.resnet{depth}()
+model.conv1 = torch.nn.Conv2d(1, 64, 7, 2, 3, bias=False)  # One channel: windowed to [0, 1], not normalised.
+model.fc = torch.nn.Identity()
+model.load_state_dict(safetensors.torch.load_file("model.torchvision.safetensors"))
+features = model.eval()(torch.zeros(4, 1, 96, 96))
+""",
+    "stablehlo": """\
+import numpy as np
+from jax import export
+network = export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
+{inputs}{outputs} = network.call({names})
+""",
+    "onnx": """\
+import numpy as np
+import onnxruntime
+network = onnxruntime.InferenceSession("model.onnx")
+{inputs}{outputs} = network.run(None, {{{pairs}}})
+""",
+}
+"""How a folder of each format is used, from within it."""
 _GRADED = ("roc_auc", "pr_auc", "sensitivity_at_specificity_0.90", "brier", "ece")
 _SCORES = ("dice", "iou", "precision", "recall")
 
 
-def text(trained: Trained, *, dtype: str, difference: float) -> str:
+def text(trained: Trained, given: Answer, *, format: str, dtype: str, difference: float) -> str:
     """The card, as Markdown.
 
     Args:
       trained: what is exported.
+      given: its answer.
+      format: of the folder.
       dtype: of the weights in the file.
       difference: of the exported network's answers from the original's, as `lungjax.deploy.export.parity`.
     """
@@ -57,7 +114,8 @@ def text(trained: Trained, *, dtype: str, difference: float) -> str:
         "command": f"`{trained.origin.get('command', 'unknown')}`",
         "hardware, date": f"{trained.origin.get('hardware', 'unknown')}; {trained.origin.get('started', 'unknown')}",
         "versions": ", ".join(f"{k} {v}" for k, v in trained.origin.get("versions", {}).items()) or "unknown",
-        "parity": f"{dtype} against the run's float32 on golden slices: {difference:.1e} at most",
+        "parity": f"{format}, {dtype}, run in a fresh process, against the run's float32 on golden inputs: "
+        f"{difference:.1e} at most",
     }
     graded = config.task in ("classify", "diagnose")
     unit = "patients" if config.task == "diagnose" else "nodules"
@@ -70,11 +128,30 @@ def text(trained: Trained, *, dtype: str, difference: float) -> str:
     about = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     reports = trained.figures.items()
     figures = "\n".join(_graded(name, one, unit) if graded else _figures(name, one) for name, one in reports)
+    header = _HEADER.format(library=_LIBRARIES.get(format, "lungjax"), kind=_KINDS[config.task])
     return (
-        f"# lungjax {config.task}\n\n{_WHAT.get(config.task, '')}\n\n| | |\n|---|---|\n{about}\n\n"
+        f"{header}# lungjax {config.task}\n\n{_WHAT.get(config.task, '')}\n\n| | |\n|---|---|\n{about}\n\n"
+        f"## Use\n\n{_use(given, format, config.model.encoder.depth)}\n"
         f"## Figures\n\n{figures or 'None were stored with the run: `lungjax evaluate` makes them.'}\n\n"
         f"## Limits\n\n{_LIMITS.format(scope=scope)}\n## Licence\n\n{_LICENCE}"
     )
+
+
+def _use(given: Answer, format: str, depth: int) -> str:
+    inputs = "".join(
+        f"{one.name} = np.{'zeros' if one.name == 'hu' else 'ones'}({(4, *one.shape)}, np.float32)  # {one.says}\n"
+        for one in given.inputs
+    )
+    names = [one.name for one in given.inputs]
+    code = _USES[format].format(
+        depth=depth,
+        inputs=inputs,
+        names=", ".join(names),
+        pairs=", ".join(f'"{name}": {name}' for name in names),
+        outputs=", ".join(one.name for one in given.outputs) + ("," if len(given.outputs) == 1 else ""),
+    )
+    says = "".join(f"- `{one.name}` {('batch', *one.shape)}: {one.says}.\n" for one in (*given.inputs, *given.outputs))
+    return f"```python\n{code}```\n\n" + (says if "{inputs}" in _USES[format] else "")
 
 
 def _figures(name: str, report: dict[str, Any]) -> str:

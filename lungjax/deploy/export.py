@@ -3,63 +3,81 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import flax.traverse_util
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from lungjax.deploy import card
+from lungjax.deploy import answer, card, parity
+from lungjax.deploy.answer import Answer
 from lungjax.lidc.scan import InputError
-from lungjax.models.encoder import ResNet
-from lungjax.tasks import classify, segment
-from lungjax.tasks.task import Config
-from lungjax.train.trained import Trained, open_trained, write_exported
+from lungjax.train.trained import Trained, open_trained, write_exported, write_known, write_orbax, write_torchvision
 
 Dtype = Literal["float16", "float32"]
+Format = Literal["safetensors", "orbax", "stablehlo", "onnx", "torchvision"]
+FORMATS = get_args(Format)
 
-TOLERANCE = 5e-3
-"""Greatest difference of a probability, or of features in units of their largest, that an export may make."""
-GOLDEN_PX = 128
+TOLERANCES = {"float32": 1e-4, "float16": 5e-3}
+"""Greatest difference from the original that an export may make, see `lungjax.deploy.parity.difference`."""
+PLATFORMS = ("cpu", "cuda", "tpu")
+"""That a StableHLO export runs on."""
 
 
-def export(model: Path, out: Path, *, dtype: Dtype) -> Path:
-    """Writes the network of `model` to the new folder `out`: weights, `config.json`, a model card (`README.md`).
+def export(model: Path, out: Path, *, format: Format = "safetensors", dtype: Dtype = "float32") -> Path:
+    """Writes the network of `model` to the new folder `out`: in a format, `config.json`, a model card (`README.md`).
 
     Args:
       model: a run's workdir, whose reports of `lungjax evaluate` go into the card, or an exported folder.
       out: must not exist, or be empty; written under a temporary name and renamed.
-      dtype: of the weights in the file.
+      format: `safetensors`, weights that lungjax opens; `orbax`, weights as an Orbax checkpoint; `stablehlo` and
+        `onnx`, the whole network with its preprocessing, which runs without lungjax; `torchvision`, its encoder's
+        weights by torchvision's names.
+      dtype: of the weights in the file, for safetensors only.
 
     Returns:
-      `out`.
+      `out`; prints the greatest difference of its answers from the original's, which the card has, too.
 
     Raises:
-      InputError: no such model, a damaged report, `out` holds something, or the written network answers otherwise than
-        the original.
+      InputError: no such model, a damaged report, `out` holds something, a package is missing, or the written network
+        answers otherwise than the original.
     """
+    _check(out, format, dtype)
     trained = open_trained(model)
     if trained.is_run:
         trained = dataclasses.replace(trained, figures=_figures(model))
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and is no empty folder; --out names a new one.")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as holder:
         temporary = Path(holder) / out.name
         temporary.mkdir()
-        write_exported(trained, temporary, dtype=dtype)
-        difference = parity(trained, open_trained(temporary))
-        if difference > TOLERANCE:
+        given = answer.encoder(trained) if format == "torchvision" else answer.of(trained)
+        _write(trained, given, temporary, format, dtype)
+        asked = answer.golden(given)
+        found = parity.difference(_ask(trained, given, temporary, format, asked), answer.said(trained, given, asked))
+        if found > TOLERANCES[dtype]:
             raise InputError(
-                f"{model}: in {dtype} the network answers otherwise by up to {difference:.2g}, more than {TOLERANCE}; "
-                "use --dtype float32."
+                f"{model}: as {format} in {dtype} the network answers otherwise by up to {found:.2g}, more than "
+                f"{TOLERANCES[dtype]}" + ("; use --dtype float32." if dtype != "float32" else ".")
             )
-        (temporary / "README.md").write_text(card.text(trained, dtype=dtype, difference=difference))
+        (temporary / "README.md").write_text(card.text(trained, given, format=format, dtype=dtype, difference=found))
         temporary.replace(out)
+    print(f"{out}: exported, see README.md there; its answers are the model's to within {found:.1e}")
     return out
+
+
+def _check(out: Path, format: Format, dtype: Dtype) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists and is no empty folder; --out names a new one.")
+    if dtype != "float32" and format != "safetensors":
+        raise InputError(f"--dtype {dtype} is for --format safetensors; {format} has float32.")
+    missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if format == "onnx" and missing:
+        raise InputError(f"--format onnx needs {' and '.join(missing)}: pip install 'lungjax[onnx]'.")
 
 
 def _figures(workdir: Path) -> dict[str, Any]:
@@ -73,54 +91,38 @@ def _figures(workdir: Path) -> dict[str, Any]:
     return found
 
 
-def parity(one: Trained, other: Trained) -> float:
-    """Greatest difference between the answers of two networks of one configuration on golden slices.
+def _write(trained: Trained, given: Answer, folder: Path, format: Format, dtype: Dtype) -> None:
+    if format == "safetensors":
+        write_exported(trained, folder, dtype=dtype)
+        return
+    spoken = {side: [one.described() for one in getattr(given, side)] for side in ("inputs", "outputs")}
+    write_known(trained, folder, format=format, **spoken)
+    if format == "orbax":
+        write_orbax(trained, folder)
+    elif format == "torchvision":
+        write_torchvision(trained, folder)
+    elif format == "stablehlo":
+        (folder / "model.stablehlo").write_bytes(stablehlo(trained, given))
+    else:
+        from lungjax.deploy import onnx_graph  # Needs the extra.
 
-    Answers are the probabilities of a segmenter or a grader of nodules, else the encoder's pooled features, divided by
-    the largest.
-    """
-    slices = golden_slices()
-    first, second = (np.asarray(jax.jit(_answer(t.config))(t.variables, slices)) for t in (one, other))
-    if one.config.task not in ("segment", "classify"):
-        first, second = first / np.abs(first).max(), second / np.abs(first).max()
-    return float(np.abs(first - second).max())
-
-
-def golden_slices() -> np.ndarray:
-    """(4, 128, 128, 1) float32 in [0, 1]: dark lung, bright wall, and a nodule of growing size in each."""
-    rows, columns = np.mgrid[:GOLDEN_PX, :GOLDEN_PX]
-    noise = np.random.default_rng(0).normal(0, 0.02, (4, GOLDEN_PX, GOLDEN_PX))
-    wall = np.where(columns < 30, 0.9, 0.33)
-    nodules = [0.55 * (np.hypot(rows - 64, columns - 64) < radius_px) for radius_px in (3, 6, 12, 24)]
-    return np.clip(wall + np.stack(nodules) + noise, 0, 1).astype(np.float32)[..., None]
+        function, specs = answer.traceable(trained, given)
+        names = [[one.name for one in side] for side in (given.inputs, given.outputs)]
+        (folder / "model.onnx").write_bytes(onnx_graph.convert(function, specs, *names))
 
 
-def _answer(config: Config):
-    """(variables, (batch, height, width, 1)) -> what the network says of it."""
-    if config.task == "segment":
-        network = segment.network(config)
+def stablehlo(trained: Trained, given: Answer) -> bytes:
+    """The network for `jax.export.deserialize`, its weights in it, for a batch of any size on any platform."""
+    function, specs = answer.traceable(trained, given)
+    return bytes(jax.export.export(function, platforms=PLATFORMS)(*specs).serialize())
 
-        def probability(variables: Any, x: jax.Array) -> jax.Array:
-            logits: Any = network.apply({"params": variables["params"], **variables["model_state"]}, x, train=False)
-            return jax.nn.sigmoid(logits)
 
-        return probability
-
-    if config.task == "classify":
-        grade = classify.make_grade(config)
-
-        def malignant(variables: Any, x: jax.Array) -> jax.Array:
-            hu, mm = 1400.0 * x[..., 0] - 1000.0, jnp.full(len(x), config.patch.pixel_mm, jnp.float32)
-            return jax.nn.sigmoid(grade(variables["params"], variables["model_state"], hu, mm)[:, 0])
-
-        return malignant
-
-    encoder = ResNet(**config.model.encoder)
-
-    def features(variables: Any, x: jax.Array) -> jax.Array:
-        inner = {"params": variables["params"]["encoder"]}
-        inner |= {name: state["encoder"] for name, state in variables["model_state"].items()}
-        maps: Any = encoder.apply(inner, x, train=False)
-        return jnp.mean(maps[-1], axis=(1, 2))
-
-    return features
+def _ask(
+    trained: Trained, given: Answer, folder: Path, format: Format, asked: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What the written network says, in a fresh process; of Orbax's weights, what they make our network say."""
+    if format != "orbax":
+        return parity.ask("lungjax_itself" if format == "safetensors" else format, folder, asked)
+    weights = parity.ask("orbax", folder, {})
+    variables = {"model_state": {}, **flax.traverse_util.unflatten_dict(weights, sep="/")}
+    return answer.said(dataclasses.replace(trained, variables=variables), given, asked)

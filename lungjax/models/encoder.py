@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from lungjax.models.layers import Conv, Norm, make_norm, space_to_depth
 
-Stem = Literal["conv", "patch"]
+Stem = Literal["conv", "patch", "torchvision"]
 
 BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 """Blocks of each stage by depth; 50 has bottleneck blocks, the others basic ones."""
@@ -29,6 +29,7 @@ class Block(nn.Module):
     stride: int = 1
     bottleneck: bool = False
     norm: Norm = "group"
+    padding: Any = "SAME"  # of the convolution with the stride
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -41,7 +42,7 @@ class Block(nn.Module):
         y = x
         if self.bottleneck:
             y = nn.relu(norm()(conv(self.channels, (1, 1))(y)))
-        y = nn.relu(norm()(conv(self.channels, (3, 3), strides=self.stride)(y)))
+        y = nn.relu(norm()(conv(self.channels, (3, 3), strides=self.stride, padding=self.padding)(y)))
         y = conv(out, (1, 1) if self.bottleneck else (3, 3))(y)
         y = norm(scale_init=nn.initializers.zeros)(y)
         if x.shape != y.shape:
@@ -57,7 +58,9 @@ class ResNet(nn.Module):
       width: channels of the first stage; each later one has twice as many (times 4 at depth 50).
       norm: `group` or `batch`.
       stem: `conv`, a 3x3 convolution of stride 1, for small images; `patch`, the pixels of each patch become
-        channels, and then a 3x3 convolution: nothing but the input itself is at full resolution.
+        channels, and then a 3x3 convolution: nothing but the input itself is at full resolution; `torchvision`, a 7x7
+        convolution and a maximum, each of stride 2, and all borders padded alike: with norm `batch` and width 64 the
+        network that torchvision calls resnet18, resnet34, resnet50.
       patch_px: side of a patch, for `patch` only.
       dtype: of the computation; parameters are float32.
     """
@@ -72,7 +75,7 @@ class ResNet(nn.Module):
     @property
     def stem_stride(self) -> int:
         """Pixels an output position of the stem stands for, in each direction."""
-        return self.patch_px if self.stem == "patch" else 1
+        return {"conv": 1, "patch": self.patch_px, "torchvision": 4}[self.stem]
 
     @property
     def total_stride(self) -> int:
@@ -93,8 +96,8 @@ class ResNet(nn.Module):
         Raises:
           ValueError: unknown depth, stem or norm, or a size that is no multiple of the total stride.
         """
-        if self.depth not in BLOCKS or self.stem not in ("conv", "patch"):
-            choices = f"one of {sorted(BLOCKS)} and conv or patch"
+        if self.depth not in BLOCKS or self.stem not in get_args(Stem):
+            choices = f"one of {sorted(BLOCKS)} and of {', '.join(get_args(Stem))}"
             raise ValueError(f"depth is {self.depth} and stem {self.stem!r}; use {choices}.")
         height, width = x.shape[1:3]
         if height % self.total_stride or width % self.total_stride:
@@ -103,8 +106,12 @@ class ResNet(nn.Module):
         x = x.astype(self.dtype)
         if self.stem == "patch":
             x = space_to_depth(x, self.patch_px)
-        x = Conv(self.width, (3, 3), use_bias=False, dtype=self.dtype, name="stem")(x)
+        alike = self.stem == "torchvision"
+        stem = functools.partial(Conv, self.width, use_bias=False, dtype=self.dtype, name="stem")
+        x = stem((7, 7), strides=2, padding=3)(x) if alike else stem((3, 3))(x)
         x = nn.relu(make_norm(self.norm, train=train)(name="stem_norm")(x))
+        if alike:
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1), (1, 1)])  # pyright: ignore[reportArgumentType]
 
         features = []
         for stage, blocks in enumerate(BLOCKS[self.depth]):
@@ -114,6 +121,7 @@ class ResNet(nn.Module):
                     stride=2 if stage and not block else 1,
                     bottleneck=self.depth == 50,
                     norm=self.norm,
+                    padding=1 if alike else "SAME",
                     dtype=self.dtype,
                     name=f"stage{stage}_block{block}",
                 )(x, train=train)

@@ -89,6 +89,24 @@ class Checkpoints:
         return loaded["state"]
 
 
+def write_weights(variables: dict[str, Any], path: Path) -> None:
+    """{"params", "model_state"} as a checkpoint of its own, at a path where nothing is; for `ocp.load(path)`."""
+    ocp.save(path.absolute(), jax.tree.map(np.asarray, variables))
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """What `write_weights` wrote, as NumPy arrays.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    try:
+        known = ocp.metadata(path.absolute()).metadata
+        return ocp.load(path.absolute(), jax.tree.map(lambda x: np.empty(x.shape, x.dtype), known))
+    except (ocp.errors.InvalidLayoutError, FileNotFoundError) as error:
+        raise ValueError(str(error)) from error
+
+
 def load(workdir: Path) -> tuple[dict[str, Any], int]:
     """Parameters and model state of a run's best checkpoint, or of its last where none was validated; their average
     where the run kept one.

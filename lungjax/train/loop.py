@@ -95,8 +95,9 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
         if restored is not None:
             train_state = restored
         elif config.init_from:
-            source = trained.open_trained(Path(config.init_from))
-            splits.lock(source.patients, patients, where=config.data.path)
+            source = trained.open_encoder(Path(config.init_from))
+            if source.patients:
+                splits.lock(source.patients, patients, where=config.data.path)
             train_state, said = transfer.load_encoder(train_state, source)
             progress.say(said)
         if lead:  # Only now: a mistake until here leaves a workdir that the right command can use.

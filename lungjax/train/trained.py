@@ -15,10 +15,12 @@ import safetensors.numpy
 from lungjax.data import splits
 from lungjax.lidc.scan import InputError
 from lungjax.tasks.task import Config
-from lungjax.train import calibrate, checkpoint
+from lungjax.train import calibrate, checkpoint, torchvision
 from lungjax.train import workdir as folder
 
 WEIGHTS_FILE = "model.safetensors"
+ORBAX_FOLDER = "checkpoint"
+TORCHVISION_FILE = "model.torchvision.safetensors"
 MODEL_FILE = "config.json"
 SCHEMA = 1
 SHIPPED = Path(__file__).parents[1] / "weights"
@@ -56,7 +58,7 @@ class Trained:
     @property
     def is_run(self) -> bool:
         """Whether it lies in the workdir of a run."""
-        return not (self.path / WEIGHTS_FILE).is_file()
+        return not any((self.path / name).exists() for name in (WEIGHTS_FILE, ORBAX_FOLDER))
 
 
 def open_trained(model: Path) -> Trained:
@@ -69,8 +71,12 @@ def open_trained(model: Path) -> Trained:
       InputError: it is none of these, or damaged.
     """
     path = SHIPPED / model if not model.exists() and str(model) in shipped() else model
-    if (path / WEIGHTS_FILE).is_file():
+    if (path / WEIGHTS_FILE).is_file() or (path / ORBAX_FOLDER).is_dir():
         return _exported(path)
+    if any(path.glob("model.*")):
+        raise InputError(
+            f"{model}: was exported to run without lungjax, which reads the formats safetensors and orbax only."
+        )
     if (path / folder.CONFIG_FILE).is_file():
         return _run(path)
     names = ", ".join(shipped())
@@ -93,8 +99,47 @@ def write_exported(trained: Trained, path: Path, *, dtype: str) -> None:
       dtype: `float32` or `float16`, of the tensors in the file.
     """
     flat = flax.traverse_util.flatten_dict(trained.variables, sep="/")
-    tensors = {name: np.ascontiguousarray(value, dtype) for name, value in flat.items()}
-    (path / WEIGHTS_FILE).write_bytes(safetensors.numpy.save(tensors))
+    (path / WEIGHTS_FILE).write_bytes(_bytes({name: np.asarray(value, dtype) for name, value in flat.items()}))
+    write_known(trained, path)
+
+
+def write_orbax(trained: Trained, path: Path) -> None:
+    """The variables as an Orbax checkpoint in the folder `checkpoint`, for `orbax.checkpoint.v1.load`."""
+    checkpoint.write_weights(trained.variables, path / ORBAX_FOLDER)
+
+
+def write_torchvision(trained: Trained, path: Path) -> None:
+    """The encoder by torchvision's names, `model.torchvision.safetensors`, into a folder.
+
+    Raises:
+      InputError: torchvision has no such encoder.
+    """
+    tensors = torchvision.from_encoder(trained.variables, trained.config.model.encoder)
+    (path / TORCHVISION_FILE).write_bytes(_bytes(tensors))
+
+
+def open_encoder(model: Path) -> Trained:
+    """A network to start another from: as `open_trained`, or a file of a ResNet by torchvision's names.
+
+    Raises:
+      InputError: neither.
+    """
+    if model.suffix != ".safetensors":
+        return open_trained(model)
+    try:
+        variables = torchvision.to_encoder(safetensors.numpy.load(model.read_bytes()))
+    except (OSError, safetensors.SafetensorError, InputError) as error:
+        raise InputError(f"{model}: {error}") from error
+    config = ml_collections.ConfigDict({"task": "torchvision"})
+    return Trained(model, config, variables, 0, patients={}, intensity="", seen={}, origin={}, figures={})
+
+
+def _bytes(tensors: dict[str, np.ndarray]) -> bytes:
+    return safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+
+
+def write_known(trained: Trained, path: Path, **more: Any) -> None:
+    """`config.json` into a folder: all that is known of a network but its weights, and what else is given."""
     known = {
         "schema": SCHEMA,
         "config": trained.config.to_dict(),
@@ -106,6 +151,7 @@ def write_exported(trained: Trained, path: Path, *, dtype: str) -> None:
         "calibration": trained.calibration,
         "patients": trained.patients,
         "split_digest": splits.digest(trained.patients),
+        **more,
     }
     (path / MODEL_FILE).write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
 
@@ -132,11 +178,17 @@ def _exported(path: Path) -> Trained:
         known = json.loads((path / MODEL_FILE).read_text())
         if known["schema"] != SCHEMA:
             raise InputError(f"{path}: was exported by another version of lungjax; export it again.")
-        tensors = safetensors.numpy.load((path / WEIGHTS_FILE).read_bytes())
-        flat = {name: value.astype(np.float32) for name, value in tensors.items()}
-        variables = {"model_state": {}, **flax.traverse_util.unflatten_dict(flat, sep="/")}
+        variables = {"model_state": {}, **_weights(path)}
         kept = {name: known[name] for name in ("step", "patients", "intensity", "origin", "figures")}
         kept |= {"seen": known.get("seen", {}), "calibration": known.get("calibration", {})}
         return Trained(path, ml_collections.ConfigDict(known["config"]), variables, **kept)
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise InputError(f"{path}: is no exported model or is damaged ({error}); export it again.") from error
+
+
+def _weights(path: Path) -> dict[str, Any]:
+    if (path / ORBAX_FOLDER).is_dir():
+        return checkpoint.read_weights(path / ORBAX_FOLDER)
+    tensors = safetensors.numpy.load((path / WEIGHTS_FILE).read_bytes())
+    flat = {name: value.astype(np.float32) for name, value in tensors.items()}
+    return flax.traverse_util.unflatten_dict(flat, sep="/")

@@ -13,7 +13,13 @@ def shapes(model, image_shape):
 
 @pytest.mark.parametrize("depth", [10, 18, 34, 50])
 @pytest.mark.parametrize(
-    ("stem", "stride"), [({"stem": "conv"}, 1), ({"stem": "patch"}, 2), ({"stem": "patch", "patch_px": 4}, 4)]
+    ("stem", "stride"),
+    [
+        ({"stem": "conv"}, 1),
+        ({"stem": "patch"}, 2),
+        ({"stem": "patch", "patch_px": 4}, 4),
+        ({"stem": "torchvision"}, 4),
+    ],
 )
 @pytest.mark.parametrize("norm", ["group", "batch"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -13,7 +13,9 @@ from lungjax.models.layers import depth_to_space
 from lungjax.models.unet import UNet
 
 
-@pytest.mark.parametrize("stem", [{"stem": "conv"}, {"stem": "patch"}, {"stem": "patch", "patch_px": 4}])
+@pytest.mark.parametrize(
+    "stem", [{"stem": "conv"}, {"stem": "patch"}, {"stem": "patch", "patch_px": 4}, {"stem": "torchvision"}]
+)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_logits_lie_on_the_grid_of_the_image(stem, dtype):
     model = UNet(
