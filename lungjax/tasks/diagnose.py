@@ -27,6 +27,15 @@ def network(config: Config) -> Diagnoser:
     return Diagnoser(grader=classify.network(config), attention=config.model.attention)
 
 
+def _shown(config: Config) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """HU (bags * nodules, side, side), `inside` (bags, nodules) -> the images of the network."""
+
+    def images(hu: jax.Array, inside: jax.Array) -> jax.Array:
+        return window(hu, tuple(config.patch.window_hu)).reshape(*inside.shape, *hu.shape[1:], 1)
+
+    return images
+
+
 def make_answer(config: Config) -> Callable[..., jax.Array]:
     """The network on patches as they are: (params, model_state, HU, mm between pixel centres, inside) -> what it says.
 
@@ -34,7 +43,7 @@ def make_answer(config: Config) -> Callable[..., jax.Array]:
     is (bags, 1 + 2 * nodules): the logit of the patient, the attention of each nodule, and each nodule's own logit of
     malignancy, -inf where a bag is only filled up.
     """
-    model = network(config)
+    model, shown = network(config), _shown(config)
     side_px, pixel_mm = config.patch.side_px, config.patch.pixel_mm
 
     def plain(patch: jax.Array, mm: jax.Array) -> jax.Array:
@@ -42,9 +51,8 @@ def make_answer(config: Config) -> Callable[..., jax.Array]:
         return distort.resample(patch, matrix, jnp.zeros(2, jnp.float32), order=1, side_px=side_px)
 
     def answer(params: Any, model_state: Any, hu: jax.Array, spacing_mm: jax.Array, inside: jax.Array) -> jax.Array:
-        patches = jax.vmap(jax.vmap(plain))(hu.astype(jnp.float32), spacing_mm)
-        x = window(patches, tuple(config.patch.window_hu))[..., None]
-        found: Any = model.apply({"params": params, **model_state}, x, inside, train=False)
+        patches = jax.vmap(plain)(hu.reshape(-1, *hu.shape[2:]).astype(jnp.float32), spacing_mm.reshape(-1))
+        found: Any = model.apply({"params": params, **model_state}, shown(patches, inside), inside, train=False)
         logit, attention, logits, _ = found
         own = jnp.where(inside > 0, logits[:, 0].reshape(inside.shape), -jnp.inf)
         return jnp.concatenate([logit[:, None], attention, own], axis=1)
@@ -55,7 +63,7 @@ def make_answer(config: Config) -> Callable[..., jax.Array]:
 def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> Task:
     """The task of `configs/diagnose.py`; arguments as for `classify.make`. `predict` gives what `make_answer` says."""
     del intensity, readers, mesh
-    model = network(config)
+    model, shown = network(config), _shown(config)
     say = make_answer(config)
     side_px, pixel_mm = config.patch.side_px, config.patch.pixel_mm
     view = jax.vmap(functools.partial(augment.nodule, side_px=side_px, pixel_mm=pixel_mm, **config.augment))
@@ -73,10 +81,6 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         weight = (batch["inside"] * batch["weight"][:, None]).reshape(-1)
         return {**nodules, "label": batch["nodule_label"].reshape(-1), "weight": weight}
 
-    def shown(hu: jax.Array, batch: Any) -> jax.Array:
-        x = window(hu, tuple(config.patch.window_hu))[..., None]
-        return x.reshape(*batch["inside"].shape, *x.shape[1:])
-
     def loss_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
         view_rng, drop_rng = jax.random.split(rng)
         nodules = flat(batch)
@@ -85,7 +89,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         hu, marked = view(keys, nodules["image"].astype(jnp.float32), marked, nodules["spacing_mm"])
         (logit, _, logits, pixels), model_state = model.apply(
             {"params": params, **model_state},
-            shown(hu, batch),
+            shown(hu, batch["inside"]),
             batch["inside"],
             train=True,
             rngs={"dropout": drop_rng},
