@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     phantom.set_defaults(run=_phantom)
 
     evaluate = verbs.add_parser("evaluate", help="figures of a run", description="Scores a run's best checkpoint.")
-    model = "a run's workdir, an exported folder, or a shipped model: segmenter, encoder"
+    model = "a run's workdir, an exported folder, or one that comes along: segmenter, grader, patient, encoder"
     evaluate.add_argument("--model", "--workdir", type=Path, help=f"{model}; without --submission")
     evaluate.add_argument("--data", type=Path, help="prepared folder (default: the one it was trained with)")
     evaluate.add_argument("--split", choices=("val", "test", "all"), default="test", help="default: %(default)s")

@@ -28,6 +28,8 @@ _LIMITS = """\
 _SCOPE = """\
 - Scored on slices that a reader marked: how well nodules are outlined, not how well they are found.
 - The truth is what readers drew, who differ; their own agreement stands beside the figures."""
+_SCOPE_PRETRAINED = """\
+- Features to start from, not an answer: what they are worth is measured after fine-tuning, see the README."""
 _SCOPE_GRADED = """\
 - Malignant is what readers thought, not pathology; nodules of median 3 are left out, as nothing is said of them.
 - The nodule must lie in the middle of its patch: it grades nodules, it finds none."""
@@ -60,7 +62,7 @@ _USES = {
     "safetensors": """\
 from pathlib import Path
 from lungjax.train.trained import open_trained
-model = open_trained(Path("."))  # model.variables["params"]["encoder"]; or: lungjax evaluate --model FOLDER
+model = open_trained(Path("."))  # Or --config.init_from=FOLDER of a run, or lungjax evaluate --model FOLDER
 """,
     "orbax": """\
 from pathlib import Path
@@ -89,6 +91,12 @@ network = onnxruntime.InferenceSession("model.onnx")
 """,
 }
 """How a folder of each format is used, from within it."""
+_UNITS = {"classify": "nodules", "diagnose": "patients"}
+"""What a grader grades, by its task."""
+_PROBED = """\
+no labels were learnt from: `accuracy` is how often a slice's other view is told from all others of the batch;
+`knn_auc`, `linear_auc` are the ROC AUC of simple classifiers on the frozen features: of whether two readers marked one
+pixel (`majority`), and of the readers' median of malignancy, 4 and 5 against 1 and 2. 0.5 is chance."""
 _GRADED = ("roc_auc", "pr_auc", "sensitivity_at_specificity_0.90", "brier", "ece")
 _SCORES = ("dice", "iou", "precision", "recall")
 
@@ -117,17 +125,15 @@ def text(trained: Trained, given: Answer, *, format: str, dtype: str, difference
         "parity": f"{format}, {dtype}, run in a fresh process, against the run's float32 on golden inputs: "
         f"{difference:.1e} at most",
     }
-    graded = config.task in ("classify", "diagnose")
-    unit = "patients" if config.task == "diagnose" else "nodules"
-    scope = _SCOPE_GRADED if graded else _SCOPE
+    scope = {"segment": _SCOPE, "pretrain": _SCOPE_PRETRAINED}.get(config.task, _SCOPE_GRADED)
     if trained.calibration:
         known = trained.calibration
         rows["calibration"] = (
-            f"sigmoid({known['slope']:.3g} * logit + {known['offset']:.3g}), fitted on {known['fitted_on']} val {unit}"
+            f"sigmoid({known['slope']:.3g} * logit + {known['offset']:.3g}), fitted on {known['fitted_on']} val "
+            f"{_UNITS[config.task]}"
         )
     about = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    reports = trained.figures.items()
-    figures = "\n".join(_graded(name, one, unit) if graded else _figures(name, one) for name, one in reports)
+    figures = "\n".join(_reported(config.task, name, one) for name, one in trained.figures.items())
     header = _HEADER.format(library=_LIBRARIES.get(format, "lungjax"), kind=_KINDS[config.task])
     return (
         f"{header}# lungjax {config.task}\n\n{_WHAT.get(config.task, '')}\n\n| | |\n|---|---|\n{about}\n\n"
@@ -152,6 +158,13 @@ def _use(given: Answer, format: str, depth: int) -> str:
     )
     says = "".join(f"- `{one.name}` {('batch', *one.shape)}: {one.says}.\n" for one in (*given.inputs, *given.outputs))
     return f"```python\n{code}```\n\n" + (says if "{inputs}" in _USES[format] else "")
+
+
+def _reported(task: str, name: str, report: dict[str, Any]) -> str:
+    if task == "pretrain":
+        rows = "\n".join(f"| {score} | {value:.3f} |" for score, value in sorted(report.items()))
+        return f"On val patients, {_PROBED}\n\n| | |\n|---|---|\n{rows}\n"
+    return _graded(name, report, _UNITS[task]) if task in _UNITS else _figures(name, report)
 
 
 def _figures(name: str, report: dict[str, Any]) -> str:

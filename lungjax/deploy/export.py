@@ -16,7 +16,9 @@ import numpy as np
 
 from lungjax.deploy import answer, card, parity
 from lungjax.deploy.answer import Answer
+from lungjax.evaluate import plots
 from lungjax.lidc.scan import InputError
+from lungjax.train.logs import METRICS_FILE
 from lungjax.train.trained import Trained, open_trained, write_exported, write_known, write_orbax, write_torchvision
 
 Dtype = Literal["float16", "float32"]
@@ -50,7 +52,8 @@ def export(model: Path, out: Path, *, format: Format = "safetensors", dtype: Dty
     _check(out, format, dtype)
     trained = open_trained(model)
     if trained.is_run:
-        trained = dataclasses.replace(trained, figures=_figures(model))
+        validated = _validated(model, trained.step) if trained.config.task == "pretrain" else {}
+        trained = dataclasses.replace(trained, figures=_figures(model) | validated)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as holder:
         temporary = Path(holder) / out.name
@@ -89,6 +92,17 @@ def _figures(workdir: Path) -> dict[str, Any]:
         except ValueError as error:
             raise InputError(f"{file} is damaged ({error}); evaluate again, or remove it.") from error
     return found
+
+
+def _validated(workdir: Path, step: int) -> dict[str, Any]:
+    """What a pretraining run, which `lungjax evaluate` does not score, logged of its val patients at a step."""
+    logged = plots.series(workdir / METRICS_FILE)
+    found = {
+        name.removeprefix("val/"): of_step[step]
+        for name, of_step in logged.items()
+        if name.startswith("val/") and step in of_step
+    }
+    return {"validation": found} if found else {}
 
 
 def _write(trained: Trained, given: Answer, folder: Path, format: Format, dtype: Dtype) -> None:

@@ -56,6 +56,17 @@ def test_the_card_says_what_it_is(run: Path, tmp_path: Path):
     assert (again / "README.md").read_text() == card  # What an export knows, its own export knows.
 
 
+def test_a_pretrained_encoders_card_has_the_figures_of_its_step(tmp_path: Path):
+    run = networks.workdir("simclr", tmp_path / "run")
+    step = trained.open_trained(run).step
+    lines = [{"step": step - 1, "val/accuracy": 0.75}, {"step": step, "train/loss": 2.0}]
+    lines.append({"step": step, "val/accuracy": 0.25, "val/knn_auc_nodule": 0.625})
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    card = (deploy.export(run, tmp_path / "out") / "README.md").read_text()
+    assert "| accuracy | 0.250 |\n| knn_auc_nodule | 0.625 |" in card
+    assert "0.750" not in card
+
+
 def test_an_export_that_answers_otherwise_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(deploy, "write_exported", networks.damaging(deploy.write_exported))
     with pytest.raises(InputError, match="answers otherwise"):
