@@ -86,8 +86,8 @@ def test_the_real_torchvision_answers_alike(depth: int):
     """Both ways: their network from our names, and ours from theirs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch = pytest.importorskip("torch", reason="torch is not installed: torchvision is stood in for by NumPy")
-        theirs = pytest.importorskip("torchvision", reason="torchvision is not installed: NumPy stands in for it")
+        torch = pytest.importorskip("torch", reason="no torch (extra `bench`): NumPy stands in for torchvision")
+        theirs = pytest.importorskip("torchvision", reason="no torchvision (extra `bench`): NumPy stands in for it")
     network = getattr(theirs.models, f"resnet{depth}")()
     network.fc = torch.nn.Identity()
     tensors = {name: torch.from_numpy(value) for name, value in as_torchvision(depth).items() if "fc" not in name}
