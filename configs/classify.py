@@ -3,7 +3,8 @@
     lungjax prepare --source lidc-nodules.npz --out data/nodules
     python -m lungjax.main --config=configs/classify.py --workdir=workdir/classify
 
-For patches of one nodule each in HU, on two CPU cores; the network outlines the nodule, then grades what is inside.
+For patches of one nodule each in HU, two minutes on two CPU cores; the network outlines the nodule, then grades what is
+inside. Expected: ROC AUC of 0.93 by folds, where the diameter of the readers' outlines has 0.91.
 `configs/classify.py:quick` has fewer steps, for tests.
 """
 
