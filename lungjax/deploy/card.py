@@ -62,15 +62,18 @@ _USES = {
     "safetensors": """\
 from pathlib import Path
 from lungjax.train.trained import open_trained
+
 model = open_trained(Path("."))  # Or --config.init_from=FOLDER of a run, or lungjax evaluate --model FOLDER
 """,
     "orbax": """\
 from pathlib import Path
 from orbax.checkpoint import v1 as ocp
+
 weights = ocp.load(Path("checkpoint").absolute())  # weights["params"]["encoder"]
 """,
     "torchvision": """\
 import safetensors.torch, torch, torchvision
+
 model = torchvision.models.resnet{depth}()
 model.conv1 = torch.nn.Conv2d(1, 64, 7, 2, 3, bias=False)  # One channel: windowed to [0, 1], not normalised.
 model.fc = torch.nn.Identity()
@@ -80,12 +83,14 @@ features = model.eval()(torch.zeros(4, 1, 96, 96))
     "stablehlo": """\
 import numpy as np
 from jax import export
+
 network = export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
 {inputs}{outputs} = network.call({names})
 """,
     "onnx": """\
 import numpy as np
 import onnxruntime
+
 network = onnxruntime.InferenceSession("model.onnx")
 {inputs}{outputs} = network.run(None, {{{pairs}}})
 """,
@@ -127,11 +132,7 @@ def text(trained: Trained, given: Answer, *, format: str, dtype: str, difference
     }
     scope = {"segment": _SCOPE, "pretrain": _SCOPE_PRETRAINED}.get(config.task, _SCOPE_GRADED)
     if trained.calibration:
-        known = trained.calibration
-        rows["calibration"] = (
-            f"sigmoid({known['slope']:.3g} * logit + {known['offset']:.3g}), fitted on {known['fitted_on']} val "
-            f"{_UNITS[config.task]}"
-        )
+        rows["calibration"] = _calibrated(config.task, trained.calibration)
     about = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     figures = "\n".join(_reported(config.task, name, one) for name, one in trained.figures.items())
     header = _HEADER.format(library=_LIBRARIES.get(format, "lungjax"), kind=_KINDS[config.task])
@@ -158,6 +159,13 @@ def _use(given: Answer, format: str, depth: int) -> str:
     )
     says = "".join(f"- `{one.name}` {('batch', *one.shape)}: {one.says}.\n" for one in (*given.inputs, *given.outputs))
     return f"```python\n{code}```\n\n" + (says if "{inputs}" in _USES[format] else "")
+
+
+def _calibrated(task: str, known: dict[str, Any]) -> str:
+    if task == "segment":
+        return f"of the share of readers, by {len(known['share'])} knots, fitted on {known['fitted_on']:,} val slices"
+    line = f"sigmoid({known['slope']:.3g} * logit + {known['offset']:.3g})"
+    return f"{line}, fitted on {known['fitted_on']} val {_UNITS[task]}"
 
 
 def _reported(task: str, name: str, report: dict[str, Any]) -> str:

@@ -88,7 +88,8 @@ def describe_model(trained: Trained) -> dict[str, Any]:
         "split_digest": splits.digest(trained.patients),
         "intensity": trained.intensity,
         "window_hu": [float(value) for value in seen.window_hu],
-        **({"calibration": trained.calibration} if trained.calibration else {}),
+        # Of a segmenter it is for samples of readers, not for what is found.
+        **({"calibration": trained.calibration} if "slope" in trained.calibration else {}),
     }
 
 

@@ -161,4 +161,5 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         share=share,
         draw=draw,
         best="dice",
+        calibrated=True,
     )

@@ -27,7 +27,8 @@ class Task:
       features: (params, model_state, batch) -> (batch, channels) float32 of an encoder that is pretrained, for probes.
       share: (params, model_state, batch) -> of a segmenter, the share of the readers who would mark each pixel.
       draw: (batch and its `spacing_mm`, predicted, titles, path): writes a sheet of examples, all NumPy.
-      calibrated: whether `predict` begins with a logit that is made a probability on the validation patients.
+      calibrated: whether a probability is made on the validation patients, of `share`, or else of the logit that
+        `predict` begins with.
       best: the name of the summarized figure by which the best checkpoint is kept; higher is better.
     """
 

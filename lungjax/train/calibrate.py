@@ -1,9 +1,10 @@
-"""The last stage of a grader's training: its scores made probabilities, on the validation patients."""
+"""The last stage of a training: scores made probabilities, on the validation patients."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,40 @@ import numpy as np
 from lungjax.data import loader
 from lungjax.evaluate import calibration
 from lungjax.lidc.scan import InputError
-from lungjax.tasks.task import Config
+from lungjax.tasks.task import Config, Task
 from lungjax.train import checkpoint
 
 CALIBRATION_FILE = "calibration.json"
 
 
-def fit(workdir: Path, predict: Any, slices: Any, rows: np.ndarray, config: Config) -> str:
-    """Fits Platt's line to a run's best checkpoint and writes `calibration.json`.
+def fit(workdir: Path, task: Task, slices: Any, rows: np.ndarray, config: Config) -> str:
+    """Calibrates a run's best checkpoint and writes `calibration.json`.
 
     Args:
       workdir: of the finished run.
-      predict: the task's.
-      slices, rows: the validation nodules, or bags.
+      task: its task; the share of readers of one that has it, else the logit that `predict` begins with.
+      slices, rows: the validation slices, nodules, or bags.
       config: of the run.
 
     Returns:
       A sentence on what was found.
     """
     variables, step = checkpoint.load(workdir)
-    labels, logits = scored(predict, variables, slices, rows, config.data.batch_size)
+    fitted = _shares if task.share is not None else _line
+    known, said = fitted(task, variables, slices, rows, config.data.batch_size)
+    temporary = workdir / (CALIBRATION_FILE + ".tmp")
+    temporary.write_text(json.dumps({**known, "step": step}, indent=1, sort_keys=True) + "\n")
+    temporary.replace(workdir / CALIBRATION_FILE)
+    return said
+
+
+def shares_of(known: Mapping[str, Any]) -> calibration.Shares | None:
+    """That of a segmenter's calibration; None where there is none."""
+    return calibration.Shares(tuple(known["predicted"]), tuple(known["share"])) if "share" in known else None
+
+
+def _line(task: Task, variables: Any, slices: Any, rows: np.ndarray, batch_size: int) -> tuple[dict[str, Any], str]:
+    labels, logits = scored(task.predict, variables, slices, rows, batch_size)
     known = ~np.isnan(labels)
     positive = labels[known] > 0.5
     if positive.all() or not positive.any():
@@ -43,11 +58,22 @@ def fit(workdir: Path, predict: Any, slices: Any, rows: np.ndarray, config: Conf
         said = (
             f"calibrated on {known.sum()} of the validation patients: slope {line.slope:.3g}, offset {line.offset:.3g}"
         )
-    found = {**dataclasses.asdict(line), "step": step, "fitted_on": int(known.sum())}
-    temporary = workdir / (CALIBRATION_FILE + ".tmp")
-    temporary.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-    temporary.replace(workdir / CALIBRATION_FILE)
-    return said
+    return {**dataclasses.asdict(line), "fitted_on": int(known.sum())}, said
+
+
+def _shares(task: Task, variables: Any, slices: Any, rows: np.ndarray, batch_size: int) -> tuple[dict[str, Any], str]:
+    assert task.share is not None
+    share, readers = _forward(task.share), slices.dataset.readers
+    sums = np.zeros((3, calibration.KNOTS))
+    for batch in loader.eval_batches(slices, rows, batch_size=batch_size):
+        real = batch["weight"] > 0
+        marked = np.minimum(np.bitwise_count(batch["readers"][real]) / readers, 1.0)
+        sums += calibration.share_sums(np.asarray(share(variables, dict(batch)))[real], marked)
+    found = calibration.fit_shares(sums)
+    said = (
+        f"calibrated on {len(rows)} validation slices: where all readers were predicted, {found.share[-1]:.2f} of them"
+    )
+    return {**dataclasses.asdict(found), "fitted_on": len(rows)}, said
 
 
 def read(workdir: Path, step: int) -> dict[str, Any]:
@@ -76,10 +102,15 @@ def predictions(
     predict: Any, variables: Any, slices: Any, rows: np.ndarray, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a task's `predict` says of every row, (rows, outputs), and the labels (rows,)."""
-    forward = jax.jit(lambda variables, batch: predict(variables["params"], variables["model_state"], batch))
+    forward = _forward(predict)
     found, labels = [], []
     for batch in loader.eval_batches(slices, rows, batch_size=batch_size):
         real = batch["weight"] > 0
         found.append(np.asarray(forward(variables, dict(batch)))[real])
         labels.append(batch["label"][real])
     return np.concatenate(found), np.concatenate(labels)
+
+
+def _forward(function: Any) -> Any:
+    """(params, model_state, batch) -> jitted (variables, batch)."""
+    return jax.jit(lambda variables, batch: function(variables["params"], variables["model_state"], batch))

@@ -71,7 +71,7 @@ def _evaluate_segmenter(
     for one in models:
         splits.lock(one.patients, dataset.manifest["split"]["patients"], where=str(data or dataset.path))
     rows = loader.select_rows(dataset, split=None if split == "all" else split, slices=config.data.slices)
-    scorers = [Scorer(one.config, dataset, one.variables, flips=flips) for one in models]
+    scorers = [Scorer(one.config, dataset, one.variables, flips=flips, known=one.calibration) for one in models]
     tallies = [scorer.tally(rows) for scorer in scorers]
     scored = set(dataset.index["patient_id"].to_numpy()[rows])
     about = [{**_described(one, scored), "flips": flips} for one in models]

@@ -153,7 +153,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
                     progress.say(f"stopped at step {done} and saved; the same command goes on from here")
                     break
 
-    # 10. A grader's score becomes a probability, once the best checkpoint is whole.
+    # 10. Scores become probabilities, once the best checkpoint is whole.
     if task.calibrated and lead and not stopping:
-        progress.say(calibrate.fit(workdir, task.predict, slices, val_rows, config))
+        progress.say(calibrate.fit(workdir, task, slices, val_rows, config))
     return not stopping

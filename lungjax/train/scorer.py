@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -16,7 +18,7 @@ from lungjax.evaluate.nodules import Place
 from lungjax.evaluate.tally import Tally
 from lungjax.tasks import segment
 from lungjax.tasks.task import Config
-from lungjax.train import mesh
+from lungjax.train import calibrate, mesh
 
 SHOWN = 6
 """Slices on a sheet."""
@@ -32,6 +34,7 @@ class Scorer:
       config, variables: of the run.
       dataset: what to look at.
       flips: the mean of the answers to a slice's four flips counts, in four times the time.
+      known: the run's calibration, of the share of readers; empty for none.
 
     A network that learns how many readers mark a pixel (targets `soft` or `levels`) gives samples, too: the masks of
     generous and of strict readers, each the pixels whose share of readers is above a value between 0 and 1.
@@ -44,6 +47,7 @@ class Scorer:
         variables: Any,
         *,
         flips: bool = False,
+        known: Mapping[str, Any] | None = None,
     ):
         self.readers = dataset.readers
         self._dataset = dataset
@@ -54,6 +58,7 @@ class Scorer:
         self._slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
         self._variables = jax.device_put(variables, mesh.replicated(self._devices))
         self._flips = flips
+        self._shares = calibrate.shares_of(known or {})
         self._has_samples = config.targets in ("soft", "levels")
         self._forward = jax.jit(
             self._predict,
@@ -68,8 +73,13 @@ class Scorer:
             for answer in (self._task.predict, self._task.share)
         )
         if self._flips:
-            return segment.over_flips(logits, batch), segment.over_flips(share, batch)
-        return logits(batch), share(batch)
+            majority, likely = segment.over_flips(logits, batch), segment.over_flips(share, batch)
+        else:
+            majority, likely = logits(batch), share(batch)
+        if self._shares is not None:
+            knots = (jnp.array(part, jnp.float32) for part in (self._shares.predicted, self._shares.share))
+            likely = jnp.interp(likely, *knots)
+        return majority, likely
 
     def predict(self, batch: loader.Batch) -> tuple[np.ndarray, np.ndarray]:
         """Logits of the majority, the share of readers who would mark each pixel: (batch, height, width) float32."""

@@ -40,7 +40,8 @@ class Trained:
       intensity: of that data.
       seen: what its slices were like, see `lungjax.data.extent.of`; empty where an older lungjax did not tell.
       origin: `command`, `hardware`, `started`, `versions` of the run.
-      calibration: of a grader, the slope and offset that make a probability of its logit; else empty.
+      calibration: of a grader, the slope and offset that make a probability of its logit; of a segmenter, the shares of
+        readers by the `predicted` ones; else empty.
       figures: reports of `lungjax evaluate` by file name, of an exported network; a run's lie in its workdir.
     """
 

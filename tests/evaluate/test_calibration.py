@@ -67,3 +67,30 @@ def test_nodules_of_one_kind_cannot_calibrate():
         calibration.fit(np.array([1.0, 2.0]), np.array([True, True]))
     with pytest.raises(ValueError, match="bool labels"):
         calibration.fit(np.array([1.0, 2.0]), np.array([1, 0]))
+
+
+def test_shares_become_those_of_the_readers():
+    """Of a network that is too sure: where it says p, the share is 0.2 + 0.6 p, by readers who are drawn."""
+    rng = np.random.default_rng(0)
+    predicted = rng.uniform(0, 1, (2, 200, 500))
+    marked = rng.binomial(4, 0.2 + 0.6 * predicted) / 4
+    sums = sum(calibration.share_sums(one, share) for one, share in zip(predicted, marked, strict=True))
+    fitted = calibration.fit_shares(sums)  # pyright: ignore[reportArgumentType]
+    asked = np.linspace(0.01, 0.99, 50)
+    np.testing.assert_allclose(fitted(asked), 0.2 + 0.6 * asked, atol=0.02)
+    assert np.sum(sums, axis=1) == pytest.approx([predicted.size, predicted.sum(), marked.sum()])
+
+
+def test_what_falls_is_made_level():
+    """Three bins of shares 0.5, 0.2 (three times the pixels) and 0.8: the first two become their mean, 0.275."""
+    predicted = np.array([0.01] + [0.5] * 3 + [0.99])
+    fitted = calibration.fit_shares(calibration.share_sums(predicted, np.array([0.5, 0.2, 0.2, 0.2, 0.8])))
+    assert fitted.predicted == pytest.approx((0, 0.01, 0.5, 0.99, 1))
+    assert fitted.share == pytest.approx((0.275, 0.275, 0.275, 0.8, 0.8))
+    np.testing.assert_allclose(fitted(np.array([0.0, 0.25, 0.745, 1.0])), [0.275, 0.275, (0.275 + 0.8) / 2, 0.8])
+
+
+def test_shares_at_the_very_ends_count():
+    sums = calibration.share_sums(np.array([0.0, 1.0, 1.0]), np.array([0.25, 0.5, 1.0]))
+    np.testing.assert_array_equal(sums[:, [0, -1]], [[1, 2], [0, 2], [0.25, 1.5]])
+    assert calibration.fit_shares(sums).share == (0.25, 0.25, 0.75, 0.75)

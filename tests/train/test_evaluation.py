@@ -14,7 +14,7 @@ import runs
 from lungjax.data import loader, shards, splits
 from lungjax.lidc.prepare import prepare
 from lungjax.lidc.scan import InputError
-from lungjax.train import checkpoint, evaluation, loop, scorer, workdir
+from lungjax.train import calibrate, checkpoint, evaluation, loop, scorer, trained, workdir
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +127,30 @@ def test_samples_are_what_that_share_of_readers_would_mark(
             between = np.mean([distance(a, b) for a in masks for b in masks])
             expected = 2 * (share * to_left + (1 - share) * to_empty) - between - 2 * share * (1 - share)
             np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+def test_shares_are_calibrated_on_the_val_patients(segment_run: Path, slices_dataset: Path, tmp_path: Path):
+    dataset, model = shards.open_dataset(slices_dataset), trained.open_trained(segment_run)
+    known = model.calibration
+    val = np.flatnonzero(dataset.index["split"] == "val")
+    assert known["fitted_on"] == len(val)
+    given = (model.config, dataset, model.variables)
+    plain, calibrated = scorer.Scorer(*given), scorer.Scorer(*given, known=known)
+    batch = loader.Slices(dataset, crop_px=64, crop_at="nodule").batch(np.resize(val, 8))
+    (logits, before), (same, after) = plain.predict(batch), calibrated.predict(batch)
+    np.testing.assert_array_equal(logits, same)
+    np.testing.assert_allclose(after, np.interp(before, known["predicted"], known["share"]), atol=1e-5)
+    ece = [
+        (evaluation.evaluate(run, data=None, split="val", out=tmp_path / "o.json"))["reliability"]["ece"]["value"]
+        for run in (segment_run, _without(segment_run, tmp_path / "run", calibrate.CALIBRATION_FILE))
+    ]
+    assert ece[0] < 0.5 * ece[1]
+
+
+def _without(run: Path, copy: Path, file: str) -> Path:
+    shutil.copytree(run, copy)
+    (copy / file).unlink()
+    return copy
 
 
 @pytest.mark.parametrize("shown", [6, 12])
