@@ -35,7 +35,7 @@ class Pixels:
       offset: where they begin in the file, if they are plain.
       signed: whether they are signed there.
       slope, intercept: HU are slope * stored + intercept.
-      frame: which of the file's images they are, from 0.
+      frame: which of the file's many images they are, from 0; None where it holds one.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class Pixels:
     signed: bool
     slope: float
     intercept: float
-    frame: int = 0
+    frame: int | None = None
 
 
 def locate(dataset: FileDataset, values: Mapping[str, Any], path: Path, *, frames: int = 1) -> Pixels:
@@ -129,12 +129,22 @@ def _has_decoder(syntax: pydicom.uid.UID) -> bool:
 def _decode(pixels: Pixels) -> np.ndarray:
     """(rows, columns) as stored, in the machine's byte order."""
     try:
-        decoded = pixel_array(pixels.path, index=pixels.frame)
+        if pixels.frame is None:
+            decoded = pydicom.dcmread(pixels.path).pixel_array
+        else:
+            decoded = pixel_array(_opened(pixels.path, pixels.path.stat().st_mtime_ns), index=pixels.frame)
     except Exception as error:  # whatever a broken file provokes in a decoder
         raise unreadable(pixels.path, error) from error
     if decoded.shape != pixels.shape:
         raise Fault("unreadable_file", f"{pixels.path} is no single grey image: its pixels are {decoded.shape}")
     return decoded.astype(decoded.dtype.newbyteorder("="), copy=False)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(path: Path, changed_ns: int) -> FileDataset:
+    """A file of many images, which are read one after the other."""
+    del changed_ns  # Another file, then.
+    return pydicom.dcmread(path)
 
 
 def _read_plain(pixels: Pixels, out: np.ndarray) -> np.ndarray:

@@ -20,14 +20,15 @@ from lungjax.train import checkpoint
 CALIBRATION_FILE = "calibration.json"
 
 
-def fit(workdir: Path, task: Task, slices: Any, rows: np.ndarray, config: Config) -> str:
-    """Calibrates a run's best checkpoint and writes `calibration.json`.
+def fit(workdir: Path, task: Task, slices: Any, rows: np.ndarray, config: Config, *, write: bool) -> str:
+    """Calibrates a run's best checkpoint.
 
     Args:
       workdir: of the finished run.
       task: its task; the share of readers of one that has it, else the logit that `predict` begins with.
       slices, rows: the validation slices, nodules, or bags.
       config: of the run.
+      write: whether this process writes `calibration.json`.
 
     Returns:
       A sentence on what was found.
@@ -35,9 +36,10 @@ def fit(workdir: Path, task: Task, slices: Any, rows: np.ndarray, config: Config
     variables, step = checkpoint.load(workdir)
     fitted = _shares if task.share is not None else _line
     known, said = fitted(task, variables, slices, rows, config.data.batch_size)
-    temporary = workdir / (CALIBRATION_FILE + ".tmp")
-    temporary.write_text(json.dumps({**known, "step": step}, indent=1, sort_keys=True) + "\n")
-    temporary.replace(workdir / CALIBRATION_FILE)
+    if write:
+        temporary = workdir / (CALIBRATION_FILE + ".tmp")
+        temporary.write_text(json.dumps({**known, "step": step}, indent=1, sort_keys=True) + "\n")
+        temporary.replace(workdir / CALIBRATION_FILE)
     return said
 
 

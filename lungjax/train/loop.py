@@ -154,6 +154,6 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
                     break
 
     # 10. Scores become probabilities, once the best checkpoint is whole.
-    if task.calibrated and lead and not stopping:
-        progress.say(calibrate.fit(workdir, task, slices, val_rows, config))
+    if task.calibrated and not stopping:  # By every process, for they read a checkpoint together.
+        progress.say(calibrate.fit(workdir, task, slices, val_rows, config, write=lead))
     return not stopping

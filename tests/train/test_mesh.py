@@ -107,9 +107,14 @@ def test_two_processes_train_as_one(slices_dataset: Path, tmp_path: Path, config
         )
         for i in range(2)
     ]
-    for process in processes:
-        _, said = process.communicate(timeout=240)
-        assert process.returncode == 0, said
+    try:
+        for process in processes:
+            _, said = process.communicate(timeout=240)
+            assert process.returncode == 0, said
+    finally:
+        for process in processes:  # Or what waits for ever would spoil the tests that follow.
+            process.kill()
+            process.communicate()
     one, two = logged(tmp_path / "one"), logged(tmp_path / "two")
     np.testing.assert_allclose(two[0], one[0], rtol=5e-4)  # The same batch, and a gradient of the same length.
     np.testing.assert_allclose(two[:, 0], one[:, 0], rtol=1e-3)
