@@ -163,7 +163,8 @@ def _use(given: Answer, format: str, depth: int) -> str:
 
 def _calibrated(task: str, known: dict[str, Any]) -> str:
     if task == "segment":
-        return f"of the share of readers, by {len(known['share'])} knots, fitted on {known['fitted_on']:,} val slices"
+        what = "of the share of readers that `lungjax evaluate` scores and samples, not of the majority's probability"
+        return f"{what}, by {len(known['share'])} knots, fitted on {known['fitted_on']:,} val slices"
     line = f"sigmoid({known['slope']:.3g} * logit + {known['offset']:.3g})"
     return f"{line}, fitted on {known['fitted_on']} val {_UNITS[task]}"
 

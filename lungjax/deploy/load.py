@@ -8,7 +8,7 @@ import numpy as np
 
 from lungjax.deploy import detect
 from lungjax.deploy.segmenter import Segmenter
-from lungjax.lidc import series
+from lungjax.lidc import padding
 from lungjax.lidc.scan import InputError, Scan
 from lungjax.train.trained import open_trained
 
@@ -50,7 +50,7 @@ class Model:
             z_mm=spacing_mm[0] * np.arange(len(voxels)),
             spacing_mm=spacing_mm,
             sop_uids=("",) * len(voxels),
-            padding_hu=series.find_padding_hu(voxels, None),
+            padding_hu=padding.find(voxels, None),
             nodules=(),
             affine_lps=np.diag([*spacing_mm[::-1], 1.0]),
         )

@@ -42,16 +42,20 @@ class Networks:
         }
 
 
-def open_all(model: Path, *, grader: Path | None, diagnoser: Path | None, device: str | None) -> Networks:
+def open_all(model: Path, *, grader: Path | None, diagnoser: Path | None, device: Any) -> Networks:
     """Opens them, each as `lungjax.train.trained.open_trained` does.
 
+    Args:
+      model, grader, diagnoser: where they lie.
+      device: of the segmenter; the others run on JAX's default one.
+
     Raises:
-      InputError: no such model or device, or a network of another task.
+      InputError: no such model, or a network of another task.
     """
     trained = open_trained(model)
     return Networks(
         trained,
-        Segmenter(trained, device=_device(device)),
+        Segmenter(trained, device=device),
         None if grader is None else Grader(open_trained(grader)),
         None if diagnoser is None else Diagnoser(open_trained(diagnoser)),
     )
@@ -60,14 +64,13 @@ def open_all(model: Path, *, grader: Path | None, diagnoser: Path | None, device
 def look(scan: Scan, source: str, used: Networks) -> tuple[Detected, dict[str, Any]]:
     """What the networks find in a scan, and say of it: `lungjax.deploy.result.report`; `source` is where it is from."""
     found = detect.detect(scan, used.trained, used.segmenter)
-    about = used.described()
-    report = result.report(scan, source, about["model"] or {}, found, threshold=detect.THRESHOLD)
+    report = result.report(scan, source, result.describe_model(used.trained), found, threshold=detect.THRESHOLD)
     every = [*found.nodules, *found.candidates]
     row_mm, column_mm = scan.spacing_mm[1:]  # Square: detection refuses others.
     assert not every or row_mm == column_mm
     seen = patches.cut(scan.voxels, every), np.full(len(every), row_mm)
     if used.grader is not None:
-        report["grader"] = about["grader"]
+        report["grader"] = result.describe_model(used.grader.model)
         result.add_grades(report, used.grader(*seen).probability.tolist())
     if used.diagnoser is not None:
         count = len(found.nodules)
@@ -77,7 +80,7 @@ def look(scan: Scan, source: str, used: Networks) -> tuple[Detected, dict[str, A
             report["patient"] = patient.answered(answer, numbers, used.diagnoser.model, patient_id=scan.patient_id)
         else:
             report["patient"] = patient.unanswered(_why_unanswered(report))
-        report["patient"]["model"] = about["patient"]
+        report["patient"]["model"] = result.describe_model(used.diagnoser.model)
     return found, report
 
 
@@ -90,7 +93,8 @@ def _why_unanswered(report: dict[str, Any]) -> str:
     )
 
 
-def _device(name: str | None) -> Any:
+def find_device(name: str | None) -> Any:
+    """The first device of a platform, of JAX's own choice for None; InputError where there is none."""
     try:
         return jax.devices(name)[0]
     except RuntimeError as error:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -21,6 +22,7 @@ from lungjax.lidc import dicom, whole
 from lungjax.lidc.formats import ct
 from lungjax.lidc.formats.entry import Quarantined
 from lungjax.lidc.scan import Fault, InputError, Scan
+from lungjax.train import workdir
 
 REPORT = "report.json"
 QUARANTINE = "quarantine.jsonl"
@@ -72,7 +74,13 @@ def predict(
     Raises:
       InputError: no such source, model or device, nothing could be read, or `out` holds something else.
     """
-    used = networks.open_all(model, grader=grader, diagnoser=patient, device=device)
+    chosen = networks.find_device(device)
+    with jax.default_device(chosen):
+        used = networks.open_all(model, grader=grader, diagnoser=patient, device=chosen)
+        return _predict_all(source, used, out)
+
+
+def _predict_all(source: Path, used: Networks, out: Path) -> Summary:
     module, entries, quarantined = whole.find(source)
     faulty = list(quarantined)
     reports: dict[Path, dict[str, Any]] = {}
@@ -183,6 +191,5 @@ def _write_quarantine(out: Path, faulty: Sequence[Quarantined]) -> None:
     if not faulty:
         path.unlink(missing_ok=True)
         return
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(dataclasses.asdict(one), ensure_ascii=False) + "\n" for one in faulty))
-    temporary.replace(path)
+    lines = (json.dumps(dataclasses.asdict(one), ensure_ascii=False) + "\n" for one in faulty)
+    workdir.write_text(path, "".join(lines))

@@ -55,10 +55,8 @@ def evaluate(submission: Path, *, luna16: Path, out: Path | None) -> dict[str, A
         raise InputError(f"{submission} names none of the {len(scans)} scans of {listed}; take files of the same ids.")
     said = {**froc.report(marks), "submission": str(submission), "luna16": str(luna16), "other_scans": strangers}
     table = "\n".join(found.froc(said))
-    for text, path in ((json.dumps(said, indent=1, allow_nan=False), out), (table, out.with_suffix(".table.txt"))):
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(text + "\n")
-        temporary.replace(path)
+    workdir.write_text(out, json.dumps(said, indent=1, allow_nan=False) + "\n")
+    workdir.write_text(out.with_suffix(".table.txt"), table + "\n")
     found_charts.froc_chart(marks, said, out.with_suffix(".froc.png"))
     print(table)
     if strangers:

@@ -66,10 +66,9 @@ def evaluate(model: Path, *, data: Path, split: str, out: Path | None) -> dict[s
             faulty.append(Quarantined(entry.key, entry.where, fault.name, fault.message))
             continue
         one = scored.score(scan, entry.key, trained, segmenter, least_readers=least)
+        # No more views than are drawn, or those of a thousand scans would fill the memory.
         room = outlined.MOST - sum(len(before.views) for before in scans)
-        scans.append(
-            dataclasses.replace(one, views=one.views[: max(room, 0)])
-        )  # Else a thousand scans fill the memory.
+        scans.append(dataclasses.replace(one, views=one.views[: max(room, 0)]))
     if not scans:
         raise InputError(f"{data}: no scan could be read: {faulty[0].name}: {faulty[0].message}.")
     marks = _marks(scans)
@@ -154,9 +153,9 @@ def _at_threshold(marks: Marks) -> dict[str, Any]:
 def _write_all(said: dict[str, Any], scans: Sequence[Scored], marks: Marks, out: Path) -> None:
     """All files, and what is to be said on the screen."""
     table = "\n".join(_table(said))
-    _write(json.dumps(said, indent=1, allow_nan=False) + "\n", out)
-    _write(table + "\n", out.with_suffix(".table.txt"))
-    _write(_csv(_candidates(scans)), out.with_suffix(".candidates.csv"))
+    workdir.write_text(out, json.dumps(said, indent=1, allow_nan=False) + "\n")
+    workdir.write_text(out.with_suffix(".table.txt"), table + "\n")
+    workdir.write_text(out.with_suffix(".candidates.csv"), _csv(_candidates(scans)))
     pictures = [out.with_suffix(f".{kind}.png") for kind in ("froc", "narrowing")]
     found_charts.froc_chart(marks, said["froc"], pictures[0])
     found_charts.narrowing_chart([one.narrowed for one in scans], said["narrowing"], pictures[1])
@@ -195,9 +194,3 @@ def _csv(candidates: Findings) -> str:
     for key, at_mm, score in zip(candidates.scan, candidates.at_mm, candidates.value, strict=True):
         writer.writerow([key, *(f"{mm:.3f}" for mm in at_mm), f"{score:.6f}"])
     return text.getvalue()
-
-
-def _write(text: str, out: Path) -> None:
-    temporary = out.with_name(out.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(out)

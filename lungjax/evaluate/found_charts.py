@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from lungjax.evaluate import bootstrap, froc, narrowing, plots
+from lungjax.evaluate.charts import GREEN
 from lungjax.evaluate.detections import Marks
 from lungjax.evaluate.narrowing import Narrowed
 from lungjax.evaluate.overlay import BLUE, VERMILLION
 
-GREEN = "#009E73"
 _RATES = np.geomspace(froc.RATES[0] / 2, froc.RATES[-1] * 2, 57)
 """False positives a scan that are drawn, `froc.RATES` among them."""
 _RESAMPLES = 300

@@ -86,7 +86,7 @@ def _walk(start: bytes, size: int, tags: Mapping[int, BaseTag]) -> dict[BaseTag,
         if tag == _SYNTAX and vr == b"UI":
             syntax = start[at : at + length]
         elif tag in tags:
-            if not length or vr == b"SQ":  # What an empty value is depends on its VR.
+            if not length or vr == b"SQ":  # What an empty value is depends on its VR; a sequence is for pydicom.
                 return None
             value = start[at : at + length]
             found[tags[tag]] = RawDataElement(tags[tag], vr.decode(), length, value, at, False, True)

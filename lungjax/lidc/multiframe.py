@@ -62,12 +62,12 @@ def order(dataset: Dataset) -> np.ndarray:
 
 
 def _slices(dataset: Any, values: Sequence[dict[str, Any]], path: Path) -> Iterator[Slice]:
+    for frame in values:
+        dicom.check_values(frame, dataset, path)
     first = values[0]
-    dicom.check_values(first, dataset, path)
     whole = pixels.locate(dataset, first, path, frames=len(values))
     frame_bytes = whole.shape[0] * whole.shape[1] * int(first["BitsAllocated"]) // 8
     for number, frame in enumerate(values):
-        dicom.check_values(frame, dataset, path)
         rescaled = {"slope": float(frame["RescaleSlope"]), "intercept": float(frame["RescaleIntercept"])}
         offset = whole.offset + number * frame_bytes
         yield dicom.slice_of(dataset, frame, path, dataclasses.replace(whole, frame=number, offset=offset, **rescaled))

@@ -6,12 +6,12 @@ Positions, not instance numbers or the nominal thickness, give order and spacing
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from lungjax.lidc import padding
 from lungjax.lidc.pixels import Pixels, read_hu
 from lungjax.lidc.scan import Fault
 
@@ -22,12 +22,6 @@ _EVEN = 0.02
 """Distances of neighbours may differ from their median by this share of it; LIDC's even scans: by < 2e-4."""
 _SAME_MM = 1e-3
 """Slices closer than this lie at one position."""
-_AIR_HU = -1000
-"""A declared padding value above air would turn lung into padding; such a header is not believed."""
-_NOT_AIR_HU = -1500
-"""Scanners fill the outside of the reconstruction circle with -2048, -3024 and the like."""
-_PLATEAU_SHARE = 1e-3
-"""Share of a series' voxels that makes one value below `_NOT_AIR_HU` a fill value, not a streak artefact."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,10 +147,10 @@ def read(stack: Stack) -> Series:
     ends_hu, filled = [], []
     for one, plane in zip(stack.slices, voxels, strict=True):
         ends_hu.append(read_hu(one.pixels, plane))
-        filled.append(_lowest(plane))  # Now, while the slice is in the cache.
+        filled.append(padding.lowest(plane))  # Now, while the slice is in the cache.
     range_hu = min(low for low, _ in ends_hu), max(high for _, high in ends_hu)
     sop_uids = tuple(one.sop_uid for one in stack.slices)
-    padding_hu = _padding_hu(voxels, filled, declared_padding_hu(stack.slices))
+    padding_hu = padding.of_filled(voxels, filled, declared_padding_hu(stack.slices))
     return Series(
         study_uid=first.study_uid,
         series_uid=first.series_uid,
@@ -182,44 +176,6 @@ def _affine_lps(stack: Stack) -> np.ndarray:
 def declared_padding_hu(slices: Sequence[Slice]) -> float | None:
     """The largest value that any header declares to be padding, or None."""
     return max((one.padding_hu for one in slices if one.padding_hu is not None), default=None)
-
-
-def find_padding_hu(voxels: np.ndarray, declared_hu: float | None) -> int | None:
-    """The largest value that means "no measurement here", or None.
-
-    What the header declares is believed if voxels hold it and it is not above air. Many headers declare
-    another value than their scanner wrote, so one value below -1500 HU that fills a share of the volume
-    counts as well.
-
-    Args:
-      voxels: (slices, rows, columns) int16 HU.
-      declared_hu: from the header, or None.
-    """
-    return _padding_hu(voxels, [_lowest(plane) for plane in voxels], declared_hu)
-
-
-def _padding_hu(voxels: np.ndarray, filled: Sequence[tuple[int, int, int]], declared_hu: float | None) -> int | None:
-    """As `find_padding_hu`; `filled` are each slice's `_lowest`."""
-    found = []
-    lowest_hu = min(low_hu for low_hu, _, _ in filled)
-    if declared_hu is not None and lowest_hu <= declared_hu <= _AIR_HU:
-        found.append(math.floor(declared_hu))
-    if lowest_hu <= _NOT_AIR_HU:
-        fill_hu, count = lowest_hu, sum(count for low_hu, count, _ in filled if low_hu == lowest_hu)
-        if 2 * count < sum(below for _, _, below in filled):  # Rarely is the lowest not the commonest.
-            counts = np.bincount(voxels[voxels <= _NOT_AIR_HU].astype(np.int32) + 32768)
-            fill_hu, count = int(counts.argmax()) - 32768, int(counts.max())
-        if count >= _PLATEAU_SHARE * voxels.size:
-            found.append(fill_hu)
-    return max(found, default=None)
-
-
-def _lowest(plane: np.ndarray) -> tuple[int, int, int]:
-    """The lowest value of a slice, and how many voxels hold it, and how many any value up to `_NOT_AIR_HU`."""
-    low_hu = int(plane.min())
-    if low_hu > _NOT_AIR_HU:
-        return low_hu, 0, 0
-    return low_hu, int(np.count_nonzero(plane == low_hu)), int(np.count_nonzero(plane <= _NOT_AIR_HU))
 
 
 def _along(one: Slice) -> np.ndarray:

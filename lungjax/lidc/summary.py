@@ -18,6 +18,7 @@ class Summary:
     Attributes:
       out: the folder.
       scans, slices: in the data set.
+      rated: scans with a nodule whose readers' ratings are known.
       patients: how many in each split.
       quarantined: how many series and single files for each fault.
       passed_over: how many series for each note, which are no faults: see `lungjax.lidc.faults`.
@@ -29,6 +30,7 @@ class Summary:
     out: Path
     scans: int
     slices: int
+    rated: int
     patients: dict[str, int]
     quarantined: dict[str, int]
     passed_over: dict[str, int]
@@ -41,6 +43,7 @@ class Summary:
         each = ", ".join(f"{count} {split}" for split, count in self.patients.items())
         patients = f"{sum(self.patients.values())} patients ({each})"
         lines = [f"{self.out}: {self.scans} scans, {self.slices} slices, {patients}"]
+        lines.append(f"readers' ratings of nodules are known in {self.rated} of the scans")
         for what, counts in (("quarantined", self.quarantined), ("passed over", self.passed_over)):
             if counts:
                 reasons = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
@@ -57,12 +60,14 @@ def of(out: Path, *, was_complete: bool, new_slices: int, seconds: float) -> Sum
     """The summary of a finished data set; the keyword arguments as in `Summary`."""
     described = manifest.read_manifest(out)
     patients = collections.Counter(described["split"]["patients"].values())
+    index = manifest.read_index(out)
     lines = (out / manifest.QUARANTINE).read_text().splitlines()
     reasons = collections.Counter(json.loads(line)["name"] for line in lines)
     return Summary(
         out=out,
         scans=described["counts"]["scans"],
         slices=described["counts"]["slices"],
+        rated=index.loc[index["malignancy_median"].notna(), "series_uid"].nunique(),
         patients={split: patients[split] for split in splits.SPLITS},
         quarantined={name: count for name, count in reasons.items() if name not in faults.NOTES},
         passed_over={name: count for name, count in reasons.items() if name in faults.NOTES},

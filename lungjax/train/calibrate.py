@@ -16,6 +16,7 @@ from lungjax.evaluate import calibration
 from lungjax.lidc.scan import InputError
 from lungjax.tasks.task import Config, Task
 from lungjax.train import checkpoint
+from lungjax.train import workdir as folder
 
 CALIBRATION_FILE = "calibration.json"
 
@@ -37,9 +38,8 @@ def fit(workdir: Path, task: Task, slices: Any, rows: np.ndarray, config: Config
     fitted = _shares if task.share is not None else _line
     known, said = fitted(task, variables, slices, rows, config.data.batch_size)
     if write:
-        temporary = workdir / (CALIBRATION_FILE + ".tmp")
-        temporary.write_text(json.dumps({**known, "step": step}, indent=1, sort_keys=True) + "\n")
-        temporary.replace(workdir / CALIBRATION_FILE)
+        text = json.dumps({**known, "step": step}, indent=1, sort_keys=True) + "\n"
+        folder.write_text(workdir / CALIBRATION_FILE, text)
     return said
 
 

@@ -79,8 +79,10 @@ def _evaluate_segmenter(
     found = {"split": split, **report.report(*tallies), "model": about[0], "data": source}
     for one in about[1:]:
         found["against"]["model"] = one
-    _write(json.dumps(found, indent=1, allow_nan=False), out)
-    _write(table.text(found), out.with_suffix(".table.txt"))  # Never the JSON file itself, whatever --out is named.
+    folder.write_text(out, json.dumps(found, indent=1, allow_nan=False) + "\n")
+    folder.write_text(
+        out.with_suffix(".table.txt"), table.text(found) + "\n"
+    )  # Never the JSON file itself, whatever --out is named.
     _print(found, dataset, config)
     print(f"figures: {out}")
     for picture in (*charts.draw(tallies[0], found, out), *scorers[0].draw(rows, tallies[0], out)):
@@ -124,9 +126,9 @@ def _evaluate_grader(models: Sequence[Trained], *, data: Path | None, split: str
     found["calibration"] = models[0].calibration
     for one in models[1:]:
         found["against"] = {"model": _described(one, scored)}
-    _write(json.dumps(found, indent=1, allow_nan=False), out)
+    folder.write_text(out, json.dumps(found, indent=1, allow_nan=False) + "\n")
     written = grading_text.table(found, unit=module.UNIT)
-    _write(written, out.with_suffix(".table.txt"))
+    folder.write_text(out.with_suffix(".table.txt"), written + "\n")
     module.write_predictions(graded[0], out.with_suffix(".csv"))
     print(written)
     print("\nmalignant is what the readers judged, not pathology")
@@ -202,9 +204,3 @@ def _scope(config: Config) -> str:
     crops = {"nodule": "around the marks", "random": "in their middle"}
     where = f", crops of {config.data.crop_px} px {crops[config.data.crop_at]}" if config.data.crop_px else ""
     return slices[config.data.slices] + where
-
-
-def _write(text: str, out: Path) -> None:
-    temporary = out.with_name(out.name + ".tmp")
-    temporary.write_text(text + "\n")
-    temporary.replace(out)

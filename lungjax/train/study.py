@@ -40,9 +40,7 @@ def scores(config: Config, workdir: Path, dataset: shards.Dataset) -> dict[str, 
         if not loop.train_and_evaluate(config, workdir):
             return None
         found = _score(workdir, dataset)
-        temporary = file.with_name(SCORES_FILE + ".tmp")
-        temporary.write_text(json.dumps(found, indent=1) + "\n")
-        temporary.replace(file)
+        folder.write_text(file, json.dumps(found, indent=1) + "\n")
         print(f"{workdir.name}: test Dice {found['dice']:.3f}, step {found['step']}")
         jax.clear_caches()  # Many runs' programs would fill the memory.
     return json.loads(file.read_text())

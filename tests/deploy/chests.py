@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import runs
 
+from lungjax.deploy import predict
+from lungjax.lidc import whole
 from lungjax.lidc.scan import Scan
 from lungjax.tasks import segment
 from lungjax.train.trained import Trained
@@ -96,3 +98,12 @@ class Told:
         self.calls += 1
         (found,) = [probability for known, probability in self._truth if np.array_equal(known, hu)]
         return np.where(region, found, 0).astype(np.float16)
+
+
+def run(source: Path, out: Path) -> predict.Summary:
+    return predict.predict(source, model=Path("model"), grader=None, patient=None, out=out)
+
+
+def folders(dicom: Path) -> dict[str, Path]:
+    """The folder of each series, by its UID."""
+    return {entry.key: Path(entry.where) for entry in whole.find(dicom)[1]}

@@ -1,7 +1,8 @@
-"""Chromium without a screen, where there is one."""
+"""Chromium without a screen, where there is one; phantom series, and a network that knows their nodules."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import browsing
+import chests
+import numpy as np
 import pages
 import pytest
 
-from lungjax.deploy import report
+from lungjax.deploy import networks, report
+from lungjax.lidc import whole
+from lungjax.lidc.scan import Scan
+from lungjax.train.trained import open_trained
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = ("--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync")
@@ -56,3 +62,30 @@ def open_page(browser: Any, tmp_path: Path) -> Iterator[browsing.Open]:
     for context in contexts:
         context.close()
     assert said == []
+
+
+@pytest.fixture(scope="session")
+def dicom(phantom_dataset: Path) -> Path:
+    """Two phantom series, with the readers' nodules."""
+    return phantom_dataset.parent / "dicom"
+
+
+@pytest.fixture(scope="session")
+def read(dicom: Path) -> dict[str, Scan]:
+    module, entries, _ = whole.find(dicom)
+    return {entry.key: whole.read(module, entry) for entry in entries}
+
+
+@pytest.fixture
+def told(read: dict[str, Scan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> chests.Told:
+    """Told what at least two readers marked; and of one scan's first nodule, that it is less probable."""
+    truth = []
+    for scan in read.values():
+        bits = np.bitwise_count(scan.reader_bits()) >= 2
+        truth.append((scan.voxels, np.where(bits, 0.9, 0.01)))
+    told = chests.Told(truth)
+    trained = chests.untrained(tmp_path / "model")
+    trained = dataclasses.replace(trained, seen={"slice_mm": [0.5, 5.0], "pixel_mm": [0.5, 5.0], "side_px": 64})
+    monkeypatch.setattr(networks, "open_trained", lambda path: trained if path.name == "model" else open_trained(path))
+    monkeypatch.setattr(networks, "Segmenter", lambda *_, **__: told)
+    return told

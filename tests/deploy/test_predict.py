@@ -16,55 +16,16 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from lungjax import cli
-from lungjax.deploy import detect, grade, networks, patient, result
+from lungjax.deploy import detect, grade, networks, patient
 from lungjax.deploy import predict as deploy
-from lungjax.lidc import whole
 from lungjax.lidc.scan import InputError, Scan
-from lungjax.train.trained import open_trained
 
 FILES = ["mask.nii.gz", "nodules.csv", "overlay.png", "report.dcm", "report.html", "report.json", "segmentation.dcm"]
 
 
-@pytest.fixture(scope="module")
-def dicom(phantom_dataset: Path) -> Path:
-    """Two phantom series, with the readers' nodules."""
-    return phantom_dataset.parent / "dicom"
-
-
-@pytest.fixture(scope="module")
-def read(dicom: Path) -> dict[str, Scan]:
-    module, entries, _ = whole.find(dicom)
-    return {entry.key: whole.read(module, entry) for entry in entries}
-
-
-@pytest.fixture
-def network(read: dict[str, Scan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> chests.Told:
-    """Told what at least two readers marked; and of one scan's first nodule, that it is less probable."""
-    truth = []
-    for scan in read.values():
-        bits = np.bitwise_count(scan.reader_bits()) >= 2
-        truth.append((scan.voxels, np.where(bits, 0.9, 0.01)))
-    told = chests.Told(truth)
-    trained = chests.untrained(tmp_path / "model")
-    trained = dataclasses.replace(trained, seen={"slice_mm": [0.5, 5.0], "pixel_mm": [0.5, 5.0], "side_px": 64})
-    monkeypatch.setattr(networks, "open_trained", lambda path: trained if path.name == "model" else open_trained(path))
-    monkeypatch.setattr(networks, "Segmenter", lambda *_, **__: told)
-    return told
-
-
-def run(source: Path, out: Path) -> deploy.Summary:
-    return deploy.predict(source, model=Path("model"), grader=None, patient=None, out=out)
-
-
-def folders(dicom: Path) -> dict[str, Path]:
-    """The folder of each series, by its UID."""
-    return {entry.key: Path(entry.where) for entry in whole.find(dicom)[1]}
-
-
-def test_one_scan(network: chests.Told, dicom: Path, read: dict[str, Scan], tmp_path: Path):
-    key, folder = next(iter(folders(dicom).items()))
-    summary = run(folder, tmp_path / "out")
+def test_one_scan(told: chests.Told, dicom: Path, read: dict[str, Scan], tmp_path: Path):
+    key, folder = next(iter(chests.folders(dicom).items()))
+    summary = chests.run(folder, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert summary.reports == {tmp_path / "out": report}
@@ -94,10 +55,10 @@ def test_one_scan(network: chests.Told, dicom: Path, read: dict[str, Scan], tmp_
     assert [float(line["x_mm"]) for line in lines] == [one["centre_mm"][0] for one in report["nodules"]]
 
 
-def test_the_mask_lies_where_simpleitk_reads_the_series(network: chests.Told, dicom: Path, tmp_path: Path):
+def test_the_mask_lies_where_simpleitk_reads_the_series(told: chests.Told, dicom: Path, tmp_path: Path):
     """Also the centres in mm: to the patient's left, to the back and to the head."""
-    _, folder = next(iter(folders(dicom).items()))
-    run(folder, tmp_path / "out")
+    _, folder = next(iter(chests.folders(dicom).items()))
+    chests.run(folder, tmp_path / "out")
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
     series, mask = reader.Execute(), sitk.ReadImage(str(tmp_path / "out" / "mask.nii.gz"))
@@ -110,12 +71,12 @@ def test_the_mask_lies_where_simpleitk_reads_the_series(network: chests.Told, di
 
 
 def test_what_scores_low_is_a_candidate(
-    network: chests.Told, dicom: Path, read: dict[str, Scan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    told: chests.Told, dicom: Path, read: dict[str, Scan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    _, folder = next(iter(folders(dicom).items()))
-    every = run(folder, tmp_path / "all").reports[tmp_path / "all"]
+    _, folder = next(iter(chests.folders(dicom).items()))
+    every = chests.run(folder, tmp_path / "all").reports[tmp_path / "all"]
     monkeypatch.setattr(detect, "THRESHOLD", 0.95)
-    none = run(folder, tmp_path / "none").reports[tmp_path / "none"]
+    none = chests.run(folder, tmp_path / "none").reports[tmp_path / "none"]
     assert none["nodules"] == []
     assert [one["centre_mm"] for one in none["candidates"]] == [one["centre_mm"] for one in every["nodules"]]
     assert none["threshold"] == 0.95
@@ -123,30 +84,30 @@ def test_what_scores_low_is_a_candidate(
     assert not mask.any()
     monkeypatch.setattr(detect, "THRESHOLD", 0.8)
     monkeypatch.setattr(detect, "MOST_NODULES", 1)
-    first = run(folder, tmp_path / "first").reports[tmp_path / "first"]
+    first = chests.run(folder, tmp_path / "first").reports[tmp_path / "first"]
     assert len(first["nodules"]) == 1
     assert len(first["candidates"]) == len(every["nodules"]) - 1
 
 
-def test_a_refused_scan_has_a_report_and_no_mask(network: chests.Told, tmp_path: Path):
+def test_a_refused_scan_has_a_report_and_no_mask(told: chests.Told, tmp_path: Path):
     image = sitk.GetImageFromArray(chests.chest())
     image.SetSpacing((0.8, 0.8, 9.0))
     sitk.WriteImage(image, str(tmp_path / "case.nii.gz"))
-    summary = run(tmp_path / "case.nii.gz", tmp_path / "out")
+    summary = chests.run(tmp_path / "case.nii.gz", tmp_path / "out")
     (report,) = summary.reports.values()
     assert "slices are 9 mm apart" in report["refused"]
-    assert (report["nodules"], report["candidates"], network.calls) == ([], [], 0)
+    assert (report["nodules"], report["candidates"], told.calls) == ([], [], 0)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["nodules.csv", "report.json"]
     assert "refused: Its slices" in summary.text()
 
 
 def test_what_dicom_cannot_say_is_told(
-    network: chests.Told, dicom: Path, read: dict[str, Scan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    told: chests.Told, dicom: Path, read: dict[str, Scan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Where the extra is not installed, and where a header lacks what a segmentation needs."""
-    key, folder = next(iter(folders(dicom).items()))
+    key, folder = next(iter(chests.folders(dicom).items()))
     monkeypatch.setattr(deploy.importlib.util, "find_spec", lambda _: None)
-    report = run(folder, tmp_path / "without").reports[tmp_path / "without"]
+    report = chests.run(folder, tmp_path / "without").reports[tmp_path / "without"]
     assert "lungjax[dicom-seg]" in " ".join(report["warnings"])
     monkeypatch.undo()
     trained = chests.untrained(tmp_path)
@@ -157,54 +118,13 @@ def test_what_dicom_cannot_say_is_told(
         del held.FrameOfReferenceUID
         held.save_as(path)
     out = tmp_path / "written"
-    report = deploy.write(out, read[key], "x", networks.Networks(trained, network), dicom_files=files)
+    report = deploy.write(out, read[key], "x", networks.Networks(trained, told), dicom_files=files)
     assert "the scan's headers do not allow it" in " ".join(report["warnings"])
     assert sorted(path.name for path in out.iterdir()) == [name for name in FILES if not name.endswith(".dcm")]
 
 
-def test_many_scans_resumed_and_quarantined(
-    network: chests.Told, dicom: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-):
-    source, out = tmp_path / "source", tmp_path / "out"
-    shutil.copytree(dicom, source)
-    keys = sorted(folders(source))
-    broken = folders(source)[keys[1]]
-    held = sorted(broken.rglob("*.dcm"))
-    kept = held[3].read_bytes()
-    held[3].unlink()
-    arguments = ["predict", str(source), "--model", "model", "--out", str(out)]
-    assert cli.main(arguments) == 0
-    said = capsys.readouterr().out
-    assert f"{out / keys[0]}: " in said
-    assert "quarantined: incomplete_series" in said
-    (line,) = (out / "quarantine.jsonl").read_text().splitlines()
-    assert json.loads(line)["key"] == keys[1]
-    assert sorted(path.name for path in out.iterdir()) == sorted([keys[0], "quarantine.jsonl"])
-    before = (out / keys[0] / "report.json").read_bytes()
-    held[3].write_bytes(kept)
-    assert cli.main(arguments) == 0
-    assert "1 of them were there already" in capsys.readouterr().out
-    assert network.calls == 2
-    assert sorted(path.name for path in out.iterdir()) == keys
-    assert (out / keys[0] / "report.json").read_bytes() == before
-
-
-def test_nothing_is_written_by_a_call_that_fails(
-    network: chests.Told, dicom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    _, folder = next(iter(folders(dicom).items()))
-
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(deploy.sheet, "draw", full)
-    with pytest.raises(OSError, match="No space"):
-        run(folder, tmp_path / "in" / "out")
-    assert list((tmp_path / "in").iterdir()) == []
-
-
 def test_each_finding_has_a_grade(
-    network: chests.Told, dicom: Path, read: dict[str, Scan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    told: chests.Told, dicom: Path, read: dict[str, Scan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """That of a patch with the finding in its middle; a second grader is another result."""
 
@@ -221,7 +141,7 @@ def test_each_finding_has_a_grade(
             return grade.Grades((hu[:, 35, 35] + 1024) / 4096.0, np.zeros((len(hu), 9), np.float32))
 
     monkeypatch.setattr(networks, "Grader", Middle)
-    uid, folder = next(iter(folders(dicom).items()))
+    uid, folder = next(iter(chests.folders(dicom).items()))
     out = tmp_path / "out"
     deploy.predict(folder, model=Path("model"), grader=Path("grader"), patient=None, out=out)
     report = json.loads((out / "report.json").read_text())
@@ -237,11 +157,11 @@ def test_each_finding_has_a_grade(
         assert float(row["malignancy"]) == nodule["malignancy"]
     assert all(one["malignancy"] is not None for one in report["candidates"])
     with pytest.raises(InputError, match="another model or threshold"):
-        run(folder, out)
+        chests.run(folder, out)
 
 
 def test_the_patients_answer_comes_from_the_nodules(
-    network: chests.Told, dicom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    told: chests.Told, dicom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """From those above the threshold, the surest first; without one there is none; another model, another result."""
     given = []
@@ -257,7 +177,7 @@ def test_the_patients_answer_comes_from_the_nodules(
             return patient.Answer(0.625, np.full(len(hu), 1 / len(hu)))
 
     monkeypatch.setattr(networks, "Diagnoser", Knows)
-    _, folder = next(iter(folders(dicom).items()))
+    _, folder = next(iter(chests.folders(dicom).items()))
 
     def asked(out: Path) -> dict[str, Any]:
         deploy.predict(folder, model=Path("model"), grader=None, patient=Path("patient"), out=out)
@@ -278,7 +198,7 @@ def test_the_patients_answer_comes_from_the_nodules(
     assert asked(tmp_path / "out") == report  # Resumed.
     assert len(given) == 1
     with pytest.raises(InputError, match="another model or threshold"):
-        run(folder, tmp_path / "out")
+        chests.run(folder, tmp_path / "out")
     monkeypatch.setattr(detect, "THRESHOLD", 0.95)
     none = asked(tmp_path / "none")
     assert none["candidates"]
@@ -286,40 +206,3 @@ def test_the_patients_answer_comes_from_the_nodules(
     assert "No finding reached the threshold of 0.95" in none["patient"]["reason"]
     assert none["patient"]["model"] == report["patient"]["model"]
     assert len(given) == 1
-
-
-def test_a_report_of_another_version_is_not_gone_on_with(network: chests.Told, dicom: Path, tmp_path: Path):
-    _, folder = next(iter(folders(dicom).items()))
-    run(folder, tmp_path / "out")
-    path = tmp_path / "out" / "report.json"
-    old = json.loads(path.read_text()) | {"schema": 1, "patient": {"probability": None, "calibration": None}}
-    path.write_text(json.dumps(old))
-    with pytest.raises(InputError, match="another version of lungjax"):
-        run(folder, tmp_path / "out")
-
-
-def test_mistakes(network: chests.Told, dicom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    _, folder = next(iter(folders(dicom).items()))
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes.txt").touch()
-    with pytest.raises(InputError, match=r"holds no report\.json of ours"):
-        run(folder, tmp_path / "mine")
-    run(folder, tmp_path / "out")
-    monkeypatch.setattr(result, "describe_model", lambda _: {"name": "another"})
-    with pytest.raises(InputError, match="another model or threshold"):
-        run(folder, tmp_path / "out")
-    with pytest.raises(InputError, match="--device tpu: there is none; there is cpu"):
-        deploy.predict(folder, model=Path("model"), grader=None, patient=None, out=tmp_path / "new", device="tpu")
-    for path in sorted(folder.rglob("*.dcm"))[1:]:
-        (tmp_path / "some").mkdir(exist_ok=True)
-        shutil.copy(path, tmp_path / "some" / path.name)
-    with pytest.raises(InputError, match="no scan could be read: incomplete_series"):
-        run(tmp_path / "some", tmp_path / "new")
-    assert not (tmp_path / "new").exists()
-
-
-@pytest.mark.parametrize("key", ["1.2.840.3", "a/b", "..", ".hidden", "with space", "Ä"])
-def test_a_scans_folder_is_a_folder_in_out(key: str, tmp_path: Path):
-    folder = tmp_path / deploy._file_name(key)
-    assert folder.resolve().parent == tmp_path.resolve()
-    assert not folder.name.startswith(".")

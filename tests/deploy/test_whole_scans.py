@@ -14,7 +14,6 @@ import pytest
 from lungjax import cli
 from lungjax.deploy import truth, whole_scans
 from lungjax.evaluate import detections, froc
-from lungjax.lidc.formats import lidc
 from lungjax.lidc.scan import Scan
 
 FILES = [
@@ -25,16 +24,6 @@ FILES = [
     "found.nodules.png",
     "found.table.txt",
 ]
-
-
-@pytest.fixture(scope="module")
-def dicom(phantom_dataset: Path) -> Path:
-    return phantom_dataset.parent / "dicom"
-
-
-@pytest.fixture(scope="module")
-def read(dicom: Path) -> dict[str, Scan]:
-    return {entry.key: lidc.read(entry) for entry in lidc.find(dicom)[0]}
 
 
 @pytest.fixture

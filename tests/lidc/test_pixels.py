@@ -9,9 +9,9 @@ import pydicom
 import pytest
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from lungjax.lidc import dicom
+from lungjax.lidc import dicom, padding
 from lungjax.lidc.scan import Fault
-from lungjax.lidc.series import assemble, find_padding_hu
+from lungjax.lidc.series import assemble
 
 
 def noise(*, side: int = 64) -> np.ndarray:
@@ -101,4 +101,4 @@ def test_padding_is_what_a_whole_histogram_says(seed: int):
     expected = None
     if low_counts.size and low_counts.max() >= 4:
         expected = low_hu[low_counts.argmax()]
-    assert find_padding_hu(rng.permuted(voxels, axis=0), None) == expected
+    assert padding.find(rng.permuted(voxels, axis=0), None) == expected

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from lungjax.lidc import annotations, series
+from lungjax.lidc import annotations, padding
 from lungjax.lidc.annotations import MATRIX, ScanRow
 from lungjax.lidc.formats import fit, metaimage, tree, volume
 from lungjax.lidc.formats.entry import Check, Entry, Quarantined
@@ -92,7 +92,7 @@ def read(entry: Entry) -> Scan:
         z_mm=row.z_mm,
         spacing_mm=_spacing_mm(row, voxels.shape[1]),
         sop_uids=("",) * len(voxels),
-        padding_hu=series.find_padding_hu(voxels, None),
+        padding_hu=padding.find(voxels, None),
         nodules=annotations.nodules(row, matrix=voxels.shape[1]),
         affine_lps=layout.affine_lps,
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from lungjax.lidc import series
+from lungjax.lidc import padding
 from lungjax.lidc.formats import nifti1, npy, tree, volume
 from lungjax.lidc.formats.entry import Check, Entry, Quarantined
 from lungjax.lidc.scan import RATING_NAMES, Fault, Nodule, Reading, Scan
@@ -114,7 +114,7 @@ def read(entry: Entry) -> Scan:
         z_mm=image.layout.z_mm,
         spacing_mm=image.layout.spacing_mm,
         sop_uids=("",) * len(voxels),
-        padding_hu=series.find_padding_hu(voxels, None),
+        padding_hu=padding.find(voxels, None),
         nodules=() if label is None else _nodules(_marks(label)),
         affine_lps=image.layout.affine_lps,
     )
