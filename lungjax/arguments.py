@@ -10,6 +10,8 @@ import lungjax
 
 _MODEL = "a run's workdir, an exported folder, or one that comes along: segmenter, grader, patient, encoder"
 
+_GATHER = "Patches of what predict found, with what the readers said of it, and a label for each patient."
+
 
 def parser() -> argparse.ArgumentParser:
     """Of the command line; `verb` is the verb."""
@@ -79,6 +81,11 @@ def _add_uses(verbs: Any) -> None:
     predict.add_argument("--patient", type=Path, default="patient", help="of the patient (default: the one shipped)")
     predict.add_argument("--out", type=Path, required=True, help="folder to make; of several scans, one each in it")
     predict.add_argument("--device", choices=("cpu", "gpu", "tpu"), help="default: JAX's own choice")
+
+    gather = verbs.add_parser("gather", help="predict's findings, to learn from", description=_GATHER)
+    gather.add_argument("predicted", type=Path, metavar="PREDICTED", help="what predict wrote of the scans")
+    gather.add_argument("--source", type=Path, required=True, help="the scans: LIDC-IDRI's DICOM, LUNA16's MetaImage")
+    gather.add_argument("--out", type=Path, required=True, help=".npz of patches; the labels beside it in a .csv")
 
     export = verbs.add_parser("export", help="a model to hand on", description="A model, configuration, model card.")
     export.add_argument("--model", "--workdir", type=Path, required=True, help=_MODEL)

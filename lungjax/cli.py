@@ -142,6 +142,13 @@ def _predict(given: argparse.Namespace) -> int:
     return 0
 
 
+def _gather(given: argparse.Namespace) -> int:
+    from lungjax.deploy.gather import gather
+
+    print(gather(given.predicted, source=given.source, out=given.out).text())
+    return 0
+
+
 def _export(given: argparse.Namespace) -> int:
     from lungjax.deploy.export import export
 
@@ -162,6 +169,7 @@ _RUN = {
     "phantom": _phantom,
     "evaluate": _evaluate,
     "predict": _predict,
+    "gather": _gather,
     "export": _export,
     "report": _report,
 }

@@ -86,7 +86,7 @@ def _predict_all(source: Path, used: Networks, out: Path) -> Summary:
     reports: dict[Path, dict[str, Any]] = {}
     resumed = 0
     for entry in tqdm(entries, unit="scan", disable=None if len(entries) > 1 else True):
-        folder = out if len(entries) == 1 else out / _file_name(entry.key)
+        folder = out if len(entries) == 1 else out / file_name(entry.key)
         report = _earlier(folder, used)
         if report is None:
             try:
@@ -147,7 +147,7 @@ def _write_dicom(
     return []
 
 
-def _file_name(key: str) -> str:
+def file_name(key: str) -> str:
     """A scan's key as the name of a folder: a UID as it is, anything else without slashes or a leading dot."""
     name = urllib.parse.quote(key, safe="")
     return f"%2E{name[1:]}" if name.startswith(".") else name

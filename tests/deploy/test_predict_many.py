@@ -91,7 +91,7 @@ def test_mistakes(told: chests.Told, dicom: Path, tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize("key", ["1.2.840.3", "a/b", "..", ".hidden", "with space", "Ä"])
 def test_a_scans_folder_is_a_folder_in_out(key: str, tmp_path: Path):
-    folder = tmp_path / deploy._file_name(key)
+    folder = tmp_path / deploy.file_name(key)
     assert folder.resolve().parent == tmp_path.resolve()
     assert not folder.name.startswith(".")
 

@@ -265,3 +265,20 @@ def test_the_real_file_is_kept_to_the_last_bit(real_data, tmp_path):
     assert (dataset.index["nodules"] == 1).to_numpy().all()
     assert dataset.index["lung_area_mm2"].isna().to_numpy().all()
     assert set(dataset.index.columns) >= set(slicing.ROW_COLUMNS)
+
+
+def test_outlines_of_the_file_are_kept(file, columns, tmp_path):
+    """Of readers who rated, and of one who only marked; where the file has outlines the database is not asked."""
+    bits = np.zeros(columns["hu"].shape, np.uint8)
+    bits[0, 2:5, 3:6], bits[0, 4, 4] = 0b0101, 0b1101
+    bits[5, 1, 1] = 0b0010
+    save(file, {**columns, "reader_outlines": bits})
+    scans = read_all(file)
+    (nodule,) = scans[str(columns["series_uid"][0])].nodules
+    assert [int(reading.mask.sum()) for reading in nodule.readings] == [9, 0, 9, 1]
+    silent = next(one for one in scans["1.2.3.4"].nodules if any(reading.mask.any() for reading in one.readings))
+    assert [(reading.slot, reading.ratings) for reading in silent.readings] == [(0, (0,) * 9)]
+    for wrong in (bits.astype(np.int16), bits[:, :3], np.full_like(bits, 16)):
+        save(file, {**columns, "reader_outlines": wrong})
+        with pytest.raises(InputError, match=r"reader_outlines is .*, not uint8 .*leave it out or mend it"):
+            prepare(file, tmp_path / "out", workers=1)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packed import ARRAY, FOLDER, PICTURE, array, columns, files, pack, picture, read_all
 
-from lungjax.lidc.formats import bounds, jaeho_npy, nodule_patches, slices
+from lungjax.lidc.formats import bounds, jaeho_npy, nodule_patches, patch_table, slices
 from lungjax.lidc.prepare import prepare
 
 
@@ -46,7 +46,7 @@ def fuzz_patches(folder: Path, data: st.DataObject) -> None:
     name = f"{spoiled}.npy"
     source = pack(folder / "x.zip", held | {name: changed(held[name], data, first=6)})
     os.utime(source, ns=(0, data.draw(st.integers(0, 2**40))))  # Tables are remembered by time and size.
-    nodule_patches._cached_table.cache_clear()
+    patch_table._cached_table.cache_clear()
     nodule_patches.matches(source)
     read_all(source, nodule_patches)
 
