@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "train": MIDDLE | {"train", "tasks", "data", "evaluate", "lidc.scan", "lidc.builtin"},
     "evaluate": {"evaluate"},
     "deploy": {
-        *("deploy", "lidc", "models", "tasks", "evaluate", "data.crop", "data.splits"),
+        *("deploy", "lidc", "models", "tasks", "evaluate", "data.bags", "data.crop", "data.nodules", "data.splits"),
         *("train.logs", "train.state", "train.trained", "train.workdir"),
     },
 }
