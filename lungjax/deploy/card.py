@@ -193,6 +193,10 @@ def _graded(name: str, report: dict[str, Any], unit: str) -> str:
         for other, figures in part["others"].items():
             difference = _cell(figures["difference"]["roc_auc"])
             lines.append(f"| roc_auc less that of the {other}, on {part['nodules']:,} {unit} | {difference} |")
+    if readers := report.get("readers"):
+        said = f"against the median of the other readers, on {readers['readings']:,} readings"
+        for name, figure in (("model", readers["roc_auc"]), *((n, o["roc_auc"]) for n, o in readers["others"].items())):
+            lines.append(f"| roc_auc of the {name} {said} | {_cell(figure)} |")
     return "\n".join(lines) + "\n"
 
 

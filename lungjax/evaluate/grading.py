@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lungjax.evaluate import classification, plots
+from lungjax.evaluate import classification, one_reader, plots
 from lungjax.evaluate.overlay import BLUE, VERMILLION
 
 GREEN = "#009E73"
@@ -40,18 +40,28 @@ def table(report: Mapping[str, Any], *, unit: str = "nodules") -> str:
     lines += _columns(rows)
     parts = {"all": report, **report.get("on_fewer", {})}
     for which, part in parts.items():
-        for name, other in part["others"].items():
+        for name in part["others"]:
             lines += ["", f"against {name}, on {part['nodules']:,} {unit} ({which.replace('_', ' ')})"]
-            each = [
-                [_LABELS[n], cell(part[n]), cell(other[n]), cell(other["difference"][n])]
-                for n in classification.RANKING
-            ]
-            lines += _columns([["", "model", name, "model - it"], *each])
+            lines += _compared(part, name)
+    if report.get("readers"):
+        lines += ["", *_beside_one_reader(report["readers"])]
     if "ratings" in report:
         rows = [["", "expected rating", "constant"]]
         rows += [[n, cell(one), f"{one['constant']:.3f}"] for n, one in report["ratings"].items() if n != "what"]
         lines += ["", "mean absolute difference from the readers' mean", *_columns(rows)]
     return "\n".join([*lines, "", f"[low, high]: {report['interval']}"])
+
+
+def _compared(part: Mapping[str, Any], name: str) -> list[str]:
+    """The model's figures, those of one of `part`'s others, and the differences."""
+    other = part["others"][name]
+    each = [[_LABELS[n], cell(part[n]), cell(other[n]), cell(other["difference"][n])] for n in classification.RANKING]
+    return _columns([["", "model", name, "model - it"], *each])
+
+
+def _beside_one_reader(part: Mapping[str, Any]) -> list[str]:
+    said = f"against the median of the other readers, on {part['readings']:,} readings of {part['rated']:,} nodules"
+    return [said, *_compared(part, one_reader.NAME)]
 
 
 def cell(figure: Mapping[str, Any]) -> str:

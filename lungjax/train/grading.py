@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lungjax.data import nodules, shards
-from lungjax.evaluate import bootstrap, calibration, classification, figures, grading
+from lungjax.evaluate import bootstrap, calibration, classification, figures, grading, one_reader
 from lungjax.lidc.scan import RATING_NAMES, InputError
 from lungjax.tasks import classify
 from lungjax.train import calibrate, mesh
@@ -91,7 +91,7 @@ def report(graded: Graded, against: Graded | None = None) -> dict[str, Any]:
     Returns:
       What `classification.report` gives, and `before`, its figures of the probability before calibration; `curve` and
       `curve_before`; `on_fewer`, where `outlined` are the nodules whose outlines are known, compared with their
-      diameter, and `several_readers` those that three readers rated; `ratings`.
+      diameter, and `several_readers` those that three readers rated; `readers`, of `one_reader.report`; `ratings`.
 
     Raises:
       InputError: no nodule is malignant or benign, or the two models did not grade the same ones.
@@ -125,6 +125,7 @@ def report(graded: Graded, against: Graded | None = None) -> dict[str, Any]:
         found["on_fewer"]["outlined"] = of(outlined, graded.probability, {DIAMETER: graded.diameter_mm})
     if several.any():
         found["on_fewer"]["several_readers"] = of(several, graded.probability, {DIAMETER: graded.diameter_mm})
+    found["readers"] = one_reader.report(graded.ratings[:, :, -1], graded.probability, patients.tolist())
     found["ratings"] = _ratings(graded, patients)
     found["indeterminate"] = int((~known).sum())
     return found

@@ -83,6 +83,8 @@ def test_figures_are_of_the_test_patients_and_of_what_readers_decided(run: Path,
     assert report["roc_auc"]["value"] == pytest.approx(classification.ranking(labels, scores)[0, 0], abs=1e-3)
     assert report["on_fewer"] == {}  # Nobody's outlines of made-up nodules are known.
     assert 0 < report["ratings"]["malignancy"]["value"] < 3
+    assert 0 < report["readers"]["readings"] <= 4 * len(rows)
+    assert "one reader" in (tmp_path / "out.table.txt").read_text()
     for name in ("out.table.txt", "out.roc.png", "out.reliability.png"):
         assert (tmp_path / name).stat().st_size > 300
     assert json.loads((tmp_path / "out.json").read_text()) == report
