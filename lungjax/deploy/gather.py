@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from lungjax.data import bags, crop, nodules
 from lungjax.deploy import diameters, patches, predict, truth
-from lungjax.deploy.findings import Finding
 from lungjax.lidc import sources
 from lungjax.lidc.formats import nifti1, patch_table, volume
 from lungjax.lidc.formats.entry import Entry
@@ -167,8 +166,8 @@ def _mask(path: Path, scan: Scan) -> np.ndarray:
 
 
 def _row(scan: Scan, voxels: np.ndarray) -> _Row:
-    widest, longest_mm, perpendicular_mm = diameters.recist(voxels, scan.spacing_mm)
-    finding = Finding(voxels, 0.0, 0.0, longest_mm, perpendicular_mm, widest, 0.0)
+    widest, _, _ = diameters.recist(voxels, scan.spacing_mm)
+    corner = patches.corner(voxels, widest)
     bits = np.zeros(scan.voxels.shape[1:], np.uint8)
     ratings = np.zeros((READERS, len(RATING_NAMES)), np.int8)
     nodule = _shared(scan, voxels)
@@ -177,8 +176,8 @@ def _row(scan: Scan, voxels: np.ndarray) -> _Row:
         inside = widest - one.origin[0]
         if 0 <= inside < len(one.mask):
             bits[one.box[1:]] |= one.mask[inside].astype(np.uint8) << reader
-    outlines = crop.cut(bits, patches.corner(finding), patches.SIDE_PX, fill=0)
-    return _Row(scan, widest, patches.cut(scan.voxels, [finding])[0], outlines, ratings)
+    hu = crop.cut(scan.voxels[widest], corner, patches.SIDE_PX)
+    return _Row(scan, widest, hu, crop.cut(bits, corner, patches.SIDE_PX, fill=0), ratings)
 
 
 def _shared(scan: Scan, voxels: np.ndarray) -> Nodule | None:

@@ -21,13 +21,18 @@ def cut(hu: np.ndarray, found: Sequence[Finding]) -> np.ndarray:
     """
     patches = np.empty((len(found), SIDE_PX, SIDE_PX), np.int16)
     for patch, one in zip(patches, found, strict=True):
-        patch[...] = crop.cut(hu[one.widest], corner(one), SIDE_PX)
+        patch[...] = crop.cut(hu[one.widest], corner(one.voxels, one.widest), SIDE_PX)
     return patches
 
 
-def corner(one: Finding) -> tuple[int, int]:
-    """(row, column) of a patch's first pixel, in the slice `one.widest`."""
-    pixels = one.voxels[one.voxels[:, 0] == one.widest, 1:]
+def corner(voxels: np.ndarray, widest: int) -> tuple[int, int]:
+    """(row, column) of the first pixel of the patch of a finding, in the slice in which it is widest.
+
+    Args:
+      voxels: (n, 3) slice, row and column of each of its voxels.
+      widest: the slice.
+    """
+    pixels = voxels[voxels[:, 0] == widest, 1:]
     middle = (pixels.min(axis=0) + pixels.max(axis=0)) // 2
     row, column = (middle - SIDE_PX // 2).tolist()
     return row, column
