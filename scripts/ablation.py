@@ -45,7 +45,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "weight decay 1e-4": {"optimizer.weight_decay": 1e-4},
     "no averaging of weights": {"average_decay": 0.0},
     "lung window": {"augment.window_hu": (-600.0, 1500.0)},
-    "half the width": {"model.encoder.width": 16, "model.decoder": (64, 32, 16)},
+    "width 32": {"model.encoder.width": 32, "model.decoder": (128, 64, 32)},
 }
 """What is changed, by the name of the row."""
 PRETRAINED = "from pretraining"

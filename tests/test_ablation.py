@@ -43,6 +43,7 @@ def test_a_study(slices_dataset: Path, tmp_path: Path, monkeypatch: pytest.Monke
 def test_changes_are_of_what_the_configuration_has():
     """A misspelt name would leave a row that is the recipe again."""
     config = runs.load_config("segment", "slices")
+    config.model.encoder.width, config.model.decoder = 16, (64, 32, 16)  # The small network of the README's table.
     for name, changes in ablation.VARIANTS.items():
         one = config.copy_and_resolve_references()
         one.update_from_flattened_dict(changes)
