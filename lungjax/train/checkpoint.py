@@ -107,6 +107,15 @@ def read_weights(path: Path) -> dict[str, Any]:
         raise ValueError(str(error)) from error
 
 
+def has_one(workdir: Path) -> bool:
+    """Whether a run has finished a checkpoint; every process of the run must ask."""
+    folder = workdir / FOLDER
+    if not folder.is_dir():
+        return False
+    with ocp.training.Checkpointer(folder.absolute()) as checkpointer:
+        return checkpointer.latest is not None
+
+
 def load(workdir: Path) -> tuple[dict[str, Any], int]:
     """Parameters and model state of a run's best checkpoint, or of its last where none was validated; their average
     where the run kept one.

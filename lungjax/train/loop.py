@@ -13,7 +13,7 @@ from lungjax.data import bags, extent, loader, neighbours, shards, splits
 from lungjax.lidc.scan import InputError
 from lungjax.tasks import classify, diagnose, pretrain, segment
 from lungjax.tasks.task import Config, Task
-from lungjax.train import calibrate, logs, mesh, state, step, trained, transfer
+from lungjax.train import calibrate, checkpoint, logs, mesh, state, step, trained, transfer
 from lungjax.train import workdir as folder
 from lungjax.train.checkpoint import Checkpoints
 from lungjax.train.validate import Validation
@@ -78,13 +78,19 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
     train_step = step.make_train_step(task, optimizer, devices, key, average_decay=config.average_decay)
     validation = Validation(task, devices, key, slices, val_rows, config.data.batch_size, train_rows=train_rows)
 
-    # 4. A workdir goes on with nothing but what it was begun with.
+    # 4. A workdir goes on with nothing but what it was begun with; a fresh run may start from another one's encoder.
     lead = jax.process_index() == 0
     folder.check_begun(workdir, config, patients)
     if lead:
         folder.make(workdir, option="--workdir")
+    said = ""
+    if config.init_from and not checkpoint.has_one(workdir):
+        source = trained.open_encoder(Path(config.init_from))
+        if source.patients:
+            splits.lock(source.patients, patients, where=config.data.path)
+        train_state, said = transfer.load_encoder(train_state, source)
 
-    # 5. The fresh state gives way to this run's checkpoint, or to another run's encoder.
+    # 5. The fresh state gives way to this run's checkpoint.
     with (
         contextlib.closing(batches),
         Checkpoints(workdir, every=config.checkpoint_every, keep=config.keep_checkpoints) as checkpoints,
@@ -94,11 +100,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
         restored = checkpoints.restore(train_state, batches)
         if restored is not None:
             train_state = restored
-        elif config.init_from:
-            source = trained.open_encoder(Path(config.init_from))
-            if source.patients:
-                splits.lock(source.patients, patients, where=config.data.path)
-            train_state, said = transfer.load_encoder(train_state, source)
+        elif said:
             progress.say(said)
         if lead:  # Only now: a mistake until here leaves a workdir that the right command can use.
             seen = extent.of(dataset.index, slices.index_rows(train_rows))
