@@ -19,10 +19,15 @@ _MEANING = {
     False: "The probability that this patient's label, as the model's training data has labels, is that of cancer.",
 }
 """Of a model that learnt from the readers' ratings, and of one that learnt from a CSV of labels."""
+_GIVEN = {
+    True: "The model was trained on nodules that readers had marked. Here it is given what was found by a network: a "
+    "false finding counts like a nodule, and a nodule that was missed does not count. How much worse that makes the "
+    "answer has not been measured.",
+    False: "It is given what was found by a network, and is as good as its training data were like that: findings of "
+    "the same network, false ones among them, as `lungjax gather` makes them, or only nodules that readers had marked.",
+}
+"""Likewise."""
 _LIMITS = (
-    "The model was trained on nodules that readers had marked. Here it is given what was found by a network: a false "
-    "finding counts like a nodule, and a nodule that was missed does not count. How much worse that makes the answer "
-    "has not been measured.",
     "LIDC-IDRI's patients were chosen for their nodules: in other people it is too high.",
     "It answers for this scan alone; each scan of a patient has an answer of its own.",
 )
@@ -105,7 +110,7 @@ def answered(answer: Answer, numbers: Sequence[int], model: Trained, *, patient_
       model: which has answered.
       patient_id: whose nodules they are.
     """
-    used = len(answer.attention)
+    used, of_readers = len(answer.attention), not model.config.data.labels
     more = [f"Of {len(numbers)} nodules it looked at the {used} with the highest score."] if len(numbers) > used else []
     if model.patients.get(patient_id) in ("train", "val"):
         more.append(f"{patient_id} is one of the patients that the model was trained with or chosen by.")
@@ -117,6 +122,6 @@ def answered(answer: Answer, numbers: Sequence[int], model: Trained, *, patient_
             {"number": number, "attention": round(float(share), 4)}
             for number, share in zip(numbers, answer.attention, strict=False)
         ],
-        "meaning": _MEANING[not model.config.data.labels],
-        "limits": [*more, *_LIMITS],
+        "meaning": _MEANING[of_readers],
+        "limits": [*more, _GIVEN[of_readers], *_LIMITS],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import chests
@@ -69,6 +70,12 @@ def test_of_too_many_the_first_are_looked_at(shipped: Trained, diagnoser: patien
     assert "trained with" in patient.answered(answer, range(1, 11), shipped, patient_id=own)["limits"][1]
     assert told["calibration"] == pytest.approx(shipped.calibration, abs=1e-4)
     assert told.keys() == patient.unanswered("").keys()
+    assert any("nodules that readers had marked. Here" in one for one in told["limits"])
+    labelled = shipped.config.copy_and_resolve_references()
+    labelled.data.labels = "findings.csv"
+    told = patient.answered(answer, range(1, 11), dataclasses.replace(shipped, config=labelled), patient_id="A")
+    assert "as the model's training data has labels" in told["meaning"]
+    assert any("lungjax gather" in one for one in told["limits"])
 
 
 def test_mistakes(diagnoser: patient.Diagnoser, tmp_path: Path):
