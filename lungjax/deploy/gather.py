@@ -16,7 +16,7 @@ from tqdm import tqdm
 from lungjax.data import bags, crop, nodules
 from lungjax.deploy import diameters, patches, predict, truth
 from lungjax.lidc import sources
-from lungjax.lidc.formats import nifti1, patch_table, volume
+from lungjax.lidc.formats import nifti1, volume
 from lungjax.lidc.formats.entry import Entry
 from lungjax.lidc.scan import RATING_NAMES, READERS, Fault, InputError, Nodule, Scan
 from lungjax.train import workdir
@@ -61,13 +61,19 @@ class Summary:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Row:
-    """A finding: its patch, and what readers said of the nodule that it shares most voxels with."""
+    """A finding: its patch, and what readers said of the nodule that it shares most voxels with.
 
-    scan: Scan
-    slice_index: int
+    The names are those of the file; not the scan itself, for a thousand of them would fill the memory.
+    """
+
+    patient_id: str
+    series_uid: str
+    sop_uid: str
+    z_mm: float
+    pixel_spacing_mm: float
     hu: np.ndarray  # (SIDE_PX, SIDE_PX)
-    outlines: np.ndarray  # (SIDE_PX, SIDE_PX), a bit a reader
-    ratings: np.ndarray  # (READERS, 9)
+    reader_ratings: np.ndarray  # (READERS, 9)
+    reader_outlines: np.ndarray  # (SIDE_PX, SIDE_PX), a bit a reader
 
 
 def gather(predicted: Path, *, source: Path, out: Path) -> Summary:
@@ -176,8 +182,16 @@ def _row(scan: Scan, voxels: np.ndarray) -> _Row:
         inside = widest - one.origin[0]
         if 0 <= inside < len(one.mask):
             bits[one.box[1:]] |= one.mask[inside].astype(np.uint8) << reader
-    hu = crop.cut(scan.voxels[widest], corner, patches.SIDE_PX)
-    return _Row(scan, widest, hu, crop.cut(bits, corner, patches.SIDE_PX, fill=0), ratings)
+    return _Row(
+        patient_id=scan.patient_id,
+        series_uid=scan.series_uid,
+        sop_uid=scan.sop_uids[widest],
+        z_mm=float(scan.z_mm[widest]),
+        pixel_spacing_mm=float(scan.spacing_mm[1]),
+        hu=crop.cut(scan.voxels[widest], corner, patches.SIDE_PX).copy(),
+        reader_ratings=ratings,
+        reader_outlines=crop.cut(bits, corner, patches.SIDE_PX, fill=0).copy(),
+    )
 
 
 def _shared(scan: Scan, voxels: np.ndarray) -> Nodule | None:
@@ -194,20 +208,10 @@ def _shared(scan: Scan, voxels: np.ndarray) -> Nodule | None:
 
 def _write(rows: Sequence[_Row], answers: dict[str, float], out: Path, left_out: dict[str, str]) -> Summary:
     workdir.make(out.parent, option="--out")
-    columns = {
-        "hu": np.stack([row.hu for row in rows]),
-        "patient_id": np.array([row.scan.patient_id for row in rows]),
-        "series_uid": np.array([row.scan.series_uid for row in rows]),
-        "sop_uid": np.array([row.scan.sop_uids[row.slice_index] for row in rows]),
-        "z_mm": np.array([row.scan.z_mm[row.slice_index] for row in rows]),
-        "pixel_spacing_mm": np.array([row.scan.spacing_mm[1] for row in rows]),
-        "reader_ratings": np.stack([row.ratings for row in rows]),
-        "rating_names": np.array(RATING_NAMES),
-        patch_table.OUTLINES: np.stack([row.outlines for row in rows]),
-    }
+    columns = {field.name: np.array([getattr(row, field.name) for row in rows]) for field in dataclasses.fields(_Row)}
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as holder:
         temporary = Path(holder) / out.name
-        np.savez_compressed(temporary, allow_pickle=False, **columns)
+        np.savez_compressed(temporary, allow_pickle=False, rating_names=np.array(RATING_NAMES), **columns)
         temporary.replace(out)
     labels = out.with_suffix(".csv")
     workdir.write_text(labels, _csv(answers))
@@ -218,7 +222,7 @@ def _write(rows: Sequence[_Row], answers: dict[str, float], out: Path, left_out:
         findings=len(rows),
         rated=int((columns["reader_ratings"] > 0).any(axis=(1, 2)).sum()),
         answers=(int((kinds == 1).sum()), int((kinds == 0).sum()), int(np.isnan(kinds).sum())),
-        without=len(answers.keys() - {row.scan.patient_id for row in rows}),
+        without=len(answers.keys() - {row.patient_id for row in rows}),
         left_out=left_out,
     )
 

@@ -116,6 +116,16 @@ def test_a_patient_without_a_nodule_is_negative_and_false_findings_are_nobodys(
     assert not batch["ratings"].any()
 
 
+def test_what_is_kept_of_a_scan_is_small(predicted: Path, read: dict[str, Scan]):
+    """No patch is a view of its scan: a thousand scans would fill the memory."""
+    for key, scan in read.items():
+        for row in gather._rows(scan, predicted / key):
+            kept = [value for value in vars(row).values() if isinstance(value, np.ndarray)]
+            assert len(kept) == 3
+            assert all(one.base is None for one in kept)
+            assert not any(np.shares_memory(one, scan.voxels) for one in kept)
+
+
 def test_a_scan_that_was_not_predicted_is_left_out(predicted: Path, dicom: Path, tmp_path: Path):
     first, second = sorted(path for path in predicted.iterdir() if path.is_dir())
     (second / "report.json").write_text((first / "report.json").read_text())
