@@ -59,7 +59,8 @@ def _add_scores(verbs: Any) -> None:
     evaluate = verbs.add_parser("evaluate", help="figures of a run", description="Scores a run's best checkpoint.")
     evaluate.add_argument("--model", "--workdir", type=Path, help=f"{_MODEL}; without --submission")
     evaluate.add_argument("--data", type=Path, help="prepared folder (default: the one it was trained with)")
-    evaluate.add_argument("--split", choices=("val", "test", "all"), default="test", help="default: %(default)s")
+    split = "train: what it was taught with, to tell how far it can be taught (default: %(default)s)"
+    evaluate.add_argument("--split", choices=("train", "val", "test", "all"), default="test", help=split)
     evaluate.add_argument("--against", type=Path, metavar="MODEL", help="another model: differences, paired by patient")
     evaluate.add_argument(
         "--flips", action="store_true", help="mean of the answers to a slice's four flips; 4x the time"

@@ -58,7 +58,7 @@ def rows_for(dataset: Dataset, patients: Mapping[str, str], split: str) -> np.nd
     Args:
       dataset: of patches.
       patients: of a model's training, and the split of each; who is not among them was never seen: `test`.
-      split: `val`, `test` or `all`.
+      split: `train`, `val`, `test` or `all`.
 
     Raises:
       InputError: there is none.

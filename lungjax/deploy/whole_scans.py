@@ -42,7 +42,7 @@ def evaluate(model: Path, *, data: Path, split: str, out: Path | None) -> dict[s
     Args:
       model: a segmenter, see `lungjax.train.trained.open_trained`.
       data: LIDC-IDRI's DICOM in any tree, LUNA16's MetaImage, or NIfTI with label maps.
-      split: `val`, `test` or `all`; who is in which the model's own training tells, and strangers are `test`.
+      split: `train`, `val`, `test` or `all`; who is in which the model's own training tells, and strangers are `test`.
       out: the JSON file to write; None for `scans-SPLIT-DATA.json` in the workdir, or in the current folder with the
         name of a model that is no run. Beside it lie the table, two charts, a sheet of nodules, and the findings as
         LUNA16's CSV.
