@@ -65,7 +65,7 @@ def test_mistakes_are_one_line_and_code_2(tmp_path, capsys):
         (["prepare", "--source", "x", "--out", "y", "--workers", "none"], "'none' is not a whole number above 0"),
         (["prepare", "--source", "x", "--out", "y", "--colour"], "--colour"),
         (["phantom", "--out", "y", "--scans", "0"], "'0' is not a whole number above 0"),
-        (["evaluate", "--workdir", "x", "--split", "train"], "'train'"),
+        (["evaluate", "--workdir", "x", "--split", "dev"], "'dev'"),
     ],
 )
 def test_wrong_options_are_named(arguments, says, capsys):
