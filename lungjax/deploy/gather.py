@@ -102,13 +102,14 @@ def gather(predicted: Path, *, source: Path, out: Path) -> Summary:
     rows: list[_Row] = []
     answers: dict[str, list[float]] = {}
     for entry in tqdm(entries, unit="scan", disable=None if len(entries) > 1 else True):
+        known = np.nan  # Of a scan that cannot be read, and so of a patient who has no malignant nodule in another.
         try:
             scan = sources.FORMATS[name].read(entry)
+            known = answer(scan.nodules)
             rows += _rows(scan, _folder(predicted, entry))
         except Fault as fault:
             left_out[entry.key] = f"{fault.name}: {fault.message}"
-            continue
-        answers.setdefault(scan.patient_id, []).append(answer(scan.nodules))
+        answers.setdefault(entry.patient_id, []).append(known)
     if not rows:
         told = "; ".join(f"{key}: {why}" for key, why in left_out.items())
         raise InputError(f"{predicted}: nothing was found in the scans of {source}{': ' if told else ''}{told}.")

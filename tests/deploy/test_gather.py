@@ -16,7 +16,7 @@ from lungjax.data.shards import open_dataset
 from lungjax.deploy import gather, patches
 from lungjax.lidc import sources
 from lungjax.lidc.prepare import prepare
-from lungjax.lidc.scan import Nodule, Reading, Scan
+from lungjax.lidc.scan import Fault, Nodule, Reading, Scan
 
 BOX = np.ones((1, 1, 1), bool)
 MARGIN_PX = patches.SIDE_PX // 2
@@ -132,7 +132,26 @@ def test_a_scan_that_was_not_predicted_is_left_out(predicted: Path, dicom: Path,
     summary = gather.gather(predicted, source=dicom, out=tmp_path / "found.npz")
     assert list(summary.left_out) == [second.name]
     assert f"left out: {second.name}: not_predicted: {second} is of {first.name}" in summary.text()
-    assert sum(summary.answers) == 1
+    assert (sum(summary.answers), summary.without) == (2, 1)  # What its readers said is known all the same.
+
+
+def test_of_a_scan_that_cannot_be_read_nothing_is_known(predicted: Path, dicom: Path, monkeypatch, tmp_path: Path):
+    module = sources.FORMATS["lidc"]
+    original = module.read
+    first, second = sorted(chests.folders(dicom))
+
+    def read(entry: Any) -> Scan:
+        if entry.key == first:
+            raise Fault("broken", "it is broken")
+        return dataclasses.replace(original(entry), patient_id=entry.patient_id, nodules=())
+
+    entries, _ = module.find(dicom)
+    patient = next(entry.patient_id for entry in entries if entry.key == second)
+    for both, wanted in ((False, (0, 1, 1)), (True, (0, 0, 1))):
+        changed = [dataclasses.replace(entry, patient_id=patient) if both else entry for entry in entries]
+        monkeypatch.setattr(module, "find", lambda _, changed=changed: (changed, []))
+        monkeypatch.setattr(module, "read", read)
+        assert gather.gather(predicted, source=dicom, out=tmp_path / "found.npz").answers == wanted
 
 
 def test_mistakes_of_gather(predicted: Path, dicom: Path, kaggle_tree: Path, tmp_path: Path, capsys: Any):
