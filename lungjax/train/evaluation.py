@@ -80,9 +80,8 @@ def _evaluate_segmenter(
     for one in about[1:]:
         found["against"]["model"] = one
     folder.write_text(out, json.dumps(found, indent=1, allow_nan=False) + "\n")
-    folder.write_text(
-        out.with_suffix(".table.txt"), table.text(found) + "\n"
-    )  # Never the JSON file itself, whatever --out is named.
+    # Never the JSON file itself, whatever --out is named.
+    folder.write_text(out.with_suffix(".table.txt"), table.text(found) + "\n")
     _print(found, dataset, config)
     print(f"figures: {out}")
     for picture in (*charts.draw(tallies[0], found, out), *scorers[0].draw(rows, tallies[0], out)):

@@ -76,7 +76,7 @@ def _cached_table(source: Path, mtime_ns: int, size: int) -> Table:
 
 
 def _column(file: zipfile.ZipFile, name: str) -> np.ndarray:
-    return npy.read_array(archive.read_zip(file, name, bounds.SCAN_BYTES // len(KINDS), name), name)
+    return npy.read_array(archive.read_zip(file, name, bounds.SCAN_BYTES // (len(KINDS) + 1), name), name)
 
 
 def _is_text(array: np.ndarray) -> bool:
