@@ -84,4 +84,5 @@ def columns() -> dict[str, np.ndarray]:
         "pixel_spacing_mm": np.array([0.7, 0.7]),
         "reader_ratings": np.ones((2, 4, 9), np.int8),
         "rating_names": np.array(RATING_NAMES),
+        "reader_outlines": np.ones((2, 4, 4), np.uint8),
     }

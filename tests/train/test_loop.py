@@ -87,6 +87,10 @@ def test_segment_starts_from_the_encoder(
     assert len(loaded) == len(kept) > 20
     for a, b in zip(loaded, kept, strict=True):
         np.testing.assert_array_equal(a, b)  # The warm-up's first step has a learning rate of zero.
+    assert checkpoint.has_one(tmp_path)
+    (tmp_path / "ahead" / "checkpoints" / "3.orbax-checkpoint-tmp-1").mkdir(parents=True)
+    assert not checkpoint.has_one(tmp_path / "ahead")  # Begun, or of a process that is ahead.
+    assert not checkpoint.has_one(tmp_path / "nothing")
     monkeypatch.setattr(loop.trained, "open_encoder", None)  # A run that goes on does without it.
     assert loop.train_and_evaluate(config, tmp_path)
 
