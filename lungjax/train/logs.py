@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -106,9 +108,12 @@ class Progress:
         self._window_start, self._window_steps, self._waited_s = time.perf_counter(), 0, 0.0
         return out
 
-    def pause(self) -> None:
-        """Leaves out the time since the window began, for instance that of an evaluation."""
-        self._window_start = time.perf_counter()
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out of the rates the time that passes within, for instance that of an evaluation."""
+        began = time.perf_counter()
+        yield
+        self._window_start += time.perf_counter() - began
 
     def show(self, step: int, figures: dict[str, float]) -> None:
         parts = [f"{name.split('/')[-1]} {value:.4g}" for name, value in figures.items() if name.startswith("train/")]

@@ -116,15 +116,16 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
         if validation.probe and validation.probe.said:
             progress.say(validation.probe.said)
 
-        # 6. The loop. Nothing in it waits for the device, but for figures that are steps old.
+        # 6. The loop. No step waits for the device, but for figures that are steps old.
         window = Window(workdir)
         stopping = False
-        with StopSignal() as stop, jax.transfer_guard("disallow"):
+        with StopSignal() as stop:
             for done in range(first_step + 1, config.steps + 1):
                 waiting = time.perf_counter()
                 batch = next(batches)
                 progress.waited(time.perf_counter() - waiting)
-                train_state, figures = train_step(train_state, mesh.to_devices(batch, devices))
+                with jax.transfer_guard("disallow"):
+                    train_state, figures = train_step(train_state, mesh.to_devices(batch, devices))
                 window.add(done, figures, batch)
                 progress.advance()
                 stopping = stop.reached(done) and done < config.steps
@@ -140,12 +141,12 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
                 score = None
                 if done % config.eval_every == 0 or done == config.steps:
                     window.flush()
-                    scores = validation.scores(train_state)
-                    score = scores[task.best]
-                    progress.say(f"step {done}: " + ", ".join(f"val {k} {v:.4g}" for k, v in scores.items()))
-                    writer.write(done, {f"val/{name}": value for name, value in scores.items()})
-                    validation.draw(train_state, workdir, done)
-                    progress.pause()
+                    with progress.paused():
+                        scores = validation.scores(train_state)
+                        score = scores[task.best]
+                        progress.say(f"step {done}: " + ", ".join(f"val {k} {v:.4g}" for k, v in scores.items()))
+                        writer.write(done, {f"val/{name}": value for name, value in scores.items()})
+                        validation.draw(train_state, workdir, done)
 
                 # 9. The checkpoint: no state is stored before its loss is known to be finite.
                 if done % config.checkpoint_every == 0 or last:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -56,8 +57,10 @@ def make_train_step(
     The rng of a step is `fold_in(key, step)`: a resumed run draws what the uninterrupted one would have.
     """
 
+    seed = np.asarray(jax.random.key_data(key))  # A key on the device, taken up while tracing, would be read back.
+
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-        rng = jax.random.fold_in(key, state.step)
+        rng = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(seed)), state.step)
         (loss, (metrics, model_state)), grads = jax.value_and_grad(task.loss_fn, has_aux=True)(
             state.params, state.model_state, batch, rng
         )

@@ -81,12 +81,11 @@ class Validation:
             sheet = np.linspace(0, self._batch_size - 1, min(SHOWN, self._batch_size)).astype(int)
             index = self._slices.dataset.index.iloc[chosen["row"][sheet]]
             titles = [f"{row.patient_id}, slice {row.slice_index}" for row in index.itertuples()]
-            with jax.transfer_guard("allow"):  # A picture is the host's business.
-                shown = {name: part[sheet] for name, part in chosen.items()}
-                self._task.draw(
-                    {**shown, "spacing_mm": index["column_spacing_mm"].to_numpy()},
-                    np.take(predicted, sheet, axis=self._task.batch_axis),
-                    titles,
-                    workdir / "examples" / f"{step_number:07d}.png",
-                )
+            shown = {name: part[sheet] for name, part in chosen.items()}
+            self._task.draw(
+                {**shown, "spacing_mm": index["column_spacing_mm"].to_numpy()},
+                np.take(predicted, sheet, axis=self._task.batch_axis),
+                titles,
+                workdir / "examples" / f"{step_number:07d}.png",
+            )
             plots.curves(workdir / logs.METRICS_FILE, workdir / "plots")

@@ -6,13 +6,17 @@ is replicated over the eight devices of the tests, as all that a step returns is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+import patches as made
 import pytest
 import runs
 
+from lungjax.lidc.prepare import prepare
 from lungjax.train import loop, step, watch
 
 Read = tuple[int, int | None]
@@ -62,3 +66,38 @@ def test_no_step_waits_for_the_one_before(slices_dataset: Path, tmp_path: Path, 
     before_the_end = {(at, of) for at, of in reads if at < config.steps}
     assert before_the_end == {(at, at - watch.IN_FLIGHT) for at in range(3, 7)}
     assert (7, 7) in reads  # What waits is seen.
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("patches")
+    np.savez_compressed(folder / "patches.npz", allow_pickle=True, **made.columns(patients=60))
+    prepare(folder / "patches.npz", folder / "prepared", workers=1)
+    return folder / "prepared"
+
+
+@pytest.mark.parametrize("name", ["segment", "simclr", "classify", "diagnose"])
+def test_a_step_has_taken_up_nothing_that_lies_on_the_device(
+    slices_dataset: Path, patches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    """Compiling would read it back, which the guard of the loop forbids on a GPU, and does not see on a CPU."""
+    if name in ("segment", "simclr"):
+        config = runs.small_config(name, slices_dataset)
+    else:
+        config = runs.load_config(name)
+        config.data.path, config.data.batch_size = str(patches), 8
+    make, constants = step.make_train_step, []
+
+    def traced(*args: Any, **more: Any) -> Callable[..., Any]:
+        train_step = make(*args, **more)
+
+        def dispatch(*inputs: Any) -> Any:
+            constants.append(train_step.trace(*inputs).jaxpr.consts)  # pyright: ignore[reportFunctionMemberAccess]
+            raise KeyboardInterrupt  # Enough.
+
+        return dispatch
+
+    monkeypatch.setattr(step, "make_train_step", traced)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train_and_evaluate(config, tmp_path)
+    assert [const for const in constants[0] if isinstance(const, jax.Array)] == []
