@@ -22,7 +22,7 @@ def get_config(variant: str = "patches") -> ml_collections.ConfigDict:
     config.eval_every = 400  # The last step is kept: val patients are few, and are needed to calibrate.
     config.checkpoint_every = 200
     config.keep_checkpoints = 2
-    config.init_from = ""  # The workdir of a pretraining run with the same config.model.encoder.
+    config.init_from = ""  # A run or a model: of this very network all of it, else the same config.model.encoder.
     config.compute_dtype = "float32"
     config.average_decay = 0.99  # of the moving average of the weights, which is what is scored and kept; 0: none
 

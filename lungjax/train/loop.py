@@ -88,7 +88,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
         source = trained.open_encoder(Path(config.init_from))
         if source.patients:
             splits.lock(source.patients, patients, where=config.data.path)
-        train_state, said = transfer.load_encoder(train_state, source)
+        train_state, said = transfer.load(train_state, source, task=config.task)
 
     # 5. The fresh state gives way to this run's checkpoint.
     with (

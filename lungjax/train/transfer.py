@@ -1,4 +1,4 @@
-"""Starting from another network: its encoder's parameters."""
+"""Starting from another network: its parameters, or its encoder's."""
 
 from __future__ import annotations
 
@@ -14,39 +14,40 @@ from lungjax.lidc.scan import InputError
 from lungjax.train.state import TrainState
 from lungjax.train.trained import Trained
 
+Flat = dict[str, Any]
+"""Arrays by their path in the network, which begins with `params` or `model_state`."""
 
-def load_encoder(state: TrainState, source: Trained) -> tuple[TrainState, str]:
-    """Puts the encoder of `source` into `state`.
+
+def load(state: TrainState, source: Trained, *, task: str) -> tuple[TrainState, str]:
+    """Puts `source` into `state`: the whole network if it was trained for the same `task` and all arrays are of the
+    same shapes; otherwise its encoder.
 
     Returns:
       The new state and a sentence on what was loaded and what was not.
 
     Raises:
-      InputError: a parameter is missing there or has another shape; names it with both shapes.
+      InputError: a parameter of the encoder is missing there or has another shape; names it with both shapes.
     """
-    loaded = 0
-    merged = {}
-    for part in ("params", "model_state"):
-        target_flat: dict[str, Any] = flax.traverse_util.flatten_dict(getattr(state, part), sep="/")
-        source_flat: dict[str, Any] = flax.traverse_util.flatten_dict(source.variables[part], sep="/")
-        for name, value in target_flat.items():
-            if "encoder" not in name.split("/"):
-                continue
-            theirs = source_flat.get(name)
-            if theirs is None or theirs.shape != value.shape:
-                found = "is missing" if theirs is None else f"has shape {theirs.shape}"
-                raise InputError(
-                    f"config.init_from {source.path}: {name} {found} there, {value.shape} here; "
-                    "give both runs the same config.model.encoder."
-                )
-            target_flat[name] = jax.device_put(np.asarray(theirs), value.sharding)
-            loaded += 1
-        merged[part] = flax.traverse_util.unflatten_dict(target_flat, sep="/")
-    total = len(jax.tree.leaves((state.params, state.model_state)))
-    said = (
-        f"init_from {source.path} (step {source.step}): {loaded} arrays of the encoder loaded; "
-        f"{total - loaded} others start fresh; all else of that run is left out."
-    )
-    start = {"params": merged["params"], "model_state": merged["model_state"]}
+    fresh: Flat = flax.traverse_util.flatten_dict({"params": state.params, "model_state": state.model_state}, sep="/")
+    theirs: Flat = flax.traverse_util.flatten_dict(source.variables, sep="/")
+    whole = source.config.task == task and _shapes(theirs) == _shapes(fresh)
+    chosen = [name for name in fresh if whole or "encoder" in name.split("/")]
+    for name in chosen:
+        if name not in theirs or theirs[name].shape != fresh[name].shape:
+            found = f"has shape {theirs[name].shape}" if name in theirs else "is missing"
+            raise InputError(
+                f"config.init_from {source.path}: {name} {found} there, {fresh[name].shape} here; "
+                "give both runs the same config.model.encoder."
+            )
+    placed = {name: jax.device_put(np.asarray(theirs[name]), fresh[name].sharding) for name in chosen}
+    merged = flax.traverse_util.unflatten_dict(fresh | placed, sep="/")
+    start = {"params": merged["params"], "model_state": merged.get("model_state", {})}
+    rest = f"encoder loaded; {len(fresh) - len(chosen)} others start fresh; all else of that run is left out"
+    loaded = "network loaded, all it has" if whole else rest
+    said = f"init_from {source.path} (step {source.step}): {len(chosen)} arrays of the {loaded}."
     average = None if state.average is None else jax.tree.map(jnp.copy, tuple(start.values()))
     return dataclasses.replace(state, **start, average=average), said
+
+
+def _shapes(arrays: Flat) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in arrays.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import struct
 from pathlib import Path
@@ -114,7 +115,26 @@ def test_a_run_starts_from_an_exported_encoder(tmp_path: Path):
     target = trained.open_trained(networks.made("segment", tmp_path / "target")).variables
     params, model_state = jax.tree.map(jnp.zeros_like, (target["params"], target["model_state"]))
     empty = TrainState(jnp.zeros((), jnp.int32), params, model_state, {}, (params, model_state))
-    state, _ = transfer.load_encoder(empty, source)
+    state, _ = transfer.load(empty, source, task="segment")
     for found in (state.params, state.scored[0]):
         jax.tree.map(np.testing.assert_array_equal, found["encoder"], source.variables["params"]["encoder"])
         assert not any(leaf.any() for name in found if name != "encoder" for leaf in jax.tree.leaves(found[name]))
+
+
+@pytest.mark.parametrize("kind", ["segment", "simclr", "classify"])
+def test_a_run_of_the_same_task_starts_from_the_whole_network(tmp_path: Path, kind: str):
+    source = trained.open_encoder(networks.made(kind, tmp_path / "exported"))
+    params, model_state = jax.tree.map(jnp.zeros_like, (source.variables["params"], source.variables["model_state"]))
+    empty = TrainState(jnp.zeros((), jnp.int32), params, model_state, {}, (params, model_state))
+    state, said = transfer.load(empty, source, task=source.config.task)
+    for found in (state.params, state.scored[0]):
+        jax.tree.map(np.testing.assert_array_equal, found, source.variables["params"])
+    assert f"{len(jax.tree.leaves((params, model_state)))} arrays of the network loaded, all it has" in said
+
+    for other in ({**params, "head": jnp.zeros(3)}, {"encoder": params["encoder"]}):  # Another decoder, or head.
+        state, said = transfer.load(dataclasses.replace(empty, params=other), source, task=source.config.task)
+        jax.tree.map(np.testing.assert_array_equal, state.params["encoder"], source.variables["params"]["encoder"])
+        assert not any(
+            leaf.any() for name in other if name != "encoder" for leaf in jax.tree.leaves(state.params[name])
+        )
+        assert "arrays of the encoder loaded" in said

@@ -139,13 +139,13 @@ def test_files_of_something_else_are_refused(tmp_path: Path):
 
 
 def test_a_run_takes_such_a_file(slices_dataset: Path, tmp_path: Path):
-    """`load_encoder` puts it where a network has its encoder; the loop tells one whose encoder is another."""
+    """`transfer.load` puts it where a network has its encoder; the loop tells one whose encoder is another."""
     file = tmp_path / "resnet18.safetensors"
     file.write_bytes(safetensors.numpy.save(as_torchvision(18)))
     fresh = jax.tree.map(jnp.zeros_like, variables_of(18))
     fresh["params"]["head"] = jnp.ones(3)
     empty = TrainState(jnp.zeros((), jnp.int32), fresh["params"], fresh["model_state"], None, None)
-    state, said = transfer.load_encoder(empty, trained.open_encoder(file))
+    state, said = transfer.load(empty, trained.open_encoder(file), task="segment")
     wanted = variables_of(18)
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, atol=1e-6), state.params["encoder"], wanted["params"]["encoder"]
