@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lungjax import cli
-from lungjax.deploy import truth, whole_scans
+from lungjax.deploy import detect, truth, whole_scans
 from lungjax.evaluate import detections, froc
 from lungjax.lidc.scan import Scan
 
@@ -87,7 +87,7 @@ def test_a_network_that_knows(
     with (tmp_path / "found.candidates.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["seriesuid"] for row in rows} == set(read)
-    unsure = sum(float(row["probability"]) < 0.79 for row in rows)
+    unsure = sum(float(row["probability"]) < detect.THRESHOLD for row in rows)
     assert unsure == 2  # The false findings that it was told, one a scan.
     assert 2 * at_threshold["false_positives_a_scan"] == said["froc"]["false_positives"] - unsure
 
