@@ -46,6 +46,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no averaging of weights": {"average_decay": 0.0},
     "lung window": {"augment.window_hu": (-600.0, 1500.0)},
     "width 32": {"model.encoder.width": 32, "model.decoder": (128, 64, 32)},
+    "depth 18": {"model.encoder.depth": 18},
+    "patches of 2 px": {"model.encoder.patch_px": 2},
 }
 """What is changed, by the name of the row."""
 PRETRAINED = "from pretraining"

@@ -40,10 +40,11 @@ class Section:
 def pooled(
     path: tuple[str, ...], *, model_counts: np.ndarray, reader_counts: np.ndarray | None, patients: Sequence[str]
 ) -> Section:
-    """Counts (raters, units, 4) added up, then scored: `segmentation.SCORES`."""
+    """Counts (raters, units, 4) added up, then scored: `segmentation.SCORES`; undefined without any pixel."""
 
     def scored(sums: np.ndarray) -> np.ndarray:
-        return np.stack([segmentation.scores(sums)[name] for name in segmentation.SCORES], axis=-1)
+        found = np.stack([segmentation.scores(sums)[name] for name in segmentation.SCORES], axis=-1)
+        return np.where(sums.sum(axis=-1, keepdims=True) > 0, found, np.nan)
 
     return Section(path, segmentation.SCORES, patients, model_counts, reader_counts, scored)
 

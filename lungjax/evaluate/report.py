@@ -42,9 +42,10 @@ def report(
       resamples, seed: of the bootstrap over patients.
 
     Returns:
-      What `figures.estimate` gives of `pooled`, `per_slice` and `per_nodule`, against the majority of the readers;
-      `against_readers`, the same three against each reader; `ged`; `reliability`, with its `curve`. And `slices`,
-      `slices_marked`, `nodules`, `nodules_marked`, `conventions`. Each `hd95_mm` tells how many are `left_out`.
+      What `figures.estimate` gives of `pooled`, `pooled_own`, `per_slice` and `per_nodule`, against the majority of the
+      readers; `against_readers`, all but the second against each reader; `ged`; `reliability`, with its `curve`. And
+      `slices`, `slices_marked`, `nodules`, `nodules_marked`, `conventions`. Each `hd95_mm` tells how many are
+      `left_out`.
 
     Raises:
       ValueError: there is no slice, or the two models were not scored on the same ones.

@@ -17,11 +17,13 @@ def of(tally: Tally) -> list[Section]:
     pairs = overlap.pairs_of(tally.readers)
     slices, nodules = tally.slices, tally.nodules.units
     several = tally.readers > 1
+    model, others = slices.counts(pairs.model), slices.counts(pairs.readers) if several else None
     found = [
+        figures.pooled(("pooled",), model_counts=model, reader_counts=others, patients=slices.patients),
         figures.pooled(
-            ("pooled",),
-            model_counts=slices.counts(pairs.model),
-            reader_counts=slices.counts(pairs.readers) if several else None,
+            ("pooled_own",),
+            model_counts=_of_referenced(model),
+            reader_counts=None if others is None else _of_referenced(others),
             patients=slices.patients,
         ),
         majority(("per_slice",), slices, readers=tally.readers),
@@ -148,6 +150,11 @@ def _ged(tally: Tally) -> Section:
 def _referenced(counts: np.ndarray) -> np.ndarray:
     """Whether the reference is not empty: (..., 4) -> bool (...)."""
     return counts[..., 0] + counts[..., 2] > 0
+
+
+def _of_referenced(counts: np.ndarray) -> np.ndarray:
+    """The counts (..., 4), none of those whose reference is empty."""
+    return counts * _referenced(counts)[..., None]
 
 
 def _scores(counts: np.ndarray, part: np.ndarray) -> Means:

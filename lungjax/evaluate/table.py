@@ -25,6 +25,7 @@ _GED = {name: f"{name} samples" for name in disagreement.NAMES} | {"one_mask": "
 _RELIABILITY = {"ece": "ECE", "ece_from_0.05": "ECE from 0.05 on"}
 _BLOCKS = (
     ("against the majority, pooled over all slices", ("pooled",), _MAJORITY),
+    ("against the majority, pooled over the slices where it is not empty", ("pooled_own",), _MAJORITY),
     ("against the majority, mean per slice", ("per_slice",), _MAJORITY),
     ("against the majority, mean per nodule in 3-D", ("per_nodule",), _NODULES),
     ("against each reader, pooled over all slices", ("against_readers", "pooled"), _EACH),

@@ -114,18 +114,17 @@ def _means_each(stacks: list[Stack], who: str) -> dict[str, float]:
     return {name: _mean(values) for name, values in found.items()}
 
 
-def _pooled(stacks: list[Stack], who: str, *, together: bool) -> dict[str, float]:
-    raters = list(zip(*(stack.raters[who] for stack in stacks), strict=True))
-    flat = [
-        tuple(
-            np.concatenate([masks.ravel() for masks in side])
-            for side in zip(*((r.mask, r.reference) for r in rater), strict=True)
-        )
-        for rater in raters
-    ]
+def _pooled(stacks: list[Stack], who: str, *, together: bool, own: bool = False) -> dict[str, float]:
+    """Mean over raters; with `own` over the stacks alone whose reference is not empty, NaN where one has none."""
+    nothing = np.zeros(0, bool)
+    flat = []
+    for rater in zip(*(stack.raters[who] for stack in stacks), strict=True):
+        scored = [rated for rated in rater if rated.reference.any() or not own]
+        mask, reference = ([getattr(rated, side).ravel() for rated in scored] for side in ("mask", "reference"))
+        flat.append((np.concatenate([nothing, *mask]), np.concatenate([nothing, *reference])))
     if together:
         flat = [tuple(np.concatenate(side) for side in zip(*flat, strict=True))]
-    scores = [score(*rater) for rater in flat]
+    scores = [score(*rater) if rater[0].size else dict.fromkeys(SCORES, math.nan) for rater in flat]
     return {name: float(np.mean([score[name] for score in scores])) for name in SCORES}
 
 
@@ -163,6 +162,7 @@ def figures(slices: list[Stack], nodules: list[Stack]) -> dict[tuple[str, ...], 
     for who in ("model", "readers"):
         blocks = {
             ("pooled",): _pooled(slices, who, together=False),
+            ("pooled_own",): _pooled(slices, who, together=False, own=True),
             ("per_slice",): _means(slices, who),
             ("per_nodule",): _means(nodules, who),
             ("against_readers", "pooled"): _pooled(slices, f"{who} each", together=True),

@@ -47,7 +47,7 @@ def test_every_figure_and_interval_equals_drawing_patients_in_a_loop(some: list[
         for path, value in stacks.figures(*parts).items():
             drawn[path].append(value)
     expected = stacks.figures(slices, nodules)
-    assert len(expected) == 2 * (5 + 10 + 10 + 5 + 9 + 9 + 3)
+    assert len(expected) == 2 * (5 + 5 + 10 + 10 + 5 + 9 + 9 + 3)
     for path, value in expected.items():
         figure = _at(found, path)
         low, high = np.nanpercentile(drawn[path], [2.5, 97.5])
@@ -95,7 +95,7 @@ def test_differences_are_paired(some: list[scans.Series], tally: Tally):
     other = scans.tally_of(worse)
     found = report.report(tally, other, resamples=200, seed=7)
     alone = report.report(other, resamples=200, seed=7)
-    for section in ("pooled", "per_slice", "per_nodule", "against_readers", "ged", "reliability"):
+    for section in ("pooled", "pooled_own", "per_slice", "per_nodule", "against_readers", "ged", "reliability"):
         assert found["against"][section] == alone[section]
     difference = found["against"]["difference"]["pooled"]["dice"]
     ours, theirs = found["pooled"]["dice"], found["against"]["pooled"]["dice"]
