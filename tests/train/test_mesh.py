@@ -85,21 +85,31 @@ def test_processes_share_the_batches_of_one(slices_dataset: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", ["segment.py:quick", "simclr.py:quick"])
-def test_two_processes_train_as_one(slices_dataset: Path, tmp_path: Path, config: str):
-    length = (f"--config.steps={STEPS}", f"--config.eval_every={STEPS}", f"--config.checkpoint_every={STEPS}")
-    env = runs.environment()
-    alone = runs.run(runs.command(config, tmp_path / "one", slices_dataset, *length), env)
-    assert alone.returncode == 0, alone.stderr
+def test_two_processes_train_as_one(slices_dataset: Path, tmp_path: Path):
+    """SimCLR, and a U-Net that starts from its encoder, which both processes read."""
+    simclr, segment = tmp_path / "simclr", tmp_path / "segment"
+    for config, workdir, start in (
+        ("simclr.py:quick", simclr, ()),
+        ("segment.py:quick", segment, (f"--config.init_from={simclr / 'one'}",)),
+    ):
+        length = (f"--config.steps={STEPS}", f"--config.eval_every={STEPS}", f"--config.checkpoint_every={STEPS}")
+        one, two = (runs.command(config, workdir / name, slices_dataset, *length, *start) for name in ("one", "two"))
+        alone = runs.run(one, runs.environment())
+        assert alone.returncode == 0, alone.stderr
+        in_two_processes(two)
+        alike, ours = logged(workdir / "one"), logged(workdir / "two")
+        np.testing.assert_allclose(ours[0], alike[0], rtol=5e-4)  # The same batch, and a gradient of the same length.
+        np.testing.assert_allclose(ours[:, 0], alike[:, 0], rtol=1e-3)
 
+
+def in_two_processes(args: list[str]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    args = runs.command(config, tmp_path / "two", slices_dataset, *length)
     processes = [
         subprocess.Popen(
             [*args, f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={i}"],
-            env=env,
+            env=runs.environment(),
             cwd=runs.ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -115,9 +125,6 @@ def test_two_processes_train_as_one(slices_dataset: Path, tmp_path: Path, config
         for process in processes:  # Or what waits for ever would spoil the tests that follow.
             process.kill()
             process.communicate()
-    one, two = logged(tmp_path / "one"), logged(tmp_path / "two")
-    np.testing.assert_allclose(two[0], one[0], rtol=5e-4)  # The same batch, and a gradient of the same length.
-    np.testing.assert_allclose(two[:, 0], one[:, 0], rtol=1e-3)
 
 
 def logged(workdir: Path) -> np.ndarray:
