@@ -20,7 +20,7 @@ from lungjax.lidc.scan import InputError
 def truth(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> np.ndarray:
     """Probability: the second ball is the surer nodule."""
     found = np.zeros(chests.SHAPE)
-    for (centre, radius_mm), probability in zip(chests.BALLS, (0.8, 0.9), strict=True):
+    for (centre, radius_mm), probability in zip(chests.BALLS, (0.9, 0.95), strict=True):
         found[chests.ball(centre, radius_mm)] = probability
     monkeypatch.setattr(load, "open_trained", lambda _: chests.untrained(tmp_path))
     monkeypatch.setattr(load, "Segmenter", lambda _: chests.Told([(chests.chest(), found)]))
@@ -31,7 +31,7 @@ def truth(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> np.ndarray:
 def test_a_volume_to_a_mask(truth: np.ndarray, dtype: type):
     model = lungjax.load("somewhere")
     mask = model.mask(chests.chest().astype(dtype), spacing_mm=chests.SPACING_MM)
-    np.testing.assert_array_equal(mask, np.select([truth == 0.9, truth == 0.8], [1, 2], 0))
+    np.testing.assert_array_equal(mask, np.select([truth == 0.95, truth == 0.9], [1, 2], 0))
     found = model.detect(chests.chest(), spacing_mm=chests.SPACING_MM)
     assert [one.mean_hu for one in found.nodules] == [chests.NODULE_HU] * 2
     assert found.warnings == []
