@@ -59,7 +59,7 @@ def test_nothing_compiles_after_step_one(
         )
         monkeypatch.setattr(step, f"make_{kind}_step", spy)
     monkeypatch.setattr(probe, "_questions", lambda sides: ({"even": [np.arange(len(s)) % 2 for s in sides]}, ""))
-    # Transfer guard "disallow" is on inside the loop: a hidden transfer to the device raises there.
+    # Transfer guard "disallow" is on around the step: a hidden transfer to the device raises there.
     assert loop.train_and_evaluate(short(name, slices_dataset), tmp_path)
     # Six steps and two validations: each program is compiled for the first batch, and for no other.
     assert {kind: [one._cache_size() for one in steps] for kind, steps in made.items()} == {kind: [1] for kind in made}
