@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +12,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lungjax.data import bags, crop, nodules
-from lungjax.deploy import diameters, patches, predict, truth
+from lungjax.data import bags, nodules
+from lungjax.deploy import gathered, predict
 from lungjax.lidc import sources
-from lungjax.lidc.formats import nifti1, volume
 from lungjax.lidc.formats.entry import Entry
-from lungjax.lidc.scan import RATING_NAMES, READERS, Fault, InputError, Nodule, Scan
+from lungjax.lidc.scan import RATING_NAMES, Fault, InputError, Nodule
 from lungjax.train import workdir
 
-MOST = 8
-"""Findings of a scan, those of the highest score: as many as `configs/diagnose.py` looks at."""
 _FORMATS = ("lidc", "luna16")
 """Whole scans with all that their readers outlined and rated."""
 _MALIGNANCY = RATING_NAMES.index("malignancy")
@@ -59,29 +55,12 @@ class Summary:
         return "\n".join([*lines, *(f"left out: {key}: {why}" for key, why in self.left_out.items())])
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Row:
-    """A finding: its patch, and what readers said of the nodule that it shares most voxels with.
-
-    The names are those of the file; not the scan itself, for a thousand of them would fill the memory.
-    """
-
-    patient_id: str
-    series_uid: str
-    sop_uid: str
-    z_mm: float
-    pixel_spacing_mm: float
-    hu: np.ndarray  # (SIDE_PX, SIDE_PX)
-    reader_ratings: np.ndarray  # (READERS, 9)
-    reader_outlines: np.ndarray  # (SIDE_PX, SIDE_PX), a bit a reader
-
-
 def gather(predicted: Path, *, source: Path, out: Path) -> Summary:
     """Writes the findings of every scan as patches, and a label for each patient.
 
-    Of each scan those findings are taken that predict calls nodules, `MOST` at most. One that shares voxels with a
-    nodule of the readers has their outlines and ratings, any other is nobody's. A patient is malignant whose readers
-    gave any nodule a median of malignancy above 3, benign whose nodules are all below, or who has none.
+    Of each scan those findings are taken that predict calls nodules, `gathered.MOST` at most. One that shares voxels
+    with a nodule of the readers has their outlines and ratings, any other is nobody's. A patient is malignant whose
+    readers gave any nodule a median of malignancy above 3, benign whose nodules are all below, or who has none.
 
     Args:
       predicted: what `lungjax predict` wrote of `source`.
@@ -99,14 +78,14 @@ def gather(predicted: Path, *, source: Path, out: Path) -> Summary:
         raise InputError(f"{source} has the format {name}, which has no whole scans with ratings; give LIDC's DICOM.")
     entries, faulty = sources.find(name, source)
     left_out = {one.key: f"{one.name}: {one.message}" for one in faulty}
-    rows: list[_Row] = []
+    rows: list[gathered.Row] = []
     answers: dict[str, list[float]] = {}
     for entry in tqdm(entries, unit="scan", disable=None if len(entries) > 1 else True):
         known = np.nan  # Of a scan that cannot be read, and so of a patient who has no malignant nodule in another.
         try:
             scan = sources.FORMATS[name].read(entry)
             known = answer(scan.nodules)
-            rows += _rows(scan, _folder(predicted, entry))
+            rows += gathered.rows(scan, _folder(predicted, entry))
         except Fault as fault:
             left_out[entry.key] = f"{fault.name}: {fault.message}"
         answers.setdefault(entry.patient_id, []).append(known)
@@ -139,77 +118,11 @@ def _folder(predicted: Path, entry: Entry) -> Path:
     return own if own.is_dir() else predicted
 
 
-def _rows(scan: Scan, folder: Path) -> list[_Row]:
-    """Of the findings of one scan.
-
-    Raises:
-      Fault: `not_predicted`, or the mask cannot be read.
-    """
-    try:
-        report = json.loads((folder / predict.REPORT).read_text())
-        series_uid, refused, count = report["scan"]["series_uid"], report["refused"], len(report["nodules"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Fault("not_predicted", f"{folder} holds no report of it ({error}); run lungjax predict first") from error
-    if series_uid != scan.series_uid:
-        raise Fault("not_predicted", f"{folder} is of {series_uid}; run lungjax predict on this scan, too")
-    if refused:
-        raise Fault("refused", refused)
-    mask = _mask(folder / "mask.nii.gz", scan)
-    found = []
-    for number in range(1, min(count, MOST) + 1):
-        voxels = np.argwhere(mask == number)
-        if not len(voxels):
-            raise Fault("mask_shape", f"{folder / 'mask.nii.gz'} lacks nodule {number} of its report; predict again")
-        found.append(_row(scan, voxels))
-    return found
-
-
-def _mask(path: Path, scan: Scan) -> np.ndarray:
-    header = nifti1.read_header(path)
-    mask = volume.lay_out(header.geometry, path).turn(nifti1.read_voxels(path, header))
-    if mask.shape != scan.voxels.shape:
-        raise Fault("mask_shape", f"{path} has {mask.shape} voxels, its scan {scan.voxels.shape}; predict again")
-    return mask
-
-
-def _row(scan: Scan, voxels: np.ndarray) -> _Row:
-    widest, _, _ = diameters.recist(voxels, scan.spacing_mm)
-    corner = patches.corner(voxels, widest)
-    bits = np.zeros(scan.voxels.shape[1:], np.uint8)
-    ratings = np.zeros((READERS, len(RATING_NAMES)), np.int8)
-    nodule = _shared(scan, voxels)
-    for reader, one in enumerate(nodule.readings[:READERS] if nodule else ()):
-        ratings[reader] = one.ratings
-        inside = widest - one.origin[0]
-        if 0 <= inside < len(one.mask):
-            bits[one.box[1:]] |= one.mask[inside].astype(np.uint8) << reader
-    return _Row(
-        patient_id=scan.patient_id,
-        series_uid=scan.series_uid,
-        sop_uid=scan.sop_uids[widest],
-        z_mm=float(scan.z_mm[widest]),
-        pixel_spacing_mm=float(scan.spacing_mm[1]),
-        hu=crop.cut(scan.voxels[widest], corner, patches.SIDE_PX).copy(),
-        reader_ratings=ratings,
-        reader_outlines=crop.cut(bits, corner, patches.SIDE_PX, fill=0).copy(),
-    )
-
-
-def _shared(scan: Scan, voxels: np.ndarray) -> Nodule | None:
-    """The nodule whose outlines, of any reader, hold most of a finding's voxels; None where none holds any."""
-    most, best = 0, None
-    for marked in truth.of(scan):
-        inside = voxels - marked.origin
-        inside = inside[((inside >= 0) & (inside < marked.votes.shape)).all(axis=1)]
-        shared = int((marked.votes[tuple(inside.T)] > 0).sum())
-        if shared > most:
-            most, best = shared, marked.index
-    return next((one for one in scan.nodules if one.index == best), None)
-
-
-def _write(rows: Sequence[_Row], answers: dict[str, float], out: Path, left_out: dict[str, str]) -> Summary:
+def _write(rows: Sequence[gathered.Row], answers: dict[str, float], out: Path, left_out: dict[str, str]) -> Summary:
     workdir.make(out.parent, option="--out")
-    columns = {field.name: np.array([getattr(row, field.name) for row in rows]) for field in dataclasses.fields(_Row)}
+    columns = {
+        field.name: np.array([getattr(row, field.name) for row in rows]) for field in dataclasses.fields(gathered.Row)
+    }
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as holder:
         temporary = Path(holder) / out.name
         np.savez_compressed(temporary, allow_pickle=False, rating_names=np.array(RATING_NAMES), **columns)

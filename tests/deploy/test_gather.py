@@ -13,7 +13,7 @@ import pytest
 from lungjax import cli
 from lungjax.data import bags, nodules
 from lungjax.data.shards import open_dataset
-from lungjax.deploy import gather, patches
+from lungjax.deploy import gather, gathered, patches
 from lungjax.lidc import sources
 from lungjax.lidc.prepare import prepare
 from lungjax.lidc.scan import Fault, Nodule, Reading, Scan
@@ -119,7 +119,7 @@ def test_a_patient_without_a_nodule_is_negative_and_false_findings_are_nobodys(
 def test_what_is_kept_of_a_scan_is_small(predicted: Path, read: dict[str, Scan]):
     """No patch is a view of its scan: a thousand scans would fill the memory."""
     for key, scan in read.items():
-        for row in gather._rows(scan, predicted / key):
+        for row in gathered.rows(scan, predicted / key):
             kept = [value for value in vars(row).values() if isinstance(value, np.ndarray)]
             assert len(kept) == 3
             assert all(one.base is None for one in kept)
