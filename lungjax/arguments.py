@@ -8,7 +8,7 @@ from typing import Any
 
 import lungjax
 
-_MODEL = "a run's workdir, an exported folder, or one that comes along: segmenter, grader, patient, encoder"
+_MODEL = "a run's workdir, an exported folder, or one that comes along: detector, segmenter, grader, patient, encoder"
 
 _GATHER = "Patches of what predict found, with what the readers said of it, and a label for each patient."
 

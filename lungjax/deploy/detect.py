@@ -17,7 +17,7 @@ from lungjax.train.trained import Trained
 
 THRESHOLD = 0.83
 """Score from which a finding is a nodule. The highest, to two digits, that keeps the three nodules of LIDC-IDRI-0003
-that four readers marked, with the shipped `segmenter`: chosen by one scan, for no network has been tried on many.
+that four readers marked, with each shipped network: chosen by one scan, for no network has been tried on many.
 """
 MOST_NODULES = 255
 """A mask has one byte a voxel."""

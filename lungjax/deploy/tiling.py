@@ -15,7 +15,7 @@ Corner = tuple[int, int]
 STORED_PX = 128
 """Side of the tiles of a network that was trained on slices as they were stored, if its run does not tell theirs."""
 LEAST_REACH = 0.125
-"""Share of a tile's side from its middle to the core's edge, at least; so far off, networks still answer alike."""
+"""Share of a tile's side from its middle to the core's edge, at least: a finer grid takes too long."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ def shipped(request: pytest.FixtureRequest) -> trained.Trained:
 
 
 def test_all_are_small():
-    assert trained.shipped() == ["encoder", "grader", "patient", "segmenter"]
+    assert trained.shipped() == ["detector", "encoder", "grader", "patient", "segmenter"]
     assert sum(file.stat().st_size for file in trained.SHIPPED.rglob("*")) < 20e6
 
 
@@ -42,6 +42,7 @@ def test_a_card_tells_where_it_is_from_and_no_folder_of_its_machine(shipped: tra
     ("name", "source", "figure"),
     [
         ("segmenter", "lidc-slices.zip", ("pooled", "dice")),
+        ("detector", "lidc-slices.zip", ("pooled", "dice")),
         ("grader", "lidc-nodules.npz", ("roc_auc",)),
         ("patient", "lidc-nodules.npz", ("roc_auc",)),
     ],
