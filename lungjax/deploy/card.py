@@ -6,6 +6,7 @@ from typing import Any
 
 from lungjax.data import splits
 from lungjax.deploy.answer import Answer
+from lungjax.deploy.tiling import Tiling, reach
 from lungjax.train.state import parameter_count
 from lungjax.train.trained import Trained
 
@@ -27,6 +28,8 @@ _LIMITS = """\
 """
 _SCOPE = """\
 - Scored on slices that a reader marked: how well nodules are outlined, not how well they are found.
+- Where its slices were crops around nodules, these lay up to {reach_px} px off the middle of {tile_px} x {tile_px} px:
+  it misses what lies further off. `lungjax predict` lays its tiles by that.
 - The truth is what readers drew, who differ; their own agreement stands beside the figures."""
 _SCOPE_PRETRAINED = """\
 - Features to start from, not an answer: what they are worth is measured after fine-tuning, see the README."""
@@ -131,6 +134,9 @@ def text(trained: Trained, given: Answer, *, format: str, dtype: str, difference
         f"{difference:.1e} at most",
     }
     scope = {"segment": _SCOPE, "pretrain": _SCOPE_PRETRAINED}.get(config.task, _SCOPE_GRADED)
+    if config.task == "segment":
+        tile_px = Tiling.of(config, trained.seen.get("side_px")).tile_px
+        scope = scope.format(tile_px=tile_px, reach_px=round(reach(config) * tile_px))
     if trained.calibration:
         rows["calibration"] = _calibrated(config.task, trained.calibration)
     about = "\n".join(f"| {name} | {value} |" for name, value in rows.items())

@@ -38,12 +38,8 @@ class Tiling:
     @classmethod
     def of(cls, config: Config, stored_px: int | None) -> Tiling:
         """As the network of a configuration was trained, on slices whose side is `stored_px` where that is known."""
-        data = config.data
-        tile_px = int(data.crop_px) or stored_px or STORED_PX
-        reach = float(config.augment.shift)
-        if data.crop_px:
-            reach += 0.25 if data.crop_at == "nodule" else 0.5  # See `lungjax.data.crop.start`.
-        return cls(tile_px, round(2 * tile_px * min(max(reach, LEAST_REACH), 0.5)), bool(data.crop_px))
+        tile_px = int(config.data.crop_px) or stored_px or STORED_PX
+        return cls(tile_px, round(2 * tile_px * max(reach(config), LEAST_REACH)), bool(config.data.crop_px))
 
     def corners(self, region: np.ndarray) -> list[Corner]:
         """Tiles in whose cores the region, bool (rows, columns), has pixels; from the top, in rows."""
@@ -64,6 +60,14 @@ class Tiling:
         start = core + (self.core_px - self.tile_px) // 2
         spare = size - self.tile_px
         return min(max(start, min(spare // 2, 0)), max(spare // 2, spare)) if self.inside else start
+
+
+def reach(config: Config) -> float:
+    """How far nodules lay off the middle in training, at most, as a share of a tile's side: 0.5 for anywhere."""
+    share = float(config.augment.shift)
+    if config.data.crop_px:
+        share += 0.25 if config.data.crop_at == "nodule" else 0.5  # See `lungjax.data.crop.start`.
+    return min(share, 0.5)
 
 
 class Blend:
