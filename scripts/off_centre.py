@@ -1,7 +1,7 @@
 """How well segmenters outline nodules that do not lie in the middle of what they see.
 
-    python scripts/off_centre.py [--models segmenter,detector] [--data data/slices] [--split val] \
-        [--moved-px 0,8,16,24,32]
+    python scripts/off_centre.py [--models segmenter detector] [--data data/slices] [--split val] \
+        [--moved-px 0 8 16 24 32]
 
 LIDC's crops have their nodule in the middle, and a network may learn that. Here each slice is moved by so many pixels,
 in turn down, up, right and left, mirrored where it ends, and its masks with it. Prints a table: pooled Dice, and the
@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -24,8 +23,7 @@ from lungjax.data import loader, shards, splits
 from lungjax.evaluate import figures, segmentation
 from lungjax.lidc.builtin import resolve
 from lungjax.lidc.scan import InputError
-from lungjax.tasks import segment
-from lungjax.train import mesh
+from lungjax.train.scorer import Scorer
 from lungjax.train.trained import Trained, open_trained
 
 WAYS = ((1, 0), (-1, 0), (0, 1), (0, -1))
@@ -43,23 +41,26 @@ def moved(slices: np.ndarray, rows: np.ndarray, distance_px: int, *, beyond: Any
     return out
 
 
-def scored(model: Trained, dataset: shards.Dataset, rows: np.ndarray, distance_px: int) -> dict[str, Any]:
-    """The report of the slices moved by so much, see `lungjax.evaluate.figures.estimate`."""
-    config, devices = model.config, mesh.make_mesh(model.config.data.batch_size)
-    task = segment.make(config, intensity=dataset.intensity, readers=dataset.readers, mesh=devices)
-    slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
-    variables = jax.device_put(model.variables, mesh.replicated(devices))
-    answer = jax.jit(lambda known, batch: task.predict(known["params"], known["model_state"], batch))
-    counts = []
-    for batch in loader.eval_batches(slices, rows, batch_size=config.data.batch_size):
-        image = moved(batch["image"], batch["row"], distance_px, beyond="reflect")
-        bits = moved(batch["readers"], batch["row"], distance_px, beyond="constant")
-        predicted = np.asarray(answer(variables, mesh.to_devices({**batch, "image": image}, devices))) > 0
-        found = segmentation.counts(predicted, segmentation.majority(bits, readers=dataset.readers))
-        counts.append(found[batch["weight"] > 0])
-    each = np.concatenate(counts)[None]  # (1, slices, 4)
-    own = each[..., 0] + each[..., 2] > 0
+def scored(model: Trained, dataset: shards.Dataset, rows: np.ndarray, distances_px: Sequence[int]) -> Iterator[dict]:
+    """For each distance the report of the slices moved by so much, see `lungjax.evaluate.figures.estimate`."""
+    scorer = Scorer(model.config, dataset, model.variables)
+    data = model.config.data
+    slices = loader.Slices(dataset, crop_px=data.crop_px, crop_at=data.crop_at)
     patients = dataset.index["patient_id"].iloc[rows].tolist()
+    for distance_px in distances_px:
+        counts = []
+        for batch in loader.eval_batches(slices, rows, batch_size=data.batch_size):
+            image = moved(batch["image"], batch["row"], distance_px, beyond="reflect")
+            bits = moved(batch["readers"], batch["row"], distance_px, beyond="constant")
+            logits, _ = scorer.predict({**batch, "image": image})
+            found = segmentation.counts(logits > 0, segmentation.majority(bits, readers=dataset.readers))
+            counts.append(found[batch["weight"] > 0])
+        yield _report(np.concatenate(counts)[None], patients)
+
+
+def _report(each: np.ndarray, patients: Sequence[str]) -> dict:
+    """Of the counts (1, slices, 4)."""
+    own = each[..., 0] + each[..., 2] > 0
     dice = {"dice": (segmentation.scores(each)["dice"], own)}
     return figures.estimate(
         [
@@ -71,23 +72,27 @@ def scored(model: Trained, dataset: shards.Dataset, rows: np.ndarray, distance_p
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default="segmenter,detector", help="default: %(default)s")
+    parser.add_argument("--models", nargs="+", type=Path, default=[Path("segmenter"), Path("detector")])
     parser.add_argument("--data", default="data/slices", help="a prepared folder; default: %(default)s")
     parser.add_argument("--split", choices=("val", "test"), default="val", help="default: %(default)s")
-    parser.add_argument("--moved-px", default="0,8,16,24,32", help="default: %(default)s")
+    parser.add_argument("--moved-px", nargs="+", type=int, default=[0, 8, 16, 24, 32], help="default: %(default)s")
     given = parser.parse_args(argv)
-    distances_px = [int(one) for one in given.moved_px.split(",")]
-    print("| model | moved by | pooled Dice | Dice per slice |\n|---|---|---|---|")
+    if min(given.moved_px) < 0:
+        parser.error("--moved-px takes distances, 0 or more")
     try:
         dataset = shards.open_dataset(resolve(given.data))
-        for name in given.models.split(","):
-            model = open_trained(Path(name))
+        print("| model | moved by | pooled Dice | Dice per slice |\n|---|---|---|---|")
+        for path in given.models:
+            model = open_trained(path)
+            if model.config.task != "segment":
+                raise InputError(f"{path} is a network of the task {model.config.task!r}; give segmenters.")
             splits.lock(model.patients, dataset.manifest["split"]["patients"], where=given.data)
             rows = loader.select_rows(dataset, split=given.split, slices=model.config.data.slices)
-            for distance_px in tqdm(distances_px, desc=name, unit="distance", leave=False, disable=None):
-                found = scored(model, dataset, rows, distance_px)
+            reports = scored(model, dataset, rows, given.moved_px)
+            progress = tqdm(reports, desc=str(path), total=len(given.moved_px), unit="distance", disable=None)
+            for distance_px, found in zip(given.moved_px, progress, strict=True):
                 shown = (_shown(found[section]["dice"]) for section in ("pooled", "per_slice"))
-                print(f"| {name} | {distance_px} px | {' | '.join(shown)} |", flush=True)
+                print(f"| {path} | {distance_px} px | {' | '.join(shown)} |", flush=True)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

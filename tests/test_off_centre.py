@@ -36,7 +36,7 @@ def test_what_comes_in_is_mirrored():
 def test_unmoved_slices_have_the_figures_of_evaluate(slices_dataset: Path, tmp_path: Path, capsys):
     said = evaluation.evaluate(Path("segmenter"), data=slices_dataset, split="val", out=tmp_path / "found.json")
     capsys.readouterr()
-    assert off_centre.main(["--models=segmenter", f"--data={slices_dataset}", "--moved-px=0"]) == 0
+    assert off_centre.main(["--models", "segmenter", "--data", str(slices_dataset), "--moved-px", "0"]) == 0
     row = capsys.readouterr().out.splitlines()[-1]
     shown = ["{value:.3f} [{low:.3f}, {high:.3f}]".format(**said[name]["dice"]) for name in ("pooled", "per_slice")]
     assert row == f"| segmenter | 0 px | {shown[0]} | {shown[1]} |"
@@ -53,12 +53,17 @@ def test_a_network_that_looks_at_single_pixels_has_no_middle(slices_dataset: Pat
     monkeypatch.setattr(segment, "make", bright)
     model, dataset = trained.open_trained(Path("segmenter")), shards.open_dataset(slices_dataset)
     rows = loader.select_rows(dataset, split="val", slices="nodule")
-    there, moved = (off_centre.scored(model, dataset, rows, distance_px) for distance_px in (0, 6))
+    there, moved = off_centre.scored(model, dataset, rows, [0, 6])
     assert 0.8 < there["pooled"]["dice"]["value"] < 1
     assert moved["pooled"]["dice"] == there["pooled"]["dice"]
     assert moved["per_slice"]["dice"] == there["per_slice"]["dice"]
 
 
-def test_a_mistake_gets_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert off_centre.main([f"--data={tmp_path / 'nowhere'}"]) == 2
+def test_a_mistake_gets_one_sentence(slices_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert off_centre.main(["--data", str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err
+    assert off_centre.main(["--models", "grader", "--data", str(slices_dataset)]) == 2
+    assert "grader is a network of the task 'classify'; give segmenters." in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        off_centre.main(["--moved-px", "-1"])
+    assert "takes distances, 0 or more" in capsys.readouterr().err
