@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lungjax.deploy.load import Model
+    from lungjax.prediction.api import Model
 
 __version__ = "0.1.0"
 
@@ -26,6 +26,6 @@ def load(model: Path | str) -> Model:
     Raises:
       InputError: it is neither, or no segmenter.
     """
-    from lungjax.deploy.load import Model  # JAX is imported only by those who ask for a network.
+    from lungjax.prediction.api import Model  # JAX is imported only by those who ask for a network.
 
     return Model(Path(model))

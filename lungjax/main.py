@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py or configs/NAME.py:quick", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same command goes on where it stopped.")
@@ -80,7 +80,7 @@ def _train() -> int:
             jax.distributed.initialize(coordinator, _PROCESSES.value, _PROCESS.value)
     except (RuntimeError, ValueError) as error:
         raise InputError(f"--coordinator={coordinator}: {_last_line(error)}; see --help for its forms.") from error
-    from lungjax.lidc.builtin import resolve
+    from lungjax.preparation.builtin import resolve
     from lungjax.train.loop import train_and_evaluate
     from lungjax.train.watch import NotFinite
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from lungjax.ct.scan import Intensity
 from lungjax.data import distort
-from lungjax.data.intensity import LUNG_WINDOW_HU, Intensity, WindowHu, to_hu, window
+from lungjax.data.intensity import LUNG_WINDOW_HU, WindowHu, to_hu, window
 
 
 def make_views(*, intensity: Intensity, **strengths) -> Callable[..., tuple[jax.Array, jax.Array]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 
-Intensity = Literal["hu", "unit", "fraction", "zscore"]
-"""Hounsfield units; or, where the source lost them, 0 to 255, 0 to 1, or deviations from the slice's mean."""
+from lungjax.ct.scan import Intensity
+
 WindowHu = tuple[float | jax.Array, float | jax.Array]
 
 LUNG_WINDOW_HU: WindowHu = (-600.0, 1500.0)

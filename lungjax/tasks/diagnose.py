@@ -13,11 +13,12 @@ import numpy as np
 import scipy.special
 from jax.sharding import Mesh
 
+from lungjax.ct.scan import Intensity
 from lungjax.data import augment, distort
-from lungjax.data.intensity import Intensity, window
-from lungjax.evaluate import gallery
+from lungjax.data.intensity import window
+from lungjax.evaluation.plots import gallery
 from lungjax.metrics import weighted_mean
-from lungjax.models.diagnoser import Diagnoser
+from lungjax.models.patient_net import Diagnoser
 from lungjax.tasks import classify
 from lungjax.tasks.task import Config, Metrics, Task
 

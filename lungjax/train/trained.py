@@ -13,7 +13,7 @@ import numpy as np
 import safetensors.numpy
 
 from lungjax.data import splits
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 from lungjax.tasks.task import Config
 from lungjax.train import calibrate, checkpoint, torchvision
 from lungjax.train import workdir as folder

@@ -13,7 +13,7 @@ import pytest
 import runs
 
 from lungjax.data import shards, splits
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 from lungjax.train import loop, mesh, probe, step
 from lungjax.train.watch import NotFinite, StopSignal
 
