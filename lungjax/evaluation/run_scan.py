@@ -12,9 +12,9 @@ from lungjax.ct import lungs
 from lungjax.ct.scan import Scan
 from lungjax.evaluation.detection import reference
 from lungjax.evaluation.detection.narrowing import Narrowed, rank
-from lungjax.evaluation.detection.reference import Marked
+from lungjax.evaluation.detection.reference import ReferenceNodule
 from lungjax.prediction import detection
-from lungjax.prediction.candidates import Finding
+from lungjax.prediction.candidates import Candidate
 from lungjax.prediction.detection import Network
 from lungjax.prediction.outputs import report_json
 from lungjax.train.trained import Trained
@@ -24,7 +24,7 @@ VIEW_MM = 60.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class View:
+class NoduleView:
     """A nodule in the slice in which its readers marked most; arrays are of one size.
 
     Attributes:
@@ -33,7 +33,7 @@ class View:
       found: bool, findings that are nodules.
       candidates: bool, the other findings.
       pixel_mm: between pixel centres.
-      told: of `Scored.nodules`.
+      told: of `ScoredScan.nodules`.
     """
 
     hu: np.ndarray
@@ -45,7 +45,7 @@ class View:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Scored:
+class ScoredScan:
     """What is kept of a scan.
 
     Attributes:
@@ -66,10 +66,10 @@ class Scored:
     scores: np.ndarray
     nodules: list[dict[str, Any]]
     narrowed: Narrowed
-    views: list[View]
+    views: list[NoduleView]
 
 
-def score(scan: Scan, key: str, trained: Trained, network: Network, *, least_readers: int) -> Scored:
+def score(scan: Scan, key: str, trained: Trained, network: Network, *, least_readers: int) -> ScoredScan:
     """Looks for nodules in a scan whose readers' outlines are known.
 
     Args:
@@ -97,7 +97,7 @@ def score(scan: Scan, key: str, trained: Trained, network: Network, *, least_rea
         }
         for one in marked
     ]
-    return Scored(
+    return ScoredScan(
         key,
         scan.patient_id,
         found.refused,
@@ -113,7 +113,7 @@ def _to_mm(voxel: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return (affine @ (*voxel[::-1], 1.0))[:3]
 
 
-def _told(one: Marked, centre_mm: np.ndarray, at_mm: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
+def _told(one: ReferenceNodule, centre_mm: np.ndarray, at_mm: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     """A nodule, and the best finding whose centre lies within its radius: `rank` among the scan's, from 1, or None."""
     apart_mm = np.linalg.norm(at_mm - centre_mm, axis=1)
     hits = np.flatnonzero(apart_mm < one.diameter_mm / 2)
@@ -128,7 +128,7 @@ def _told(one: Marked, centre_mm: np.ndarray, at_mm: np.ndarray, scores: np.ndar
     }
 
 
-def _dice(one: Marked, number: np.ndarray, every: Sequence[Finding]) -> float:
+def _dice(one: ReferenceNodule, number: np.ndarray, every: Sequence[Candidate]) -> float:
     """3-D Dice of what at least two readers outlined, or the one who did, and the finding that has most of it."""
     majority = one.votes >= min(2, one.readers)
     shared = np.bincount(number[one.box][majority], minlength=1)
@@ -140,7 +140,7 @@ def _dice(one: Marked, number: np.ndarray, every: Sequence[Finding]) -> float:
 
 
 def _narrowed(
-    scan: Scan, refused: str | None, every: Sequence[Finding], nodules: int, marked: Sequence[Marked]
+    scan: Scan, refused: str | None, every: Sequence[Candidate], nodules: int, marked: Sequence[ReferenceNodule]
 ) -> Narrowed:
     count = len(scan.voxels)
     lung_mm2 = np.zeros(count) if refused else lungs.find(scan.voxels, scan.spacing_mm).area_mm2()
@@ -163,12 +163,12 @@ def _narrowed(
     )
 
 
-def _view(scan: Scan, one: Marked, number: np.ndarray, nodules: int, told: dict[str, Any]) -> View:
+def _view(scan: Scan, one: ReferenceNodule, number: np.ndarray, nodules: int, told: dict[str, Any]) -> NoduleView:
     pixel_mm = scan.spacing_mm[1]
     half_px = round(VIEW_MM / 2 / pixel_mm) if np.isfinite(pixel_mm) else scan.voxels.shape[1]
     box = tuple(slice(max(round(at) - half_px, 0), round(at) + half_px + 1) for at in one.centre_voxel[1:].tolist())
     labels = number[one.middle][box]
-    return View(
+    return NoduleView(
         hu=scan.voxels[one.middle][box].copy(),
         readers=scan.slice_reader_bits(one.middle)[box],
         found=(labels > 0) & (labels <= nodules),

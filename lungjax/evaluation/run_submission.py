@@ -38,12 +38,12 @@ def evaluate(submission: Path, *, luna16: Path, out: Path | None) -> dict[str, A
     try:
         scans = [line.split(",")[0].strip() for line in listed.read_text(encoding="utf-8-sig").splitlines()]
         scans = [scan for scan in scans if scan and scan != "seriesuid"]
-        candidates = luna16_rules.read_findings(submission, "probability")
+        candidates = luna16_rules.read_points(submission, "probability")
         marks = luna16_rules.match(
             scans,
             candidates,
-            luna16_rules.read_findings(annotations, "diameter_mm"),
-            luna16_rules.read_findings(excluded, "diameter_mm"),
+            luna16_rules.read_points(annotations, "diameter_mm"),
+            luna16_rules.read_points(excluded, "diameter_mm"),
         )
     except FileNotFoundError as error:
         raise InputError(

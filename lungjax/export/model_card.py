@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lungjax.data import splits
-from lungjax.export.signature import Answer
+from lungjax.export.signature import Signature
 from lungjax.prediction.tiling import Tiling, reach
 from lungjax.train.state import parameter_count
 from lungjax.train.trained import Trained
@@ -109,7 +109,7 @@ _GRADED = ("roc_auc", "pr_auc", "sensitivity_at_specificity_0.90", "brier", "ece
 _SCORES = ("dice", "iou", "precision", "recall")
 
 
-def text(trained: Trained, given: Answer, *, format: str, dtype: str, difference: float) -> str:
+def text(trained: Trained, given: Signature, *, format: str, dtype: str, difference: float) -> str:
     """The card, as Markdown.
 
     Args:
@@ -150,7 +150,7 @@ def text(trained: Trained, given: Answer, *, format: str, dtype: str, difference
     )
 
 
-def _use(given: Answer, format: str, depth: int) -> str:
+def _use(given: Signature, format: str, depth: int) -> str:
     inputs = "".join(
         f"{one.name} = np.{'zeros' if one.name == 'hu' else 'ones'}({(4, *one.shape)}, np.float32)  # {one.says}\n"
         for one in given.inputs

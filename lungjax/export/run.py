@@ -17,7 +17,7 @@ import numpy as np
 from lungjax.errors import InputError
 from lungjax.evaluation.plots import training_plots
 from lungjax.export import model_card, parity, signature
-from lungjax.export.signature import Answer
+from lungjax.export.signature import Signature
 from lungjax.train.logs import METRICS_FILE
 from lungjax.train.trained import Trained, open_trained, write_exported, write_known, write_orbax, write_torchvision
 
@@ -107,7 +107,7 @@ def _validated(workdir: Path, step: int) -> dict[str, Any]:
     return {"validation": found} if found else {}
 
 
-def _write(trained: Trained, given: Answer, folder: Path, format: Format, dtype: Dtype) -> None:
+def _write(trained: Trained, given: Signature, folder: Path, format: Format, dtype: Dtype) -> None:
     if format == "safetensors":
         write_exported(trained, folder, dtype=dtype)
         return
@@ -127,14 +127,14 @@ def _write(trained: Trained, given: Answer, folder: Path, format: Format, dtype:
         (folder / "model.onnx").write_bytes(onnx_graph.convert(function, specs, *names))
 
 
-def stablehlo(trained: Trained, given: Answer) -> bytes:
+def stablehlo(trained: Trained, given: Signature) -> bytes:
     """The network for `jax.export.deserialize`, its weights in it, for a batch of any size on any platform."""
     function, specs = signature.traceable(trained, given)
     return bytes(jax.export.export(function, platforms=PLATFORMS)(*specs).serialize())
 
 
 def _ask(
-    trained: Trained, given: Answer, folder: Path, format: Format, asked: Mapping[str, np.ndarray]
+    trained: Trained, given: Signature, folder: Path, format: Format, asked: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """What the written network says, in a fresh process; of Orbax's weights, what they make our network say."""
     if format != "orbax":

@@ -26,7 +26,7 @@ GOLDEN_BATCHES = (1, 3)
 
 
 @dataclasses.dataclass(frozen=True)
-class Array:
+class ArraySpec:
     """An input or output: float32, its first axis the batch.
 
     Attributes:
@@ -45,7 +45,7 @@ class Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class Signature:
     """What a network is asked, and what it says.
 
     Attributes:
@@ -54,11 +54,11 @@ class Answer:
     """
 
     function: Callable[..., tuple[jax.Array, ...]]
-    inputs: tuple[Array, ...]
-    outputs: tuple[Array, ...]
+    inputs: tuple[ArraySpec, ...]
+    outputs: tuple[ArraySpec, ...]
 
 
-def of(trained: Trained) -> Answer:
+def of(trained: Trained) -> Signature:
     """The answer of a network; windowing, resampling and calibration are part of it."""
     config = copy.deepcopy(trained.config)
     config.compute_dtype = "float32"
@@ -70,24 +70,26 @@ def _task(module: Any, config: Config) -> Any:
     return module.make(config, intensity="hu", readers=READERS, mesh=Mesh(np.array(jax.devices()[:1]), ("data",)))
 
 
-def _slices(config: Config, trained: Trained) -> Array:
+def _slices(config: Config, trained: Trained) -> ArraySpec:
     """Whole slices, or crops of the side of those in training."""
     side_px = int(config.data.crop_px) or int(trained.seen.get("side_px") or STORED_PX)
-    return Array("hu", (side_px, side_px), "a slice of a chest CT, in HU")
+    return ArraySpec("hu", (side_px, side_px), "a slice of a chest CT, in HU")
 
 
-def _segment(config: Config, trained: Trained) -> Answer:
+def _segment(config: Config, trained: Trained) -> Signature:
     task = _task(segment, config)
 
     def function(variables: Any, hu: jax.Array) -> tuple[jax.Array, ...]:
         return (jax.nn.sigmoid(task.predict(variables["params"], variables["model_state"], {"image": hu})),)
 
     hu = _slices(config, trained)
-    said = Array("probability", hu.shape, "of each pixel: that at least two of four readers would mark it as nodule")
-    return Answer(function, (hu,), (said,))
+    said = ArraySpec(
+        "probability", hu.shape, "of each pixel: that at least two of four readers would mark it as nodule"
+    )
+    return Signature(function, (hu,), (said,))
 
 
-def _pretrain(config: Config, trained: Trained) -> Answer:
+def _pretrain(config: Config, trained: Trained) -> Signature:
     task = _task(pretrain, config)
 
     def function(variables: Any, hu: jax.Array) -> tuple[jax.Array, ...]:
@@ -95,10 +97,12 @@ def _pretrain(config: Config, trained: Trained) -> Answer:
 
     hu = _slices(config, trained)
     (found,) = jax.eval_shape(function, trained.variables, *_specs([hu], 1))
-    return Answer(function, (hu,), (Array("features", found.shape[1:], "the encoder's last feature map, averaged"),))
+    return Signature(
+        function, (hu,), (ArraySpec("features", found.shape[1:], "the encoder's last feature map, averaged"),)
+    )
 
 
-def encoder(trained: Trained) -> Answer:
+def encoder(trained: Trained) -> Signature:
     """What the encoder of any network says of windowed slices: its last feature map, averaged."""
     network = ResNet(**trained.config.model.encoder)
 
@@ -109,14 +113,14 @@ def encoder(trained: Trained) -> Answer:
         return (jnp.mean(maps[-1], axis=(1, 2)),)
 
     channels = network.width * 8 * (BOTTLENECK if network.depth == 50 else 1)
-    image = Array("image", (96, 96), "a slice, windowed to [0, 1]")
-    return Answer(function, (image,), (Array("features", (channels,), "the last feature map, averaged"),))
+    image = ArraySpec("image", (96, 96), "a slice, windowed to [0, 1]")
+    return Signature(function, (image,), (ArraySpec("features", (channels,), "the last feature map, averaged"),))
 
 
-def _patches(trained: Trained, *before: int) -> tuple[Array, Array]:
+def _patches(trained: Trained, *before: int) -> tuple[ArraySpec, ArraySpec]:
     side_px = int(trained.seen.get("side_px") or SIDE_PX)
-    hu = Array("hu", (*before, side_px, side_px), "CT patches with a nodule in the middle of each, in HU")
-    return hu, Array("pixel_mm", before, "between pixel centres of each patch, in mm, above 0")
+    hu = ArraySpec("hu", (*before, side_px, side_px), "CT patches with a nodule in the middle of each, in HU")
+    return hu, ArraySpec("pixel_mm", before, "between pixel centres of each patch, in mm, above 0")
 
 
 def _calibrated(trained: Trained, logits: jax.Array) -> jax.Array:
@@ -125,19 +129,19 @@ def _calibrated(trained: Trained, logits: jax.Array) -> jax.Array:
     return jax.nn.sigmoid(line.get("slope", 1.0) * logits + line.get("offset", 0.0))
 
 
-def _classify(config: Config, trained: Trained) -> Answer:
+def _classify(config: Config, trained: Trained) -> Signature:
     grade = classify.make_grade(config)
 
     def function(variables: Any, hu: jax.Array, pixel_mm: jax.Array) -> tuple[jax.Array, ...]:
         found = grade(variables["params"], variables["model_state"], hu, pixel_mm)
         return _calibrated(trained, found[:, 0]), found[:, 1:]
 
-    malignant = Array("probability", (), "that readers would call the nodule malignant, calibrated")
-    ratings = Array("ratings", (len(RATING_NAMES),), f"expected of readers: {', '.join(RATING_NAMES)}")
-    return Answer(function, _patches(trained), (malignant, ratings))
+    malignant = ArraySpec("probability", (), "that readers would call the nodule malignant, calibrated")
+    ratings = ArraySpec("ratings", (len(RATING_NAMES),), f"expected of readers: {', '.join(RATING_NAMES)}")
+    return Signature(function, _patches(trained), (malignant, ratings))
 
 
-def _diagnose(config: Config, trained: Trained) -> Answer:
+def _diagnose(config: Config, trained: Trained) -> Signature:
     task, nodules = _task(diagnose, config), int(config.data.nodules)
 
     def function(variables: Any, hu: jax.Array, pixel_mm: jax.Array, inside: jax.Array) -> tuple[jax.Array, ...]:
@@ -145,24 +149,24 @@ def _diagnose(config: Config, trained: Trained) -> Answer:
         found = task.predict(variables["params"], variables["model_state"], batch)
         return _calibrated(trained, found[:, 0]), found[:, 1 : 1 + nodules]
 
-    inside = Array("inside", (nodules,), "1 for a patch with a nodule, 0 for one that only fills up; a 1 at least")
-    malignant = Array("probability", (), "that one of the patient's nodules is malignant, calibrated")
-    attention = Array("attention", (nodules,), "the share of each nodule in the answer")
-    return Answer(function, (*_patches(trained, nodules), inside), (malignant, attention))
+    inside = ArraySpec("inside", (nodules,), "1 for a patch with a nodule, 0 for one that only fills up; a 1 at least")
+    malignant = ArraySpec("probability", (), "that one of the patient's nodules is malignant, calibrated")
+    attention = ArraySpec("attention", (nodules,), "the share of each nodule in the answer")
+    return Signature(function, (*_patches(trained, nodules), inside), (malignant, attention))
 
 
-def _specs(arrays: Sequence[Array], batch: Any) -> list[jax.ShapeDtypeStruct]:
+def _specs(arrays: Sequence[ArraySpec], batch: Any) -> list[jax.ShapeDtypeStruct]:
     return [jax.ShapeDtypeStruct((batch, *array.shape), jnp.float32) for array in arrays]
 
 
-def traceable(trained: Trained, answer: Answer) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
+def traceable(trained: Trained, answer: Signature) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
     """The network with its weights in it, jitted, and what it takes: batches of any size."""
     (batch,) = jax.export.symbolic_shape("batch")
     variables = jax.tree.map(jnp.asarray, trained.variables)
     return jax.jit(lambda *inputs: answer.function(variables, *inputs)), _specs(answer.inputs, batch)
 
 
-def golden(answer: Answer) -> dict[str, np.ndarray]:
+def golden(answer: Signature) -> dict[str, np.ndarray]:
     """What networks are compared on, by `BATCH.NAME`, for batches of two sizes.
 
     Dark lung, a bright wall, and nodules of growing size in the middle, with noise; spacings that differ; bags that are
@@ -188,7 +192,7 @@ def _golden(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.n
     return np.clip((hu + 1000) / 1400, 0, 1) if name == "image" else hu
 
 
-def said(trained: Trained, answer: Answer, asked: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def said(trained: Trained, answer: Signature, asked: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The outputs, by `BATCH.NAME`, of inputs named likewise."""
     function, found = jax.jit(answer.function), {}
     for batch in sorted({name.split(".")[0] for name in asked}):

@@ -17,7 +17,7 @@ _LEAST_MM2 = 3.0
 """Added to the area before its logarithm is taken."""
 
 
-class Grader(nn.Module):
+class NoduleNet(nn.Module):
     """Encoder; a decoder that climbs back over its feature maps to an outline of the nodule; and a head.
 
     The head sees the outline's area, mean and deviation of the image within it, and the means within it of the

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from lungjax.models.layers import Dense
-from lungjax.models.nodule_net import Grader
+from lungjax.models.nodule_net import NoduleNet
 
 
-class Diagnoser(nn.Module):
+class PatientNet(nn.Module):
     """A grader of each nodule, gated attention over what it found, a fully connected layer.
 
     The attention of nodule k is softmax over the bag of w . (tanh(V h_k) * sigmoid(U h_k)), equation 9 of the paper.
@@ -20,7 +20,7 @@ class Diagnoser(nn.Module):
       attention: features of V and U.
     """
 
-    grader: Grader
+    grader: NoduleNet
     attention: int
 
     def setup(self) -> None:
@@ -38,7 +38,7 @@ class Diagnoser(nn.Module):
         Args:
           x: (bags, nodules, height, width, 1) in [0, 1].
           inside: (bags, nodules) 1, or 0 for what only fills a bag up, which gets no attention; one at least is 1.
-          train: as for `Grader`.
+          train: as for `NoduleNet`.
 
         Returns:
           (bags,) logits; (bags, nodules) attention, of sum 1; and the grader's logits and pixels of

@@ -25,7 +25,7 @@ class Model:
         self._trained = open_trained(path)
         self._segmenter = Segmenter(self._trained)
 
-    def detect(self, hu: np.ndarray, *, spacing_mm: tuple[float, float, float]) -> detection.Detected:
+    def detect(self, hu: np.ndarray, *, spacing_mm: tuple[float, float, float]) -> detection.Detection:
         """Nodules of a scan, measured, and the ranked rest; its `refused` says why nothing was looked for.
 
         Args:

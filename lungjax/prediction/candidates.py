@@ -19,7 +19,7 @@ LEAST_IN_LUNG = 0.25
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Finding:
+class Candidate:
     """One connected piece.
 
     Attributes:
@@ -51,7 +51,7 @@ class Finding:
 
 def find(
     probability: np.ndarray, hu: np.ndarray, lungs: np.ndarray, spacing_mm: tuple[float, float, float]
-) -> list[Finding]:
+) -> list[Candidate]:
     """Every piece of a scan that may be a nodule, from the highest score to the lowest.
 
     Args:
@@ -68,7 +68,7 @@ def find(
             continue
         widest, longest_mm, perpendicular_mm = measure.recist(voxels, spacing_mm)
         found.append(
-            Finding(
+            Candidate(
                 voxels=voxels,
                 score=score(probability[at], volume_mm3, longest_mm),
                 volume_mm3=volume_mm3,

@@ -11,8 +11,8 @@ from lungjax.ct import lungs, morphology
 from lungjax.ct.lungs import Lungs
 from lungjax.ct.scan import Scan
 from lungjax.prediction import candidates, input_checks
-from lungjax.prediction.candidates import Finding
-from lungjax.prediction.input_checks import Seen
+from lungjax.prediction.candidates import Candidate
+from lungjax.prediction.input_checks import TrainedRange
 from lungjax.train.trained import Trained
 
 THRESHOLD = 0.83
@@ -32,7 +32,7 @@ class Network(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Detected:
+class Detection:
     """What was found in a scan.
 
     Attributes:
@@ -43,13 +43,13 @@ class Detected:
     """
 
     refused: str | None
-    nodules: list[Finding]
-    candidates: list[Finding]
+    nodules: list[Candidate]
+    candidates: list[Candidate]
     warnings: list[str]
     mask: np.ndarray
 
 
-def detect(scan: Scan, trained: Trained, network: Network) -> Detected:
+def detect(scan: Scan, trained: Trained, network: Network) -> Detection:
     """Looks for nodules in one scan.
 
     Args:
@@ -57,7 +57,7 @@ def detect(scan: Scan, trained: Trained, network: Network) -> Detected:
       trained: what the network was trained on.
       network: the network.
     """
-    refused, warnings, found = input_checks.refusal(scan, Seen.by(trained)), [], []
+    refused, warnings, found = input_checks.refusal(scan, TrainedRange.by(trained)), [], []
     if refused is None:
         seen = lungs.find(scan.voxels, scan.spacing_mm)
         warnings = input_checks.warnings(scan, seen, trained)
@@ -69,7 +69,7 @@ def detect(scan: Scan, trained: Trained, network: Network) -> Detected:
     mask = np.zeros(scan.voxels.shape, np.uint8)
     for number, one in enumerate(found[:count], start=1):
         mask[tuple(one.voxels.T)] = number
-    return Detected(refused, found[:count], found[count:], warnings, mask)
+    return Detection(refused, found[:count], found[count:], warnings, mask)
 
 
 def _with_wall(found: Lungs) -> Lungs:

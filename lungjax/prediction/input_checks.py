@@ -21,20 +21,20 @@ _TOLERANCE = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class TrainedRange:
     """Least and greatest spacing of the slices that a network was trained on, in mm."""
 
     slice_mm: tuple[float, float]
     pixel_mm: tuple[float, float]
 
     @classmethod
-    def by(cls, trained: Trained) -> Seen:
+    def by(cls, trained: Trained) -> TrainedRange:
         """As its run tells; of slices that had lost their spacing, LIDC-IDRI's, where they come from."""
         slice_mm, pixel_mm = (trained.seen.get(name) for name in ("slice_mm", "pixel_mm"))
         return cls(slice_mm or LIDC_SLICE_MM, pixel_mm or LIDC_PIXEL_MM)
 
 
-def refusal(scan: Scan, seen: Seen) -> str | None:
+def refusal(scan: Scan, seen: TrainedRange) -> str | None:
     """Why a scan is not to be looked at, or None; of what can be told before its lungs are found."""
     if scan.intensity != "hu":
         return f"Its numbers are no Hounsfield units ({scan.intensity}): nothing could be measured."

@@ -29,7 +29,7 @@ class Grades:
     ratings: np.ndarray
 
 
-class Grader:
+class NoduleClassifier:
     """A network of the task `classify`; compiled once for patches of one size.
 
     Args:

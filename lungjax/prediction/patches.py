@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from lungjax.data import crop
-from lungjax.prediction.candidates import Finding
+from lungjax.prediction.candidates import Candidate
 
 SIDE_PX = 71
 
 
-def cut(hu: np.ndarray, found: Sequence[Finding]) -> np.ndarray:
+def cut(hu: np.ndarray, found: Sequence[Candidate]) -> np.ndarray:
     """(n, 71, 71) int16 HU, one of each finding, on the scan's own grid; beyond its slice, the slice's lowest value.
 
     Args:

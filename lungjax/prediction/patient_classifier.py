@@ -34,7 +34,7 @@ _LIMITS = (
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Answer:
+class PatientPrediction:
     """What a network says of a patient.
 
     Attributes:
@@ -46,7 +46,7 @@ class Answer:
     attention: np.ndarray
 
 
-class Diagnoser:
+class PatientClassifier:
     """A network of the task `diagnose`; compiled once for patches of one size.
 
     Args:
@@ -63,7 +63,7 @@ class Diagnoser:
         self.model = model
         self._answer = jax.jit(diagnose.make_answer(model.config))
 
-    def __call__(self, hu: np.ndarray, spacing_mm: np.ndarray) -> Answer:
+    def __call__(self, hu: np.ndarray, spacing_mm: np.ndarray) -> PatientPrediction:
         """Answers for the patient whose nodules these are.
 
         Args:
@@ -85,7 +85,7 @@ class Diagnoser:
         given = hu[filled].astype(np.float32)[None], spacing_mm[filled][None], inside[None]
         said = np.asarray(self._answer(variables["params"], variables["model_state"], *given), np.float64)[0]
         probability = classify.probability(said[:1], self.model.calibration)
-        return Answer(float(probability[0]), said[1 : 1 + len(hu)])
+        return PatientPrediction(float(probability[0]), said[1 : 1 + len(hu)])
 
 
 def unanswered(reason: str) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def unanswered(reason: str) -> dict[str, Any]:
     }
 
 
-def answered(answer: Answer, numbers: Sequence[int], model: Trained, *, patient_id: str) -> dict[str, Any]:
+def answered(answer: PatientPrediction, numbers: Sequence[int], model: Trained, *, patient_id: str) -> dict[str, Any]:
     """The `patient` of a report, but for its `model`.
 
     Args:

@@ -12,10 +12,10 @@ import numpy as np
 from lungjax.ct.scan import Scan
 from lungjax.errors import InputError
 from lungjax.prediction import detection, patches, patient_classifier
-from lungjax.prediction.detection import Detected, Network
-from lungjax.prediction.nodule_classifier import Grader
+from lungjax.prediction.detection import Detection, Network
+from lungjax.prediction.nodule_classifier import NoduleClassifier
 from lungjax.prediction.outputs import report_json
-from lungjax.prediction.patient_classifier import Diagnoser
+from lungjax.prediction.patient_classifier import PatientClassifier
 from lungjax.prediction.sliding_window import Segmenter
 from lungjax.train.trained import Trained, open_trained
 
@@ -32,8 +32,8 @@ class Networks:
 
     trained: Trained
     segmenter: Network
-    grader: Grader | None = None
-    diagnoser: Diagnoser | None = None
+    grader: NoduleClassifier | None = None
+    diagnoser: PatientClassifier | None = None
 
     def described(self) -> dict[str, dict[str, Any] | None]:
         """`model`, `grader` and `patient`, each as in a report."""
@@ -58,12 +58,12 @@ def open_all(model: Path, *, grader: Path | None, diagnoser: Path | None, device
     return Networks(
         trained,
         Segmenter(trained, device=device),
-        None if grader is None else Grader(open_trained(grader)),
-        None if diagnoser is None else Diagnoser(open_trained(diagnoser)),
+        None if grader is None else NoduleClassifier(open_trained(grader)),
+        None if diagnoser is None else PatientClassifier(open_trained(diagnoser)),
     )
 
 
-def look(scan: Scan, source: str, used: Networks) -> tuple[Detected, dict[str, Any]]:
+def look(scan: Scan, source: str, used: Networks) -> tuple[Detection, dict[str, Any]]:
     """What the networks find in a scan, and its `report_json.report`; `source` is where the scan is from."""
     found = detection.detect(scan, used.trained, used.segmenter)
     report = report_json.report(

@@ -22,7 +22,7 @@ from lungjax.evaluation.plots import gallery
 from lungjax.evaluation.stats import calibration
 from lungjax.metrics import weighted_mean
 from lungjax.models.encoder import ResNet
-from lungjax.models.nodule_net import Grader
+from lungjax.models.nodule_net import NoduleNet
 from lungjax.tasks.task import Config, Metrics, Task
 
 HIGHEST = (5, 4, 6, 5, 5, 5, 5, 5, 5)
@@ -38,10 +38,10 @@ _BINS = 2000
 """Of probability, for the ROC AUC of a validation."""
 
 
-def network(config: Config) -> Grader:
+def network(config: Config) -> NoduleNet:
     """The network of a configuration: a logit of malignancy, then one for each of `STEPS`."""
     dtype = jnp.dtype(config.compute_dtype)
-    return Grader(
+    return NoduleNet(
         encoder=ResNet(**config.model.encoder, dtype=dtype),
         width=config.model.width,
         hidden=config.model.hidden,

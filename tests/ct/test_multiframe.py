@@ -19,8 +19,8 @@ from lungjax.ct.scan import Scan
 from lungjax.ct.series import Series, assemble
 from lungjax.errors import Fault
 from lungjax.prediction import sources
-from lungjax.prediction.candidates import Finding
-from lungjax.prediction.detection import Detected
+from lungjax.prediction.candidates import Candidate
+from lungjax.prediction.detection import Detection
 from lungjax.prediction.outputs import dicom_seg, report_json
 
 SLICES, ROWS, COLUMNS = 7, 6, 10
@@ -170,9 +170,9 @@ def test_a_segmentation_refers_to_its_frames(classic: list[Path], tmp_path: Path
     scan = sources.read(module, entry)
     mask = np.zeros(scan.voxels.shape, np.uint8)
     mask[1:3, 2:4, 5:9] = 1
-    nodule = Finding(np.argwhere(mask == 1), 0.9, 100.0, 7.5, 4.0, 11, -50.0)
+    nodule = Candidate(np.argwhere(mask == 1), 0.9, 100.0, 7.5, 4.0, 11, -50.0)
     report = report_json.report(
-        scan, "x", {"name": "m", "step": 3}, Detected(None, [nodule], [], [], mask), threshold=0.5
+        scan, "x", {"name": "m", "step": 3}, Detection(None, [nodule], [], [], mask), threshold=0.5
     )
     dicom_seg.write(tmp_path, dicom.read_headers([path], scan.sop_uids), mask, report)
     found = np.zeros(mask.shape, np.uint8)

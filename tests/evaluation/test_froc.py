@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from lungjax.evaluation.detection import froc, luna16_rules
-from lungjax.evaluation.detection.luna16_rules import Findings, Marks
+from lungjax.evaluation.detection.luna16_rules import Matches, ScoredPoints
 from lungjax.evaluation.stats import bootstrap
 
 
-def _findings(*rows: tuple[str, float, float]) -> Findings:
+def _findings(*rows: tuple[str, float, float]) -> ScoredPoints:
     """(scan, x in mm, value), y and z being 0."""
     scan, x_mm, value = zip(*rows, strict=True) if rows else ((), (), ())
     at_mm = np.stack([np.array(x_mm, float), np.zeros(len(rows)), np.zeros(len(rows))], axis=1)
-    return Findings(np.array(scan, dtype=str), at_mm, np.array(value, float))
+    return ScoredPoints(np.array(scan, dtype=str), at_mm, np.array(value, float))
 
 
 def test_a_real_submission_has_its_published_figures(real_data: Path):
@@ -28,9 +28,9 @@ def test_a_real_submission_has_its_published_figures(real_data: Path):
         scans = [row[0] for row in csv.reader(file)]
     marks = luna16_rules.match(
         scans,
-        luna16_rules.read_findings(folder / "submission.csv", "probability"),
-        luna16_rules.read_findings(folder / "annotations.csv", "diameter_mm"),
-        luna16_rules.read_findings(folder / "annotations_excluded.csv", "diameter_mm"),
+        luna16_rules.read_points(folder / "submission.csv", "probability"),
+        luna16_rules.read_points(folder / "annotations.csv", "diameter_mm"),
+        luna16_rules.read_points(folder / "annotations_excluded.csv", "diameter_mm"),
     )
     start = time.perf_counter()
     report = froc.report(marks)
@@ -92,12 +92,12 @@ def test_of_too_many_candidates_the_likeliest_count_and_ties_with_the_next_do_no
     assert luna16_rules.match(["a"], _findings(*same), _findings(), _findings()).candidates == 0
 
 
-def _random_marks(scans: int, marks: int) -> Marks:
+def _random_marks(scans: int, marks: int) -> Matches:
     rng = np.random.default_rng(0)
     probability = rng.integers(0, 40, marks) / 40  # With many ties between hits and false positives.
     scan, hit = rng.integers(0, scans, marks), rng.random(marks) < 0.2
     nodules = np.bincount(scan[hit], minlength=scans) + rng.integers(0, 2, scans)
-    return Marks(scan, probability, hit, nodules, marks, 0, 0)
+    return Matches(scan, probability, hit, nodules, marks, 0, 0)
 
 
 def test_weights_are_scans_drawn_several_times():
@@ -144,7 +144,7 @@ def test_files_that_are_none(tmp_path: Path):
     path = tmp_path / "submission.csv"
     head = "seriesuid,coordX,coordY,coordZ,probability\n"
     path.write_text(head + "007,1,2,3,0.5\n")
-    read = luna16_rules.read_findings(path, "probability")
+    read = luna16_rules.read_points(path, "probability")
     assert read.scan.tolist() == ["007"]
     np.testing.assert_array_equal(np.column_stack([read.at_mm, read.value]), [[1, 2, 3, 0.5]])
     for text, said in (
@@ -155,4 +155,4 @@ def test_files_that_are_none(tmp_path: Path):
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=said):
-            luna16_rules.read_findings(path, "probability")
+            luna16_rules.read_points(path, "probability")

@@ -11,10 +11,10 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from lungjax.evaluation.plots import mask_edges, nodule_sheet, training_plots
-from lungjax.evaluation.run_scan import View
+from lungjax.evaluation.run_scan import NoduleView
 
 
-def view(number: int, **told: Any) -> View:
+def view(number: int, **told: Any) -> NoduleView:
     readers, found, candidates = (np.zeros((40, 50), np.uint8) for _ in range(3))
     readers[10:20, 12:22] = 0b101
     readers[12:18, 14:20] |= 0b10
@@ -22,7 +22,7 @@ def view(number: int, **told: Any) -> View:
     candidates[30:33, 5:9] = 1
     about = {"patient_id": "P", "middle_slice": number, "readers": 3, "diameter_mm": 7.5, "rank": 2, "score": 0.91}
     hu = np.full((40, 50), -800, np.int16)
-    return View(hu, readers, found > 0, candidates > 0, 0.7, about | {"dice": 0.625} | told)
+    return NoduleView(hu, readers, found > 0, candidates > 0, 0.7, about | {"dice": 0.625} | told)
 
 
 def test_outlines_and_titles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -79,7 +79,7 @@ def test_a_network_that_knows(
     others = [one for one in said["each_nodule"] if not one["wanted"]]
     marks = luna16_rules.match(
         list(read),
-        luna16_rules.read_findings(tmp_path / "found.candidates.csv", "probability"),
+        luna16_rules.read_points(tmp_path / "found.candidates.csv", "probability"),
         *map(points, (own, others)),
     )
     again = froc.report(marks)
@@ -93,10 +93,10 @@ def test_a_network_that_knows(
     assert 2 * at_threshold["false_positives_a_scan"] == said["froc"]["false_positives"] - unsure
 
 
-def points(nodules: list[dict]) -> luna16_rules.Findings:
+def points(nodules: list[dict]) -> luna16_rules.ScoredPoints:
     at_mm = np.array([one["centre_mm"] for one in nodules], float).reshape(-1, 3)
     scans = np.array([one["scan"] for one in nodules], dtype=str)
-    return luna16_rules.Findings(scans, at_mm, np.array([one["diameter_mm"] for one in nodules], float))
+    return luna16_rules.ScoredPoints(scans, at_mm, np.array([one["diameter_mm"] for one in nodules], float))
 
 
 def test_a_refused_scan_has_missed_all(

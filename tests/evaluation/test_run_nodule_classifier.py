@@ -19,7 +19,7 @@ from lungjax.evaluation import run_evaluate, run_nodule_classifier
 from lungjax.evaluation.classification import binary_scores
 from lungjax.evaluation.stats import calibration
 from lungjax.export import run as exporting
-from lungjax.prediction.nodule_classifier import Grader
+from lungjax.prediction.nodule_classifier import NoduleClassifier
 from lungjax.preparation.run import prepare
 from lungjax.train import calibrate, loop, trained
 
@@ -122,7 +122,7 @@ def test_an_export_grades_as_the_run_does(run: Path, data: Path, tmp_path: Path)
         assert part in card
     dataset = shards.open_dataset(data)
     graded = run_nodule_classifier.grade(trained.open_trained(run), dataset, split="test")
-    grader = Grader(exported)
+    grader = NoduleClassifier(exported)
     hu, _ = dataset.pixels(nodules.rows_for(dataset, exported.patients, "test"))
     said = grader(np.stack(hu), graded.index["column_spacing_mm"].to_numpy())
     np.testing.assert_allclose(said.probability, graded.probability, atol=5e-3)

@@ -11,12 +11,12 @@ import pytest
 
 from lungjax.models import nodule_net
 from lungjax.models.encoder import ResNet
-from lungjax.models.nodule_net import Grader
+from lungjax.models.nodule_net import NoduleNet
 
 
-def _network(norm: str = "batch", **options) -> Grader:
+def _network(norm: str = "batch", **options) -> NoduleNet:
     encoder = ResNet(depth=10, width=8, norm=norm, stem="patch", patch_px=2)  # pyright: ignore[reportArgumentType]
-    return Grader(encoder=encoder, width=8, hidden=16, outputs=5, pixel_mm=0.5, **options)
+    return NoduleNet(encoder=encoder, width=8, hidden=16, outputs=5, pixel_mm=0.5, **options)
 
 
 @pytest.mark.parametrize("norm", ["batch", "group"])

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from lungjax.models.encoder import ResNet
-from lungjax.models.nodule_net import Grader
-from lungjax.models.patient_net import Diagnoser
+from lungjax.models.nodule_net import NoduleNet
+from lungjax.models.patient_net import PatientNet
 
 
 @pytest.fixture(scope="module")
-def network() -> Diagnoser:
+def network() -> PatientNet:
     encoder = ResNet(depth=10, width=8, norm="batch", stem="patch", patch_px=2)
-    return Diagnoser(grader=Grader(encoder=encoder, width=8, hidden=16, outputs=5, pixel_mm=0.5), attention=4)
+    return PatientNet(grader=NoduleNet(encoder=encoder, width=8, hidden=16, outputs=5, pixel_mm=0.5), attention=4)
 
 
 @pytest.fixture(scope="module")

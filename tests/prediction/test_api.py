@@ -58,7 +58,7 @@ def test_jax_is_imported_by_those_who_load_alone():
 def test_patches_lie_around_the_widest_slice():
     hu = np.random.default_rng(0).integers(-1000, 400, (4, 100, 120)).astype(np.int16)
     voxels = np.array([[1, 50, 60], [2, 49, 60], [2, 50, 60], [2, 51, 60], [3, 40, 40]])
-    one = candidates.Finding(voxels, 0.9, 1.0, 3.0, 1.0, 2, 0.0)
+    one = candidates.Candidate(voxels, 0.9, 1.0, 3.0, 1.0, 2, 0.0)
     edge = dataclasses.replace(one, voxels=np.array([[0, 5, 118]]), widest=0)
     found = patches.cut(hu, [one, edge])
     assert (found.shape, found.dtype) == ((2, 71, 71), np.int16)

@@ -17,8 +17,8 @@ import SimpleITK as sitk
 from lungjax.ct import dicom
 from lungjax.errors import Fault
 from lungjax.prediction import sources
-from lungjax.prediction.candidates import Finding
-from lungjax.prediction.detection import Detected
+from lungjax.prediction.candidates import Candidate
+from lungjax.prediction.detection import Detection
 from lungjax.prediction.outputs import dicom_seg, report_json
 
 
@@ -32,11 +32,11 @@ def written(request, phantom_dataset: Path, tmp_path_factory: pytest.TempPathFac
     mask[30:31, 60:70, 80:90] = 2
     mask[mask > request.param] = 0
     nodules = [
-        Finding(np.argwhere(mask == n), 0.9 - n / 10, 100.0 * n, 7.5 * n, 4.0 * n, 11, -50.0 * n)
+        Candidate(np.argwhere(mask == n), 0.9 - n / 10, 100.0 * n, 7.5 * n, 4.0 * n, 11, -50.0 * n)
         for n in range(1, request.param + 1)
     ]
     model = {"name": "segment", "step": 3}
-    found = Detected(None, nodules, [], [], mask)
+    found = Detection(None, nodules, [], [], mask)
     report = report_json.report(scan, "x", model, found, threshold=0.5)
     folder = tmp_path_factory.mktemp("dicom")
     images = dicom.read_headers([Path(path) for path in entry.locator], scan.sop_uids)

@@ -13,9 +13,9 @@ import pytest
 from lungjax.ct import lungs
 from lungjax.lidc import annotations
 from lungjax.prediction import input_checks
-from lungjax.prediction.input_checks import Seen
+from lungjax.prediction.input_checks import TrainedRange
 
-SEEN = Seen(slice_mm=(1.0, 5.0), pixel_mm=(0.5, 2.5))
+SEEN = TrainedRange(slice_mm=(1.0, 5.0), pixel_mm=(0.5, 2.5))
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_lidcs_own_spacing_where_a_run_does_not_tell():
     assert pytest.approx((min(slice_mm), max(slice_mm)), abs=1e-4) == input_checks.LIDC_SLICE_MM
     assert (min(pixel_mm), max(pixel_mm)) == input_checks.LIDC_PIXEL_MM
     trained = chests.untrained(Path("none"))
-    assert Seen.by(trained) == Seen([1.0, 5.0], [0.5, 2.5])  # pyright: ignore[reportArgumentType]
+    assert TrainedRange.by(trained) == TrainedRange([1.0, 5.0], [0.5, 2.5])  # pyright: ignore[reportArgumentType]
     older = dataclasses.replace(trained, seen={})
-    assert Seen.by(older) == Seen(input_checks.LIDC_SLICE_MM, input_checks.LIDC_PIXEL_MM)
+    assert TrainedRange.by(older) == TrainedRange(input_checks.LIDC_SLICE_MM, input_checks.LIDC_PIXEL_MM)
 
 
 def test_what_is_told():

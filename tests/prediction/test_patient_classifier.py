@@ -23,8 +23,8 @@ def shipped() -> Trained:
 
 
 @pytest.fixture(scope="module")
-def diagnoser(shipped: Trained) -> patient_classifier.Diagnoser:
-    return patient_classifier.Diagnoser(shipped)
+def diagnoser(shipped: Trained) -> patient_classifier.PatientClassifier:
+    return patient_classifier.PatientClassifier(shipped)
 
 
 def nodules(number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,7 +36,7 @@ def nodules(number: int) -> tuple[np.ndarray, np.ndarray]:
     return hu.astype(np.int16), np.linspace(0.55, 0.9, number)
 
 
-def test_it_is_the_tasks_own_answer(shipped: Trained, diagnoser: patient_classifier.Diagnoser):
+def test_it_is_the_tasks_own_answer(shipped: Trained, diagnoser: patient_classifier.PatientClassifier):
     hu, spacing_mm = nodules(3)
     given = np.zeros((1, 8, 71, 71), np.int16)  # Filled up with nothing, where the diagnoser repeats nodules.
     given[0, :3] = hu
@@ -58,7 +58,7 @@ def test_it_is_the_tasks_own_answer(shipped: Trained, diagnoser: patient_classif
     np.testing.assert_allclose(turned.attention[::-1], answer.attention, atol=1e-4)
 
 
-def test_of_too_many_the_first_are_looked_at(shipped: Trained, diagnoser: patient_classifier.Diagnoser):
+def test_of_too_many_the_first_are_looked_at(shipped: Trained, diagnoser: patient_classifier.PatientClassifier):
     hu, spacing_mm = nodules(10)
     answer = diagnoser(hu, spacing_mm)
     assert answer.probability == pytest.approx(diagnoser(hu[:8], spacing_mm[:8]).probability)
@@ -80,10 +80,10 @@ def test_of_too_many_the_first_are_looked_at(shipped: Trained, diagnoser: patien
     assert any("lungjax gather" in one for one in told["limits"])
 
 
-def test_mistakes(diagnoser: patient_classifier.Diagnoser, tmp_path: Path):
+def test_mistakes(diagnoser: patient_classifier.PatientClassifier, tmp_path: Path):
     hu, spacing_mm = nodules(2)
     for wrong in ((hu[:0], spacing_mm[:0]), (hu[0], spacing_mm), (hu, spacing_mm[:1]), (hu, 0 * spacing_mm)):
         with pytest.raises(ValueError, match="one at least, and spacings"):
             diagnoser(*wrong)
     with pytest.raises(InputError, match="'segment', which gives no answer"):
-        patient_classifier.Diagnoser(chests.untrained(tmp_path))
+        patient_classifier.PatientClassifier(chests.untrained(tmp_path))

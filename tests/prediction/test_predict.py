@@ -141,7 +141,7 @@ def test_each_finding_has_a_grade(
             assert hu.shape == (len(spacing_mm), 71, 71)
             return nodule_classifier.Grades((hu[:, 35, 35] + 1024) / 4096.0, np.zeros((len(hu), 9), np.float32))
 
-    monkeypatch.setattr(pipeline, "Grader", Middle)
+    monkeypatch.setattr(pipeline, "NoduleClassifier", Middle)
     uid, folder = next(iter(chests.folders(dicom).items()))
     out = tmp_path / "out"
     predicting.predict(folder, model=Path("model"), grader=Path("grader"), patient=None, out=out)
@@ -173,11 +173,11 @@ def test_the_patients_answer_comes_from_the_nodules(
         def __init__(self, _: Any):
             self.model.config.data.labels = ""
 
-        def __call__(self, hu: np.ndarray, spacing_mm: np.ndarray) -> patient_classifier.Answer:
+        def __call__(self, hu: np.ndarray, spacing_mm: np.ndarray) -> patient_classifier.PatientPrediction:
             given.append((hu, spacing_mm))
-            return patient_classifier.Answer(0.625, np.full(len(hu), 1 / len(hu)))
+            return patient_classifier.PatientPrediction(0.625, np.full(len(hu), 1 / len(hu)))
 
-    monkeypatch.setattr(pipeline, "Diagnoser", Knows)
+    monkeypatch.setattr(pipeline, "PatientClassifier", Knows)
     _, folder = next(iter(chests.folders(dicom).items()))
 
     def asked(out: Path) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def test_every_network_runs_on_the_device_that_was_asked_for(
     fourth = jax.devices()[3]
     monkeypatch.setattr(pipeline, "find_device", lambda _: fourth)
     seen = []
-    for name in ("Grader", "Diagnoser"):
+    for name in ("NoduleClassifier", "PatientClassifier"):
         original = getattr(pipeline, name).__call__
 
         def call(self: Any, *arguments: Any, original: Any = original) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lungjax.evaluation.detection.luna16_rules import Marks
+from lungjax.evaluation.detection.luna16_rules import Matches
 from lungjax.evaluation.stats import bootstrap
 
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -24,7 +24,7 @@ CONVENTIONS = (
 )
 
 
-def curve(marks: Marks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def curve(marks: Matches) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The FROC curve.
 
     Returns:
@@ -39,7 +39,7 @@ def curve(marks: Marks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.concatenate([[0], misses]) / len(marks.nodules), sensitivity, levels
 
 
-def sensitivities(marks: Marks, weights: np.ndarray, rates: Sequence[float] = RATES) -> np.ndarray:
+def sensitivities(marks: Matches, weights: np.ndarray, rates: Sequence[float] = RATES) -> np.ndarray:
     """Sensitivity at the given rates when scan s counts `weights[..., s]` times.
 
     Args:
@@ -63,7 +63,7 @@ def sensitivities(marks: Marks, weights: np.ndarray, rates: Sequence[float] = RA
     return np.divide(found, nodules, out=np.full(found.shape, np.nan), where=nodules > 0)
 
 
-def report(marks: Marks, *, resamples: int = bootstrap.RESAMPLES, seed: int = 0) -> dict[str, Any]:
+def report(marks: Matches, *, resamples: int = bootstrap.RESAMPLES, seed: int = 0) -> dict[str, Any]:
     """Every figure with its 95 % interval by bootstrap over scans, ready for JSON.
 
     Args:
@@ -105,8 +105,8 @@ def _with_mean(at_rates: np.ndarray) -> np.ndarray:
     return np.concatenate([at_rates, at_rates.mean(axis=-1, keepdims=True)], axis=-1)
 
 
-def _thresholds(marks: Marks) -> tuple[np.ndarray, np.ndarray]:
-    """Marks from the likeliest down, and where in that order each distinct probability ends."""
+def _thresholds(marks: Matches) -> tuple[np.ndarray, np.ndarray]:
+    """Matches from the likeliest down, and where in that order each distinct probability ends."""
     order = np.argsort(-marks.probability, kind="stable")
     ordered = marks.probability[order]
     ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)])

@@ -20,7 +20,7 @@ UNKNOWN_MM = 10.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Findings:
+class ScoredPoints:
     """Points in scans, of one CSV file of the challenge.
 
     Attributes:
@@ -35,7 +35,7 @@ class Findings:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Marks:
+class Matches:
     """What the candidates are worth: all that FROC needs.
 
     Attributes:
@@ -55,7 +55,7 @@ class Marks:
     doubles: int
 
 
-def read_findings(path: Path, value: str) -> Findings:
+def read_points(path: Path, value: str) -> ScoredPoints:
     """Reads `seriesuid,coordX,coordY,coordZ,...` with the column `value`, `probability` or `diameter_mm`.
 
     Raises:
@@ -75,10 +75,10 @@ def read_findings(path: Path, value: str) -> Findings:
             if not np.isfinite(numbers[-1]).all():
                 raise ValueError(f"{path}, line {reader.line_num}: {numbers[-1]} are not finite; correct it.")
     table = np.array(numbers, np.float64).reshape(-1, 4)
-    return Findings(np.array(scans, dtype=str), table[:, :3], table[:, 3])
+    return ScoredPoints(np.array(scans, dtype=str), table[:, :3], table[:, 3])
 
 
-def match(scans: Sequence[str], candidates: Findings, nodules: Findings, excluded: Findings) -> Marks:
+def match(scans: Sequence[str], candidates: ScoredPoints, nodules: ScoredPoints, excluded: ScoredPoints) -> Matches:
     """Candidates to hits and false positives; findings of scans that are not among `scans` are passed over.
 
     Args:
@@ -110,7 +110,7 @@ def match(scans: Sequence[str], candidates: Findings, nodules: Findings, exclude
         ignored += int(on_other.sum())
         doubles += int(inside.sum()) - len(best)
     sizes = [(len(best), len(false)) for best, false in parts]
-    return Marks(
+    return Matches(
         scan=np.repeat(np.arange(len(scans)), [hits + misses for hits, misses in sizes]),
         probability=np.concatenate([part for pair in parts for part in pair]),
         hit=np.concatenate([np.arange(hits + misses) < hits for hits, misses in sizes]),
@@ -121,7 +121,7 @@ def match(scans: Sequence[str], candidates: Findings, nodules: Findings, exclude
     )
 
 
-def _by_scan(findings: Findings) -> dict[str, np.ndarray]:
+def _by_scan(findings: ScoredPoints) -> dict[str, np.ndarray]:
     """Places of each scan's findings."""
     names, number = np.unique(findings.scan, return_inverse=True)
     order = np.argsort(number, kind="stable")
@@ -130,12 +130,12 @@ def _by_scan(findings: Findings) -> dict[str, np.ndarray]:
     )  # The last is empty.
 
 
-def _of(findings: Findings, places: np.ndarray | list[int]) -> Findings:
+def _of(findings: ScoredPoints, places: np.ndarray | list[int]) -> ScoredPoints:
     places = np.asarray(places, np.int64)
-    return Findings(findings.scan[places], findings.at_mm[places], findings.value[places])
+    return ScoredPoints(findings.scan[places], findings.at_mm[places], findings.value[places])
 
 
-def _likeliest(marks: Findings) -> Findings:
+def _likeliest(marks: ScoredPoints) -> ScoredPoints:
     """At most `MOST_MARKS`: those above the probability of the first that is too many, so ties with it go too."""
     if len(marks.value) <= MOST_MARKS:
         return marks
@@ -143,7 +143,7 @@ def _likeliest(marks: Findings) -> Findings:
     return _of(marks, np.flatnonzero(marks.value > level))
 
 
-def _within(marks: Findings, findings: Findings) -> np.ndarray:
+def _within(marks: ScoredPoints, findings: ScoredPoints) -> np.ndarray:
     """bool (findings, candidates)."""
     diameter_mm = np.where(findings.value < 0, UNKNOWN_MM, findings.value)
     apart_mm2 = ((findings.at_mm[:, None] - marks.at_mm[None]) ** 2).sum(axis=-1)

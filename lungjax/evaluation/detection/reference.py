@@ -15,7 +15,7 @@ LEAST_MM = 3.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Marked:
+class ReferenceNodule:
     """One nodule.
 
     Attributes:
@@ -56,12 +56,12 @@ class Marked:
         return self.readers >= least_readers and self.diameter_mm >= LEAST_MM
 
 
-def of(scan: Scan) -> list[Marked]:
+def of(scan: Scan) -> list[ReferenceNodule]:
     """Every nodule that a reader of a scan outlined."""
     return [_marked(one, scan.spacing_mm) for one in scan.nodules if any(part.mask.any() for part in one.readings)]
 
 
-def _marked(nodule: Nodule, spacing_mm: tuple[float, float, float]) -> Marked:
+def _marked(nodule: Nodule, spacing_mm: tuple[float, float, float]) -> ReferenceNodule:
     readings = [one for one in nodule.readings if one.mask.any()]
     origin = np.min([one.origin for one in readings], axis=0)
     ends = np.max([np.add(one.origin, one.mask.shape) for one in readings], axis=0)
@@ -74,6 +74,6 @@ def _marked(nodule: Nodule, spacing_mm: tuple[float, float, float]) -> Marked:
         centres.append(voxels.mean(axis=0))
         widths_mm.append((6 / math.pi * len(voxels) * math.prod(spacing_mm)) ** (1 / 3))
     first, second, third = origin.tolist()
-    return Marked(
+    return ReferenceNodule(
         nodule.index, len(readings), np.mean(centres, axis=0), float(np.mean(widths_mm)), votes, (first, second, third)
     )

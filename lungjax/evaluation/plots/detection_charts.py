@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from lungjax.evaluation.detection import froc, narrowing
-from lungjax.evaluation.detection.luna16_rules import Marks
+from lungjax.evaluation.detection.luna16_rules import Matches
 from lungjax.evaluation.detection.narrowing import Narrowed
 from lungjax.evaluation.plots import training_plots
 from lungjax.evaluation.plots.overlay import BLUE, VERMILLION
@@ -24,7 +24,7 @@ _RESAMPLES = 300
 """A band needs fewer than a figure."""
 
 
-def froc_chart(marks: Marks, report: Mapping[str, Any], path: Path) -> None:
+def froc_chart(marks: Matches, report: Mapping[str, Any], path: Path) -> None:
     """Sensitivity over false positives a scan, with the band of the bootstrap and LUNA16's seven points.
 
     Args:

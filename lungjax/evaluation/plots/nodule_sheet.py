@@ -14,7 +14,7 @@ from matplotlib.patheffects import Normal, Stroke
 
 from lungjax.evaluation.plots import mask_edges, training_plots
 from lungjax.evaluation.plots.overlay import READER_COLOURS, VERMILLION
-from lungjax.evaluation.run_scan import View
+from lungjax.evaluation.run_scan import NoduleView
 from lungjax.prediction.outputs.contact_sheet import LUNG_WINDOW_HU
 
 MOST = 12
@@ -27,7 +27,7 @@ _RIM = [Stroke(linewidth=4.5, foreground="#202020"), Normal()]
 """Around white, which would vanish on bright tissue."""
 
 
-def draw(views: Sequence[View], path: Path, *, threshold: float) -> None:
+def draw(views: Sequence[NoduleView], path: Path, *, threshold: float) -> None:
     """Writes the sheet, of the first `MOST` nodules.
 
     Args:
@@ -54,7 +54,7 @@ def draw(views: Sequence[View], path: Path, *, threshold: float) -> None:
     training_plots.save(figure, path)
 
 
-def _readers(axes: Axes, view: View) -> None:
+def _readers(axes: Axes, view: NoduleView) -> None:
     told = view.told
     who = "1 reader" if told["readers"] == 1 else f"{told['readers']} readers"
     _show(axes, view.hu, f"{told['patient_id']}, slice {told['middle_slice'] + 1}\n{who}, {told['diameter_mm']:g} mm")
@@ -68,7 +68,7 @@ def _readers(axes: Axes, view: View) -> None:
         text.set_path_effects([Stroke(linewidth=2, foreground="#202020"), Normal()])
 
 
-def _found(axes: Axes, view: View) -> None:
+def _found(axes: Axes, view: NoduleView) -> None:
     told = view.told
     said = "no finding's centre in it" if told["rank"] is None else f"finding {told['rank']}, score {told['score']:.2f}"
     _show(axes, view.hu, f"{said}\nDice {told['dice']:.2f} in 3-D")

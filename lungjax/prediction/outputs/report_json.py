@@ -38,8 +38,8 @@ import lungjax
 from lungjax.ct.scan import Scan
 from lungjax.data import splits
 from lungjax.prediction import patient_classifier
-from lungjax.prediction.candidates import VOXEL_THRESHOLD, Finding
-from lungjax.prediction.detection import Detected
+from lungjax.prediction.candidates import VOXEL_THRESHOLD, Candidate
+from lungjax.prediction.detection import Detection
 from lungjax.train.trained import Trained
 
 SCHEMA = 2
@@ -93,7 +93,7 @@ def describe_model(trained: Trained) -> dict[str, Any]:
     }
 
 
-def report(scan: Scan, source: str, model: dict[str, Any], found: Detected, *, threshold: float) -> dict[str, Any]:
+def report(scan: Scan, source: str, model: dict[str, Any], found: Detection, *, threshold: float) -> dict[str, Any]:
     """The whole of report.json, see above; plain Python values."""
     affine = affine_of(scan)
     every = [*found.nodules, *found.candidates]
@@ -129,7 +129,7 @@ def add_grades(report: dict[str, Any], malignancy: Sequence[float]) -> None:
         one["malignancy"] = round(float(probability), 4)
 
 
-def _describe(number: int, finding: Finding, affine: np.ndarray) -> dict[str, Any]:
+def _describe(number: int, finding: Candidate, affine: np.ndarray) -> dict[str, Any]:
     centre = finding.centre_voxel
     return {
         "number": number,
