@@ -19,6 +19,7 @@ from lungjax import cli
 from lungjax.errors import InputError
 from lungjax.export import model_card, parity, signature
 from lungjax.export import run as exporting
+from lungjax.prediction.nodule_classifier import NoduleClassifier
 from lungjax.prediction.sliding_window import Segmenter
 from lungjax.tasks import classify, diagnose
 from lungjax.train import mesh, trained
