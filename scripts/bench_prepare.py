@@ -32,8 +32,8 @@ import numpy as np
 import pydicom
 
 from lungjax.ct import lungs
-from lungjax.ct.entry import Entry
 from lungjax.ct.scan import READERS
+from lungjax.ct.source import Entry
 from lungjax.data import records
 from lungjax.data.shards import open_dataset
 from lungjax.lidc import annotations

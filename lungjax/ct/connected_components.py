@@ -1,11 +1,16 @@
-"""Connected pieces of a mask, found by its runs of voxels along a row: three times as quick as SciPy's `label`."""
+"""Connected components of a mask.
+
+Those of a whole scan are found by its runs of voxels along a row: three times as quick as SciPy's `label`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
+from scipy import ndimage
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
@@ -66,3 +71,12 @@ def _touching(starts: np.ndarray, ends: np.ndarray, step: int) -> tuple[np.ndarr
     count = np.searchsorted(starts, ends + step, side="left") - begin
     first = np.repeat(np.arange(len(starts)), count)
     return first, np.arange(len(first)) + np.repeat(begin - (np.cumsum(count) - count), count)
+
+
+def label(mask: np.ndarray) -> np.ndarray:
+    """The number of each pixel's or voxel's component, from 1, 0 outside; what shares a corner is one component.
+
+    For small masks: of a whole volume it takes much memory.
+    """
+    labels: Any = ndimage.label(mask, np.ones((3,) * mask.ndim))
+    return labels[0]

@@ -1,11 +1,11 @@
-"""DICOM CT files to `Slice` and `Series`, or a named fault."""
+"""DICOM CT: a tree of files to series, and their headers to `Slice`s, each or a named fault."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import BaseTag, Tag
+from tqdm import tqdm
 
-from lungjax.ct import dicom_header, dicom_pixels
+from lungjax.ct import dicom_header, dicom_pixels, hounsfield, multiframe, source
 from lungjax.ct.dicom_pixels import Pixels, unreadable
-from lungjax.ct.series import LEAST_AIR_HU, LEAST_TISSUE_HU, Series, Slice, assemble
+from lungjax.ct.series import Series, Slice, assemble
+from lungjax.ct.source import Quarantined
 from lungjax.errors import Fault
 
 _PATIENT = Tag("PatientID")
@@ -35,12 +37,59 @@ SLICE_TAGS = {int(tag): tag for tag in (*_TAGS.values(), *_PADDING, Tag("PixelDa
 """These, and what else is needed to find its pixels."""
 
 
+_OTHER_FILES = {
+    ".xml",
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".txt",
+    ".csv",
+    ".json",
+    ".zip",
+    ".tar",
+    ".gz",
+    ".pdf",
+    ".html",
+}
+"""Never DICOM, so not worth opening; LIDC brings an XML with each series."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Header:
     """What tells one series from another; an empty string where the file does not say."""
 
     modality: str
     series_uid: str
+
+
+ReadHeader = Callable[[Path], Header | None]
+
+
+def matches(folder: Path) -> bool:
+    """Whether a folder holds any DICOM file; stops at the first."""
+    return folder.is_dir() and any(fault is None and _is_dicom(path) for path, fault in _files(folder))
+
+
+def find_series(folder: Path, read_header: ReadHeader) -> tuple[dict[str, tuple[str, list[Path]]], list[Quarantined]]:
+    """Every series under a folder: SeriesInstanceUID -> modality and files.
+
+    Quarantined are single files and folders: `unreadable_file`, `missing_tag`, `link`, `unreadable_folder`.
+    """
+    found: dict[str, tuple[str, list[Path]]] = {}
+    quarantined: list[Quarantined] = []
+    for path, fault in tqdm(list(_files(folder)), desc="finding series", unit="file", leave=False, disable=None):
+        if fault:
+            quarantined.append(source.not_entered(folder, path, fault))
+            continue
+        try:
+            header = _header_of_series(path, read_header)
+        except Fault as fault:
+            key = path.relative_to(folder).as_posix()
+            quarantined.append(Quarantined(key, str(path), fault.name, fault.message))
+            continue
+        if header is not None:
+            found.setdefault(header.series_uid, (header.modality, []))[1].append(path)
+    return found, quarantined
 
 
 def read_header(path: Path) -> Header | None:
@@ -85,14 +134,46 @@ def read_slice(path: Path) -> Slice:
         `not_ct`; each names the file.
     """
     try:
-        dataset = dicom_header.read(path, SLICE_TAGS)
-        values = {name: _value(dataset, tag) for name, tag in _TAGS.items()}
-        check_values(values, dataset, path)
-        return slice_of(dataset, values, path, dicom_pixels.locate(dataset, values, path))
+        return _image(dicom_header.read(path, SLICE_TAGS), path)
     except Fault:
         raise
     except Exception as error:  # as in `read_header`
         raise unreadable(path, error) from error
+
+
+def read_slices(path: Path) -> list[Slice]:
+    """The images of a file, in its order: one, or the frames of an enhanced CT.
+
+    Raises:
+      Fault: as `read_slice` does.
+    """
+    try:
+        dataset = dicom_header.read(path, SLICE_TAGS | multiframe.TAGS)
+        if multiframe.PER_FRAME not in dataset:
+            return [_image(dataset, path)]
+        frames = multiframe.values(dataset, NAMES)
+        for values in frames:
+            check_values(values, dataset, path)
+        first = frames[0]
+        whole = dicom_pixels.locate(dataset, first, path, frames=len(frames))
+        frame_bytes = whole.shape[0] * whole.shape[1] * int(first["BitsAllocated"]) // 8
+        slices = []
+        for number, values in enumerate(frames):
+            rescale = {"slope": float(values["RescaleSlope"]), "intercept": float(values["RescaleIntercept"])}
+            offset = whole.offset + number * frame_bytes
+            pixels = dataclasses.replace(whole, frame=number, offset=offset, **rescale)
+            slices.append(slice_of(dataset, values, path, pixels))
+        return slices
+    except Fault:
+        raise
+    except Exception as error:  # as in `read_header`
+        raise unreadable(path, error) from error
+
+
+def _image(dataset: FileDataset, path: Path) -> Slice:
+    values = {name: _value(dataset, tag) for name, tag in _TAGS.items()}
+    check_values(values, dataset, path)
+    return slice_of(dataset, values, path, dicom_pixels.locate(dataset, values, path))
 
 
 def slice_of(dataset: FileDataset, values: Mapping[str, Any], path: Path, where: Pixels) -> Slice:
@@ -150,6 +231,30 @@ def read_series(paths: Sequence[Path]) -> Series:
     return assemble([read_slice(path) for path in paths])
 
 
+def _files(folder: Path) -> Iterator[tuple[Path, Fault | None]]:
+    """Files that may be DICOM, in a fixed order; hidden ones (`._000001.dcm` of macOS) are not; else `source.walk`."""
+    for path, fault in source.walk(folder):
+        if fault or not (path.name.startswith(".") or path.suffix.lower() in _OTHER_FILES):
+            yield path, fault
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _header_of_series(path: Path, read_header: ReadHeader) -> Header | None:
+    header = read_header(path)
+    if header is None and path.suffix.lower() == ".dcm":
+        raise Fault("unreadable_file", f"{path} is named like DICOM and is not; fetch it again")
+    if header is not None and not header.series_uid:
+        raise Fault("missing_tag", f"{path} has no SeriesInstanceUID, so it belongs to no scan")
+    return header
+
+
 def _value(dataset: FileDataset, tag: BaseTag) -> Any:
     element = dataset.get_item(tag)
     if isinstance(element, RawDataElement):
@@ -186,7 +291,7 @@ def _check_rescale(values: Mapping[str, Any], path: Path) -> None:
     slope, intercept, bits = (float(values[name]) for name in ("RescaleSlope", "RescaleIntercept", "BitsAllocated"))
     lowest = -(2 ** (bits - 1)) if values["PixelRepresentation"] == 1 else 0
     low_hu, high_hu = (stored * slope + intercept for stored in (lowest, lowest + 2**bits - 1))
-    if not (low_hu <= LEAST_AIR_HU and high_hu >= LEAST_TISSUE_HU):  # neither with a slope of 0 or less, nor of NaN
+    if not hounsfield.is_chest(low_hu, high_hu):  # neither with a slope of 0 or less, nor of NaN
         held = f"slope {slope:g} and intercept {intercept:g}, which make {low_hu:g} to {high_hu:g} HU at most"
         raise Fault("wrong_rescale", f"{path} has {held} of its {bits:g} bits; fetch the series again")
 

@@ -16,6 +16,7 @@ from pydicom.dataset import FileDataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 
+from lungjax.ct import hounsfield
 from lungjax.ct.dicom_header import PIXELS
 from lungjax.errors import Fault
 
@@ -102,15 +103,14 @@ def read_hu(pixels: Pixels, out: np.ndarray) -> tuple[float, float]:
     stored = _read_plain(pixels, out) if pixels.plain else _decode(pixels)
     slope, intercept = pixels.slope, pixels.intercept
     ends_hu = sorted(float(end) * slope + intercept for end in (stored.min(), stored.max()))
-    if not -32768.5 < ends_hu[0] <= ends_hu[1] < 32767.5:
-        held = f"{ends_hu[0]:g} to {ends_hu[1]:g} HU, which int16 cannot hold"
-        raise Fault("hu_out_of_range", f"{pixels.path} has {held}; its rescale tags or its pixels are wrong")
+    low_hu, high_hu = ends_hu
+    hounsfield.check_fits_int16(low_hu, high_hu, str(pixels.path))
     if slope == 1 and intercept.is_integer() and stored.dtype.itemsize == 2:
         # Every result fits int16, so arithmetic modulo 2**16 is exact, and much faster than in floats.
         np.add(stored.view(np.uint16), np.uint16(int(intercept) % 65536), out=out.view(np.uint16))
     else:
         out[...] = np.rint(stored * slope + intercept)
-    return ends_hu[0], ends_hu[1]
+    return low_hu, high_hu
 
 
 def unreadable(path: Path, error: Exception) -> Fault:

@@ -6,18 +6,18 @@ Positions, not instance numbers or the nominal thickness, give order and spacing
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from lungjax.ct import padding
+from lungjax.ct import hounsfield, size_limits
 from lungjax.ct.dicom_pixels import Pixels, read_hu
+from lungjax.ct.scan import Nodule, Scan
 from lungjax.errors import Fault
 
-LEAST_AIR_HU, LEAST_TISSUE_HU = -500, -100
-"""A CT of the chest has voxels below the one, air, and above the other: fat at least."""
-
+_NEAR_AXIAL = math.cos(math.radians(10))
 _EVEN = 0.02
 """Distances of neighbours may differ from their median by this share of it; LIDC's even scans: by < 2e-4."""
 _SAME_MM = 1e-3
@@ -93,6 +93,27 @@ class Series:
     padding_hu: int | None
     affine_lps: np.ndarray
 
+    def scan(self, *, patient_id: str, where: str, nodules: tuple[Nodule, ...] = ()) -> Scan:
+        """The scan of a patient, with what readers marked.
+
+        Raises:
+          Fault: `wrong_rescale` where its HU are not those of a chest; `where` names it.
+        """
+        hounsfield.check_chest(self.range_hu, where)
+        return Scan(
+            patient_id=patient_id,
+            study_uid=self.study_uid,
+            series_uid=self.series_uid,
+            voxels=self.voxels,
+            intensity="hu",
+            z_mm=self.z_mm,
+            spacing_mm=self.spacing_mm,
+            sop_uids=self.sop_uids,
+            padding_hu=self.padding_hu,
+            nodules=nodules,
+            affine_lps=self.affine_lps,
+        )
+
 
 def assemble(slices: Sequence[Slice]) -> Series:
     """`order`, then `read`."""
@@ -114,12 +135,18 @@ def order(slices: Sequence[Slice], *, uneven: bool = False) -> Stack:
       uneven: they are known not to be spaced alike; their spacing is then the median.
 
     Raises:
-      Fault: `mixed_geometry`, `incomplete_series` (one slice), `duplicate_positions` or `uneven_spacing`.
+      Fault: `mixed_geometry`, `too_large`, `incomplete_series` (one slice), `duplicate_positions` or
+        `uneven_spacing`.
     """
     if not slices:
         raise ValueError("order: a series has at least one slice")
     first = slices[0]
     _check_alike(slices)
+    need = sum(2 * image.pixels.shape[0] * image.pixels.shape[1] for image in slices)
+    if need > size_limits.SCAN_BYTES:
+        raise size_limits.too_large(
+            need, size_limits.SCAN_BYTES, f"the series in {first.path.parent}, by the bytes of its pixels,"
+        )
     if len(slices) == 1:
         raise Fault("incomplete_series", f"{first.path} is the only slice of its series; fetch the rest")
     along = _along(first)
@@ -136,6 +163,17 @@ def order(slices: Sequence[Slice], *, uneven: bool = False) -> Stack:
     return Stack(tuple(ordered), z_mm, (gap_mm, *first.spacing_mm))
 
 
+def check_axial(orientation: np.ndarray, where: str) -> None:
+    """Rows of the images, (6,) as in `Slice.orientation`, run along the shoulders and columns from front to back.
+
+    Raises:
+      Fault: `oblique_orientation` where one is more than 10 degrees from that, whichever way it runs.
+    """
+    if min(abs(orientation[0]), abs(orientation[4])) < _NEAR_AXIAL:
+        message = f"{where} is no axial series: its rows or columns are more than 10 degrees from the body's axes"
+        raise Fault("oblique_orientation", message)
+
+
 def read(stack: Stack) -> Series:
     """Reads the pixels of a series.
 
@@ -147,10 +185,10 @@ def read(stack: Stack) -> Series:
     ends_hu, filled = [], []
     for one, plane in zip(stack.slices, voxels, strict=True):
         ends_hu.append(read_hu(one.pixels, plane))
-        filled.append(padding.lowest(plane))  # Now, while the slice is in the cache.
+        filled.append(hounsfield.lowest(plane))  # Now, while the slice is in the cache.
     range_hu = min(low for low, _ in ends_hu), max(high for _, high in ends_hu)
     sop_uids = tuple(one.sop_uid for one in stack.slices)
-    padding_hu = padding.of_filled(voxels, filled, declared_padding_hu(stack.slices))
+    padding_hu = hounsfield.padding_of_filled(voxels, filled, declared_padding_hu(stack.slices))
     return Series(
         study_uid=first.study_uid,
         series_uid=first.series_uid,

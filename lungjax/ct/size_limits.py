@@ -17,4 +17,9 @@ VOLUME_SIDE = 2**15
 def check(need: int, most: int, what: str) -> None:
     """A Fault `too_large` where a header asks for more, of bytes or of pixels along a side, than `most`."""
     if need > most:
-        raise Fault("too_large", f"{what} asks for {need:,}, more than any scan's {most:,}; fetch it again")
+        raise too_large(need, most, what)
+
+
+def too_large(need: int, most: int, what: str) -> Fault:
+    """The fault of a header that asks for more than `most`."""
+    return Fault("too_large", f"{what} asks for {need:,}, more than any scan's {most:,}; fetch it again")

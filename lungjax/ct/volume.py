@@ -9,15 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from lungjax.ct import size_limits
+from lungjax.ct import hounsfield, size_limits
+from lungjax.ct.scan import Nodule, Scan
 from lungjax.errors import Fault
 
 AXIAL = (1, 1, 1)
 """Columns go to the patient's left, rows to the back, slices to the head: nearly every chest CT. -1 turns one round."""
 
 _NEAR_AXIAL = math.cos(math.radians(10))
-_LEAST_SPAN_HU = 100
-"""Air and tissue are 1000 HU apart: less than this is no CT any more, but scaled by someone."""
 _MOST_MM = 1e6
 _RIGHT_ANGLES = 1e-3
 
@@ -93,6 +92,22 @@ class Layout:
         steps = tuple(slice(None, None, -1 if turned else 1) for turned in self.reversed)
         return np.ascontiguousarray(voxels.transpose(self.order)[steps])
 
+    def scan(self, hu: np.ndarray, *, key: str, patient_id: str, nodules: tuple[Nodule, ...] = ()) -> Scan:
+        """The scan of turned voxels, int16 HU (slices, rows, columns); `key` names it, for there are no UIDs."""
+        return Scan(
+            patient_id=patient_id,
+            study_uid=key,
+            series_uid=key,
+            voxels=hu,
+            intensity="hu",
+            z_mm=self.z_mm,
+            spacing_mm=self.spacing_mm,
+            sop_uids=("",) * len(hu),
+            padding_hu=hounsfield.padding(hu, None),
+            nodules=nodules,
+            affine_lps=self.affine_lps,
+        )
+
 
 def lay_out(geometry: Geometry, path: Path, *, axes: tuple[int, int, int] = AXIAL) -> Layout:
     """Axes swapped and reversed until columns, rows and slices go where `axes` says (see `AXIAL`).
@@ -120,21 +135,3 @@ def lay_out(geometry: Geometry, path: Path, *, axes: tuple[int, int, int] = AXIA
         reversed=tuple((cosines[::-1] < 0).tolist()),
         affine_lps=np.vstack([np.column_stack([directions * steps_mm, position_mm]), (0, 0, 0, 1)]),
     )
-
-
-def hounsfield(voxels: np.ndarray, path: Path) -> np.ndarray:
-    """int16 HU of the same shape, from numbers of any type, rounded.
-
-    Raises:
-      Fault: `not_finite`, `hu_out_of_range`, or `not_hu` where the numbers span too little to be HU.
-    """
-    low, high = float(voxels.min()), float(voxels.max())  # NaN if any voxel is
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise Fault("not_finite", f"{path} holds NaN or infinite numbers; fetch it again")
-    if not -32768.5 < low <= high < 32767.5:
-        raise Fault("hu_out_of_range", f"{path} holds {low:g} to {high:g} HU, which int16 cannot hold")
-    if high - low < _LEAST_SPAN_HU:
-        raise Fault("not_hu", f"{path} holds {low:g} to {high:g}, which are no HU; use it as it was before scaling")
-    if voxels.dtype.kind == "f":
-        voxels = np.rint(voxels)
-    return voxels.astype(np.int16, copy=False)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lungjax.ct.entry import Entry, Quarantined
 from lungjax.ct.scan import Scan
+from lungjax.ct.source import Entry, Quarantined
 from lungjax.data import shards
 from lungjax.data.manifest import MANIFEST
 from lungjax.errors import Fault

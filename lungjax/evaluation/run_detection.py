@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from lungjax.ct.entry import Entry, Quarantined
+from lungjax.ct.source import Entry, Quarantined
 from lungjax.data import scans
 from lungjax.errors import Fault, InputError
 from lungjax.evaluation import run_scan

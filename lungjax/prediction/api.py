@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungjax.ct import padding
+from lungjax.ct import hounsfield
 from lungjax.ct.scan import Scan
 from lungjax.errors import InputError
 from lungjax.prediction import detection
@@ -51,7 +51,7 @@ class Model:
             z_mm=spacing_mm[0] * np.arange(len(voxels)),
             spacing_mm=spacing_mm,
             sop_uids=("",) * len(voxels),
-            padding_hu=padding.find(voxels, None),
+            padding_hu=hounsfield.padding(voxels, None),
             nodules=(),
             affine_lps=np.diag([*spacing_mm[::-1], 1.0]),
         )

@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 
+from lungjax.ct import hounsfield
 from lungjax.ct.lungs import Lungs
 from lungjax.ct.scan import Scan
-from lungjax.ct.series import LEAST_AIR_HU, LEAST_TISSUE_HU
 from lungjax.train.trained import Trained
 
 LIDC_SLICE_MM = (0.45, 5.0)
@@ -47,7 +47,7 @@ def refusal(scan: Scan, seen: TrainedRange) -> str | None:
         if not least * (1 - _TOLERANCE) <= value <= most * (1 + _TOLERANCE):
             return f"Its {name} are {value:.3g} mm apart; the network has seen {least:.3g} to {most:.3g} mm."
     low_hu, high_hu = int(scan.voxels.min()), int(scan.voxels.max())
-    if low_hu > LEAST_AIR_HU or high_hu < LEAST_TISSUE_HU:
+    if not hounsfield.is_chest(low_hu, high_hu):
         return f"It holds {low_hu} to {high_hu} HU, without air or without tissue: no CT of a chest."
     return None
 

@@ -16,14 +16,14 @@ import numpy as np
 from tqdm import tqdm
 
 from lungjax.ct import dicom
-from lungjax.ct.entry import Quarantined
+from lungjax.ct import read as ct
 from lungjax.ct.scan import Scan
+from lungjax.ct.source import Quarantined
 from lungjax.errors import Fault, InputError
 from lungjax.prediction import detection, pipeline, sources
 from lungjax.prediction.outputs import contact_sheet, nifti_mask, report_json
 from lungjax.prediction.outputs import html_report as page
 from lungjax.prediction.pipeline import Networks
-from lungjax.preparation.formats import dicom_ct
 from lungjax.train import workdir
 
 REPORT = "report.json"
@@ -96,7 +96,7 @@ def _predict_all(source: Path, used: Networks, out: Path) -> Summary:
             except Fault as fault:
                 faulty.append(Quarantined(entry.key, entry.where, fault.name, fault.message))
                 continue
-            files = [Path(path) for path in entry.locator] if module is dicom_ct else []
+            files = [Path(path) for path in entry.locator] if module is ct and Path(entry.where).is_dir() else []
             report = write(folder, scan, entry.where, used, dicom_files=files)
         else:
             resumed += 1

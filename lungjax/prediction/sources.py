@@ -1,49 +1,51 @@
-"""Whole scans to look at, for `lungjax predict`: DICOM, NIfTI, MetaImage, prepared data; by the same readers."""
+"""Whole scans to look at, for `lungjax predict`: DICOM, NIfTI, MetaImage, prepared data."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from types import ModuleType
 
-from lungjax.ct.entry import Entry, Quarantined
+from lungjax.ct import read as ct
 from lungjax.ct.scan import Scan
+from lungjax.ct.series import is_even
+from lungjax.ct.source import Entry, Quarantined, Reader
 from lungjax.data import scans
 from lungjax.errors import InputError
+from lungjax.lidc import annotations, match
 from lungjax.preparation import sources
-from lungjax.preparation.formats import dicom_ct, luna16, nifti
+from lungjax.preparation.formats import luna16, nifti
 
-_FORMATS: tuple[ModuleType, ...] = (scans, dicom_ct, luna16, nifti)
-"""The first that fits a folder reads it."""
-_NIFTI = re.compile(r"(?P<case>[^.].*?)\.nii(?:\.gz)?")
+_READERS: tuple[Reader, ...] = (scans, ct, luna16, nifti)
+"""The first that fits a source reads it."""
 
 
-def find(source: Path) -> tuple[ModuleType, list[Entry], list[Quarantined]]:
-    """The format that reads a source, its scans and what is none, sorted by key.
+def find(source: Path) -> tuple[Reader, list[Entry], list[Quarantined]]:
+    """What reads a source, its scans and what is none, sorted by key.
 
     Args:
-      source: a folder of DICOM, NIfTI or MetaImage, a prepared data set, or one NIfTI file.
+      source: a folder of DICOM, NIfTI or MetaImage, a prepared data set, or one file of NIfTI or MetaImage.
 
     Raises:
       InputError: nothing is there, or no scans are.
     """
     if not source.exists():
         raise InputError(f"{source}: no such file or folder; give a folder of DICOM, a NIfTI file or prepared data.")
+    for reader in _READERS:
+        if reader.matches(source):
+            return reader, *sources.only_utf8(*reader.find(source))
     if source.is_file():
-        name = _NIFTI.fullmatch(source.name)
-        if name is None:
-            raise InputError(f"{source} is no NIfTI file; of DICOM give the folder that holds the series.")
-        return nifti, [Entry(name["case"], name["case"], str(source), (str(source), None))], []
-    for module in _FORMATS:
-        if module.matches(source):
-            return module, *sources.only_utf8(*module.find(source))
+        raise InputError(f"{source} is no NIfTI or MetaImage file; of DICOM give the folder that holds the series.")
     raise InputError(f"{source} holds no scans: no DICOM, NIfTI or MetaImage files, and no prepared data.")
 
 
-def read(module: ModuleType, entry: Entry) -> Scan:
-    """One scan.
+def read(reader: Reader, entry: Entry) -> Scan:
+    """One scan; of a DICOM series that LIDC-IDRI has, all of it, as its database knows it.
 
     Raises:
-      Fault: why it cannot be read, as the format's own `read` says.
+      Fault: why it cannot be read, as the reader's own `read` says; or `lungjax.lidc.match`.
     """
-    return module.read(entry)
+    row = annotations.scan_row(entry.key) if reader is ct else None
+    if row is None:
+        return reader.read(entry)
+    scan = ct.read(entry, uneven=not is_even(row.z_mm))
+    match.check_scan(scan, row, entry.where)
+    return scan

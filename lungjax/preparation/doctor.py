@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from lungjax.ct import faults
-from lungjax.ct.entry import Check, Entry, Quarantined
+from lungjax.ct.source import Check, Entry, Quarantined
 from lungjax.errors import InputError
 from lungjax.lidc import annotations
 from lungjax.lidc.annotations import ScanRow
-from lungjax.preparation.sources import FORMATS, find, format_of, only_utf8
+from lungjax.preparation.sources import FORMATS, format_of, only_utf8
 
 _SHOWN = 5
 """Notes of one name that the table lists; `--json` has all."""
@@ -103,7 +101,7 @@ def examine(source: Path | str, *, format: str = "auto") -> Report:
     return Report(
         source=source,
         format=name,
-        patients=None if getattr(FORMATS[name], "WITHOUT_PATIENTS", False) else len(patients),
+        patients=len(patients) if FORMATS[name].TELLS_PATIENTS else None,
         scans=len(entries),
         slices=sum(one.slices for _, one in checks) if checked is not None else None,
         missing_patients=tuple(sorted(missing)),
@@ -114,16 +112,10 @@ def examine(source: Path | str, *, format: str = "auto") -> Report:
 
 def _look(name: str, source: Path) -> tuple[list[Entry], list[Quarantined], dict[str, Check] | None]:
     """What is found, and what can be told of each scan, by its key; None where the format tells no more."""
-    module = FORMATS[name]
-    if hasattr(module, "find_and_check"):
-        pairs, quarantined = module.find_and_check(source)
-        entries, quarantined = only_utf8([entry for entry, _ in pairs], quarantined)
-        return entries, quarantined, {entry.key: check for entry, check in pairs}
-    entries, quarantined = find(name, source)
-    if not hasattr(module, "check"):
-        return entries, quarantined, None
-    bar = tqdm(entries, desc="checking", unit="scan", leave=False, disable=None)
-    return entries, quarantined, {entry.key: module.check(entry) for entry in bar}
+    pairs, quarantined = FORMATS[name].examine(source)
+    entries, quarantined = only_utf8([entry for entry, _ in pairs], quarantined)
+    checks = {entry.key: check for entry, check in pairs if check is not None}
+    return entries, quarantined, checks if len(checks) == len(pairs) else None
 
 
 def _faults(checks: Sequence[tuple[Entry, Check]], quarantined: Sequence[Quarantined]) -> list[Finding]:

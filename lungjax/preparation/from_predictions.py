@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lungjax.ct.entry import Entry
 from lungjax.ct.scan import RATING_NAMES, Nodule
+from lungjax.ct.source import Entry
 from lungjax.data import bags, nodules
 from lungjax.errors import Fault, InputError
 from lungjax.prediction import run

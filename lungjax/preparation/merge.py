@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from lungjax.ct.entry import Entry, Quarantined
+from lungjax.ct.source import Entry, Quarantined
 from lungjax.data import index_columns, manifest, shards, splits
 from lungjax.errors import InputError
 from lungjax.preparation import parts

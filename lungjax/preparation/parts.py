@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from lungjax.ct import lungs
-from lungjax.ct.entry import Entry
 from lungjax.ct.scan import READERS, Scan
+from lungjax.ct.source import Entry
 from lungjax.data import manifest, records, shards
 from lungjax.errors import InputError
 from lungjax.preparation import slice_records

@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 import lungjax
-from lungjax.ct.entry import Entry, Quarantined
+from lungjax.ct.source import Entry, Quarantined
 from lungjax.data import manifest, shards
 from lungjax.data.index_columns import ROW_COLUMNS
 from lungjax.data.records import SCHEMA_VERSION
@@ -61,10 +61,10 @@ def prepare(
         _check_complete(out, source, format)
         return summary.of(out, was_complete=True, new_slices=0, seconds=0.0)
     name = sources.format_of(source, format)
-    one_process = getattr(sources.FORMATS[name], "IN_MEMORY", False)
+    one_process = sources.FORMATS[name].ONE_PROCESS
     if one_process and dask is not None:
         raise InputError(f"{source} ({name}) is read by one process, which holds all of it; leave --dask away.")
-    if getattr(sources.FORMATS[name], "WITHOUT_PATIENTS", False) and not without_patients:
+    if not sources.FORMATS[name].TELLS_PATIENTS and not without_patients:
         raise InputError(
             f"{source} ({name}) does not tell its patients: no split by patient, no interval by patient, and data "
             "that tell them can never be mixed with it; if that is what you want, say --without-patients."

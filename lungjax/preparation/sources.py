@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lungjax.ct.entry import Entry, Quarantined
-from lungjax.ct.scan import READERS
+from lungjax.ct.source import Entry, Quarantined
 from lungjax.errors import InputError
 from lungjax.preparation.formats import (
+    Format,
     jaeho_npy,
     lidc,
     luna16,
@@ -19,7 +19,7 @@ from lungjax.preparation.formats import (
     slices,
 )
 
-FORMATS = {
+FORMATS: dict[str, Format] = {
     "lidc": lidc,
     "slices": slices,
     "lungd-png": lungd_png,
@@ -30,13 +30,7 @@ FORMATS = {
     "prob-unet-hdf5": prob_unet_hdf5,
     "nodule-patches": nodule_patches,
 }
-"""Each module offers `matches(source)`, `find(source)` and `read(entry)`; `auto` tries them in this order.
-
-One that can tell more of a scan without its voxels has `check(entry)` too, for `lungjax doctor`, or
-`find_and_check(source)`, where to find scans is to read all that there is to check.
-`WITHOUT_PATIENTS` is True where a source does not tell them, `IN_MEMORY` where one process must read it all.
-`READERS` is how many readers' masks a slice has, where these are not LIDC's four.
-"""
+"""`auto` tries them in this order."""
 
 
 def format_of(source: Path, format: str) -> str:
@@ -59,7 +53,7 @@ def format_of(source: Path, format: str) -> str:
 
 def readers_of(name: str) -> int:
     """How many readers looked at each scan of a format."""
-    return getattr(FORMATS[name], "READERS", READERS)
+    return FORMATS[name].READERS
 
 
 def find(name: str, source: Path) -> tuple[list[Entry], list[Quarantined]]:

@@ -8,7 +8,7 @@ import pydicom
 import pytest
 from pydicom.uid import RLELossless
 
-from lungjax.ct import dicom, padding
+from lungjax.ct import dicom, hounsfield
 from lungjax.errors import Fault
 
 
@@ -121,7 +121,7 @@ def test_which_value_is_padding(low_hu: int, declared_hu: float | None, expected
     voxels = np.zeros((2, 10, 10), np.int16)
     voxels[:, :3] = low_hu
     voxels[0, 9, 9] = -1900 if low_hu == -2048 else voxels[0, 9, 9]  # a lone streak is not padding
-    assert padding.find(voxels, declared_hu) == expected
+    assert hounsfield.padding(voxels, declared_hu) == expected
 
 
 def test_compressed_files_give_the_same_voxels(write_ct, tmp_path: Path):

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from lungjax.ct import dicom, padding
+from lungjax.ct import dicom, hounsfield
 from lungjax.ct.series import assemble
 from lungjax.errors import Fault
 
@@ -101,4 +101,4 @@ def test_padding_is_what_a_whole_histogram_says(seed: int):
     expected = None
     if low_counts.size and low_counts.max() >= 4:
         expected = low_hu[low_counts.argmax()]
-    assert padding.find(rng.permuted(voxels, axis=0), None) == expected
+    assert hounsfield.padding(rng.permuted(voxels, axis=0), None) == expected

@@ -13,7 +13,7 @@ from hostile import FEW, MANY, changed, peak_mib, read
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lungjax.ct.entry import Entry
+from lungjax.ct.source import Entry
 from lungjax.lidc import annotations
 from lungjax.preparation.formats import luna16
 

@@ -14,7 +14,7 @@ from hostile import FEW, MANY, changed, peak_mib, read
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lungjax.ct.entry import Entry
+from lungjax.ct.source import Entry
 from lungjax.preparation.formats import nifti
 
 SHAPE = (6, 8, 8)

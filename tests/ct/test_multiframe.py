@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedCTImageStorage, RLELossless
 
-from lungjax.ct import dicom, multiframe
+from lungjax.ct import dicom
 from lungjax.ct.scan import Scan
 from lungjax.ct.series import Series, assemble
 from lungjax.errors import Fault
@@ -124,7 +124,7 @@ def test_one_file_is_the_series(classic: list[Path], tmp_path: Path, make: Any, 
 
 
 def test_a_file_of_one_image_is_that_image(classic: list[Path]):
-    assert_same(assemble([one for path in classic for one in multiframe.read_slices(path)]), dicom.read_series(classic))
+    assert_same(assemble([one for path in classic for one in dicom.read_slices(path)]), dicom.read_series(classic))
 
 
 def test_faults_name_the_file(classic: list[Path], tmp_path: Path):
@@ -136,7 +136,7 @@ def test_faults_name_the_file(classic: list[Path], tmp_path: Path):
         change(dataset)
         dataset.save_as(tmp_path / "changed.dcm")
         with pytest.raises(Fault, match=r"changed\.dcm") as caught:
-            multiframe.read_slices(tmp_path / "changed.dcm")
+            dicom.read_slices(tmp_path / "changed.dcm")
         return caught.value
 
     def shared(dataset: Dataset) -> Dataset:
@@ -149,7 +149,7 @@ def test_faults_name_the_file(classic: list[Path], tmp_path: Path):
     content = path.read_bytes()
     (tmp_path / "cut.dcm").write_bytes(content[:-2])
     with pytest.raises(Fault, match=r"cut\.dcm"):
-        multiframe.read_slices(tmp_path / "cut.dcm")
+        dicom.read_slices(tmp_path / "cut.dcm")
 
 
 def test_a_header_of_billions_of_pixels_asks_for_no_memory(classic: list[Path], tmp_path: Path):

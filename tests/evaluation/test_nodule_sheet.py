@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from lungjax.evaluation.plots import mask_edges, nodule_sheet, training_plots
-from lungjax.evaluation.run_scan import NoduleView
+from lungjax.evaluation.plots.nodule_sheet import NoduleView
 
 
 def view(number: int, **told: Any) -> NoduleView:

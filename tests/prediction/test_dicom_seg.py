@@ -16,17 +16,17 @@ import SimpleITK as sitk
 
 from lungjax.ct import dicom
 from lungjax.errors import Fault
-from lungjax.prediction import sources
 from lungjax.prediction.candidates import Candidate
 from lungjax.prediction.detection import Detection
 from lungjax.prediction.outputs import dicom_seg, report_json
+from lungjax.preparation.formats import lidc
 
 
 @pytest.fixture(scope="module", params=[1, 2])
 def written(request, phantom_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Folder, series folder, scan, mask, report, of a phantom with one or two made-up nodules."""
-    module, (entry, *_), _ = sources.find(phantom_dataset.parent / "dicom")
-    scan = sources.read(module, entry)
+    (entry, *_), _ = lidc.find(phantom_dataset.parent / "dicom")
+    scan = lidc.read(entry)
     mask = np.zeros(scan.voxels.shape, np.uint8)
     mask[10:13, 40:46, 50:53] = 1
     mask[30:31, 60:70, 80:90] = 2
@@ -127,8 +127,8 @@ def test_without_nodules_there_is_nothing_to_write(written: Any, tmp_path: Path)
 
 
 def test_headers_in_the_order_of_the_scan(phantom_dataset: Path):
-    module, (entry, *_), _ = sources.find(phantom_dataset.parent / "dicom")
-    scan = sources.read(module, entry)
+    (entry, *_), _ = lidc.find(phantom_dataset.parent / "dicom")
+    scan = lidc.read(entry)
     headers = dicom.read_headers([Path(path) for path in entry.locator][::-1], scan.sop_uids)
     assert [float(one.ImagePositionPatient[2]) for one in headers] == pytest.approx(scan.z_mm.tolist())
     assert "PixelData" not in headers[0]

@@ -11,14 +11,14 @@ import SimpleITK as sitk
 from pydicom import dcmread
 
 from lungjax.prediction import run as predicting
-from lungjax.prediction import sources
 from lungjax.prediction.pipeline import Networks
+from lungjax.preparation.formats import lidc
 
 
 def test_the_readers_nodules_come_out_where_simpleitk_sees_them(real_data: Path, tmp_path: Path):
     """LIDC-IDRI-0003: three nodules of four readers; NIfTI and DICOM-SEG lie on SimpleITK's reading of the series."""
-    module, (entry,), _ = sources.find(real_data / "lidc-dicom" / "LIDC-IDRI" / "LIDC-IDRI-0003")
-    scan = sources.read(module, entry)
+    (entry,), _ = lidc.find(real_data / "lidc-dicom" / "LIDC-IDRI" / "LIDC-IDRI-0003")
+    scan = lidc.read(entry)
     majority = np.bitwise_count(scan.reader_bits()) >= 2
     told = chests.Told([(scan.voxels, np.where(majority, 0.9, 0.0))])
     trained = chests.untrained(tmp_path / "model")

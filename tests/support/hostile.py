@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from lungjax.ct.entry import Entry
+from lungjax.ct.source import Entry
 from lungjax.errors import Fault
 
 FEW = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])

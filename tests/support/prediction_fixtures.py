@@ -16,8 +16,9 @@ import pages
 import pytest
 
 from lungjax.ct.scan import Scan
-from lungjax.prediction import pipeline, sources
+from lungjax.prediction import pipeline
 from lungjax.prediction.outputs import html_report
+from lungjax.preparation.formats import lidc
 from lungjax.train.trained import open_trained
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -72,8 +73,8 @@ def dicom(phantom_dataset: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def read(dicom: Path) -> dict[str, Scan]:
-    module, entries, _ = sources.find(dicom)
-    return {entry.key: sources.read(module, entry) for entry in entries}
+    entries, _ = lidc.find(dicom)
+    return {entry.key: lidc.read(entry) for entry in entries}
 
 
 @pytest.fixture

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,10 +14,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
 
+from lungjax.ct import windows
 from lungjax.evaluation.plots import mask_edges, training_plots
 from lungjax.evaluation.plots.overlay import READER_COLOURS, VERMILLION
-from lungjax.evaluation.run_scan import NoduleView
-from lungjax.prediction.outputs.contact_sheet import LUNG_WINDOW_HU
 
 MOST = 12
 """Nodules on a sheet."""
@@ -25,6 +26,27 @@ _CANDIDATE = "#F0E442"
 _SCALE_MM = 10
 _RIM = [Stroke(linewidth=4.5, foreground="#202020"), Normal()]
 """Around white, which would vanish on bright tissue."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NoduleView:
+    """A nodule in the slice in which its readers marked most; arrays are of one size.
+
+    Attributes:
+      hu: int16 (rows, columns).
+      readers: uint8, their bits.
+      found: bool, findings that are nodules.
+      candidates: bool, the other findings.
+      pixel_mm: between pixel centres.
+      told: of `ScoredScan.nodules`.
+    """
+
+    hu: np.ndarray
+    readers: np.ndarray
+    found: np.ndarray
+    candidates: np.ndarray
+    pixel_mm: float
+    told: dict[str, Any]
 
 
 def draw(views: Sequence[NoduleView], path: Path, *, threshold: float) -> None:
@@ -77,7 +99,7 @@ def _found(axes: Axes, view: NoduleView) -> None:
 
 
 def _show(axes: Axes, hu: np.ndarray, title: str) -> None:
-    low, high = LUNG_WINDOW_HU
+    low, high = windows.ends(windows.LUNG_HU)
     axes.imshow(hu, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
     axes.set_title(title, fontsize=8)
 

@@ -14,9 +14,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from lungjax.ct import windows
 from lungjax.evaluation.plots import mask_edges
 
-LUNG_WINDOW_HU = (-1350, 150)
 MOST = 12
 """Nodules on a sheet."""
 CLOSE_MM = 50.0
@@ -71,6 +71,6 @@ def _pair(panels: np.ndarray, nodule: dict[str, Any] | None, hu: np.ndarray, mas
 
 
 def _show(axes: Axes, image: np.ndarray, title: str) -> None:
-    low, high = LUNG_WINDOW_HU
+    low, high = windows.ends(windows.LUNG_HU)
     axes.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
     axes.set_title(title, fontsize=7)

@@ -17,11 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from lungjax.ct import windows
 from lungjax.evaluation.plots import html_page
 from lungjax.prediction.outputs import html_sections, html_voxels
 
-WINDOWS_HU = {"Lung": (-1350, 150), "Soft tissue": (-160, 240), "Bone": (-500, 1300)}
-"""Level -600, 40 and 400, width 1500, 400 and 1800."""
+WINDOWS_HU = {
+    "Lung": windows.ends(windows.LUNG_HU),
+    "Soft tissue": windows.ends(windows.SOFT_TISSUE_HU),
+    "Bone": windows.ends(windows.BONE_HU),
+}
 _SIDES = (("R", "L"), ("A", "P"), ("F", "H"))
 """Towards less and towards more of x, y, z in DICOM's patient coordinates."""
 _AXIAL = 0.8

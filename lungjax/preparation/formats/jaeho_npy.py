@@ -20,14 +20,16 @@ from pathlib import Path
 
 import numpy as np
 
-from lungjax.ct.entry import Entry, Quarantined
 from lungjax.ct.scan import Nodule, Scan
+from lungjax.ct.source import Check, Entry, Quarantined
 from lungjax.errors import Fault
-from lungjax.preparation.formats import archive, npy
+from lungjax.preparation.formats import archive, npy, unexamined
 from lungjax.preparation.formats.bare import bare_scan, reading
 
 READERS = 1
 """Where half of LIDC's agree: one mask a nodule."""
+ONE_PROCESS = False
+TELLS_PATIENTS = True
 
 _LAYOUT = re.compile(
     r"(?:.*/)?(?:Image|Mask)/(?:LIDC-IDRI-\d{4}/)*"
@@ -77,6 +79,11 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
         else:
             entries.append(Entry(patient_id, patient_id, where, (str(source), tuple(sorted(files.items())))))
     return entries, quarantined
+
+
+def examine(source: Path) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
+    """What `find` finds, and what names and headers tell of each."""
+    return unexamined(find(source))
 
 
 def read(entry: Entry) -> Scan:

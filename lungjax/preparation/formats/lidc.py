@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from lungjax.ct import dicom, dicom_tree, series
-from lungjax.ct.entry import Check, Entry, Note, Quarantined
+from lungjax.ct import dicom, series
 from lungjax.ct.scan import READERS, Scan
 from lungjax.ct.series import Slice, Stack
+from lungjax.ct.source import Check, Entry, Note, Quarantined
 from lungjax.errors import Fault
 from lungjax.lidc import annotations, match
 from lungjax.lidc.annotations import ScanRow
 
-_POSITION_MM = 1e-3
-"""How far a slice may lie from where the database has it."""
+ONE_PROCESS = False
+TELLS_PATIENTS = True
+
 _X_RAYS = ("CR", "DX")
 """Modalities that LIDC-IDRI has beside CT."""
 
 
 def matches(source: Path) -> bool:
     """Whether a folder holds any DICOM file; stops at the first."""
-    return dicom_tree.matches(source)
+    return dicom.matches(source)
 
 
 def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
@@ -36,7 +38,7 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     return _find(source, dicom.read_header)
 
 
-def find_and_check(source: Path) -> tuple[list[tuple[Entry, Check]], list[Quarantined]]:
+def examine(source: Path) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
     """`find`, and what the headers of each series tell: its faulty files, or else the first fault of all together.
 
     Each sound file is read once, which is most of the time that this takes.
@@ -51,8 +53,8 @@ def find_and_check(source: Path) -> tuple[list[tuple[Entry, Check]], list[Quaran
     return [(entry, _check(entry, [read.pop(path) for path in entry.locator])) for entry in entries], quarantined
 
 
-def _find(source: Path, read_header: dicom_tree.ReadHeader) -> tuple[list[Entry], list[Quarantined]]:
-    found, quarantined = dicom_tree.group(source, read_header)
+def _find(source: Path, read_header: dicom.ReadHeader) -> tuple[list[Entry], list[Quarantined]]:
+    found, quarantined = dicom.find_series(source, read_header)
     entries: list[Entry] = []
     for series_uid, (modality, paths) in found.items():
         where = str(paths[0].parent)
@@ -86,34 +88,23 @@ def read(entry: Entry) -> Scan:
     """One series with its readers' nodules.
 
     Raises:
-      Fault: what `find_and_check` finds in the headers (`incomplete_series`, `duplicate_positions`, `uneven_spacing`,
+      Fault: what `examine` finds in the headers (`incomplete_series`, `duplicate_positions`, `uneven_spacing`,
         `mixed_geometry`, `oblique_orientation`, `non_square_pixels`, `matrix_mismatch`, `missing_tag`,
         `unreadable_file`, `short_pixels`, `no_decoder`, `wrong_rescale` or `not_ct`), `not_in_database`, and of the
         pixels `unreadable_file`, `hu_out_of_range` or `wrong_rescale`.
     """
     row = _row(entry.key, "CT", entry.where)
     ordered = series.read(_stack([dicom.read_slice(Path(path)) for path in entry.locator], row, entry.where))
-    match.check_hu(ordered.range_hu, entry.where)
-    return Scan(
-        patient_id=row.patient_id,
-        study_uid=row.study_uid,
-        series_uid=row.series_uid,
-        voxels=ordered.voxels,
-        intensity="hu",
-        z_mm=ordered.z_mm,
-        spacing_mm=ordered.spacing_mm,
-        sop_uids=ordered.sop_uids,
-        padding_hu=ordered.padding_hu,
-        nodules=annotations.nodules(row, matrix=ordered.voxels.shape[1]),
-        affine_lps=ordered.affine_lps,
-    )
+    nodules = annotations.nodules(row, matrix=ordered.voxels.shape[1])
+    scan = ordered.scan(patient_id=row.patient_id, where=entry.where, nodules=nodules)
+    return dataclasses.replace(scan, study_uid=row.study_uid)
 
 
 def _stack(slices: Sequence[Slice], row: ScanRow, where: str) -> Stack:
     """The slices in order, if they are the scan of the database."""
-    match.check_axial(slices[0].orientation, where)
+    series.check_axial(slices[0].orientation, where)
     z_mm = np.array([one.position_mm[2] for one in slices])
-    match.check_positions(z_mm, row, where, tolerance_mm=_POSITION_MM)
+    match.check_positions(z_mm, row, where, tolerance_mm=match.POSITION_MM)
     # Four scans of LIDC-IDRI are uneven in themselves: whole, they are prepared, and every slice keeps its position.
     stack = series.order(slices, uneven=len(slices) == len(row.z_mm) and not series.is_even(row.z_mm))
     match.check_no_more(len(stack.z_mm), row, where)

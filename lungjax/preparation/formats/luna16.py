@@ -11,12 +11,18 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from lungjax.ct import file_tree, metaimage, padding, volume
-from lungjax.ct.entry import Check, Entry, Quarantined
+from lungjax.ct import hounsfield, metaimage, volume
 from lungjax.ct.scan import Scan
+from lungjax.ct.source import Check, Entry, Quarantined, not_entered, walk
 from lungjax.errors import Fault
 from lungjax.lidc import annotations, match
 from lungjax.lidc.annotations import MATRIX, ScanRow
+from lungjax.preparation.formats import examined
+
+READERS = 4
+"""LIDC's."""
+ONE_PROCESS = False
+TELLS_PATIENTS = True
 
 _UID = re.compile(r"\d+(\.\d+){5,}", re.ASCII)
 _LUNG_MASKS = "seg-lungs"
@@ -48,7 +54,7 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     quarantined: list[Quarantined] = []
     for path, fault in _files(source):
         if fault:
-            quarantined.append(file_tree.not_entered(source, path, fault))
+            quarantined.append(not_entered(source, path, fault))
             continue
         series_uid, where = path.stem, str(path)
         if series_uid in entries:
@@ -73,6 +79,11 @@ def check(entry: Entry) -> Check:
     return Check(layout.shape[0])
 
 
+def examine(source: Path) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
+    """What `find` finds, and what names and headers tell of each."""
+    return examined(find(source), check)
+
+
 def read(entry: Entry) -> Scan:
     """One series with its readers' nodules, its axes as the DICOM images have them.
 
@@ -83,7 +94,7 @@ def read(entry: Entry) -> Scan:
     """
     row = _row(entry.key, entry.where)
     header, layout = _laid_out(entry, row)
-    voxels = volume.hounsfield(layout.turn(metaimage.read_voxels(header)), Path(entry.locator))
+    voxels = hounsfield.to_int16(layout.turn(metaimage.read_voxels(header)), entry.locator)
     return Scan(
         patient_id=row.patient_id,
         study_uid=row.study_uid,
@@ -93,14 +104,14 @@ def read(entry: Entry) -> Scan:
         z_mm=row.z_mm,
         spacing_mm=_spacing_mm(row, voxels.shape[1]),
         sop_uids=("",) * len(voxels),
-        padding_hu=padding.find(voxels, None),
+        padding_hu=hounsfield.padding(voxels, None),
         nodules=annotations.nodules(row, matrix=voxels.shape[1]),
         affine_lps=layout.affine_lps,
     )
 
 
 def _files(source: Path) -> Iterator[tuple[Path, Fault | None]]:
-    for path, fault in file_tree.walk(source, but=_LUNG_MASKS):
+    for path, fault in walk(source, but=_LUNG_MASKS):
         if fault or (path.suffix == ".mhd" and _UID.fullmatch(path.stem)):
             yield path, fault
 

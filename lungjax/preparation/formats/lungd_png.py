@@ -14,15 +14,17 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from lungjax.ct.entry import Check, Entry, Quarantined
 from lungjax.ct.scan import Scan
+from lungjax.ct.source import Check, Entry, Quarantined
 from lungjax.errors import Fault
 from lungjax.lidc import annotations
-from lungjax.preparation.formats import archive, png
+from lungjax.preparation.formats import archive, examined, png
 from lungjax.preparation.formats.bare import bare_scan
 
 READERS = 1
 """The consensus: one mask a slice."""
+ONE_PROCESS = False
+TELLS_PATIENTS = True
 
 _LAYOUT = re.compile(r"(?:.*/)?(?P<kind>images|masks)/(?P<study>\d+)_slice(?P<number>\d{1,9})\.png", re.ASCII)
 
@@ -79,6 +81,11 @@ def check(entry: Entry) -> Check:
     except Fault as fault:
         return Check(len(files["images"]), (fault,))
     return Check(len(files["images"]))
+
+
+def examine(source: Path) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
+    """What `find` finds, and what names and headers tell of each."""
+    return examined(find(source), check)
 
 
 def read(entry: Entry) -> Scan:

@@ -19,14 +19,16 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from lungjax.ct import file_tree, nifti, padding, volume
-from lungjax.ct.entry import Check, Entry, Quarantined
+from lungjax.ct import connected_components, hounsfield, nifti, volume
 from lungjax.ct.scan import RATING_NAMES, Nodule, Reading, Scan
+from lungjax.ct.source import Check, Entry, Quarantined, not_entered, walk
 from lungjax.errors import Fault
-from lungjax.preparation.formats import npy
+from lungjax.preparation.formats import examined, npy
 
 READERS = 1
 """Who made the label map."""
+ONE_PROCESS = False
+TELLS_PATIENTS = True
 
 _VOLUME = re.compile(r"(?P<stem>[^.].*?)\.nii(?:\.gz)?")
 _LABEL = re.compile(r"(?P<case>.+)_(?:label|seg|mask)")
@@ -44,9 +46,7 @@ class _File:
 
 def matches(source: Path) -> bool:
     """Whether a folder holds any `.nii` or `.nii.gz`; reads names only."""
-    return source.is_dir() and any(
-        fault is None and _VOLUME.fullmatch(path.name) for path, fault in file_tree.walk(source)
-    )
+    return source.is_dir() and any(fault is None and _VOLUME.fullmatch(path.name) for path, fault in walk(source))
 
 
 def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
@@ -63,9 +63,9 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     def quarantine(path: Path, name: str, why: str) -> None:
         quarantined.append(Quarantined(path.relative_to(source).as_posix(), str(path), name, f"{path} {why}"))
 
-    for path, fault in file_tree.walk(source):
+    for path, fault in walk(source):
         if fault:
-            quarantined.append(file_tree.not_entered(source, path, fault))
+            quarantined.append(not_entered(source, path, fault))
             continue
         part = _VOLUME.fullmatch(path.name)
         if part is None:
@@ -98,6 +98,11 @@ def check(entry: Entry) -> Check:
     return Check(image.layout.shape[0])
 
 
+def examine(source: Path) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
+    """What `find` finds, and what names and headers tell of each."""
+    return examined(find(source), check)
+
+
 def read(entry: Entry) -> Scan:
     """One case, its axes turned to those of an axial CT: columns to the left, rows to the back, slices upwards.
 
@@ -107,20 +112,9 @@ def read(entry: Entry) -> Scan:
         `hu_out_of_range`, `not_hu` or `not_a_label`.
     """
     image, label = _layouts(entry)
-    voxels = volume.hounsfield(_voxels(image), image.path)
-    return Scan(
-        patient_id=entry.patient_id,
-        study_uid=entry.key,
-        series_uid=entry.key,
-        voxels=voxels,
-        intensity="hu",
-        z_mm=image.layout.z_mm,
-        spacing_mm=image.layout.spacing_mm,
-        sop_uids=("",) * len(voxels),
-        padding_hu=padding.find(voxels, None),
-        nodules=() if label is None else _nodules(_marks(label)),
-        affine_lps=image.layout.affine_lps,
-    )
+    hu = hounsfield.to_int16(_voxels(image), str(image.path))
+    nodules = () if label is None else _nodules(_marks(label))
+    return image.layout.scan(hu, key=entry.key, patient_id=entry.patient_id, nodules=nodules)
 
 
 def _kind(path: Path, stem: str) -> tuple[str, bool]:
@@ -189,7 +183,7 @@ def _nodules(marks: np.ndarray) -> tuple[Nodule, ...]:
     if not found:
         return ()
     (whole,) = found  # The box of all marks: numbering the pieces of a whole volume would take much memory.
-    pieces = ndimage.label(marks[whole], np.ones((3, 3, 3)))[0]  # pyright: ignore[reportIndexIssue]
+    pieces = connected_components.label(marks[whole])
     return tuple(
         Nodule(index, (Reading(0, -1, (0,) * len(RATING_NAMES), pieces[box] == index + 1, _origin(whole, box)),))
         for index, box in enumerate(ndimage.find_objects(pieces))

@@ -21,13 +21,16 @@ from pathlib import Path
 
 import numpy as np
 
-from lungjax.ct.entry import Entry, Quarantined
 from lungjax.ct.scan import READERS, Nodule, Reading, Scan
+from lungjax.ct.source import Check, Entry, Quarantined
 from lungjax.errors import Fault
 from lungjax.lidc import annotations, patch_outlines
 from lungjax.lidc.annotations import ScanRow
-from lungjax.preparation.formats import archive, npy, patch_table
+from lungjax.preparation.formats import archive, npy, patch_table, unexamined
 from lungjax.preparation.formats.patch_table import Table
+
+ONE_PROCESS = False
+TELLS_PATIENTS = True
 
 _HIGHEST_RATING = 6
 """That of calcification; the others end at 4 or 5."""
@@ -66,6 +69,11 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
         else:
             entries.append(Entry(series_uid, patients.pop(), where, (str(source), tuple(rows.tolist()))))
     return entries, quarantined
+
+
+def examine(source: Path) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
+    """What `find` finds, and what names and headers tell of each."""
+    return unexamined(find(source))
 
 
 def read(entry: Entry) -> Scan:

@@ -21,18 +21,19 @@ from typing import Any, TypeVar
 import numpy as np
 
 from lungjax.ct import size_limits
-from lungjax.ct.entry import Entry, Quarantined
 from lungjax.ct.scan import READERS, Scan
+from lungjax.ct.source import Check, Entry, Quarantined
 from lungjax.data import splits
 from lungjax.errors import Fault, InputError
 from lungjax.preparation import pool as processes
-from lungjax.preparation.formats import npy
+from lungjax.preparation.formats import npy, unexamined
 from lungjax.preparation.formats.bare import bare_scan, fractions
 
-Result = TypeVar("Result")
-
-WITHOUT_PATIENTS = True
+ONE_PROCESS = False
+TELLS_PATIENTS = False
 """Prepared only where the user says that patients do not matter."""
+
+Result = TypeVar("Result")
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SHIFT = 0.5
@@ -79,6 +80,11 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
         else:
             entries.append(Entry(key, splits.unknown(split, str(uid)), where, (str(source), split, tuple(mine))))
     return sorted(entries, key=lambda one: one.key), sorted(quarantined, key=lambda one: one.key)
+
+
+def examine(source: Path) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
+    """What `find` finds, and what names and headers tell of each."""
+    return unexamined(find(source))
 
 
 def read(entry: Entry) -> Scan:

@@ -16,15 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from lungjax.ct.entry import Entry, Quarantined
 from lungjax.ct.scan import READERS, Scan
+from lungjax.ct.source import Check, Entry, Quarantined
 from lungjax.errors import Fault, InputError
 from lungjax.lidc import annotations
-from lungjax.preparation.formats import npy, unpickle
+from lungjax.preparation.formats import npy, unexamined, unpickle
 from lungjax.preparation.formats.bare import bare_scan, fractions
 
-IN_MEMORY = True
+ONE_PROCESS = True
 """A pickle is read as a whole: one process does all of it, or each would hold a copy."""
+TELLS_PATIENTS = True
 
 _SUFFIXES = (".pickle", ".pkl")
 _START_BYTES = 2**20
@@ -67,6 +68,11 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
         else:
             entries.append(Entry(uid, row.patient_id, where, (str(file), tuple(sorted(names, key=_order)))))
     return sorted(entries, key=lambda one: one.key), sorted(quarantined, key=lambda one: one.key)
+
+
+def examine(source: Path) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
+    """What `find` finds, and what names and headers tell of each."""
+    return unexamined(find(source))
 
 
 def read(entry: Entry) -> Scan:

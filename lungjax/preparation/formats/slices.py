@@ -12,12 +12,15 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from lungjax.ct.entry import Check, Entry, Quarantined
 from lungjax.ct.scan import READERS, Scan
+from lungjax.ct.source import Check, Entry, Quarantined
 from lungjax.errors import Fault
 from lungjax.lidc import crop_ratings
-from lungjax.preparation.formats import archive, png
+from lungjax.preparation.formats import archive, examined, png
 from lungjax.preparation.formats.bare import bare_scan
+
+ONE_PROCESS = False
+TELLS_PATIENTS = True
 
 _LAYOUT = re.compile(
     r"(?P<folder>(?:.*/)?(?P<patient>[^/]+)/nodule-(?P<nodule>\d+))/(?P<kind>images|mask-\d+)/slice-(?P<number>\d{1,9})\.png"
@@ -67,6 +70,11 @@ def check(entry: Entry) -> Check:
     except Fault as fault:
         return Check(len(by_kind["images"]), (fault,))
     return Check(len(by_kind["images"]))
+
+
+def examine(source: Path) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
+    """What `find` finds, and what names and headers tell of each."""
+    return examined(find(source), check)
 
 
 def read(entry: Entry) -> Scan:
