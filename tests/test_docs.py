@@ -15,7 +15,7 @@ import pytest
 import runs
 
 from lungjax import arguments
-from lungjax.lidc.faults import FAULTS, IN_VOXELS, NOTES
+from lungjax.ct.faults import FAULTS, IN_VOXELS, NOTES
 
 ROOT = runs.ROOT
 TEXTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
