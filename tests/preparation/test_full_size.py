@@ -22,7 +22,7 @@ from lungjax.preparation.run import prepare
 DIFFERENCES = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "rehearsal.py"))["differences"]
 PREPARE = """
 import sys
-from lungjax.lidc.prepare import prepare
+from lungjax.preparation.run import prepare
 prepare(sys.argv[1], sys.argv[2], workers=1)
 print(*[line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")])
 """

@@ -151,8 +151,8 @@ def test_a_crash_of_the_library_is_one_sentence_or_a_fault(tmp_path, monkeypatch
 EXAMINE = """
 import sys
 from pathlib import Path
-from lungjax.lidc.formats import prob_unet_hdf5
-from lungjax.lidc.scan import InputError
+from lungjax.preparation.formats import prob_unet_hdf5
+from lungjax.errors import InputError
 if __name__ == "__main__":
     for path in sys.argv[1:]:
         try:

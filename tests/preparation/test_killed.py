@@ -22,8 +22,8 @@ from lungjax.preparation.run import prepare
 SCANS, KILLS = 48, 5
 PREPARE = """
 import sys
-from lungjax.lidc import merge
-from lungjax.lidc.prepare import prepare
+from lungjax.preparation import merge
+from lungjax.preparation.run import prepare
 if __name__ == "__main__":
     merge.SHARD_BYTES = int(sys.argv[3])
     prepare(sys.argv[1], sys.argv[2], workers=2)

@@ -48,7 +48,7 @@ def test_a_strangers_folder_is_left_alone(tmp_path: Path, name: str):
 KILLED = """
 import os, sys
 from pathlib import Path
-from lungjax.lidc import phantom
+from lungjax.preparation import phantom
 rename = Path.rename
 def killed(self, target):
     if sys.argv[2] == "after":

@@ -71,12 +71,12 @@ def test_workers_do_without_jax():
 
 ORPHANS = """
 import os, sys, time
-from lungjax.lidc import workers
+from lungjax.preparation import pool
 def work(seconds):
     print(os.getpid(), flush=True)
     time.sleep(seconds)
 if __name__ == "__main__":
-    list(workers.run(work, [60, 60], 2))
+    list(pool.run(work, [60, 60], 2))
 """
 
 
