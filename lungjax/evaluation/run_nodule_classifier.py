@@ -92,9 +92,10 @@ def report(graded: NoduleScores, against: NoduleScores | None = None) -> dict[st
     """Figures of the nodules that are malignant or benign, ready for JSON.
 
     Returns:
-      What `classification.report` gives, and `before`, its figures of the probability before calibration; `curve` and
-      `curve_before`; `on_fewer`, where `outlined` are the nodules whose outlines are known, compared with their
-      diameter, and `several_readers` those that three readers rated; `readers`, of `one_reader.report`; `ratings`.
+      What `binary_scores.classification_figures` gives, and `before`, its figures of the probability before
+      calibration; `curve` and `curve_before`; `on_fewer`, where `outlined` are the nodules whose outlines are known, compared with their
+      diameter, and `several_readers` those that three readers rated; `readers`, of
+      `one_reader.reader_figures`; `ratings`.
 
     Raises:
       InputError: no nodule is malignant or benign, or the two models did not grade the same ones.
@@ -109,7 +110,7 @@ def report(graded: NoduleScores, against: NoduleScores | None = None) -> dict[st
     raw = classify.probability(graded.logit, {})
 
     def of(which: np.ndarray, probability: np.ndarray, others: dict[str, np.ndarray]) -> dict[str, Any]:
-        return binary_scores.report(
+        return binary_scores.classification_figures(
             labels=labels[which],
             probability=probability[which],
             patients=patients[which].tolist(),
@@ -128,7 +129,7 @@ def report(graded: NoduleScores, against: NoduleScores | None = None) -> dict[st
         found["on_fewer"]["outlined"] = of(outlined, graded.probability, {DIAMETER: graded.diameter_mm})
     if several.any():
         found["on_fewer"]["several_readers"] = of(several, graded.probability, {DIAMETER: graded.diameter_mm})
-    found["readers"] = one_reader.report(graded.ratings[:, :, -1], graded.probability, patients.tolist())
+    found["readers"] = one_reader.reader_figures(graded.ratings[:, :, -1], graded.probability, patients.tolist())
     found["ratings"] = _ratings(graded, patients)
     found["indeterminate"] = int((~known).sum())
     return found

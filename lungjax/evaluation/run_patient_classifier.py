@@ -97,7 +97,7 @@ def report(found: PatientScores, against: PatientScores | None = None) -> dict[s
     others = {"highest nodule": found.highest} | ({} if against is None else {"against": against.logit})
 
     def of(which: np.ndarray, probability: np.ndarray, compared: dict[str, np.ndarray]) -> dict[str, Any]:
-        return binary_scores.report(
+        return binary_scores.classification_figures(
             labels=labels[which],
             probability=probability[which],
             patients=patients[which].tolist(),

@@ -66,7 +66,7 @@ def score(scan: Scan, key: str, trained: Trained, network: Network, *, least_rea
     affine = report_json.affine_of(scan)
     at_mm = np.array([_to_mm(one.centre_voxel, affine) for one in every]).reshape(-1, 3)
     scores = np.array([one.score for one in every], np.float64)
-    marked = reference.of(scan)
+    marked = reference.reference_nodules(scan)
     told = [
         {
             "scan": key,

@@ -25,7 +25,7 @@ def evaluate(submission: Path, *, luna16: Path, out: Path | None) -> dict[str, A
         `.froc.png` lie beside it.
 
     Returns:
-      What the JSON holds: `lungjax.evaluation.detection.froc.report`, and where it comes from.
+      What the JSON holds: `lungjax.evaluation.detection.froc.froc_figures`, and where it comes from.
 
     Raises:
       InputError: a file is missing or is no such CSV, the submission names none of the scans, or nowhere to write.
@@ -54,7 +54,7 @@ def evaluate(submission: Path, *, luna16: Path, out: Path | None) -> dict[str, A
     strangers = len(set(candidates.scan) - set(scans))
     if len(candidates.scan) and not marks.candidates:
         raise InputError(f"{submission} names none of the {len(scans)} scans of {listed}; take files of the same ids.")
-    said = {**froc.report(marks), "submission": str(submission), "luna16": str(luna16), "other_scans": strangers}
+    said = {**froc.froc_figures(marks), "submission": str(submission), "luna16": str(luna16), "other_scans": strangers}
     table = "\n".join(detection_table.froc(said))
     workdir.write_text(out, json.dumps(said, indent=1, allow_nan=False) + "\n")
     workdir.write_text(out.with_suffix(".table.txt"), table + "\n")

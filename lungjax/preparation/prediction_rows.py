@@ -99,7 +99,7 @@ def _row(scan: Scan, voxels: np.ndarray) -> Row:
 def _shared(scan: Scan, voxels: np.ndarray) -> Nodule | None:
     """The nodule whose outlines, of any reader, hold most of a finding's voxels; None where none holds any."""
     most, best = 0, None
-    for marked in reference.of(scan):
+    for marked in reference.reference_nodules(scan):
         inside = voxels - marked.origin
         inside = inside[((inside >= 0) & (inside < marked.votes.shape)).all(axis=1)]
         shared = int((marked.votes[tuple(inside.T)] > 0).sum())

@@ -67,7 +67,7 @@ def test_intervals_draw_patients_and_differences_are_paired():
     patients = np.repeat([f"P{n}" for n in range(30)], rng.integers(1, 6, 30))
     labels = rng.random(len(patients)) < 0.4
     first, second = (np.clip(0.5 + 0.2 * labels + rng.normal(0, 0.2, len(labels)), 0, 1) for _ in range(2))
-    report = binary_scores.report(
+    report = binary_scores.classification_figures(
         labels=labels, probability=first, patients=patients.tolist(), others={"second": second}, resamples=200, seed=5
     )
     people = sorted({*patients})
@@ -88,17 +88,21 @@ def test_intervals_draw_patients_and_differences_are_paired():
 
 def test_a_score_against_itself_differs_by_nothing():
     labels, scores = np.array([True, False, True, False, True]), np.array([0.9, 0.2, 0.6, 0.7, 0.1])
-    other = binary_scores.report(
+    other = binary_scores.classification_figures(
         labels=labels, probability=scores, patients=list("abcde"), others={"itself": 100 * scores}
     )["others"]["itself"]["difference"]
     assert {one[key] for one in other.values() for key in ("value", "low", "high")} == {0.0}
 
 
 def test_one_kind_or_one_patient_has_no_figure_or_interval():
-    report = binary_scores.report(labels=np.ones(3, bool), probability=np.full(3, 0.5), patients=["a", "b", "c"])
+    report = binary_scores.classification_figures(
+        labels=np.ones(3, bool), probability=np.full(3, 0.5), patients=["a", "b", "c"]
+    )
     assert report["roc_auc"] == {"value": None, "low": None, "high": None}
     assert report["brier"]["value"] == 0.25
-    alone = binary_scores.report(labels=np.array([True, False]), probability=np.array([0.8, 0.1]), patients=["a", "a"])
+    alone = binary_scores.classification_figures(
+        labels=np.array([True, False]), probability=np.array([0.8, 0.1]), patients=["a", "a"]
+    )
     assert alone["roc_auc"] == {"value": 1.0, "low": None, "high": None}
     assert alone["interval"].startswith("none: one patient")
 
@@ -112,9 +116,9 @@ def test_what_is_no_label_or_probability_is_refused():
     with pytest.raises(ValueError, match="a score is NaN"):
         binary_scores.ranking(labels, np.array([0.5, np.nan]))
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
-        binary_scores.report(labels=labels, probability=2 * scores, patients=["a", "b"])
+        binary_scores.classification_figures(labels=labels, probability=2 * scores, patients=["a", "b"])
     with pytest.raises(ValueError, match="2 labels but 1 patient ids"):
-        binary_scores.report(labels=labels, probability=scores, patients=["a"])
+        binary_scores.classification_figures(labels=labels, probability=scores, patients=["a"])
 
 
 def test_the_curve_runs_from_corner_to_corner_and_encloses_the_area():
@@ -130,5 +134,7 @@ def test_a_thousand_resamples_of_all_nodules_are_quick():
     labels = rng.random(2171) < 0.3
     patients = [f"P{p}" for p in rng.integers(0, 690, 2171)]
     start = time.perf_counter()
-    binary_scores.report(labels=labels, probability=rng.random(2171), patients=patients, others={"b": rng.random(2171)})
+    binary_scores.classification_figures(
+        labels=labels, probability=rng.random(2171), patients=patients, others={"b": rng.random(2171)}
+    )
     assert time.perf_counter() - start < 20  # Measured: 1 s on an idle machine.

@@ -33,7 +33,7 @@ def test_a_real_submission_has_its_published_figures(real_data: Path):
         luna16_rules.read_points(folder / "annotations_excluded.csv", "diameter_mm"),
     )
     start = time.perf_counter()
-    report = froc.report(marks)
+    report = froc.froc_figures(marks)
     assert time.perf_counter() - start < 30  # Measured: 2 s for 1,000 resamples; the rest is for a busy machine.
     counts = [report[f"{kind}"] for kind in ("true_positives", "false_positives", "false_negatives", "scans")]
     assert counts == [1136, 46078, 50, 888]
@@ -74,7 +74,7 @@ def test_rules_by_hand():
     np.testing.assert_allclose(sensitivity, [0, 0, 1 / 4, 1 / 4, 3 / 4, 3 / 4])
     np.testing.assert_allclose(threshold, [np.inf, 0.9, 0.7, 0.6, 0.4, 0.3])
     # 1/8 and 1/4 false positives a scan lie before the first step; from 1 on nothing more is found.
-    report = froc.report(marks, resamples=10)
+    report = froc.froc_figures(marks, resamples=10)
     assert [one["value"] for one in report["sensitivity"].values()] == [0, 0, 0.25, 0.75, 0.75, 0.75, 0.75]
     assert report["cpm"]["value"] == pytest.approx(3.25 / 7)
 
@@ -124,16 +124,16 @@ def test_a_resample_without_nodules_is_undefined():
     assert np.isnan(found[0]).all()
     assert np.isfinite(found[1]).all()
     none = dataclasses.replace(marks, hit=np.zeros(30, bool), nodules=np.zeros(3, int))
-    assert froc.report(none)["cpm"] == {"value": None, "low": None, "high": None}
+    assert froc.froc_figures(none)["cpm"] == {"value": None, "low": None, "high": None}
     assert np.isnan(froc.curve(none)[1]).all()
 
 
 def test_no_interval_from_one_scan_and_nothing_from_none():
     marks = luna16_rules.match(["a"], _findings(("a", 0.0, 0.5)), _findings(("a", 1.0, 6.0)), _findings())
-    report = froc.report(marks)
+    report = froc.froc_figures(marks)
     assert report["cpm"] == {"value": 1.0, "low": None, "high": None}
     assert report["interval"].startswith("none: one scan")
-    empty = froc.report(luna16_rules.match(["a", "b"], _findings(), _findings(("a", 1.0, 6.0)), _findings()))
+    empty = froc.froc_figures(luna16_rules.match(["a", "b"], _findings(), _findings(("a", 1.0, 6.0)), _findings()))
     assert empty["cpm"]["value"] == 0
     for scans in ([], ["a", "a"]):
         with pytest.raises(ValueError, match="distinct scans wanted"):

@@ -86,7 +86,7 @@ def test_chance_is_the_mean_over_all_ways_to_draw():
 
 def test_report_against_a_loop_over_drawn_scans():
     scans = made_up()
-    report = narrowing.report(scans, resamples=50, seed=3)
+    report = narrowing.narrowing_figures(scans, resamples=50, seed=3)
     weights = bootstrap.draw(len(scans), resamples=50, seed=3)
     for least in narrowing.READERS:
         part = report["by_readers"][str(least)]
@@ -114,7 +114,7 @@ def test_report_against_a_loop_over_drawn_scans():
 
 def test_nothing_to_find_is_undefined_and_still_a_table(tmp_path: Path):
     scans = [narrowed([1, 2, 3], [], [], [])]
-    report = narrowing.report(scans)
+    report = narrowing.narrowing_figures(scans)
     assert report["by_readers"]["3"]["slices_for"]["0.9"] is None
     assert report["stages"]["half"]["recall"] == {"1": None, "3": None, "4": None}
     assert ">= 3 readers (0 nodules)" in "\n".join(detection_table.narrowing(report))
@@ -123,7 +123,7 @@ def test_nothing_to_find_is_undefined_and_still_a_table(tmp_path: Path):
 
 def test_the_chart_shows_the_recalls(tmp_path: Path, figures: dict[str, Figure]):
     scans = made_up()
-    report = narrowing.report(scans, resamples=5)
+    report = narrowing.narrowing_figures(scans, resamples=5)
     detection_charts.narrowing_chart(scans, report, tmp_path / "n.png")
     lines = {str(line.get_label()): np.asarray(line.get_xydata()) for line in figures["n.png"].axes[0].lines}
     count = report["by_readers"]["3"]["nodules"]

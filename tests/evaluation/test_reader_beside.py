@@ -36,7 +36,7 @@ def test_the_model_and_the_reader_are_scored_on_the_same_readings():
     malignancy[rng.random((80, 4)) < 0.3] = 0
     probability = np.clip(truth / 5 + rng.normal(0, 0.05, 80), 0, 1)
     patients = [f"P{number // 2}" for number in range(80)]
-    found = one_reader.report(malignancy, probability, patients)
+    found = one_reader.reader_figures(malignancy, probability, patients)
     assert found is not None
     pairs = []
     for nodule in range(80):
@@ -57,4 +57,4 @@ def test_the_model_and_the_reader_are_scored_on_the_same_readings():
 
 
 def test_without_a_second_reader_there_is_nothing():
-    assert one_reader.report(np.eye(4, dtype=int) * 4, np.full(4, 0.5), list("abcd")) is None
+    assert one_reader.reader_figures(np.eye(4, dtype=int) * 4, np.full(4, 0.5), list("abcd")) is None

@@ -28,7 +28,7 @@ def test_a_nodule_of_three_readers():
     readings = [reading(0, (20, 60, 40), 12), reading(1, (20, 60, 42), 12), reading(2, (22, 60, 40), 9)]
     empty = Reading(3, -1, (0,) * 9, np.zeros((1, 1, 1), bool), (0, 0, 0))
     scan = chests.scan(nodules=(Nodule(5, (*readings, empty)), Nodule(6, (empty,))))
-    (one,) = reference.of(scan)
+    (one,) = reference.reference_nodules(scan)
     assert (one.index, one.readers) == (5, 3)
     np.testing.assert_allclose(one.centre_voxel, [62 / 3, 60, 122 / 3])
     sizes = [chests.ball((20, 60, 40), 12).sum() * 5 * 2.5 * 2.5] * 2 + [chests.ball((22, 60, 40), 9).sum() * 31.25]
@@ -42,7 +42,7 @@ def test_a_nodule_of_three_readers():
     np.testing.assert_array_equal(one.in_slices(40), votes.any(axis=(1, 2)))
     assert one.middle == votes.sum(axis=(1, 2)).argmax()
     assert [one.wanted(least) for least in (1, 3, 4)] == [True, True, False]
-    (small,) = reference.of(chests.scan(nodules=(Nodule(0, (reading(0, (9, 9, 9), 1.0),)),)))
+    (small,) = reference.reference_nodules(chests.scan(nodules=(Nodule(0, (reading(0, (9, 9, 9), 1.0),)),)))
     assert small.diameter_mm > 3  # One voxel of 5 mm is.
     assert not reference.ReferenceNodule(0, 4, np.zeros(3), 2.9, np.ones((1, 1, 1), np.uint8), (0, 0, 0)).wanted(1)
 
@@ -52,7 +52,9 @@ def test_luna16_has_the_nodules_in_the_same_places(real_data: Path):
     scan = lidc.read(entry)
     affine = report_json.affine_of(scan)
     ours = sorted(
-        (*(affine @ (*one.centre_voxel[::-1], 1))[:3], one.diameter_mm) for one in reference.of(scan) if one.wanted()
+        (*(affine @ (*one.centre_voxel[::-1], 1))[:3], one.diameter_mm)
+        for one in reference.reference_nodules(scan)
+        if one.wanted()
     )
     with (real_data / "luna16" / "annotations.csv").open() as file:
         theirs = sorted([*map(float, row[1:])] for row in csv.reader(file) if row[0] == entry.key)

@@ -53,7 +53,7 @@ def test_a_network_that_knows(
     assert cli.main(arguments) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == FILES
     said = json.loads(out.read_text())
-    marked = {key: reference.of(scan) for key, scan in read.items()}
+    marked = {key: reference.reference_nodules(scan) for key, scan in read.items()}
     wanted = sum(one.wanted() for every in marked.values() for one in every)
     assert wanted > 0
     assert (said["scans"], said["froc"]["nodules"]) == (2, wanted)
@@ -82,7 +82,7 @@ def test_a_network_that_knows(
         luna16_rules.read_points(tmp_path / "found.candidates.csv", "probability"),
         *map(points, (own, others)),
     )
-    again = froc.report(marks)
+    again = froc.froc_figures(marks)
     assert again["sensitivity"] == said["froc"]["sensitivity"]
     assert again["false_positives"] == said["froc"]["false_positives"]
     with (tmp_path / "found.candidates.csv").open() as file:

@@ -80,7 +80,7 @@ def bin_sums(labels: np.ndarray, probability: np.ndarray, weights: np.ndarray) -
     return np.stack([weights @ (member * one[:, None]) for one in (np.ones(len(labels)), probability, labels)])
 
 
-def report(
+def classification_figures(
     *,
     labels: np.ndarray,
     probability: np.ndarray,

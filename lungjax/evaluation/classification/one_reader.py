@@ -39,7 +39,7 @@ def readings(malignancy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return np.array(nodules, np.int64), np.array(ratings, np.int64), np.array(above, bool)
 
 
-def report(malignancy: np.ndarray, probability: np.ndarray, patients: Sequence[str]) -> dict[str, Any] | None:
+def reader_figures(malignancy: np.ndarray, probability: np.ndarray, patients: Sequence[str]) -> dict[str, Any] | None:
     """The model beside one reader; None where no nodule has two ratings.
 
     Args:
@@ -56,7 +56,9 @@ def report(malignancy: np.ndarray, probability: np.ndarray, patients: Sequence[s
         return None
     people = np.asarray(patients, dtype=str)[nodules].tolist()
     others = {NAME: ratings.astype(np.float64)}
-    found = binary_scores.report(labels=labels, probability=probability[nodules], patients=people, others=others)
+    found = binary_scores.classification_figures(
+        labels=labels, probability=probability[nodules], patients=people, others=others
+    )
     for name in binary_scores.CALIBRATION:
         del found[name]
     return {**found, "readings": found.pop("nodules"), "rated": len(np.unique(nodules)), "what": WHAT}

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def froc(report: Mapping[str, Any]) -> list[str]:
-    """Lines for `lungjax.evaluation.detection.froc.report`."""
+    """Lines for `lungjax.evaluation.detection.froc.froc_figures`."""
     rows = [(f"at {rate}", _figure(one)) for rate, one in report["sensitivity"].items()]
     counts = {
         "found": "true_positives",
@@ -30,7 +30,7 @@ def froc(report: Mapping[str, Any]) -> list[str]:
 
 
 def narrowing(report: Mapping[str, Any]) -> list[str]:
-    """Lines for `lungjax.evaluation.detection.narrowing.report`."""
+    """Lines for `lungjax.evaluation.detection.narrowing.narrowing_figures`."""
     by_readers = report["by_readers"]
     heads = [f">= {least} readers ({one['nodules']:,} nodules)" for least, one in by_readers.items()]
     lines = ["recall of the readers' nodules when the first slices of a scan are kept", _row("slices", "share", heads)]

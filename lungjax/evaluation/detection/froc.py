@@ -63,7 +63,7 @@ def sensitivities(marks: Matches, weights: np.ndarray, rates: Sequence[float] = 
     return np.divide(found, nodules, out=np.full(found.shape, np.nan), where=nodules > 0)
 
 
-def report(marks: Matches, *, resamples: int = bootstrap.RESAMPLES, seed: int = 0) -> dict[str, Any]:
+def froc_figures(marks: Matches, *, resamples: int = bootstrap.RESAMPLES, seed: int = 0) -> dict[str, Any]:
     """Every figure with its 95 % interval by bootstrap over scans, ready for JSON.
 
     Args:

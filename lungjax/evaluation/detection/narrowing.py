@@ -109,7 +109,9 @@ def recall(scans: Sequence[Narrowed], kept: np.ndarray, *, readers: int) -> dict
     }
 
 
-def report(scans: Sequence[Narrowed], *, resamples: int = bootstrap.RESAMPLES, seed: int = 0) -> dict[str, Any]:
+def narrowing_figures(
+    scans: Sequence[Narrowed], *, resamples: int = bootstrap.RESAMPLES, seed: int = 0
+) -> dict[str, Any]:
     """Recall over the number of slices kept, with 95 % intervals by bootstrap over scans; ready for JSON.
 
     Args:

@@ -56,7 +56,7 @@ class ReferenceNodule:
         return self.readers >= least_readers and self.diameter_mm >= LEAST_MM
 
 
-def of(scan: Scan) -> list[ReferenceNodule]:
+def reference_nodules(scan: Scan) -> list[ReferenceNodule]:
     """Every nodule that a reader of a scan outlined."""
     return [_marked(one, scan.spacing_mm) for one in scan.nodules if any(part.mask.any() for part in one.readings)]
 

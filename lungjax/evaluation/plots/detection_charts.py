@@ -29,7 +29,7 @@ def froc_chart(marks: Matches, report: Mapping[str, Any], path: Path) -> None:
 
     Args:
       marks: from `detections.match`.
-      report: `froc.report` of them.
+      report: `froc.froc_figures` of them.
       path: the PNG.
     """
     scans = len(marks.nodules)
@@ -57,7 +57,7 @@ def narrowing_chart(scans: Sequence[Narrowed], report: Mapping[str, Any], path: 
 
     Args:
       scans: one at least.
-      report: `narrowing.report` of them.
+      report: `narrowing.narrowing_figures` of them.
       path: the PNG.
     """
     longest = max(len(scan.rank) for scan in scans)
