@@ -10,7 +10,6 @@ shards/, index.csv, quarantine.jsonl, manifest.json    the data set itself, as i
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lungjax import platforms
 from lungjax.ct import lungs
 from lungjax.ct.scan import READERS, Scan
 from lungjax.ct.source import Entry
@@ -85,10 +85,8 @@ def opened(out: Path, plan: dict[str, Any], *, overwrite: bool) -> Iterator[Path
     if not _is_ours(folder):
         raise InputError(f"{folder} exists and was not made by `lungjax prepare`; name another --out, or remove it.")
     with (folder / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{folder} is in use by another `lungjax prepare`; wait for it to finish.") from None
+        if not platforms.try_lock(lock):
+            raise InputError(f"{folder} is in use by another `lungjax prepare`; wait for it to finish.")
         if not os.fstat(lock.fileno()).st_nlink:  # Its run finished between our opening it and locking it.
             raise InputError(f"{folder} was finished by another `lungjax prepare` just now; run the command again.")
         if overwrite:

@@ -13,6 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 import lungjax
+from lungjax import platforms
 from lungjax.ct.source import Entry, Quarantined
 from lungjax.data import manifest, shards
 from lungjax.data.index_columns import ROW_COLUMNS
@@ -69,7 +70,7 @@ def prepare(
             f"{source} ({name}) does not tell its patients: no split by patient, no interval by patient, and data "
             "that tell them can never be mixed with it; if that is what you want, say --without-patients."
         )
-    count = workers if workers is not None else len(os.sched_getaffinity(0))
+    count = workers if workers is not None else platforms.core_count()
     if count < 1:
         raise InputError(f"--workers {count}: at least one is needed.")
     readers = sources.readers_of(name)

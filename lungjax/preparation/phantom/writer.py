@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import io
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from lungjax import platforms
 from lungjax.errors import InputError
 from lungjax.lidc.annotations import MATRIX, ScanRow
 from lungjax.preparation import pool as processes
@@ -61,7 +60,7 @@ def write(out: Path, *, scans: int, seed: int = 0, matrix: int = MATRIX, workers
         tasks = [(row, partial / _TREE / folder) for row, folder in zip(rows, folders, strict=True)]
         longest_first = sorted(tasks, key=lambda task: -len(task[0].z_mm))
         one = functools.partial(_write_series, seed=seed, matrix=matrix)
-        done = processes.run(one, longest_first, min(workers or os.cpu_count() or 1, scans))
+        done = processes.run(one, longest_first, min(workers or platforms.core_count(), scans))
         try:
             for _ in tqdm(done, total=scans, desc="phantom", unit="scan", disable=None):
                 pass
@@ -92,10 +91,8 @@ def _unfinished(out: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"{partial}: cannot be made ({error.strerror}); name a folder that can be written") from error
     with mark:
-        try:
-            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{partial}: another run is writing this phantom; wait for it to finish") from None
+        if not platforms.try_lock(mark):
+            raise InputError(f"{partial}: another run is writing this phantom; wait for it to finish")
         try:
             shutil.rmtree(partial / _TREE, ignore_errors=True)  # Of a run that was killed.
             yield partial
