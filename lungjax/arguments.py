@@ -18,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="lungjax",
         description="From LIDC-IDRI CT scans to a pretrained lung-nodule model. Research software, not a medical "
-        "device. Training: python -m lungjax.main --config=configs/simclr.py --workdir=DIR",
+        "device. Training: python -m lungjax.main --config=simclr --workdir=DIR",
     )
     made.add_argument("--version", action="version", version=f"lungjax {lungjax.__version__}")
     verbs = made.add_subparsers(required=True, dest="verb", metavar="VERB")
