@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+import lungjax
 from lungjax import arguments
 from lungjax.errors import InputError
 
@@ -66,9 +67,7 @@ def _doctor(given: argparse.Namespace) -> int:
 
 
 def _prepare(given: argparse.Namespace) -> int:
-    from lungjax.preparation.run import prepare
-
-    summary = prepare(
+    summary = lungjax.prepare(
         given.source,
         given.out,
         format=given.format,
@@ -90,40 +89,17 @@ def _phantom(given: argparse.Namespace) -> int:
 
 
 def _evaluate(given: argparse.Namespace) -> int:
-    if given.submission or given.luna16:
-        return _evaluate_submission(given)
-    if given.model is None:
-        raise InputError("evaluate needs --model, or --submission and --luna16.")
-    if given.whole_scans:
-        return _evaluate_whole_scans(given)
-    from lungjax.evaluation.run_evaluate import evaluate
-
-    evaluate(
+    lungjax.evaluate(
         given.model,
         data=given.data,
         split=given.split,
         out=given.out,
         against=given.against,
         flips=given.flips,
+        whole_scans=given.whole_scans,
+        submission=given.submission,
+        luna16=given.luna16,
     )
-    return 0
-
-
-def _evaluate_submission(given: argparse.Namespace) -> int:
-    if given.submission is None or given.luna16 is None or given.model or given.data:
-        raise InputError("evaluate --submission CSV needs --luna16 DIR, and takes neither --model nor --data.")
-    from lungjax.evaluation.run_submission import evaluate
-
-    evaluate(given.submission, luna16=given.luna16, out=given.out)
-    return 0
-
-
-def _evaluate_whole_scans(given: argparse.Namespace) -> int:
-    if given.data is None or given.against or given.flips:
-        raise InputError("evaluate --whole-scans needs --data, and takes neither --against nor --flips.")
-    from lungjax.evaluation.run_detection import evaluate
-
-    evaluate(given.model, data=given.data, split=given.split, out=given.out)
     return 0
 
 
@@ -133,8 +109,8 @@ def _predict(given: argparse.Namespace) -> int:
     summary = predict(
         given.scan,
         model=given.model,
-        grader=given.grader,
-        patient=given.patient,
+        nodule_classifier=given.nodule_classifier,
+        patient_classifier=given.patient_classifier,
         out=given.out,
         device=given.device,
     )

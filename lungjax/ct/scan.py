@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -77,6 +78,8 @@ class Scan:
       nodules: what the readers marked.
       affine_lps: (4, 4) float64, from (column, row, slice, 1) to mm to the patient's left, back and head; None where
         the source lost it.
+      source: the path it was read from, for reports; empty where nobody said.
+      dicom_files: of a series of DICOM its files, for what refers to them.
     """
 
     patient_id: str
@@ -90,6 +93,8 @@ class Scan:
     padding_hu: int | None
     nodules: tuple[Nodule, ...]
     affine_lps: np.ndarray | None = None
+    source: str = ""
+    dicom_files: tuple[Path, ...] = ()
 
     def reader_bits(self) -> np.ndarray:
         """uint8 (slices, rows, columns): bit r is set where the reader in slot r marked the voxel."""

@@ -1,4 +1,4 @@
-"""Nodules of one scan: the lungs, the network over them, findings, which of them are nodules."""
+"""Nodules of one scan: the lungs, the network over them, candidates, and which of them are nodules."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lungjax.prediction.input_checks import TrainedRange
 from lungjax.train.trained import Trained
 
 THRESHOLD = 0.83
-"""Score from which a finding is a nodule. The highest, to two digits, that keeps the three nodules of LIDC-IDRI-0003
+"""Score from which a candidate is a nodule. The highest, to two digits, that keeps the three nodules of LIDC-IDRI-0003
 that four readers marked, with each shipped network: chosen by one scan, for no network has been tried on many.
 """
 MOST_NODULES = 255
 """A mask has one byte a voxel."""
 WALL_MM = 6.0
-"""So far beyond the lungs it is looked, too: nodules at the pleura reach into what is taken for the wall."""
+"""The network looks this far beyond the lungs, too: nodules at the pleura reach into what is taken for the wall."""
 
 
 class Network(Protocol):
@@ -33,12 +33,12 @@ class Network(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Detection:
-    """What was found in a scan.
+    """Nodules and candidates of a scan.
 
     Attributes:
-      refused: why nothing was looked for, or None.
-      nodules, candidates: findings above the threshold, and the rest; by score.
-      warnings: what must be known of the scan.
+      refused: why the scan was not looked at, or None.
+      nodules, candidates: the candidates from the threshold on, and the rest; by falling score.
+      warnings: sentences that must be known to read the rest.
       mask: (slices, rows, columns) uint8, the number of the nodule, from 1 in the order of `nodules`.
     """
 
@@ -57,24 +57,24 @@ def detect(scan: Scan, trained: Trained, network: Network) -> Detection:
       trained: what the network was trained on.
       network: the network.
     """
-    refused, warnings, found = input_checks.refusal(scan, TrainedRange.by(trained)), [], []
+    refused, warnings, ranked = input_checks.refusal(scan, TrainedRange.by(trained)), [], []
     if refused is None:
-        seen = lungs.find(scan.voxels, scan.spacing_mm)
-        warnings = input_checks.warnings(scan, seen, trained)
-        refused = input_checks.no_chest(seen)
+        lung = lungs.find(scan.voxels, scan.spacing_mm)
+        warnings = input_checks.warnings(scan, lung, trained)
+        refused = input_checks.no_chest(lung)
         if refused is None:
-            probability = network.volume(scan.voxels, _with_wall(seen).mask())
-            found = candidates.find(probability, scan.voxels, seen.mask(), scan.spacing_mm)
-    count = min(sum(one.score >= THRESHOLD for one in found), MOST_NODULES)
+            probability = network.volume(scan.voxels, _with_wall(lung).mask())
+            ranked = candidates.ranked_candidates(probability, scan.voxels, lung.mask(), scan.spacing_mm)
+    count = min(sum(candidate.score >= THRESHOLD for candidate in ranked), MOST_NODULES)
     mask = np.zeros(scan.voxels.shape, np.uint8)
-    for number, one in enumerate(found[:count], start=1):
-        mask[tuple(one.voxels.T)] = number
-    return Detection(refused, found[:count], found[count:], warnings, mask)
+    for number, nodule in enumerate(ranked[:count], start=1):
+        mask[tuple(nodule.voxels.T)] = number
+    return Detection(refused, ranked[:count], ranked[count:], warnings, mask)
 
 
-def _with_wall(found: Lungs) -> Lungs:
+def _with_wall(lung: Lungs) -> Lungs:
     """The lungs and, in each slice, `WALL_MM` around them."""
-    grid = found.grid
+    grid = lung.grid
     for _ in range(round(WALL_MM / lungs.GRID_MM)):
         grid = morphology.grown(grid, 1, 2)
-    return dataclasses.replace(found, grid=grid)
+    return dataclasses.replace(lung, grid=grid)

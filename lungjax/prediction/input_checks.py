@@ -1,4 +1,4 @@
-"""What a network has seen, and whether a scan is within it."""
+"""Whether a scan is like those that a network was trained on (out-of-distribution check)."""
 
 from __future__ import annotations
 
@@ -29,23 +29,26 @@ class TrainedRange:
 
     @classmethod
     def by(cls, trained: Trained) -> TrainedRange:
-        """As its run tells; of slices that had lost their spacing, LIDC-IDRI's, where they come from."""
+        """As its run recorded it; of slices that had lost their spacing, LIDC-IDRI's, where they come from."""
         slice_mm, pixel_mm = (trained.seen.get(name) for name in ("slice_mm", "pixel_mm"))
         return cls(slice_mm or LIDC_SLICE_MM, pixel_mm or LIDC_PIXEL_MM)
 
 
-def refusal(scan: Scan, seen: TrainedRange) -> str | None:
-    """Why a scan is not to be looked at, or None; of what can be told before its lungs are found."""
+def refusal(scan: Scan, trained_on: TrainedRange) -> str | None:
+    """Why a scan is refused, or None; by what is known before its lungs are found."""
     if scan.intensity != "hu":
         return f"Its numbers are no Hounsfield units ({scan.intensity}): nothing could be measured."
     if not np.isfinite(scan.spacing_mm).all():
         return "Its source lost the spacing of the voxels: nothing could be measured."
     slice_mm, row_mm, column_mm = scan.spacing_mm
     if abs(row_mm - column_mm) > _TOLERANCE * row_mm:
-        return f"Its pixels are {row_mm:g} x {column_mm:g} mm; the network has seen square ones alone."
-    for name, value, (least, most) in (("slices", slice_mm, seen.slice_mm), ("pixels", row_mm, seen.pixel_mm)):
+        return f"Its pixels are {row_mm:g} x {column_mm:g} mm; the network was trained on square ones alone."
+    for name, value, (least, most) in (
+        ("slices", slice_mm, trained_on.slice_mm),
+        ("pixels", row_mm, trained_on.pixel_mm),
+    ):
         if not least * (1 - _TOLERANCE) <= value <= most * (1 + _TOLERANCE):
-            return f"Its {name} are {value:.3g} mm apart; the network has seen {least:.3g} to {most:.3g} mm."
+            return f"Its {name} are {value:.3g} mm apart; the network was trained on {least:.3g} to {most:.3g} mm."
     low_hu, high_hu = int(scan.voxels.min()), int(scan.voxels.max())
     if not hounsfield.is_chest(low_hu, high_hu):
         return f"It holds {low_hu} to {high_hu} HU, without air or without tissue: no CT of a chest."
@@ -53,7 +56,7 @@ def refusal(scan: Scan, seen: TrainedRange) -> str | None:
 
 
 def no_chest(lungs: Lungs) -> str | None:
-    """Why a scan is not to be looked at, by its lungs, or None."""
+    """Why a scan is refused, by its lungs, or None."""
     volume_ml = float(lungs.area_mm2().sum()) * lungs.spacing_mm[0] / 1000
     if volume_ml < LEAST_LUNG_ML:
         return f"It shows {volume_ml:.0f} ml of lung, less than {LEAST_LUNG_ML:.0f} ml: no chest of an adult."
@@ -61,16 +64,16 @@ def no_chest(lungs: Lungs) -> str | None:
 
 
 def warnings(scan: Scan, lungs: Lungs, trained: Trained) -> list[str]:
-    """What whoever reads the findings must know of this scan."""
-    found = []
+    """Sentences on this scan that must be known to read its nodules."""
+    sentences = []
     if trained.patients.get(scan.patient_id) in ("train", "val"):
-        found.append(f"{scan.patient_id} is one of the patients that the network was trained with or chosen by.")
+        sentences.append(f"{scan.patient_id} is one of the patients that the network was trained on, or chosen by.")
     cut = [name for name, number in (("lowest", 0), ("highest", -1)) if lungs.area_mm2()[number] > 0]
     if cut:
-        found.append(f"Lung reaches the {' and the '.join(cut)} slice: the scan does not show all of it.")
+        sentences.append(f"Lung reaches the {' and the '.join(cut)} slice: the scan does not show all of it.")
     gaps_mm = np.diff(scan.z_mm)
     if gaps_mm.size and not math.isclose(gaps_mm.min(), gaps_mm.max(), rel_tol=0.02):
-        found.append("Slices are not evenly spaced: volumes and places are those of their median spacing.")
+        sentences.append("Slices are not evenly spaced: volumes and places are those of their median spacing.")
     if scan.affine_lps is None:
-        found.append("The source lost where the scan lies in the patient: places are counted from its first voxel.")
-    return found
+        sentences.append("The source lost where the scan lies in the patient: places are counted from its first voxel.")
+    return sentences

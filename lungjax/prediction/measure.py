@@ -1,4 +1,4 @@
-"""Diameters of a finding in its slices, as RECIST 1.1 has them (Eisenhauer et al. 2009)."""
+"""Diameters of a candidate in its slices, by RECIST 1.1 (Eisenhauer et al. 2009)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _MIDDLES = np.array([(-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5)])
 
 
 def recist(voxels: np.ndarray, spacing_mm: tuple[float, float, float]) -> tuple[int, float, float]:
-    """The slice in which a finding is widest, its longest diameter there, and the longest at right angles to it.
+    """The slice in which a candidate is widest, its longest diameter there, and the longest at right angles to that.
 
     Args:
       voxels: (n, 3) integers: slice, row and column.
       spacing_mm: (slice, row, column) distance between voxel centres.
 
     Returns:
-      Slice, mm, mm. Of the convex hull of what it shows in that slice.
+      Slice, mm, mm; of the convex hull of its pixels in that slice.
     """
     slices = voxels[:, 0]
     best = (int(slices[0]), 0.0, 0.0)

@@ -1,70 +1,91 @@
-"""A trained grader on patches that somebody has: arrays in, probabilities and ratings out."""
+"""A trained nodule classifier on patches that somebody has: arrays in, probabilities and ratings out."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
+from lungjax.ct.scan import RATING_NAMES
 from lungjax.errors import InputError
+from lungjax.prediction import arrays
+from lungjax.prediction.arrays import Forward
 from lungjax.tasks import classify
 from lungjax.train.trained import Trained
 
 BATCH = 32
-"""Patches graded at a time; a smaller number is filled up, so that one program does for all."""
+"""Patches that are put through at a time."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Grades:
-    """What a network says of nodules.
+class NodulePrediction:
+    """What a nodule classifier predicts of n nodules.
 
     Attributes:
-      probability: (n,) float64 that the readers' median of malignancy would be above 3, not below; calibrated on the
-        validation patients of the run, where it had such.
-      ratings: (n, 9) float32, expected ratings in the order of `lungjax.ct.scan.RATING_NAMES`.
+      probability: (n,) float64, that the readers' median rating of malignancy would be above 3, not below; calibrated
+        where the run had validation patients to calibrate it on.
+      ratings: (n, 9) float32, the ratings that a reader is expected to give, in the order of `rating_names`.
     """
 
     probability: np.ndarray
     ratings: np.ndarray
+    rating_names: ClassVar[tuple[str, ...]] = RATING_NAMES
 
 
 class NoduleClassifier:
-    """A network of the task `classify`; compiled once for patches of one size.
+    """A network of the task `classify`; opened by `lungjax.load`, and compiled once for patches of one size.
 
     Args:
-      model: from `lungjax.train.trained.open_trained`; also an attribute.
+      trained: the network.
+      device: of `jax.devices()`, where it runs; the first by default.
+      forward: the network itself, where it is no matter of `trained.variables`: (n, rows, columns) HU and (n,) mm ->
+        calibrated probabilities and ratings.
+
+    Attributes:
+      trained: as above.
 
     Raises:
       InputError: a network of another task.
     """
 
-    def __init__(self, model: Trained):
-        if model.config.task != "classify":
-            raise InputError(f"{model.path}: is a network of the task {model.config.task!r}, which grades no nodules.")
-        self.model = model
-        self._grade = jax.jit(classify.make_grade(model.config))
+    def __init__(self, trained: Trained, *, device: Any = None, forward: Forward | None = None):
+        if trained.config.task != "classify":
+            raise InputError(f"{trained.path}: is a network of the task {trained.config.task!r}, no nodule classifier.")
+        self.trained = trained
+        self._forward = forward or _forward(trained, device)
 
-    def __call__(self, hu: np.ndarray, spacing_mm: np.ndarray) -> Grades:
-        """Grades patches with a nodule in the middle of each.
+    def predict(self, hu: np.ndarray, pixel_mm: np.ndarray | float) -> NodulePrediction:
+        """Malignancy and ratings of nodules, each in the middle of its patch.
 
         Args:
-          hu: (n, rows, columns) HU; of at least the side that the network sees (`config.patch`), in mm, else mirrored.
-          spacing_mm: (n,) between pixel centres.
+          hu: (n, rows, columns) Hounsfield units of axial patches, any number of them and any numeric dtype. What lies
+            beyond a patch is mirrored if it is smaller than what the network looks at (`config.patch`, about 31 mm).
+          pixel_mm: (n,) distance between pixel centres, or one number for all.
+
+        Returns:
+          Predictions of the n nodules. They do not depend on how many there are.
 
         Raises:
-          ValueError: the shapes disagree, or a spacing is not above 0.
+          InputError: the shapes disagree, a distance is not above 0, `hu` holds NaN or numbers that are no Hounsfield
+            units; or the network was exported, as StableHLO or ONNX, for patches of another size.
         """
-        hu, spacing_mm = np.asarray(hu), np.asarray(spacing_mm, np.float32)
-        if hu.ndim != 3 or spacing_mm.shape != hu.shape[:1] or not (spacing_mm > 0).all():
-            raise ValueError(
-                f"patches (n, rows, columns) and spacings (n,) above 0 wanted, got {hu.shape}, {spacing_mm}"
-            )
-        variables = self.model.variables
-        found = np.zeros((0, classify.OUTPUTS), np.float32)
-        for start in range(0, len(hu), BATCH):
-            rows = np.minimum(np.arange(start, start + BATCH), len(hu) - 1)
-            given = hu[rows].astype(np.float32), spacing_mm[rows]
-            said = np.asarray(self._grade(variables["params"], variables["model_state"], *given))
-            found = np.concatenate([found, said[: len(hu) - start]])
-        return Grades(classify.probability(found[:, 0], self.model.calibration), found[:, 1:])
+        hu = arrays.checked_hu(hu, "nodules", "rows", "columns")
+        pixel_mm = arrays.checked_pixel_mm(pixel_mm, hu.shape[:1])
+        if not len(hu):
+            return NodulePrediction(np.zeros(0), np.zeros((0, len(RATING_NAMES)), np.float32))
+        probability, ratings = arrays.in_batches(self._forward, [hu.astype(np.float32), pixel_mm], size=BATCH)
+        return NodulePrediction(probability.astype(np.float64), ratings)
+
+
+def _forward(trained: Trained, device: Any) -> Forward:
+    grade = jax.jit(classify.make_grade(trained.config))
+    variables = jax.device_put(trained.variables, device)
+
+    def forward(hu: np.ndarray, pixel_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        given = jax.device_put((hu, pixel_mm), device)
+        outputs = np.asarray(grade(variables["params"], variables["model_state"], *given))
+        return classify.probability(outputs[:, 0], trained.calibration), outputs[:, 1:]
+
+    return forward

@@ -1,4 +1,4 @@
-"""Patches around findings, as graders were trained on: of the slice in which one is widest, around its middle."""
+"""Patches around candidates, like those that classifiers were trained on: of the slice in which each is widest."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from lungjax.prediction.candidates import Candidate
 SIDE_PX = 71
 
 
-def cut(hu: np.ndarray, found: Sequence[Candidate]) -> np.ndarray:
-    """(n, 71, 71) int16 HU, one of each finding, on the scan's own grid; beyond its slice, the slice's lowest value.
+def cut(hu: np.ndarray, candidates: Sequence[Candidate]) -> np.ndarray:
+    """(n, 71, 71) int16 HU, one of each candidate, on the scan's own grid; beyond its slice, the slice's lowest value.
 
     Args:
       hu: (slices, rows, columns) int16.
-      found: n findings.
+      candidates: n of them.
     """
-    patches = np.empty((len(found), SIDE_PX, SIDE_PX), np.int16)
-    for patch, one in zip(patches, found, strict=True):
-        patch[...] = crop.cut(hu[one.widest], corner(one.voxels, one.widest), SIDE_PX)
+    patches = np.empty((len(candidates), SIDE_PX, SIDE_PX), np.int16)
+    for patch, candidate in zip(patches, candidates, strict=True):
+        patch[...] = crop.cut(hu[candidate.widest], corner(candidate.voxels, candidate.widest), SIDE_PX)
     return patches
 
 
 def corner(voxels: np.ndarray, widest: int) -> tuple[int, int]:
-    """(row, column) of the first pixel of the patch of a finding, in the slice in which it is widest.
+    """(row, column) of the first pixel of a candidate's patch, in the slice in which it is widest.
 
     Args:
       voxels: (n, 3) slice, row and column of each of its voxels.

@@ -1,32 +1,25 @@
-"""`lungjax predict`: nodules of whole scans, one after the other; a faulty one stops none of the rest."""
+"""`lungjax predict`: every scan of a source, one after the other; a faulty one stops none of the rest."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
-import tempfile
 import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 from tqdm import tqdm
 
-from lungjax.ct import dicom
-from lungjax.ct import read as ct
-from lungjax.ct.scan import Scan
 from lungjax.ct.source import Quarantined
 from lungjax.errors import Fault, InputError
 from lungjax.prediction import detection, pipeline, sources
-from lungjax.prediction.outputs import contact_sheet, nifti_mask, report_json
-from lungjax.prediction.outputs import html_report as page
+from lungjax.prediction.outputs import folder as scan_folder
+from lungjax.prediction.outputs import report_json
+from lungjax.prediction.outputs.folder import REPORT
 from lungjax.prediction.pipeline import Networks
 from lungjax.train import workdir
 
-REPORT = "report.json"
 QUARANTINE = "quarantine.jsonl"
 
 
@@ -36,7 +29,7 @@ class Summary:
 
     Attributes:
       out: the folder of all.
-      reports: the folder of each scan's result, and its report.
+      reports: by the folder of each scan, its report.
       resumed: how many of them were there already.
       quarantined: what could not be read, and why.
     """
@@ -47,106 +40,61 @@ class Summary:
     quarantined: Sequence[Quarantined]
 
     def text(self) -> str:
-        """A line a scan, and what was quarantined."""
+        """A line for each scan, and for each that is quarantined."""
         lines = []
         for folder, report in self.reports.items():
-            said = f"refused: {report['refused']}" if report["refused"] else f"{len(report['nodules'])} nodules"
-            lines.append(f"{folder}: {said}")
+            outcome = f"refused: {report['refused']}" if report["refused"] else f"{len(report['nodules'])} nodules"
+            lines.append(f"{folder}: {outcome}")
         if self.resumed:
             lines.append(f"{self.resumed} of them were there already")
-        for one in self.quarantined:
-            lines.append(f"quarantined: {one.name}: {one.message}")
+        lines += [f"quarantined: {scan.name}: {scan.message}" for scan in self.quarantined]
         return "\n".join(lines)
 
 
 def predict(
-    source: Path, *, model: Path, grader: Path | None, patient: Path | None, out: Path, device: str | None = None
+    source: Path,
+    *,
+    model: Path | str,
+    nodule_classifier: Path | str | None,
+    patient_classifier: Path | str | None,
+    out: Path,
+    device: str | None = None,
 ) -> Summary:
-    """Looks for nodules in every scan of `source`.
+    """`lungjax.predict` of every scan of a source, saved.
 
     Args:
       source: see `lungjax.prediction.sources.find`.
-      model: a segmenter, see `lungjax.train.trained.open_trained`.
-      grader: likewise, of the nodules; None leaves them without a grade.
-      patient: likewise, of the patient, from the nodules of each scan by itself; None leaves that without an answer.
-      out: folder to make. One scan's files lie in it; of several, each in a folder of its own that is named by its
-        SeriesInstanceUID or, of NIfTI, its case. What is there already is not made anew.
-      device: `cpu`, `gpu` or `tpu`; JAX's own choice by default.
+      model, nodule_classifier, patient_classifier, device: see `lungjax.predict`.
+      out: folder to make. One scan's files lie in it; of several, each has a folder of its own in it that is named by
+        its SeriesInstanceUID or, of NIfTI, its case. What is there already is not made anew.
 
     Raises:
       InputError: no such source, model or device, nothing could be read, or `out` holds something else.
     """
-    chosen = pipeline.find_device(device)
-    with jax.default_device(chosen):
-        used = pipeline.open_all(model, grader=grader, diagnoser=patient, device=chosen)
-        return _predict_all(source, used, out)
-
-
-def _predict_all(source: Path, used: Networks, out: Path) -> Summary:
-    module, entries, quarantined = sources.find(source)
-    faulty = list(quarantined)
+    networks = pipeline.open_networks(
+        model, nodule_classifier=nodule_classifier, patient_classifier=patient_classifier, device=device
+    )
+    module, entries, unreadable = sources.find(source)
+    quarantined = list(unreadable)
     reports: dict[Path, dict[str, Any]] = {}
     resumed = 0
     for entry in tqdm(entries, unit="scan", disable=None if len(entries) > 1 else True):
         folder = out if len(entries) == 1 else out / file_name(entry.key)
-        report = _earlier(folder, used)
-        if report is None:
-            try:
-                scan = sources.read(module, entry)
-            except Fault as fault:
-                faulty.append(Quarantined(entry.key, entry.where, fault.name, fault.message))
-                continue
-            files = [Path(path) for path in entry.locator] if module is ct and Path(entry.where).is_dir() else []
-            report = write(folder, scan, entry.where, used, dicom_files=files)
-        else:
+        if not scan_folder.is_free(folder):
+            reports[folder] = _earlier_report(folder, networks)
             resumed += 1
-        reports[folder] = report
+            continue
+        try:
+            scan = sources.read(module, entry)
+        except Fault as fault:
+            quarantined.append(Quarantined(entry.key, entry.where, fault.name, fault.message))
+            continue
+        pipeline.predict(scan, networks).save(folder)
+        reports[folder] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     if not reports:
-        raise _nothing(source, faulty)
-    _write_quarantine(out, faulty)
-    return Summary(out, reports, resumed, faulty)
-
-
-def write(folder: Path, scan: Scan, source: str, used: Networks, *, dicom_files: Sequence[Path] = ()) -> dict[str, Any]:
-    """Looks for nodules in one scan, and makes its folder, complete or not at all; returns its report.
-
-    Args:
-      folder: what to make.
-      scan: where to look.
-      source: where it is from, for the report.
-      used: the networks.
-      dicom_files: the scan's, where it has any: a segmentation and a structured report then refer to them.
-    """
-    found, report = pipeline.look(scan, source, used)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as holder:
-        temporary = Path(holder) / folder.name
-        temporary.mkdir()
-        (temporary / "nodules.csv").write_text(report_json.table(report["nodules"]))
-        if found.refused is None:  # Else a mask would say that there is no nodule.
-            nifti_mask.write(temporary / "mask.nii.gz", found.mask, report_json.affine_of(scan))
-            contact_sheet.draw(temporary / "overlay.png", hu=scan.voxels, mask=found.mask, report=report)
-            if dicom_files:
-                report["warnings"] += _write_dicom(temporary, dicom_files, scan, found.mask, report)
-            page.write(temporary / "report.html", hu=scan.voxels, mask=found.mask, report=report)
-        (temporary / REPORT).write_text(json.dumps(report, indent=1) + "\n")
-        temporary.replace(folder)
-    return report
-
-
-def _write_dicom(
-    folder: Path, files: Sequence[Path], scan: Scan, mask: np.ndarray, report: dict[str, Any]
-) -> list[str]:
-    """What DICOM can say of the nodules; or a sentence why it is not said."""
-    if importlib.util.find_spec("highdicom") is None:
-        return ["No DICOM segmentation and structured report: they need `pip install 'lungjax[dicom-seg]'`."]
-    from lungjax.prediction.outputs import dicom_seg
-
-    try:
-        dicom_seg.write(folder, dicom.read_headers(files, scan.sop_uids), mask, report)
-    except (AttributeError, ValueError, TypeError, Fault) as error:  # Headers may lack whatever DICOM demands.
-        return [f"No DICOM segmentation and structured report: the scan's headers do not allow it ({error})."]
-    return []
+        raise _nothing_read(source, quarantined)
+    _write_quarantine(out, quarantined)
+    return Summary(out, reports, resumed, quarantined)
 
 
 def file_name(key: str) -> str:
@@ -155,43 +103,38 @@ def file_name(key: str) -> str:
     return f"%2E{name[1:]}" if name.startswith(".") else name
 
 
-def _earlier(folder: Path, used: Networks) -> dict[str, Any] | None:
-    """The report of an earlier call, or None where the folder is not there, or empty.
-
-    Args:
-      folder: of a scan.
-      used: the networks it must have been made with.
+def _earlier_report(folder: Path, networks: Networks) -> dict[str, Any]:
+    """The report of an earlier call.
 
     Raises:
-      InputError: it holds something else, or was made with another model.
+      InputError: the folder holds something else, or was made by other networks or another version.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return None
     try:
-        report = json.loads((folder / REPORT).read_text())
-        schema, threshold = report["schema"], report["threshold"]
-        before = {"model": report["model"], "grader": report["grader"], "patient": report["patient"].get("model")}
+        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        schema, threshold, patient = report["schema"], report["threshold"], report["patient"]
+        models = {name: report.get(name) for name in ("model", "nodule_classifier")}
+        models["patient_classifier"] = patient["model"] if schema == report_json.SCHEMA else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder} exists and holds no {REPORT} of ours; name another --out.") from error
     if schema != report_json.SCHEMA:
         raise InputError(f"{folder} was made by another version of lungjax; name another --out.")
-    if before != used.described() or threshold != detection.THRESHOLD:
+    if models != networks.descriptions() or threshold != detection.THRESHOLD:
         raise InputError(f"{folder} was made with another model or threshold; name another --out.")
     return report
 
 
-def _nothing(source: Path, faulty: Sequence[Quarantined]) -> InputError:
-    if not faulty:
+def _nothing_read(source: Path, quarantined: Sequence[Quarantined]) -> InputError:
+    if not quarantined:
         return InputError(f"{source} holds no scan.")
-    more = f" (and {len(faulty) - 1} more)" if len(faulty) > 1 else ""
-    return InputError(f"{source}: no scan could be read: {faulty[0].name}: {faulty[0].message}{more}.")
+    more = f" (and {len(quarantined) - 1} more)" if len(quarantined) > 1 else ""
+    return InputError(f"{source}: no scan could be read: {quarantined[0].name}: {quarantined[0].message}{more}.")
 
 
-def _write_quarantine(out: Path, faulty: Sequence[Quarantined]) -> None:
+def _write_quarantine(out: Path, quarantined: Sequence[Quarantined]) -> None:
     """What could not be read, a JSON object a line; no file where all could be."""
     path = out / QUARANTINE
-    if not faulty:
+    if not quarantined:
         path.unlink(missing_ok=True)
         return
-    lines = (json.dumps(dataclasses.asdict(one), ensure_ascii=False) + "\n" for one in faulty)
+    lines = (json.dumps(dataclasses.asdict(scan), ensure_ascii=False) + "\n" for scan in quarantined)
     workdir.write_text(path, "".join(lines))

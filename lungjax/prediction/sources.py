@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from lungjax.ct import read as ct
@@ -38,14 +39,17 @@ def find(source: Path) -> tuple[Reader, list[Entry], list[Quarantined]]:
 
 
 def read(reader: Reader, entry: Entry) -> Scan:
-    """One scan; of a DICOM series that LIDC-IDRI has, all of it, as its database knows it.
+    """One scan, with where it was read from; of a DICOM series that LIDC-IDRI has, all of it, as its database knows it.
 
     Raises:
       Fault: why it cannot be read, as the reader's own `read` says; or `lungjax.lidc.match`.
     """
     row = annotations.scan_row(entry.key) if reader is ct else None
     if row is None:
-        return reader.read(entry)
-    scan = ct.read(entry, uneven=not is_even(row.z_mm))
-    match.check_scan(scan, row, entry.where)
-    return scan
+        scan = reader.read(entry)
+    else:
+        scan = ct.read(entry, uneven=not is_even(row.z_mm))
+        match.check_scan(scan, row, entry.where)
+    is_dicom = reader is ct and Path(entry.where).is_dir()
+    files = tuple(Path(path) for path in entry.locator) if is_dicom else ()
+    return dataclasses.replace(scan, source=entry.where, dicom_files=files)

@@ -1,4 +1,4 @@
-"""Square tiles over a slice, each trusted in its core: where they lie, and the mean of what they say."""
+"""Square tiles over a slice, each trusted in its core: where they lie, and the mean where they overlap."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Corner = tuple[int, int]
 """Row and column of a tile's upper left pixel; below 0 where it begins outside the slice."""
 
 STORED_PX = 128
-"""Side of the tiles of a network that was trained on slices as they were stored, if its run does not tell theirs."""
+"""Side of the tiles of a network that was trained on slices as they were stored, if its run did not record theirs."""
 LEAST_REACH = 0.125
 """Share of a tile's side from its middle to the core's edge, at least: a finer grid takes too long."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """How a network wants to look at slices larger than those of its training.
+    """How a network is given slices that are larger than those of its training.
 
     A network that was shown nodules in the middle of crops finds them in the middle only. So tiles lie as densely as
-    nodules lay about the middle, and one answers for what lies near its own.
+    nodules lay about the middle, and each counts for what lies near its own middle.
 
     Attributes:
       tile_px: side of a tile.

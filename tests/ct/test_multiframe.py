@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import chests
 import highdicom as hd
 import numpy as np
 import pydicom
@@ -20,8 +21,7 @@ from lungjax.ct.series import Series, assemble
 from lungjax.errors import Fault
 from lungjax.prediction import sources
 from lungjax.prediction.candidates import Candidate
-from lungjax.prediction.detection import Detection
-from lungjax.prediction.outputs import dicom_seg, report_json
+from lungjax.prediction.outputs import dicom_seg
 
 SLICES, ROWS, COLUMNS = 7, 6, 10
 
@@ -171,9 +171,7 @@ def test_a_segmentation_refers_to_its_frames(classic: list[Path], tmp_path: Path
     mask = np.zeros(scan.voxels.shape, np.uint8)
     mask[1:3, 2:4, 5:9] = 1
     nodule = Candidate(np.argwhere(mask == 1), 0.9, 100.0, 7.5, 4.0, 11, -50.0)
-    report = report_json.report(
-        scan, "x", {"name": "m", "step": 3}, Detection(None, [nodule], [], [], mask), threshold=0.5
-    )
+    report = chests.report(scan, [nodule], name="m", step=3)
     dicom_seg.write(tmp_path, dicom.read_headers([path], scan.sop_uids), mask, report)
     found = np.zeros(mask.shape, np.uint8)
     segmentation = hd.seg.segread(tmp_path / dicom_seg.SEG_FILE)

@@ -124,12 +124,12 @@ def test_an_export_grades_as_the_run_does(run: Path, data: Path, tmp_path: Path)
     graded = run_nodule_classifier.grade(trained.open_trained(run), dataset, split="test")
     grader = NoduleClassifier(exported)
     hu, _ = dataset.pixels(nodules.rows_for(dataset, exported.patients, "test"))
-    said = grader(np.stack(hu), graded.index["column_spacing_mm"].to_numpy())
+    said = grader.predict(np.stack(hu), graded.index["column_spacing_mm"].to_numpy())
     np.testing.assert_allclose(said.probability, graded.probability, atol=5e-3)
     np.testing.assert_allclose(said.ratings, graded.expected, atol=2e-2)
-    assert len(grader(np.zeros((0, 41, 41), np.int16), np.zeros(0)).probability) == 0
-    with pytest.raises(ValueError, match="spacings"):
-        grader(np.stack(hu), np.zeros(len(hu)))
+    assert len(grader.predict(np.zeros((0, 41, 41), np.int16), np.zeros(0)).probability) == 0
+    with pytest.raises(InputError, match="pixel_mm holds a number that is not above 0"):
+        grader.predict(np.stack(hu), np.zeros(len(hu)))
 
 
 def test_two_graders_are_compared_on_the_same_nodules(run: Path, data: Path, tmp_path: Path):

@@ -83,7 +83,7 @@ def test_the_answer_is_what_lungjax_says_elsewhere(models: dict[str, Path]):
     hu = asked["segment"]["3.hu"].astype(np.int16)
     np.testing.assert_allclose(said["segment"]["3.probability"], Segmenter(opened["segment"]).tiles(hu), atol=1e-6)
 
-    grades = NoduleClassifier(opened["classify"])(asked["classify"]["3.hu"], asked["classify"]["3.pixel_mm"])
+    grades = NoduleClassifier(opened["classify"]).predict(asked["classify"]["3.hu"], asked["classify"]["3.pixel_mm"])
     np.testing.assert_allclose(said["classify"]["3.probability"], grades.probability, atol=1e-6)
     np.testing.assert_allclose(said["classify"]["3.ratings"], grades.ratings, atol=1e-5)
 

@@ -19,7 +19,7 @@ def shipped(request: pytest.FixtureRequest) -> trained.Trained:
 
 
 def test_all_are_small():
-    assert trained.shipped() == ["detector", "encoder", "grader", "patient", "segmenter"]
+    assert trained.shipped() == ["detector", "encoder", "nodule-classifier", "patient-classifier", "segmenter"]
     assert sum(file.stat().st_size for file in trained.SHIPPED.rglob("*")) < 20e6
 
 
@@ -44,8 +44,8 @@ def test_a_card_tells_where_it_is_from_and_no_folder_of_its_machine(shipped: tra
     [
         ("segmenter", "lidc-slices.zip", ("pooled", "dice")),
         ("detector", "lidc-slices.zip", ("pooled", "dice")),
-        ("grader", "lidc-nodules.npz", ("roc_auc",)),
-        ("patient", "lidc-nodules.npz", ("roc_auc",)),
+        ("nodule-classifier", "lidc-nodules.npz", ("roc_auc",)),
+        ("patient-classifier", "lidc-nodules.npz", ("roc_auc",)),
     ],
 )
 def test_strangers_get_the_cards_figures(

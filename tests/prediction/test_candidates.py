@@ -73,7 +73,7 @@ def test_a_ball_is_measured():
     hu, lungs = chests.chest(), np.ones(chests.SHAPE, bool)
     (centre, radius_mm), _ = chests.BALLS
     probability = np.where(chests.ball(centre, radius_mm), 0.8, 0.1)
-    (one,) = candidates.find(probability, hu, lungs, chests.SPACING_MM)
+    (one,) = candidates.ranked_candidates(probability, hu, lungs, chests.SPACING_MM)
     count = int(chests.ball(centre, radius_mm).sum())
     assert one.volume_mm3 == count * 5 * 2.5 * 2.5
     assert one.volume_mm3 == pytest.approx(4 / 3 * math.pi * radius_mm**3, rel=0.15)
@@ -91,7 +91,7 @@ def test_pieces_are_scipys_ranked_by_score():
     probability = 0.4 + 0.6 * probability / np.abs(probability).max()
     hu = rng.integers(-1000, 400, probability.shape).astype(np.int16)
     lungs = np.ones(probability.shape, bool)
-    found = candidates.find(probability, hu, lungs, (1.0, 1.5, 1.5))
+    found = candidates.ranked_candidates(probability, hu, lungs, (1.0, 1.5, 1.5))
     labelled: Any = ndimage.label(probability > candidates.VOXEL_THRESHOLD)
     labels, count = labelled
     sizes = np.bincount(labels.ravel())[1:]
@@ -113,6 +113,6 @@ def test_specks_and_what_lies_in_the_wall_are_left_out():
     lungs = np.zeros(probability.shape, bool)
     lungs[2, 4, 4:8] = True  # A quarter of the first.
     lungs[4] = True
-    (one,) = candidates.find(probability, hu, lungs, (1.0, 1.0, 1.0))
+    (one,) = candidates.ranked_candidates(probability, hu, lungs, (1.0, 1.0, 1.0))
     assert one.centre_voxel == pytest.approx((2, 5.5, 5.5))
-    assert candidates.find(np.zeros((2, 3, 3)), hu[:2, :3, :3], lungs[:2, :3, :3], (1.0, 1.0, 1.0)) == []
+    assert candidates.ranked_candidates(np.zeros((2, 3, 3)), hu[:2, :3, :3], lungs[:2, :3, :3], (1.0, 1.0, 1.0)) == []

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import chests
 import highdicom as hd
 import numpy as np
 import pydicom
@@ -17,8 +18,7 @@ import SimpleITK as sitk
 from lungjax.ct import dicom
 from lungjax.errors import Fault
 from lungjax.prediction.candidates import Candidate
-from lungjax.prediction.detection import Detection
-from lungjax.prediction.outputs import dicom_seg, report_json
+from lungjax.prediction.outputs import dicom_seg
 from lungjax.preparation.formats import lidc
 
 
@@ -35,9 +35,7 @@ def written(request, phantom_dataset: Path, tmp_path_factory: pytest.TempPathFac
         Candidate(np.argwhere(mask == n), 0.9 - n / 10, 100.0 * n, 7.5 * n, 4.0 * n, 11, -50.0 * n)
         for n in range(1, request.param + 1)
     ]
-    model = {"name": "segment", "step": 3}
-    found = Detection(None, nodules, [], [], mask)
-    report = report_json.report(scan, "x", model, found, threshold=0.5)
+    report = chests.report(scan, nodules, name="segment", step=3)
     folder = tmp_path_factory.mktemp("dicom")
     images = dicom.read_headers([Path(path) for path in entry.locator], scan.sop_uids)
     dicom_seg.write(folder, images, mask, report)

@@ -58,7 +58,7 @@ def test_the_box_holds_all_but_air():
 def test_no_text_of_a_stranger_runs(tmp_path: Path):
     """Every text of a report hostile at once: as many elements as with plain ones, and the text is there to read."""
     plain = pages.report(refused="no")
-    plain["grader"] = {**plain["model"], "name": "grader"}
+    plain["nodule_classifier"] = {**plain["model"], "name": "classifier"}
     plain["patient"] |= {
         "calibration": {"slope": 0.55506, "offset": -0.2, "fitted_on": 48},
         "model": {**plain["model"], "name": "patient"},
@@ -79,7 +79,7 @@ def test_no_text_of_a_stranger_runs(tmp_path: Path):
         },
         nodules=[pages.report()["nodules"][0] | {"number": HOSTILE}, pages.report()["nodules"][1]],
         model=dict.fromkeys(plain["model"], HOSTILE) | {"window_hu": [0.0, 1.0]},
-        grader=dict.fromkeys(plain["model"], HOSTILE) | {"window_hu": [0.0, 1.0]},
+        nodule_classifier=dict.fromkeys(plain["model"], HOSTILE) | {"window_hu": [0.0, 1.0]},
         scan=plain["scan"] | dict.fromkeys(("patient_id", "series_uid", "source"), HOSTILE),
     )
     one, other = written(tmp_path, **plain), written(tmp_path, **hostile)
@@ -164,7 +164,7 @@ def test_what_is_not_known_is_a_dash(tmp_path: Path):
     ):
         assert part in text, part
     assert (page.scan["spacing"], page.scan["sides"]) == ([1, 1, 1], None)
-    assert "No nodule was found in what was read" in written(tmp_path, refused="no", nodules=[]).text
+    assert "The scan was not looked at." in written(tmp_path, refused="no", nodules=[]).text
 
 
 def test_sides_of_the_patient():

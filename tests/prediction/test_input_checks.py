@@ -21,7 +21,7 @@ SEEN = TrainedRange(slice_mm=(1.0, 5.0), pixel_mm=(0.5, 2.5))
 @pytest.mark.parametrize(
     ("other", "says"),
     [
-        ({"spacing_mm": (7.0, 2.5, 2.5)}, "slices are 7 mm apart; the network has seen 1 to 5 mm"),
+        ({"spacing_mm": (7.0, 2.5, 2.5)}, "slices are 7 mm apart; the network was trained on 1 to 5 mm"),
         ({"spacing_mm": (5.0, 0.3, 0.3)}, "pixels are 0.3 mm apart"),
         ({"spacing_mm": (5.0, 2.5, 2.0)}, "square ones alone"),
         ({"spacing_mm": (np.nan, 2.5, 2.5)}, "lost the spacing"),
@@ -72,7 +72,7 @@ def test_what_is_told():
 
     assert told() == ""
     assert told(patient_id="TEST-3") == ""  # A test patient.
-    assert "TEST-2 is one of the patients that the network was trained with" in told(patient_id="TEST-2")
+    assert "TEST-2 is one of the patients that the network was trained on" in told(patient_id="TEST-2")
     assert "counted from its first voxel" in told(affine_lps=None)
     uneven = 5.0 * np.arange(chests.SHAPE[0])
     uneven[10:] += 2

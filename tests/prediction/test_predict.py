@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib.util
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import chests
 import numpy as np
@@ -16,10 +17,12 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
+import lungjax
 from lungjax.ct.scan import Scan
 from lungjax.errors import InputError
-from lungjax.prediction import detection, nodule_classifier, patient_classifier, pipeline
+from lungjax.prediction import detection, opening, pipeline
 from lungjax.prediction import run as predicting
+from lungjax.train.trained import open_trained
 
 FILES = ["mask.nii.gz", "nodules.csv", "overlay.png", "report.dcm", "report.html", "report.json", "segmentation.dcm"]
 
@@ -33,7 +36,7 @@ def test_one_scan(told: chests.Told, dicom: Path, read: dict[str, Scan], tmp_pat
     scan = read[key]
     assert report["scan"]["series_uid"] == key
     assert report["scan"]["shape"] == list(scan.voxels.shape)
-    assert (report["refused"], report["schema"]) == (None, 2)
+    assert (report["refused"], report["schema"]) == (None, 3)
     assert "not a medical device" in report["notice"]
     assert report["nodules"]
     mask = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "mask.nii.gz")))
@@ -107,46 +110,45 @@ def test_what_dicom_cannot_say_is_told(
 ):
     """Where the extra is not installed, and where a header lacks what a segmentation needs."""
     key, folder = next(iter(chests.folders(dicom).items()))
-    monkeypatch.setattr(predicting.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     report = chests.run(folder, tmp_path / "without").reports[tmp_path / "without"]
     assert "lungjax[dicom-seg]" in " ".join(report["warnings"])
     monkeypatch.undo()
-    trained = chests.untrained(tmp_path)
-    trained = dataclasses.replace(trained, seen={"slice_mm": [0.5, 5.0], "pixel_mm": [0.5, 5.0]})
     shutil.copytree(folder, tmp_path / "bare")
     for path in (files := sorted((tmp_path / "bare").rglob("*.dcm"))):
         held = pydicom.dcmread(path)
         del held.FrameOfReferenceUID
         held.save_as(path)
     out = tmp_path / "written"
-    report = predicting.write(out, read[key], "x", pipeline.Networks(trained, told), dicom_files=files)
+    scan = dataclasses.replace(read[key], dicom_files=tuple(files))
+    pipeline.predict(scan, pipeline.Networks(cast("Any", told))).save(out)
+    report = json.loads((out / "report.json").read_text())
     assert "the scan's headers do not allow it" in " ".join(report["warnings"])
     assert sorted(path.name for path in out.iterdir()) == [name for name in FILES if not name.endswith(".dcm")]
 
 
-def test_each_finding_has_a_grade(
+def test_each_candidate_has_a_malignancy(
     told: chests.Told, dicom: Path, read: dict[str, Scan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """That of a patch with the finding in its middle; a second grader is another result."""
+    """That of a patch with the candidate in its middle; another nodule classifier makes another result."""
 
     class Middle:
         """As likely malignant as the middle pixel is bright."""
 
-        model = dataclasses.replace(chests.untrained(tmp_path / "grader"), calibration={"slope": 2.0, "offset": 0.1})
+        trained = dataclasses.replace(
+            open_trained(Path("nodule-classifier")), calibration={"slope": 2.0, "offset": 0.1}
+        )
 
-        def __init__(self, _: Any):
-            pass
+        def predict(self, hu: np.ndarray, pixel_mm: np.ndarray) -> lungjax.NodulePrediction:
+            assert hu.shape == (len(pixel_mm), 71, 71)
+            return lungjax.NodulePrediction((hu[:, 35, 35] + 1024) / 4096.0, np.zeros((len(hu), 9), np.float32))
 
-        def __call__(self, hu: np.ndarray, spacing_mm: np.ndarray) -> nodule_classifier.Grades:
-            assert hu.shape == (len(spacing_mm), 71, 71)
-            return nodule_classifier.Grades((hu[:, 35, 35] + 1024) / 4096.0, np.zeros((len(hu), 9), np.float32))
-
-    monkeypatch.setattr(pipeline, "NoduleClassifier", Middle)
+    monkeypatch.setattr(opening, "open_model", lambda name, **_: told if name == "model" else Middle())
     uid, folder = next(iter(chests.folders(dicom).items()))
     out = tmp_path / "out"
-    predicting.predict(folder, model=Path("model"), grader=Path("grader"), patient=None, out=out)
+    predicting.predict(folder, model="model", nodule_classifier="middle", patient_classifier=None, out=out)
     report = json.loads((out / "report.json").read_text())
-    assert report["grader"]["calibration"] == {"slope": 2.0, "offset": 0.1}
+    assert report["nodule_classifier"]["calibration"] == {"slope": 2.0, "offset": 0.1}
     mask = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "mask.nii.gz")))
     rows = list(csv.DictReader((out / "nodules.csv").read_text().splitlines()))
     for nodule, row in zip(report["nodules"], rows, strict=True):
@@ -161,38 +163,35 @@ def test_each_finding_has_a_grade(
         chests.run(folder, out)
 
 
-def test_the_patients_answer_comes_from_the_nodules(
+def test_the_patients_probability_comes_from_the_nodules(
     told: chests.Told, dicom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """From those above the threshold, the surest first; without one there is none; another model, another result."""
     given = []
 
     class Knows:
-        model = chests.untrained(tmp_path / "patient")
+        trained = dataclasses.replace(open_trained(Path("patient-classifier")), calibration={})
 
-        def __init__(self, _: Any):
-            self.model.config.data.labels = ""
+        def predict(self, hu: np.ndarray, pixel_mm: np.ndarray) -> lungjax.PatientPrediction:
+            given.append((hu, pixel_mm))
+            return lungjax.PatientPrediction(np.array([0.625]), np.full(hu.shape[:2], 1 / hu.shape[1]))
 
-        def __call__(self, hu: np.ndarray, spacing_mm: np.ndarray) -> patient_classifier.PatientPrediction:
-            given.append((hu, spacing_mm))
-            return patient_classifier.PatientPrediction(0.625, np.full(len(hu), 1 / len(hu)))
-
-    monkeypatch.setattr(pipeline, "PatientClassifier", Knows)
+    monkeypatch.setattr(opening, "open_model", lambda name, **_: told if name == "model" else Knows())
     _, folder = next(iter(chests.folders(dicom).items()))
 
     def asked(out: Path) -> dict[str, Any]:
-        predicting.predict(folder, model=Path("model"), grader=None, patient=Path("patient"), out=out)
+        predicting.predict(folder, model="model", nodule_classifier=None, patient_classifier="knows", out=out)
         return json.loads((out / "report.json").read_text())
 
     report = asked(tmp_path / "out")
     numbers = [one["number"] for one in report["nodules"]]
     assert [one["number"] for one in report["patient"]["attention"]] == numbers
     assert report["patient"]["probability"] == 0.625
-    assert report["patient"]["model"]["name"] == "patient"
+    assert report["patient"]["model"]["name"] == "patient-classifier"
     assert "not pathology" in report["patient"]["meaning"]
-    ((hu, spacing_mm),) = given
-    assert hu.shape == (len(numbers), 71, 71)
-    np.testing.assert_allclose(spacing_mm, report["scan"]["spacing_mm"][1])
+    ((hu, pixel_mm),) = given
+    assert hu.shape == (1, len(numbers), 71, 71)
+    np.testing.assert_allclose(pixel_mm, report["scan"]["spacing_mm"][1])
     page = (tmp_path / "out" / "report.html").read_text()
     assert "62 %" in page
     assert "has not been measured" in page
@@ -204,6 +203,6 @@ def test_the_patients_answer_comes_from_the_nodules(
     none = asked(tmp_path / "none")
     assert none["candidates"]
     assert none["patient"]["probability"] is None
-    assert "No finding reached the threshold of 0.95" in none["patient"]["reason"]
+    assert "No candidate reached the threshold of 0.95" in none["patient"]["reason"]
     assert none["patient"]["model"] == report["patient"]["model"]
     assert len(given) == 1

@@ -9,14 +9,15 @@ from typing import Any
 
 import chests
 import jax
-import jax.numpy as jnp
+import numpy as np
 import pytest
 
+import lungjax
 from lungjax import cli
 from lungjax.errors import InputError
-from lungjax.prediction import pipeline
+from lungjax.prediction import opening
 from lungjax.prediction import run as predicting
-from lungjax.prediction.outputs import report_json
+from lungjax.prediction.outputs import contact_sheet, report_json
 
 
 def test_many_scans_resumed_and_quarantined(
@@ -54,7 +55,7 @@ def test_nothing_is_written_by_a_call_that_fails(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(predicting.contact_sheet, "draw", full)
+    monkeypatch.setattr(contact_sheet, "draw", full)
     with pytest.raises(OSError, match="No space"):
         chests.run(folder, tmp_path / "in" / "out")
     assert list((tmp_path / "in").iterdir()) == []
@@ -70,7 +71,13 @@ def test_a_report_of_another_version_is_not_gone_on_with(told: chests.Told, dico
         chests.run(folder, tmp_path / "out")
 
 
-def test_mistakes(told: chests.Told, dicom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_mistakes(
+    told: chests.Told,
+    dicom: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+):
     _, folder = next(iter(chests.folders(dicom).items()))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
@@ -80,8 +87,9 @@ def test_mistakes(told: chests.Told, dicom: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(report_json, "describe_model", lambda _: {"name": "another"})
     with pytest.raises(InputError, match="another model or threshold"):
         chests.run(folder, tmp_path / "out")
-    with pytest.raises(InputError, match="--device tpu: there is none; there is cpu"):
-        predicting.predict(folder, model=Path("model"), grader=None, patient=None, out=tmp_path / "new", device="tpu")
+    arguments = ["predict", str(folder), "--model", "detector", "--out", str(tmp_path / "new"), "--device", "tpu"]
+    assert cli.main(arguments) == 2
+    assert "there is no device 'tpu' for JAX here; there is cpu" in capsys.readouterr().err
     for path in sorted(folder.rglob("*.dcm"))[1:]:
         (tmp_path / "some").mkdir(exist_ok=True)
         shutil.copy(path, tmp_path / "some" / path.name)
@@ -97,21 +105,23 @@ def test_a_scans_folder_is_a_folder_in_out(key: str, tmp_path: Path):
     assert not folder.name.startswith(".")
 
 
-def test_every_network_runs_on_the_device_that_was_asked_for(
-    told: chests.Told, dicom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    _, folder = next(iter(chests.folders(dicom).items()))
-    fourth = jax.devices()[3]
-    monkeypatch.setattr(pipeline, "find_device", lambda _: fourth)
-    seen = []
-    for name in ("NoduleClassifier", "PatientClassifier"):
-        original = getattr(pipeline, name).__call__
+def test_every_network_runs_on_the_device_that_was_asked_for(monkeypatch: pytest.MonkeyPatch):
+    """Its weights and all that it is given are put there, and a program runs where its inputs are."""
+    fourth, device_put, devices = jax.devices()[3], jax.device_put, []
 
-        def call(self: Any, *arguments: Any, original: Any = original) -> Any:
-            seen.append(jnp.zeros(()).devices())
-            return original(self, *arguments)
+    def put(values: Any, device: Any = None, **kept: Any) -> Any:
+        devices.append(device)
+        return device_put(values, device, **kept)
 
-        monkeypatch.setattr(getattr(pipeline, name), "__call__", call)
-    shipped = {"grader": Path("grader"), "patient": Path("patient")}
-    predicting.predict(folder, model=Path("model"), **shipped, out=tmp_path / "out", device="cpu")
-    assert seen == [{fourth}] * 2
+    monkeypatch.setattr(opening, "find_device", lambda _: fourth)
+    monkeypatch.setattr(jax, "device_put", put)
+    hu = np.zeros((1, 64, 64), np.int16)
+    for name, predict in (
+        ("detector", lambda model: model.tiles(hu)),
+        ("encoder", lambda model: model.embed(hu)),
+        ("nodule-classifier", lambda model: model.predict(hu, 0.7)),
+        ("patient-classifier", lambda model: model.predict(hu[None], 0.7)),
+    ):
+        predict(lungjax.load(name))
+        assert devices == [fourth] * 2, name
+        devices.clear()

@@ -1,8 +1,9 @@
-"""A real scan through `lungjax predict`'s own path: the readers' nodules, told to it, come out where they are."""
+"""A real scan through `lungjax.predict`: the readers' nodules, told to its network, come out where they are."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import chests
 import numpy as np
@@ -10,27 +11,26 @@ import pytest
 import SimpleITK as sitk
 from pydicom import dcmread
 
-from lungjax.prediction import run as predicting
-from lungjax.prediction.pipeline import Networks
+import lungjax
 from lungjax.preparation.formats import lidc
 
 
 def test_the_readers_nodules_come_out_where_simpleitk_sees_them(real_data: Path, tmp_path: Path):
     """LIDC-IDRI-0003: three nodules of four readers; NIfTI and DICOM-SEG lie on SimpleITK's reading of the series."""
-    (entry,), _ = lidc.find(real_data / "lidc-dicom" / "LIDC-IDRI" / "LIDC-IDRI-0003")
-    scan = lidc.read(entry)
-    majority = np.bitwise_count(scan.reader_bits()) >= 2
-    told = chests.Told([(scan.voxels, np.where(majority, 0.9, 0.0))])
+    series = real_data / "lidc-dicom" / "LIDC-IDRI" / "LIDC-IDRI-0003"
+    scan, ((entry,), _) = lungjax.read_scan(series), lidc.find(series)
+    majority = np.bitwise_count(lidc.read(entry).reader_bits()) >= 2
     trained = chests.untrained(tmp_path / "model")
     trained.seen.update(slice_mm=None, pixel_mm=None)
-    files = [Path(path) for path in entry.locator]
-    report = predicting.write(tmp_path / "out", scan, entry.where, Networks(trained, told), dicom_files=files)
-    assert report["refused"] is None
-    assert len(report["nodules"]) == 3
+    told: Any = chests.Told([(scan.voxels, np.where(majority, 0.9, 0.0))], trained)
+    result = lungjax.predict(scan, model=told, nodule_classifier=None, patient_classifier=None)
+    assert result.refused is None
+    assert len(result.nodules) == 3
+    result.save(tmp_path / "out")
     mask = sitk.ReadImage(str(tmp_path / "out" / "mask.nii.gz"))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(mask) > 0, majority)
     reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(files[0].parent)))
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(scan.dicom_files[0].parent)))
     series = reader.Execute()
     np.testing.assert_array_equal(sitk.GetArrayFromImage(series), scan.voxels)
     for name in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):

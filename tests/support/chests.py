@@ -11,7 +11,9 @@ import numpy as np
 import runs
 
 from lungjax.ct.scan import Scan
-from lungjax.prediction import sources
+from lungjax.prediction import pipeline, sources
+from lungjax.prediction.outputs import report_json
+from lungjax.prediction.predicted import PredictedPatient
 from lungjax.prediction.run import Summary, predict
 from lungjax.tasks import segment
 from lungjax.train.trained import Trained
@@ -88,10 +90,12 @@ class Told:
 
     Args:
       truth: pairs of HU (slices, rows, columns) and probability of that shape.
+      trained: what is known of the network that it stands for.
     """
 
-    def __init__(self, truth: list[tuple[np.ndarray, np.ndarray]]):
+    def __init__(self, truth: list[tuple[np.ndarray, np.ndarray]], trained: Any = None):
         self._truth = truth
+        self.trained = trained
         self.calls = 0
 
     def volume(self, hu: np.ndarray, region: np.ndarray) -> np.ndarray:
@@ -101,7 +105,23 @@ class Told:
 
 
 def run(source: Path, out: Path) -> Summary:
-    return predict(source, model=Path("model"), grader=None, patient=None, out=out)
+    return predict(source, model="model", nodule_classifier=None, patient_classifier=None, out=out)
+
+
+def report(scan: Scan, candidates: Any, **model: Any) -> dict[str, Any]:
+    """A report in which all of the candidates are nodules; `model` describes the segmenter."""
+    affine_lps = report_json.affine_of(scan)
+    return report_json.as_dict(
+        scan,
+        models={"model": model, "nodule_classifier": None, "patient_classifier": None},
+        nodules=[pipeline.predicted_nodule(number, one, None, affine_lps) for number, one in enumerate(candidates, 1)],
+        candidates=[],
+        patient=PredictedPatient.without("It is a test."),
+        refused=None,
+        warnings=[],
+        threshold=0.5,
+        made=report_json.now(),
+    )
 
 
 def folders(dicom: Path) -> dict[str, Path]:

@@ -43,7 +43,7 @@ def report(**changed: Any) -> dict[str, Any]:
     """Of `scan`."""
     affine = [[0.8, 0, 0, -20], [0, 0.8, 0, -20], [0, 0, 2, -20], [0, 0, 0, 1]]
     whole = {
-        "schema": 2,
+        "schema": 3,
         "lungjax": "0.1.0",
         "made": "2026-01-02T03:04:05Z",
         "notice": NOTICE,
@@ -56,7 +56,7 @@ def report(**changed: Any) -> dict[str, Any]:
             "intensity": "hu",
             "window_hu": [-600.0, 1500.0],
         },
-        "grader": None,
+        "nodule_classifier": None,
         "scan": {
             "patient_id": "P-1",
             "series_uid": "1.2.3",

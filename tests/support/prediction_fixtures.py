@@ -16,10 +16,9 @@ import pages
 import pytest
 
 from lungjax.ct.scan import Scan
-from lungjax.prediction import pipeline
+from lungjax.prediction import opening
 from lungjax.prediction.outputs import html_report
 from lungjax.preparation.formats import lidc
-from lungjax.train.trained import open_trained
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = ("--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync")
@@ -84,9 +83,10 @@ def told(read: dict[str, Scan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     for scan in read.values():
         bits = np.bitwise_count(scan.reader_bits()) >= 2
         truth.append((scan.voxels, np.where(bits, 0.9, 0.01)))
-    told = chests.Told(truth)
     trained = chests.untrained(tmp_path / "model")
     trained = dataclasses.replace(trained, seen={"slice_mm": [0.5, 5.0], "pixel_mm": [0.5, 5.0], "side_px": 64})
-    monkeypatch.setattr(pipeline, "open_trained", lambda path: trained if path.name == "model" else open_trained(path))
-    monkeypatch.setattr(pipeline, "Segmenter", lambda *_, **__: told)
+    told, open_model = chests.Told(truth, trained), opening.open_model
+    monkeypatch.setattr(
+        opening, "open_model", lambda name, **kept: told if Path(name).name == "model" else open_model(name, **kept)
+    )
     return told

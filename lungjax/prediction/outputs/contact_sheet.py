@@ -32,7 +32,7 @@ def draw(path: Path, *, hu: np.ndarray, mask: np.ndarray, report: dict[str, Any]
       path: PNG.
       hu: (slices, rows, columns) int16.
       mask: uint8 of that shape, the number of the nodule.
-      report: `lungjax.prediction.outputs.report_json.report`.
+      report: by `report_json.as_dict`.
     """
     shown: Sequence[dict[str, Any] | None] = report["nodules"][:MOST] or [None]
     rows = math.ceil(len(shown) / _PAIRS_A_ROW)
@@ -45,10 +45,8 @@ def draw(path: Path, *, hu: np.ndarray, mask: np.ndarray, report: dict[str, Any]
     for place, nodule in enumerate(shown):
         _pair(panels[2 * place : 2 * place + 2], nodule, hu, mask, report["scan"]["spacing_mm"][1])
     count = len(report["nodules"])
-    said = report["refused"] or (
-        f"{count} nodules with a score of at least {report['threshold']:g}" + (f", {MOST} shown" * (count > MOST))
-    )
-    figure.suptitle(f"{report['scan']['patient_id']}: {said}\n{report['notice']}", fontsize=8)
+    summary = f"{count} nodules with a score of at least {report['threshold']:g}" + (f", {MOST} shown" * (count > MOST))
+    figure.suptitle(f"{report['scan']['patient_id']}: {summary}\n{report['notice']}", fontsize=8)
     figure.savefig(path, dpi=110)
 
 

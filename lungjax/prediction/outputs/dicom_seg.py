@@ -1,4 +1,4 @@
-"""Findings as DICOM: a segmentation, and a structured report of TID 1500 whose measurements refer to its segments.
+"""Nodules as DICOM: a segmentation, and a structured report of TID 1500 whose measurements refer to its segments.
 
 Both refer to the images of the source series. Needs the extra `lungjax[dicom-seg]`.
 """
@@ -42,13 +42,13 @@ _MEASURED = {
 
 
 def write(folder: Path, images: Sequence[Any], mask: np.ndarray, report: dict[str, Any]) -> list[Path]:
-    """Writes both files; nothing where the report has no nodule, for a segmentation without segments is none.
+    """Writes both files; neither where the report has no nodule, for DICOM allows no segmentation without segments.
 
     Args:
       folder: an existing one.
       images: (slices,) headers of the source series, from `lungjax.ct.dicom.read_headers`, in the order of `mask`.
       mask: (slices, rows, columns) uint8, the number of the nodule.
-      report: `lungjax.prediction.outputs.report_json.report`.
+      report: by `report_json.as_dict`.
 
     Raises:
       AttributeError: a header lacks what DICOM demands of it.
@@ -59,8 +59,8 @@ def write(folder: Path, images: Sequence[Any], mask: np.ndarray, report: dict[st
         images = images[:1]
         segmentation = _segmentation(images, mask[np.argsort(multiframe.order(images[0]))], report)
     else:
-        some = np.flatnonzero(mask.any(axis=(1, 2)))
-        segmentation = _segmentation([images[number] for number in some.tolist()], mask[some], report)
+        marked = np.flatnonzero(mask.any(axis=(1, 2)))
+        segmentation = _segmentation([images[number] for number in marked.tolist()], mask[marked], report)
     structured = _structured(images, segmentation, report)
     written = [folder / SEG_FILE, folder / SR_FILE]
     for path, dataset in zip(written, (segmentation, structured), strict=True):

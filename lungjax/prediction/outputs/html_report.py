@@ -1,4 +1,4 @@
-"""`report.html`: a scan to scroll through, with what a model found in it, in one file that fetches nothing.
+"""`report.html`: a scan to scroll through, with its predicted nodules, in one file that fetches nothing.
 
 The viewer is our own, under 300 lines (`viewer.js`), for NiiVue does not fit one file made by `pip install`: PyPI has
 it only within ipyniivue (2.4.4, BSD-2-Clause), whose 5.0 MB bundle exports a Jupyter widget and not NiiVue itself, and
@@ -19,7 +19,7 @@ import numpy as np
 
 from lungjax.ct import windows
 from lungjax.evaluation.plots import html_page
-from lungjax.prediction.outputs import html_sections, html_voxels
+from lungjax.prediction.outputs import html_sections, html_voxels, report_json
 
 WINDOWS_HU = {
     "Lung": windows.ends(windows.LUNG_HU),
@@ -49,21 +49,21 @@ def write(path: Path, *, hu: np.ndarray, mask: np.ndarray, report: Mapping[str, 
       hu: int16 (slices, rows, columns), lowest slice first. The page keeps it exactly from -1024 to 3071 HU, within the
         rows and columns that hold more than air.
       mask: uint8 of that shape; a voxel's value is the number of its nodule, 0 for none.
-      report: of schema 2. Its texts may come from strangers: they are shown, and never run.
+      report: by `report_json.as_dict`. Its texts may come from strangers: they are shown, and never run.
 
     Returns:
       `path`.
 
     Raises:
-      ValueError: voxels and mask differ in shape, are of another type, or are not what the report's `scan` says; or the
+      ValueError: voxels, mask and the report's `scan` differ in shape, voxels or mask are of another type, or the
         report is of another schema.
     """
-    if report["schema"] != 2:
-        raise ValueError(f"report.write: schema {report['schema']}; this lungjax writes pages of schema 2")
+    if report["schema"] != report_json.SCHEMA:
+        raise ValueError(f"a report of schema {report['schema']}; this lungjax makes pages of {report_json.SCHEMA}")
     if hu.ndim != 3 or hu.shape != mask.shape or list(hu.shape) != list(report["scan"]["shape"]):
-        raise ValueError(f"report.write: voxels {hu.shape}, mask {mask.shape}, report {report['scan']['shape']}")
+        raise ValueError(f"voxels {hu.shape}, mask {mask.shape} and report {report['scan']['shape']} differ in shape")
     if hu.dtype != np.int16 or mask.dtype != np.uint8:
-        raise ValueError(f"report.write: voxels are {hu.dtype}, not int16, or mask {mask.dtype}, not uint8")
+        raise ValueError(f"voxels are {hu.dtype}, not int16, or the mask is {mask.dtype}, not uint8")
     return html_page.write(
         path, title=f"{report['scan']['patient_id']}: lungjax", body=_body(hu, mask, report), script=_script()
     )
@@ -74,11 +74,11 @@ def _script() -> str:
 
 
 def _body(hu: np.ndarray, mask: np.ndarray, report: Mapping[str, Any]) -> Iterator[str]:
-    yield html_sections.top(report)
+    yield html_sections.header(report)
     yield '<main class="columns">\n'
     yield _viewer(report)
-    yield f"<div>\n{html_sections.patient(report)}{html_sections.found(report)}"
-    yield f"{html_sections.origin(report)}</div>\n</main>\n"
+    yield f"<div>\n{html_sections.patient_section(report)}{html_sections.nodules_section(report)}"
+    yield f"{html_sections.origin_section(report)}</div>\n</main>\n"
     yield f'<footer class="soft"><p>{html_page.text(report["notice"])}</p></footer>\n'
     box = html_voxels.box(hu)
     yield html_page.data("scan", _for_viewer(report, box))
@@ -102,23 +102,23 @@ def _for_viewer(report: Mapping[str, Any], box: Sequence[int]) -> dict[str, Any]
         "sides": sides(report["scan"]["affine_lps"]),
         "marks": [
             {
-                "number": one["number"],
+                "number": nodule["number"],
                 "candidate": kind == "candidates",
-                "slice": round(one["centre_voxel"][0]),
-                "row": one["centre_voxel"][1],
-                "column": one["centre_voxel"][2],
-                "first": one["slices"][0],
-                "last": one["slices"][1],
-                "longest_mm": one["longest_mm"],
+                "slice": round(nodule["centre_voxel"][0]),
+                "row": nodule["centre_voxel"][1],
+                "column": nodule["centre_voxel"][2],
+                "first": nodule["slices"][0],
+                "last": nodule["slices"][1],
+                "longest_mm": nodule["longest_mm"],
             }
             for kind in ("nodules", "candidates")
-            for one in report[kind]
+            for nodule in report[kind]
         ],
     }
 
 
 def sides(affine_lps: Sequence[Sequence[float]] | None) -> list[str] | None:
-    """What side of the patient is left, right, top and bottom in the picture; None where slices are not axial.
+    """Which side of the patient is left, right, top and bottom in the picture; None where slices are not axial.
 
     Args:
       affine_lps: 4 x 4, from (column, row, slice, 1) to mm towards the patient's left, back and head; or None.
@@ -129,12 +129,12 @@ def sides(affine_lps: Sequence[Sequence[float]] | None) -> list[str] | None:
     steps = steps / np.maximum(np.linalg.norm(steps, axis=0), 1e-9)
     if abs(steps[2, 2]) < _AXIAL:
         return None
-    found = []
+    letters = []
     for direction in (steps[:, 0], steps[:, 1]):
         axis = int(np.abs(direction).argmax())
         less, more = _SIDES[axis]
-        found += [less, more] if direction[axis] > 0 else [more, less]
-    return found
+        letters += [less, more] if direction[axis] > 0 else [more, less]
+    return letters
 
 
 def _viewer(report: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What `report.html` says above and beside the scan, as HTML, from a report as `html_report` gets it."""
+"""The sections of `report.html` above and beside the scan, as HTML, from the report that `html_report` is given."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _LIMITS = (
 )
 
 
-def top(report: Mapping[str, Any]) -> str:
-    """What stands above the scan: whose it is, what the page must not be used for, refusal and warnings."""
+def header(report: Mapping[str, Any]) -> str:
+    """Above the scan: whose it is, what the page must not be used for, refusal and warnings."""
     scan = report["scan"]
     parts = [
         f"<header><h1>Scan of {html_page.text(scan['patient_id'])}</h1>\n"
@@ -37,84 +37,92 @@ def top(report: Mapping[str, Any]) -> str:
             f'<p class="refused" role="alert"><strong>Refused:</strong> {html_page.text(report["refused"])}</p>\n'
         )
     if report["warnings"]:
-        lines = "".join(f"<li>{html_page.text(one)}</li>" for one in report["warnings"])
+        lines = "".join(f"<li>{html_page.text(warning)}</li>" for warning in report["warnings"])
         parts.append(f'<div class="warnings" role="note"><strong>Mind</strong><ul>{lines}</ul></div>\n')
     parts.append('<noscript><p class="refused">The scan is drawn by a script in this file: allow it.</p></noscript>\n')
     return "".join(parts)
 
 
-def patient(report: Mapping[str, Any]) -> str:
-    """The patient's probability, what it means, which nodules it came from, and its limits."""
+def patient_section(report: Mapping[str, Any]) -> str:
+    """The patient's probability, what it means, which nodules it comes from, and its limits."""
     patient = report["patient"]
     if patient["probability"] is None:
-        said = f"<p>No probability for the patient. {html_page.text(patient['reason'])}</p>"
+        body = f"<p>No probability for the patient. {html_page.text(patient['reason'])}</p>"
     else:
-        said = f'<p class="big">{100 * patient["probability"]:.0f} %</p><p>{html_page.text(patient["meaning"])}</p>'
-        shares = sorted(patient["attention"], key=lambda one: -one["attention"])
-        each = ", ".join(f"nodule {html_page.text(one['number'])}: {100 * one['attention']:.0f} %" for one in shares)
-        said += f"<p>Where the model's attention went: {each}.</p>"
-        said += f"<ul>{''.join(f'<li>{html_page.text(one)}</li>' for one in patient['limits'])}</ul>"
-        if patient["calibration"] is None:
-            said += "<p>It has not been calibrated: read it as an order, not as a share of patients.</p>"
-        else:
-            fitted = {name: html_page.text(patient["calibration"][name]) for name in ("slope", "offset", "fitted_on")}
-            said += (
-                f'<p class="soft">Calibrated: sigmoid({fitted["slope"]} x logit + {fitted["offset"]}), fitted on '
-                f"{fitted['fitted_on']} patients it was not trained on.</p>"
-            )
-    return f'<section><h2>The patient</h2>{said}<p class="soft">{_LIMITS}</p></section>\n'
+        body = f'<p class="big">{100 * patient["probability"]:.0f} %</p><p>{html_page.text(patient["meaning"])}</p>'
+        shares = sorted(patient["attention"], key=lambda share: -share["attention"])
+        each = ", ".join(
+            f"nodule {html_page.text(share['number'])}: {100 * share['attention']:.0f} %" for share in shares
+        )
+        body += f"<p>Attention, the share of each nodule in it: {each}.</p>"
+        body += f"<ul>{''.join(f'<li>{html_page.text(limit)}</li>' for limit in patient['limits'])}</ul>"
+        body += _calibration(patient["calibration"])
+    return f'<section><h2>The patient</h2>{body}<p class="soft">{_LIMITS}</p></section>\n'
 
 
-def found(report: Mapping[str, Any]) -> str:
-    """The nodules, and the candidates below the threshold, in tables whose buttons jump to them."""
+def _calibration(calibration: Mapping[str, Any] | None) -> str:
+    if calibration is None:
+        return "<p>It has not been calibrated: it ranks patients, but is no share of them.</p>"
+    slope, offset, patients = (html_page.text(calibration[name]) for name in ("slope", "offset", "fitted_on"))
+    return (
+        f'<p class="soft">Calibrated: sigmoid({slope} x logit + {offset}), fitted on {patients} patients that the '
+        "model was not trained on.</p>"
+    )
+
+
+def nodules_section(report: Mapping[str, Any]) -> str:
+    """Nodules, and candidates below the threshold, in tables whose buttons jump to them in the scan."""
     nodules, candidates = report["nodules"], report["candidates"]
     threshold = html_page.number(report["threshold"], ".2f")
     legend = (
-        f'<p class="soft">Score: how sure the model is that there is a nodule; those from {threshold} on are outlined. '
+        f'<p class="soft">Score: how sure the model is that this is a nodule; those from {threshold} on are outlined. '
         "Malignancy: the probability that LIDC-IDRI's readers would call the nodule malignant, an opinion from the "
         "pictures and not pathology. Slices are counted from the lowest, which is 1.</p>"
     )
     if nodules:
-        here = html_page.table("Nodules", _COLUMNS, [_row(one, index) for index, one in enumerate(nodules)]) + legend
+        rows = [_row(nodule, index) for index, nodule in enumerate(nodules)]
+        body = html_page.table("Nodules", _COLUMNS, rows) + legend
     else:
-        here = f"<p>No nodule was found{' in what was read' if report['refused'] else ''}.</p>"
+        body = f"<p>{'The scan was not looked at.' if report['refused'] else 'No nodule was found.'}</p>"
     if candidates:
-        rows = [_row(one, len(nodules) + index) for index, one in enumerate(candidates)]
+        rows = [_row(candidate, len(nodules) + index) for index, candidate in enumerate(candidates)]
         below = html_page.table("Candidates below the threshold", _COLUMNS, rows)
-        here += (
+        body += (
             f'<details id="below"><summary>{len(candidates)} below the threshold of {threshold}; ringed in the scan '
             f"while they are shown here</summary>{below}</details>"
         )
-    return f"<section><h2>Nodules</h2>{here}</section>\n"
+    return f"<section><h2>Nodules</h2>{body}</section>\n"
 
 
-def _row(one: Mapping[str, Any], index: int) -> list[str]:
-    number, (first, last) = html_page.text(one["number"]), one["slices"]
-    size = f"{html_page.number(one['longest_mm'], '.1f')} x {html_page.number(one['perpendicular_mm'], '.1f')}"
-    centre = "-" if one["centre_mm"] is None else ", ".join(f"{mm:.1f}" for mm in one["centre_mm"])
-    label = f"Show nodule {number}" + ("" if one["score"] is None else f", score {one['score']:.2f}")
+def _row(nodule: Mapping[str, Any], index: int) -> list[str]:
+    number, (first, last) = html_page.text(nodule["number"]), nodule["slices"]
+    size = f"{html_page.number(nodule['longest_mm'], '.1f')} x {html_page.number(nodule['perpendicular_mm'], '.1f')}"
+    centre = "-" if nodule["centre_mm"] is None else ", ".join(f"{mm:.1f}" for mm in nodule["centre_mm"])
+    label = f"Show nodule {number}" + ("" if nodule["score"] is None else f", score {nodule['score']:.2f}")
     return [
         f'<button type="button" data-mark="{index}" aria-label="{label}">{number}</button>',
-        f"{round(one['centre_voxel'][0]) + 1} ({first + 1} to {last + 1})",
-        html_page.number(one["score"], ".2f"),
-        html_page.number(one["malignancy"], ".2f"),
+        f"{round(nodule['centre_voxel'][0]) + 1} ({first + 1} to {last + 1})",
+        html_page.number(nodule["score"], ".2f"),
+        html_page.number(nodule["malignancy"], ".2f"),
         size,
-        html_page.number(one["volume_mm3"], ",.0f"),
-        html_page.number(one["mean_hu"], ".0f"),
+        html_page.number(nodule["volume_mm3"], ",.0f"),
+        html_page.number(nodule["mean_hu"], ".0f"),
         centre,
     ]
 
 
-def origin(report: Mapping[str, Any]) -> str:
-    """What made the report, and of what."""
+def origin_section(report: Mapping[str, Any]) -> str:
+    """Which models made the report, and of which scan."""
     scan = report["scan"]
-    made_by = {**_model(report["model"]), "lungjax": report["lungjax"], "made": report["made"]}
-    others = {"What model graded it": report["grader"], "What model answered": report["patient"]["model"]}
-    further = "".join(
-        f"<section><h2>{title}</h2>{html_page.pairs(_model(one))}</section>\n" for title, one in others.items() if one
+    segmenter = {**_model(report["model"]), "lungjax": report["lungjax"], "made": report["made"]}
+    classifiers = {"Nodule classifier": report["nodule_classifier"], "Patient classifier": report["patient"]["model"]}
+    sections = "".join(
+        f"<section><h2>{title}</h2>{html_page.pairs(_model(model))}</section>\n"
+        for title, model in classifiers.items()
+        if model
     )
     spacing_mm = ["unknown" if mm is None else f"{mm:.3f}" for mm in scan["spacing_mm"]]
-    read = {
+    about = {
         "patient": scan["patient_id"],
         "series": scan["series_uid"],
         "source": scan["source"],
@@ -122,9 +130,9 @@ def origin(report: Mapping[str, Any]) -> str:
         "spacing": " x ".join(spacing_mm) + " mm",
     }
     return (
-        f"<section><h2>What model found it</h2>{html_page.pairs(made_by)}</section>\n"
-        f"{further}"
-        f"<section><h2>The scan</h2>{html_page.pairs(read)}</section>\n"
+        f"<section><h2>Segmenter</h2>{html_page.pairs(segmenter)}</section>\n"
+        f"{sections}"
+        f"<section><h2>The scan</h2>{html_page.pairs(about)}</section>\n"
     )
 
 

@@ -31,10 +31,10 @@ def box(hu: np.ndarray) -> tuple[int, int, int, int]:
     dense = hu > _DENSE_HU
     ends = []
     for across, size in ((2, hu.shape[1]), (1, hu.shape[2])):
-        found = np.flatnonzero((dense.sum(axis=across) >= min(_DENSE_PX, hu.shape[across])).any(axis=0))
-        if not len(found):
+        body = np.flatnonzero((dense.sum(axis=across) >= min(_DENSE_PX, hu.shape[across])).any(axis=0))
+        if not len(body):
             return 0, hu.shape[1], 0, hu.shape[2]
-        ends += [max(int(found[0]) - _MARGIN_PX, 0), min(int(found[-1]) + 1 + _MARGIN_PX, size)]
+        ends += [max(int(body[0]) - _MARGIN_PX, 0), min(int(body[-1]) + 1 + _MARGIN_PX, size)]
     return ends[0], ends[1], ends[2], ends[3]
 
 
