@@ -50,6 +50,7 @@ ONLY_IN = {
     "array_record": ("lungjax/data/shards.py",),
     "grain": ("lungjax/data/loader.py", "lungjax/train/checkpoint.py"),
     "PIL": ("lungjax/lidc/formats/png.py", "lungjax/evaluate/"),
+    "nibabel": ("lungjax/deploy/nifti.py",),
     "SimpleITK": (),  # Tests hold what is read against it.
     "pickle": ("lungjax/lidc/formats/unpickle.py",),
     "h5py": ("lungjax/lidc/formats/",),

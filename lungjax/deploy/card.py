@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
-
-import jax
-import jaxlib
 
 from lungjax.data import splits
 from lungjax.deploy.answer import Answer
@@ -142,7 +140,7 @@ def text(trained: Trained, given: Answer, *, format: str, dtype: str, difference
         f"{difference:.1e} at most",
     }
     if format == "stablehlo":
-        rows["loads with"] = _LOADS.format(jax=jax.__version__, jaxlib=jaxlib.__version__)
+        rows["loads with"] = _LOADS.format(jax=version("jax"), jaxlib=version("jaxlib"))
     scope = {"segment": _SCOPE, "pretrain": _SCOPE_PRETRAINED}.get(config.task, _SCOPE_GRADED)
     if config.task == "segment":
         tile_px = Tiling.of(config, trained.seen.get("side_px")).tile_px
