@@ -1,11 +1,12 @@
 # Makes .venv with the locked dependencies and lungjax itself; sourced by demo.sh and test.sh, quick when done.
-# Python: the newest of python3.14 .. python3.11 or python3 that is 3.11 or later; PYTHON=... chooses another.
+# Python: `python3` where that is 3.11 or later, or else the newest of python3.13 .. python3.11; PYTHON=... chooses another.
+# python3.14 comes last: of the locked packages one, pyjpegls, has no wheel for it, so pip needs a C compiler there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 find_python() {
     local candidate
-    for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11 python; do
+    for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11 python3.14 python; do
         if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             echo "$candidate"
             return

@@ -61,6 +61,7 @@ ONLY_IN = {
     "array_record": ("lungjax/data/shards.py",),
     "grain": ("lungjax/data/loader.py", "lungjax/train/checkpoint.py"),
     "PIL": ("lungjax/preparation/formats/png.py", "lungjax/evaluation/plots/"),
+    "nibabel": ("lungjax/prediction/outputs/nifti_mask.py",),
     "SimpleITK": (),  # Tests hold what is read against it.
     "pickle": ("lungjax/preparation/formats/unpickle.py",),
     "h5py": ("lungjax/preparation/formats/",),

@@ -1,6 +1,9 @@
 """One file of NIfTI-1, `.nii` or `.nii.gz`: its header, and its voxels.
 
-Read here and not by ITK, which takes older and two-file formats of the same suffix for it, and memory as a header asks.
+Read here and not by ITK, which takes older and two-file formats of the same suffix for it, and memory as a header asks;
+nor by nibabel 5.4, which writes our masks: it stops before gzip's checksum, so that a damaged `.nii.gz` gives other
+voxels without a word, and refuses a qform whose quaternion was rounded to five digits, which ITK and we read. Both are
+shown by tests/preparation/test_formats_nifti.py.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 from lungjax.data import splits
@@ -99,6 +100,11 @@ network = onnxruntime.InferenceSession("model.onnx")
 """,
 }
 """How a folder of each format is used, from within it."""
+_LOADS = (
+    "made with jax {jax} and jaxlib {jaxlib}. JAX promises that releases up to six months newer than that jaxlib, and "
+    "up to three weeks older, can load and run it; later ones may refuse, so export it again, or keep that jaxlib"
+)
+"""Of StableHLO, as jax.export's compatibility guarantees have it; no package tells when it was released."""
 _UNITS = {"classify": "nodules", "diagnose": "patients"}
 """What a grader grades, by its task."""
 _PROBED = """\
@@ -133,6 +139,8 @@ def text(trained: Trained, given: Signature, *, format: str, dtype: str, differe
         "parity": f"{format}, {dtype}, run in a fresh process, against the run's float32 on golden inputs: "
         f"{difference:.1e} at most",
     }
+    if format == "stablehlo":
+        rows["loads with"] = _LOADS.format(jax=version("jax"), jaxlib=version("jaxlib"))
     scope = {"segment": _SCOPE, "pretrain": _SCOPE_PRETRAINED}.get(config.task, _SCOPE_GRADED)
     if config.task == "segment":
         tile_px = Tiling.of(config, trained.seen.get("side_px")).tile_px

@@ -121,7 +121,7 @@ class Graph:
             inner = eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
             return self.run(inner.jaxpr, inner.consts, inputs)
         if name == "scan":
-            return self._scan(eqn.params, inputs)
+            return self._scan(eqn, inputs)
         if not any(isinstance(x, Tensor) for x in inputs) and _static(eqn.outvars):
             found = eqn.primitive.bind(*inputs, **eqn.params)
             return [np.asarray(x) for x in (found if eqn.primitive.multiple_results else [found])]
@@ -130,11 +130,16 @@ class Graph:
         translate = getattr(onnx_ops, name, None)
         if translate is None:
             raise InputError(f"--format onnx: lungjax's writer does not know the operation {name!r}.")
-        return [translate(self, eqn, *inputs)]
+        found = translate(self, eqn, *inputs)
+        return found if eqn.primitive.multiple_results else [found]
 
-    def _scan(self, params: Any, inputs: list[Any]) -> list[Any]:
+    def _scan(self, eqn: Any, inputs: list[Any]) -> list[Any]:
+        params = eqn.params
         inner, length = params["jaxpr"], params["length"]
-        first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+        # The inputs are constants, what is carried, and what is looped over. JAX's releases note differently how many
+        # there are of each (`num_consts`, `ft_in`), but only what is looped over has one axis less inside the loop.
+        last = len(inputs) - _looped(eqn.invars, inner.jaxpr.invars)
+        first = last - (len(eqn.outvars) - _looped(eqn.outvars, inner.jaxpr.outvars))
         consts, carried, over = inputs[:first], inputs[first:last], inputs[last:]
         rows = []
         for step in range(length)[:: -1 if params["reverse"] else 1]:
@@ -145,6 +150,11 @@ class Graph:
         if params["reverse"]:
             rows.reverse()
         return [*carried, *(onnx_ops.stacked(self, row, axis=0) for row in zip(*rows, strict=True))]
+
+
+def _looped(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    """How many of a loop's inputs, or outputs, have a row for each step."""
+    return sum(one.aval.ndim > row.aval.ndim for one, row in zip(outside, inside, strict=True))
 
 
 def _static(variables: Sequence[Any]) -> bool:

@@ -58,6 +58,11 @@ def stack(graph: Any, eqn: Any, *parts: Any) -> Any:
     return stacked(graph, parts, axis=eqn.params["axis"])
 
 
+def unstack(graph: Any, eqn: Any, x: Any) -> list[Any]:
+    axis = eqn.params["axis"]
+    return [graph.add("Gather", x, np.array(row), axis=axis) for row in range(len(eqn.outvars))]
+
+
 def concatenate(graph: Any, eqn: Any, *parts: Any) -> Any:
     return graph.add("Concat", *parts, axis=eqn.params["dimension"])
 

@@ -91,7 +91,8 @@ def legacy(paths: list[Path], out: Path) -> Path:
     """By highdicom."""
     images = [pydicom.dcmread(path) for path in paths]
     out.parent.mkdir(exist_ok=True)
-    hd.legacy.LegacyConvertedEnhancedCTImage(images, hd.UID(), 4, hd.UID(), 1).save_as(out)
+    with dicom_seg.database_closed(hd.legacy.LegacyConvertedEnhancedCTImage(images, hd.UID(), 4, hd.UID(), 1)) as one:
+        one.save_as(out)
     return out
 
 
@@ -174,8 +175,9 @@ def test_a_segmentation_refers_to_its_frames(classic: list[Path], tmp_path: Path
     report = chests.report(scan, [nodule], name="m", step=3)
     dicom_seg.write(tmp_path, dicom.read_headers([path], scan.sop_uids), mask, report)
     found = np.zeros(mask.shape, np.uint8)
-    segmentation = hd.seg.segread(tmp_path / dicom_seg.SEG_FILE)
-    for frame, groups in zip(segmentation.pixel_array, segmentation.PerFrameFunctionalGroupsSequence, strict=True):
+    with dicom_seg.database_closed(hd.seg.segread(tmp_path / dicom_seg.SEG_FILE)) as segmentation:
+        planes = segmentation.pixel_array
+    for frame, groups in zip(planes, segmentation.PerFrameFunctionalGroupsSequence, strict=True):
         place_mm = float(groups.PlanePositionSequence[0].ImagePositionPatient[2])
         found[int(np.abs(scan.z_mm - place_mm).argmin())][frame > 0] = 1
         (source,) = groups.DerivationImageSequence[0].SourceImageSequence

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
@@ -57,6 +58,7 @@ def test_it_answers_without_lungjax(
     if format == "stablehlo":
         exported = jax.export.deserialize(bytearray((out / "model.stablehlo").read_bytes()))
         assert exported.platforms == ("cpu", "cuda", "tpu")
+        assert f"| loads with | made with jax {jax.__version__} and jaxlib {version('jaxlib')}. JAX promises" in text
     with pytest.raises(InputError, match="to run without lungjax"):
         trained.open_trained(out)
 

@@ -43,6 +43,7 @@ FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array | tuple[jax.Array, ...]]] =
     "two indices": lambda x: x[:, 2, 1],
     "a window": lambda x: x[:, 2:4, :1],
     "repeated": lambda x: jnp.repeat(x, 2, axis=1),
+    "taken apart": lambda x: jnp.stack([row * number for number, row in enumerate(jnp.moveaxis(x, 1, 0))], axis=1),
     "stacked": lambda x: jnp.stack([x, x + 1], axis=1)[:, 1],
     "matrices": lambda x: x @ CONSTANT.T,
     "chosen": lambda x: jnp.where((x > 0) & (x != 1) | ~(x < -1), x, -jnp.abs(x)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -60,24 +61,33 @@ def test_dciodvfy_finds_no_error(written: Any, name: str):
 def test_the_segmentation_is_the_mask_where_the_series_is(written: Any):
     """Every frame, by its own position in the patient, against SimpleITK's reading of the series."""
     folder, series_folder, scan, mask, _ = written
-    segmentation = hd.seg.segread(folder / dicom_seg.SEG_FILE)
-    assert segmentation.number_of_segments == mask.max()
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(series_folder)))
     series = reader.Execute()
     found = np.zeros(mask.shape, np.uint8)
-    for frame, functional in zip(segmentation.pixel_array, segmentation.PerFrameFunctionalGroupsSequence, strict=True):
-        place = [float(mm) for mm in functional.PlanePositionSequence[0].ImagePositionPatient]
-        column, row, number = series.TransformPhysicalPointToIndex(place)
-        assert (column, row) == (0, 0)
-        shared = segmentation.SharedFunctionalGroupsSequence[0]
-        named = functional if "SegmentIdentificationSequence" in functional else shared
-        found[number][frame > 0] = named.SegmentIdentificationSequence[0].ReferencedSegmentNumber
-    np.testing.assert_array_equal(found, mask)
-    in_order = segmentation.get_pixels_by_source_instance(
-        list(scan.sop_uids), combine_segments=True, assert_missing_frames_are_empty=True
-    )
+    with dicom_seg.database_closed(hd.seg.segread(folder / dicom_seg.SEG_FILE)) as segmentation:
+        assert segmentation.number_of_segments == mask.max()
+        functionals = segmentation.PerFrameFunctionalGroupsSequence
+        for frame, functional in zip(segmentation.pixel_array, functionals, strict=True):
+            place = [float(mm) for mm in functional.PlanePositionSequence[0].ImagePositionPatient]
+            column, row, number = series.TransformPhysicalPointToIndex(place)
+            assert (column, row) == (0, 0)
+            shared = segmentation.SharedFunctionalGroupsSequence[0]
+            named = functional if "SegmentIdentificationSequence" in functional else shared
+            found[number][frame > 0] = named.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        np.testing.assert_array_equal(found, mask)
+        in_order = segmentation.get_pixels_by_source_instance(
+            list(scan.sop_uids), combine_segments=True, assert_missing_frames_are_empty=True
+        )
     np.testing.assert_array_equal(in_order, mask)
+
+
+def test_no_database_is_left_open(written: Any):
+    """Where this fails for want of `_db_con`, highdicom may no longer need `database_closed`."""
+    with dicom_seg.database_closed(hd.seg.segread(written[0] / dicom_seg.SEG_FILE)) as segmentation:
+        assert segmentation._db_con.execute("SELECT 1").fetchall() == [(1,)]
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        segmentation._db_con.execute("SELECT 1")
 
 
 def test_both_refer_to_the_source_series(written: Any):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import shutil
 import struct
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -239,6 +242,34 @@ def test_a_damaged_gzip(tmp_path):
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
     assert fault_of(tmp_path).name == "unreadable_file"
+
+
+def test_damage_that_nibabel_does_not_notice(tmp_path):
+    """Why the voxels are not read by nibabel, which stops before gzip's checksum."""
+    path = tmp_path / "a.nii.gz"
+    content = bytearray(gzip.compress(write(chest()[0], tmp_path / "whole" / "a.nii").read_bytes(), 0))  # Stored.
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    shutil.rmtree(tmp_path / "whole")
+    read = np.asarray(nibabel.Nifti1Image.from_filename(path).dataobj).T
+    assert np.count_nonzero(read != sitk.GetArrayFromImage(chest()[0])) == 1
+    assert fault_of(tmp_path).name == "unreadable_file"
+
+
+def test_a_rounded_quaternion_that_nibabel_refuses(tmp_path):
+    """Why the header is not read by nibabel: half a turn in five digits is no unit quaternion to it; ITK reads it."""
+    image = chest()[0]
+    image.SetDirection([0, 1, 0, 1, 0, 0, 0, 0, -1])
+    path = write(image, tmp_path / "a.nii")
+    header = bytearray(path.read_bytes())
+    header[252:256] = struct.pack("<2h", 1, 0)  # The qform alone.
+    assert np.abs(struct.unpack("<3f", header[256:268])) == pytest.approx([0.707107, 0.707107, 0], abs=1e-6)
+    header[256:268] = struct.pack("<3f", *np.round(struct.unpack("<3f", header[256:268]), 5))
+    path.write_bytes(header)
+    with pytest.raises(ValueError, match="w2 should be positive"):
+        nibabel.Nifti1Image.from_filename(path)
+    wanted = sitk.GetArrayFromImage(sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS"))
+    np.testing.assert_array_equal(read_all(tmp_path)["a"].voxels, wanted)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ Both refer to the images of the source series. Needs the extra `lungjax[dicom-se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,25 @@ def write(folder: Path, images: Sequence[Any], mask: np.ndarray, report: dict[st
     else:
         marked = np.flatnonzero(mask.any(axis=(1, 2)))
         segmentation = _segmentation([images[number] for number in marked.tolist()], mask[marked], report)
-    structured = _structured(images, segmentation, report)
-    written = [folder / SEG_FILE, folder / SR_FILE]
-    for path, dataset in zip(written, (segmentation, structured), strict=True):
-        dataset.save_as(path)
+    with database_closed(segmentation):
+        structured = _structured(images, segmentation, report)
+        written = [folder / SEG_FILE, folder / SR_FILE]
+        for path, dataset in zip(written, (segmentation, structured), strict=True):
+            dataset.save_as(path)
     return written
+
+
+@contextlib.contextmanager
+def database_closed(image: Any) -> Iterator[Any]:
+    """Closes, at the end, the SQLite database in memory by which an image of highdicom finds its frames.
+
+    highdicom 0.28 leaves it open and has no public way to close it; Python warns of that from 3.13 on.
+    """
+    try:
+        yield image
+    finally:
+        if (database := getattr(image, "_db_con", None)) is not None:
+            database.close()
 
 
 def _segmentation(images: Sequence[Any], mask: np.ndarray, report: dict[str, Any]) -> hd.seg.Segmentation:
