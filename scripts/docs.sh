@@ -2,10 +2,6 @@
 # Builds the documentation into workdir/site: a warning is an error, and every link is followed.
 # Then open workdir/site/index.html; it needs no network.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-if [ "$(cat .venv/docs-stamp 2>/dev/null)" != "$stamp" ]; then
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[docs]'
-    echo "$stamp" > .venv/docs-stamp
-fi
 rm -rf workdir/site
 .venv/bin/python -m sphinx --quiet --fail-on-warning --fresh-env --doctree-dir workdir/site-doctrees docs workdir/site
 .venv/bin/python scripts/check_links.py workdir/site README.md CHANGELOG.md CONTRIBUTING.md lungjax/weights/*/README.md
