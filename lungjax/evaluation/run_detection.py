@@ -47,7 +47,7 @@ def evaluate(model: Path, *, data: Path, split: str, out: Path | None) -> dict[s
       data: LIDC-IDRI's DICOM in any tree, LUNA16's MetaImage, or NIfTI with label maps.
       split: `train`, `val`, `test` or `all`; who is in which the model's own training tells, and strangers are `test`.
       out: the JSON file to write; None for `scans-SPLIT-DATA.json` in the workdir, or in the current folder with the
-        name of a model that is no run. Beside it lie the table, two charts, a sheet of nodules, and the findings as
+        name of a model that is no run. Beside it lie the table, two charts, a sheet of nodules, and the candidates as
         LUNA16's CSV.
 
     Returns:
@@ -167,7 +167,7 @@ def _write_all(said: dict[str, Any], scans: Sequence[ScoredScan], marks: Matches
     if views := [view for one in scans for view in one.views]:
         pictures.append(out.with_suffix(".nodules.png"))
         nodule_sheet.draw(views, pictures[-1], threshold=detection.THRESHOLD)
-    print(f"{table}\n\nfigures: {out}\nfindings: {out.with_suffix('.candidates.csv')}")
+    print(f"{table}\n\nfigures: {out}\ncandidates: {out.with_suffix('.candidates.csv')}")
     for picture in pictures:
         print(f"picture: {picture}")
 

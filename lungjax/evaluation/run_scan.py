@@ -32,8 +32,8 @@ class ScoredScan:
       key: names it, unique.
       patient_id: whose it is.
       refused: why nothing was looked for, or None.
-      at_mm: float64 (findings, 3) centre of each finding: to the patient's left, back and head.
-      scores: float64 (findings,), falling.
+      at_mm: float64 (candidates, 3) centre of each candidate: to the patient's left, back and head.
+      scores: float64 (candidates,), falling.
       nodules: a dict for each nodule, for JSON, see `_told`.
       narrowed: its slices, for `lungjax.evaluation.detection.narrowing`.
       views: of each nodule.
@@ -60,7 +60,7 @@ def score(scan: Scan, key: str, trained: Trained, network: Network, *, least_rea
     """
     found = detection.detect(scan, trained, network)
     every = [*found.nodules, *found.candidates]
-    number = np.zeros(scan.voxels.shape, np.uint16)  # Of the finding, from 1.
+    number = np.zeros(scan.voxels.shape, np.uint16)  # Of the candidate, from 1.
     for at, one in enumerate(every, start=1):
         number[tuple(one.voxels.T)] = at
     affine = report_json.affine_of(scan)
@@ -94,7 +94,7 @@ def _to_mm(voxel: np.ndarray, affine: np.ndarray) -> np.ndarray:
 
 
 def _told(one: ReferenceNodule, centre_mm: np.ndarray, at_mm: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
-    """A nodule, and the best finding whose centre lies within its radius: `rank` among the scan's, from 1, or None."""
+    """A nodule, and the `rank` of the best candidate whose centre lies within its radius: from 1, or None."""
     apart_mm = np.linalg.norm(at_mm - centre_mm, axis=1)
     hits = np.flatnonzero(apart_mm < one.diameter_mm / 2)
     return {
@@ -109,7 +109,7 @@ def _told(one: ReferenceNodule, centre_mm: np.ndarray, at_mm: np.ndarray, scores
 
 
 def _dice(one: ReferenceNodule, number: np.ndarray, every: Sequence[Candidate]) -> float:
-    """3-D Dice of what at least two readers outlined, or the one who did, and the finding that has most of it."""
+    """3-D Dice of what at least two readers outlined, or the one who did, and the candidate that has most of it."""
     majority = one.votes >= min(2, one.readers)
     shared = np.bincount(number[one.box][majority], minlength=1)
     shared[0] = 0

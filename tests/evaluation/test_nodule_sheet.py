@@ -36,9 +36,9 @@ def test_outlines_and_titles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert len([axes for axes in panels if axes.images]) == 2 * nodule_sheet.MOST
     above, below = panels[0], panels[4]
     assert above.get_title() == "P, slice 1\n3 readers, 7.5 mm"
-    assert below.get_title() == "finding 2, score 0.91\nDice 0.62 in 3-D"
+    assert below.get_title() == "candidate 2, score 0.91\nDice 0.62 in 3-D"
     assert panels[1].get_title() == "P, slice 9\n1 reader, 7.5 mm"
-    assert panels[5].get_title().startswith("no finding's centre in it")
+    assert panels[5].get_title().startswith("no candidate's centre in it")
     one = views[0]
     for axes, masks in ((above, [one.readers >> slot & 1 for slot in range(8)]), (below, [one.candidates, one.found])):
         drawn = [np.array(part.get_segments()) for part in axes.collections if isinstance(part, LineCollection)]

@@ -1,8 +1,8 @@
 """From all slices of a scan to those that matter: how many of the readers' nodules are still there when few are kept.
 
-First comes one slice of each finding, the best finding first, then what else they touch, then other slices of the
-lungs, then the rest. The readers' marks take no part in it. Were all slices of a finding to come before the next
-finding, tall false ones, vessels and the diaphragm, would keep the nodules waiting.
+First comes one slice of each candidate, the best candidate first, then what else they touch, then other slices of the
+lungs, then the rest. The readers' marks take no part in it. Were all slices of a candidate to come before the next
+candidate, tall false ones, vessels and the diaphragm, would keep the nodules waiting.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ RECALLS = (0.8, 0.9, 0.95, 1.0)
 READERS = (1, 3, 4)
 """Nodules are counted which at least so many readers marked."""
 CONVENTIONS = (
-    "Of a scan first the slices are kept in which its findings are widest, by their scores; then the others that "
-    "findings touch, by the highest score, of equal ones those nearer to where the finding is widest; then the other "
-    "slices that show lung, those with the most of it first; then the rest. recall: the share of the readers' nodules "
-    "of which one slice at least is kept (a slice is a nodule's where any reader marked it); centre: of which the "
-    "slice is kept in which the readers marked most. Of a scan with fewer slices all are kept. chance: the recall "
-    "expected of as many slices drawn at random. stages: the slices that lungs, findings and nodules leave; share_kept "
-    "is of all slices of all scans."
+    "The first slices to be kept of a scan are those in which its candidates are widest, by their scores; then the "
+    "others that candidates touch, by the highest score and, where that is equal, nearest to where the candidate is "
+    "widest; then the other slices that show lung, those with the most of it first; then the rest. recall: the share "
+    "of the readers' nodules of which at least one slice is kept (a slice is a nodule's where any reader marked it); "
+    "centre: of which the slice is kept in which the readers marked most. Of a scan with fewer slices all are kept. "
+    "chance: the recall expected of as many slices drawn at random. stages: the slices that are left by lungs, by "
+    "findings (all candidates) and by nodules; share_kept is of all slices of all scans."
 )
 
 
@@ -54,9 +54,9 @@ def rank(scores: np.ndarray, slices: np.ndarray, widest: np.ndarray, lung_mm2: n
     """The order in which a scan's slices are kept.
 
     Args:
-      scores: (findings,); the higher, the rather a nodule.
-      slices: (findings, 2) first and last slice that each touches, with all between them.
-      widest: (findings,) slice.
+      scores: (candidates,); the higher, the rather a nodule.
+      slices: (candidates, 2) first and last slice that each touches, with all between them.
+      widest: (candidates,) slice.
       lung_mm2: (slices,) area of lung.
 
     Returns:

@@ -35,8 +35,8 @@ class NoduleView:
     Attributes:
       hu: int16 (rows, columns).
       readers: uint8, their bits.
-      found: bool, findings that are nodules.
-      candidates: bool, the other findings.
+      found: bool, candidates that are nodules.
+      candidates: bool, the other candidates.
       pixel_mm: between pixel centres.
       told: of `ScoredScan.nodules`.
     """
@@ -55,7 +55,7 @@ def draw(views: Sequence[NoduleView], path: Path, *, threshold: float) -> None:
     Args:
       views: one at least.
       path: the PNG.
-      threshold: the score from which a finding is a nodule.
+      threshold: the score from which a candidate is a nodule.
     """
     shown = views[:MOST]
     columns, bands = min(len(shown), _COLUMNS), math.ceil(len(shown) / _COLUMNS)
@@ -69,7 +69,7 @@ def draw(views: Sequence[NoduleView], path: Path, *, threshold: float) -> None:
         _found(panels[2 * band + 1, column], view)
     handles = [
         *(Line2D([], [], color=colour, lw=2, label=f"reading {n}") for n, colour in enumerate(READER_COLOURS, 1)),
-        Line2D([], [], color=VERMILLION, lw=2, label=f"found, score from {threshold:g} on"),
+        Line2D([], [], color=VERMILLION, lw=2, label=f"nodule: score from {threshold:g} on"),
         Line2D([], [], color=_CANDIDATE, lw=2, ls="--", label="candidate below it"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=6, frameon=False, fontsize=7)
@@ -92,7 +92,11 @@ def _readers(axes: Axes, view: NoduleView) -> None:
 
 def _found(axes: Axes, view: NoduleView) -> None:
     told = view.told
-    said = "no finding's centre in it" if told["rank"] is None else f"finding {told['rank']}, score {told['score']:.2f}"
+    said = (
+        "no candidate's centre in it"
+        if told["rank"] is None
+        else f"candidate {told['rank']}, score {told['score']:.2f}"
+    )
     _show(axes, view.hu, f"{said}\nDice {told['dice']:.2f} in 3-D")
     _outline(axes, view.candidates, _CANDIDATE, width=1.2, style="--")
     _outline(axes, view.found, VERMILLION, width=1.8)
