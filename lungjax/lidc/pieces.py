@@ -1,9 +1,9 @@
 """Connected pieces of a mask, found by its runs of voxels along a row.
 
-Found here because that is quicker: labels, sizes and the mask of the largest piece take, on LIDC-IDRI-0003's 140x512x512
-voxels, 61 ms where connected-components-3d 4.1.1 takes 234 and SciPy 383, and on the lungs' grid of 140x128x128 6 ms
-where they take 11 and 20 (scripts/bench_pieces.py, one core of an AMD EPYC). tests/lidc/test_pieces.py fails where that
-package gets ahead.
+Found here because that is quicker: labels, sizes and the mask of the largest piece take 61 ms on LIDC-IDRI-0003's
+140x512x512 voxels, where connected-components-3d 4.1.1 takes 234 and SciPy 383, and 6 ms on the lungs' grid of
+140x128x128, where they take 11 and 20 (scripts/bench_pieces.py, one core of an AMD EPYC). tests/lidc/test_pieces.py
+fails where that package gets ahead.
 """
 
 from __future__ import annotations
