@@ -200,6 +200,15 @@ def dice_loss(
     return 1.0 - (jnp.sum(weights * overlap) + smoothing) / (jnp.sum(weights * both) + smoothing)
 
 
+def sigmoid_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Cross entropy of sigmoid(logits) with targets in [0, 1], in nats, of each element.
+
+    Not `optax.sigmoid_binary_cross_entropy`: the same function, but its values and gradients differ in their last bits,
+    as tests/test_losses.py shows, so that no run would repeat the figures that are published.
+    """
+    return jax.nn.softplus(logits) - logits * targets
+
+
 def binary_cross_entropy(*, logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
     """Mean over pixels, weighted mean over images, of the cross entropy in nats; targets may be soft.
 
@@ -212,5 +221,5 @@ def binary_cross_entropy(*, logits: jax.Array, targets: jax.Array, weights: jax.
       float32 scalar; 0 where all weights are 0.
     """
     logits, targets = logits.astype(jnp.float32), targets.astype(jnp.float32)
-    per_pixel = jax.nn.softplus(logits) - logits * targets
+    per_pixel = sigmoid_cross_entropy(logits, targets)
     return weighted_mean(jnp.mean(per_pixel, axis=tuple(range(1, logits.ndim))), weights)

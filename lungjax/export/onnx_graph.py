@@ -1,6 +1,11 @@
 """A traced function as an ONNX model: its jaxpr, operation by operation. Needs the extra `lungjax[onnx]`.
 
 Only operations of our networks are known. A loop is written out; what depends on no input is computed here.
+
+Written here and not by jax2onnx 0.17.1, which is right for the segmenter, the detector and the encoder. For a batch of
+any size it cannot write a remainder, by which grader and patient classifier resample (findings/jax2onnx_rem.sh; "signs
+of remainders" in tests/export/test_onnx_graph.py is one); with jax 0.12 it cannot write anything jitted
+(findings/jax2onnx_jit.sh); and it demands an Orbax below 0.11.37, where our checkpoints need 0.12.6.
 """
 
 from __future__ import annotations

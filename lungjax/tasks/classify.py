@@ -180,9 +180,10 @@ def nodule_loss(
     label, weight = labels(batch["label"])
     targets, trust = ordinal_targets(batch["ratings"])
     weight = weight * trust[:, -1] * batch["weight"]
-    malignancy = weighted_mean(cross_entropy(logits[:, 0], label), weight)
+    malignancy = weighted_mean(losses.sigmoid_cross_entropy(logits[:, 0], label), weight)
     trust = trust * batch["weight"][:, None]
-    each = jnp.sum(cross_entropy(logits[:, 1:], targets) * trust, axis=0) / jnp.maximum(jnp.sum(trust, axis=0), 1.0)
+    each = losses.sigmoid_cross_entropy(logits[:, 1:], targets) * trust
+    each = jnp.sum(each, axis=0) / jnp.maximum(jnp.sum(trust, axis=0), 1.0)
     own = HIGHEST[-1] - 1  # Malignancy's steps, the last ones, count as much as twice all others.
     ratings = jnp.mean(each[-own:]) + 0.5 * jnp.mean(each[:-own])
     loss = config.outline_weight * outline + malignancy + config.ratings_weight * ratings
@@ -195,7 +196,7 @@ def decided_sums(logit: jax.Array, batch: Any) -> Metrics:
     weight = weight * batch["weight"]
     place = jnp.clip(jax.nn.sigmoid(logit) * _BINS, 0, _BINS - 1).astype(jnp.int32)
     counts = jnp.zeros((2, _BINS), jnp.float32).at[label.astype(jnp.int32), place].add(weight)
-    return {"loss": jnp.sum(weight * cross_entropy(logit, label)), "counts": counts}
+    return {"loss": jnp.sum(weight * losses.sigmoid_cross_entropy(logit, label)), "counts": counts}
 
 
 def auc(sums: dict[str, Any]) -> dict[str, float]:
@@ -217,8 +218,3 @@ def share_marked(readers: jax.Array) -> jax.Array:
     slots = jax.lax.reduce(readers, jnp.uint8(0), jax.lax.bitwise_or, (1, 2))  # (batch,)
     who = jnp.maximum(jax.lax.population_count(slots).astype(jnp.float32), 1.0)
     return jax.lax.population_count(readers).astype(jnp.float32) / who[:, None, None]
-
-
-def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Of each logit with its target in [0, 1], in nats."""
-    return jax.nn.softplus(logits) - logits * targets

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import cc3d
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -36,3 +39,29 @@ def test_nothing_has_no_pieces():
     found = connected_components.find(np.zeros((2, 3, 4), bool), 0, 1)
     assert [len(each) for each in (found.sizes, found.heights(), found.columns())] == [0, 0, 0]
     assert not found.mask(np.zeros(0, bool)).any()
+
+
+def test_quicker_than_connected_components_3d_on_whole_scans():
+    """Why the components are found here: where this fails, use that package."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros((20, 512, 512), bool)
+    for row, column, radius in zip(*rng.integers(20, 490, (2, 100)), rng.integers(1, 12, 100), strict=True):
+        mask[radius : radius + 3, row - radius : row + radius, column - radius : column + radius] = True
+
+    def ours() -> np.ndarray:
+        found = connected_components.find(mask, 0, 1)
+        return found.mask(found.sizes == found.sizes.max())
+
+    def theirs() -> np.ndarray:
+        labels, count = cc3d.connected_components(mask, connectivity=6, return_N=True)
+        sizes = np.bincount(labels.ravel(), minlength=count + 1)
+        return (sizes == sizes[1:].max())[labels]
+
+    np.testing.assert_array_equal(ours(), theirs())
+    taken_s: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for _ in range(5):  # In turn, for others work here, too; the least of each.
+        for name, work in (("ours", ours), ("theirs", theirs)):
+            start = time.process_time()
+            work()
+            taken_s[name].append(time.process_time() - start)
+    assert min(taken_s["ours"]) < min(taken_s["theirs"])

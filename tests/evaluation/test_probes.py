@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from lungjax.evaluation.classification import probes
 
@@ -41,6 +48,31 @@ def test_linear_is_the_minimum_that_newton_finds(rng: np.random.Generator):
         weights -= np.linalg.solve(hessian, scale.T @ (p - labels) + penalty @ weights)
     asked = np.append((features - train.mean(axis=0)) / train.std(axis=0), np.ones((9, 1)), axis=1)
     np.testing.assert_allclose(probes.linear(train, labels, features), asked @ weights, atol=1e-3)
+
+
+def test_scikit_learn_as_a_second_implementation(rng: np.random.Generator):
+    """The same to some digits; where the logits are the same to the last bit, scikit-learn may take over."""
+    side = rng.normal(size=(5, 24))
+    drawn = rng.normal(size=(2, 300, 5))
+    train, features = (np.maximum(part @ side, 0).astype(np.float32) for part in drawn)
+    labels, truth = (part[:, 0] + rng.normal(size=300) > 0.5 for part in drawn)
+
+    def weights(distances: np.ndarray) -> np.ndarray:
+        return np.exp((1 - distances) / probes.TEMPERATURE)
+
+    neighbours: Any = KNeighborsClassifier(probes.NEIGHBOURS, metric="cosine", weights=weights)  # pyright: ignore
+    neighbours.fit(train, labels)
+    share = probes.knn(train, labels, features)
+    np.testing.assert_allclose(share, neighbours.predict_proba(features)[:, 1], atol=1e-4)
+
+    regression = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky", tol=1e-8))
+    regression.fit(train.astype(np.float64), labels)
+    logits, wanted = probes.linear(train, labels, features), regression.decision_function(features.astype(np.float64))
+    np.testing.assert_allclose(logits, wanted, atol=0.02)
+    assert not np.array_equal(logits, wanted)
+
+    for score in (share, logits):
+        assert probes.auc(score, truth) == pytest.approx(roc_auc_score(truth, score), abs=1e-12)
 
 
 def test_a_dead_channel_says_nothing(rng: np.random.Generator):

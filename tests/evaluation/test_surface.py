@@ -7,7 +7,9 @@ import math
 
 import numpy as np
 import pytest
+import surface_distance
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from lungjax.evaluation.segmentation import surface
 
@@ -123,6 +125,28 @@ def test_random_masks_against_loops(shape: tuple[int, ...]):
         assert found == pytest.approx(_second_compare(a, b, spacing))
         assert 0 < found[1] < 1
         assert found == pytest.approx(surface.compare(surface.border(b, spacing), surface.border(a, spacing)))
+
+
+@pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")  # Of what SciPy moved, and it looks for.
+@pytest.mark.parametrize("shape", [(40, 30), (12, 20, 18)], ids=["2-D", "3-D"])
+def test_deepminds_surface_distance_as_a_second_implementation(shape: tuple[int, ...]):
+    """The same elements, as far apart. In 3-D their sizes differ at corners, of which smooth masks have few."""
+    rng = np.random.default_rng(2)
+    for _ in range(4):
+        field = ndimage.gaussian_filter(rng.normal(size=shape), 2.0)
+        masks = field > 0, np.roll(field, 1, axis=1) > 0.01
+        spacing = tuple(rng.uniform(0.4, 1.6, len(shape)).tolist())
+        ours = [surface.border(mask, spacing) for mask in masks]
+        theirs = surface_distance.compute_surface_distances(*masks, spacing)
+        sizes = [theirs["surfel_areas_gt"].sum(), theirs["surfel_areas_pred"].sum()]
+        assert [one.sizes.sum() for one in ours] == pytest.approx(sizes, rel=1e-6 if len(shape) == 2 else 0.05)
+        for here, there, name in zip(ours, ours[::-1], ("distances_gt_to_pred", "distances_pred_to_gt"), strict=True):
+            away_mm = KDTree(there.points_mm).query(here.points_mm)[0]
+            np.testing.assert_allclose(np.sort(away_mm), np.sort(theirs[name]), atol=1e-5)
+        if len(shape) == 2:
+            dice = [surface_distance.compute_surface_dice_at_tolerance(theirs, mm) for mm in surface.TOLERANCES_MM]
+            wanted = (surface_distance.compute_robust_hausdorff(theirs, 95), *dice)
+            assert surface.compare(*ours) == pytest.approx(wanted)
 
 
 def test_where_a_mask_lies_in_its_image_does_not_matter():

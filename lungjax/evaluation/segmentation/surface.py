@@ -4,6 +4,9 @@ Sources: Nikolov et al., Deep learning to achieve clinically applicable segmenta
 radiotherapy (arXiv:1809.04430, 2018), and DeepMind's surface-distance, which this equals in 2-D and, in 3-D, but for
 the sizes of elements at corners: a border is made of elements at the corners of pixels, each with a size, so that a
 share of a border is a share of its length or area and not of a number of pixels.
+
+Found here and not by that package, whose only release, 0.1, fails on empty masks under NumPy 2
+(findings/surface_distance_empty.sh); tests/evaluation/test_surface.py compares with it.
 """
 
 from __future__ import annotations
