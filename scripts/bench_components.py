@@ -1,4 +1,4 @@
-"""Connected components by `lungjax.ct.connected_components`, by connected-components-3d and by SciPy, on the masks of a real scan.
+"""Connected components by lungjax, by connected-components-3d and by SciPy, on the masks of a real scan.
 
     .venv/bin/python scripts/bench_components.py --source FOLDER [--repeats 7]
 

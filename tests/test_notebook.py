@@ -1,4 +1,4 @@
-"""The notebook of the documentation runs from its first cell to its last, and its stored outputs are of this notebook."""
+"""The notebook of the documentation runs from its first cell to its last, and is stored with its outputs."""
 
 from __future__ import annotations
 

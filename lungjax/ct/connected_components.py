@@ -2,7 +2,7 @@
 
 Found here because that is quicker: labels, sizes and the mask of the largest component take 61 ms on LIDC-IDRI-0003's
 140x512x512 voxels, where connected-components-3d 4.1.1 takes 234 and SciPy 383, and 6 ms on the lungs' grid of
-140x128x128, where they take 11 and 20 (scripts/bench_components.py, one core of an AMD EPYC). tests/ct/test_connected_components.py
+140x128x128, where they take 11 and 20 (scripts/bench_components.py, one core of an AMD EPYC). Its test
 fails where that package gets ahead.
 """
 
