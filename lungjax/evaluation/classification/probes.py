@@ -1,6 +1,6 @@
 """What frozen features know: k nearest neighbours and a linear classifier, trained on some slices, scored on others.
 
-On SciPy and not by scikit-learn 1.9, whose kNN, logistic regression and ROC AUC tests/evaluation/test_probes.py compares:
+On SciPy and not by scikit-learn 1.9, with whose kNN, logistic regression and ROC AUC the test compares these:
 they find the same, but not to the last bit, so that published figures would not come out again as they are; and every
 installation would get 60 MB more for three functions as short as these.
 """
