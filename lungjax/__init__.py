@@ -81,9 +81,9 @@ def read_scan(path: Path | str, *, series_uid: str | None = None) -> Scan:
       series_uid: which scan, where there are several: its SeriesInstanceUID; of NIfTI the file's name without suffix.
 
     Returns:
-      The scan: `voxels`, int16 (slices, rows, columns) in Hounsfield units, from the feet to the head; `spacing_mm`,
-      (slice, row, column) between voxel centres; `affine_lps`, float64 (4, 4) from (column, row, slice, 1) to mm to the
-      patient's left, back and head; `patient_id`, `series_uid`, `source`.
+      The scan: `hu`, int16 (slices, rows, columns) Hounsfield units, from the feet to the head; `spacing_mm`, (slice,
+      row, column) between voxel centres; `affine_lps`, float64 (4, 4) from (column, row, slice, 1) to mm to the
+      patient's left, back and head, None where the source lost it; `patient_id`, `series_uid`, `source`.
 
     Raises:
       InputError: nothing is there, or no scan; there are several, which are then listed, and `series_uid` names none of

@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from lungjax.errors import InputError
+
 RATING_NAMES = (
     "subtlety",
     "internalStructure",
@@ -78,8 +80,8 @@ class Scan:
       nodules: what the readers marked.
       affine_lps: (4, 4) float64, from (column, row, slice, 1) to mm to the patient's left, back and head; None where
         the source lost it.
-      source: the path it was read from, for reports; empty where nobody said.
-      dicom_files: of a series of DICOM its files, for what refers to them.
+      source: the path it was read from, for reports; empty where that is not known.
+      dicom_files: the files of a DICOM series, for what refers to them; else empty.
     """
 
     patient_id: str
@@ -95,6 +97,15 @@ class Scan:
     affine_lps: np.ndarray | None = None
     source: str = ""
     dicom_files: tuple[Path, ...] = ()
+
+    @property
+    def hu(self) -> np.ndarray:
+        """int16 (slices, rows, columns) Hounsfield units: `voxels`; an InputError where the source lost the units."""
+        if self.intensity != "hu":
+            raise InputError(
+                f"{self.source or self.series_uid}: its numbers are no Hounsfield units, but a source's own."
+            )
+        return self.voxels
 
     def reader_bits(self) -> np.ndarray:
         """uint8 (slices, rows, columns): bit r is set where the reader in slot r marked the voxel."""

@@ -13,12 +13,13 @@ from lungjax.train.trained import Trained
 
 _WHAT = {
     "pretrain": "An encoder of chest CT slices, pretrained without labels by SimCLR (Chen et al. 2020).",
-    "segment": "A U-Net that outlines lung nodules in a CT slice: at each pixel, whether at least two of four "
-    "readers would have marked it.",
-    "classify": "A grader of lung nodules: from a CT patch around a nodule in HU, the probability that LIDC's readers "
-    "call it malignant (their median above 3 of 5, not below), and the nine ratings that they would give.",
-    "diagnose": "From CT patches around all of a patient's nodules, in HU, the probability that one is malignant, "
-    "as LIDC's readers judge it or the labels given in training, by gated attention (Ilse et al. 2018).",
+    "segment": "A segmenter, a U-Net: at each pixel of a CT slice, the probability that at least two of four readers "
+    "would have marked it as part of a lung nodule.",
+    "classify": "A nodule classifier: from a CT patch around a nodule, in HU, the probability that LIDC's readers "
+    "would call it malignant (their median above 3 of 5, not below), and the nine ratings that they would give.",
+    "diagnose": "A patient classifier: from CT patches around all of a patient's nodules, in HU, the probability that "
+    "one of them is malignant, by LIDC's readers or by the labels of the training, by gated attention (Ilse et al. "
+    "2018).",
 }
 _LIMITS = """\
 **Research software, not a medical device. Not for diagnosis or treatment.**
@@ -29,14 +30,15 @@ _LIMITS = """\
 """
 _SCOPE = """\
 - Scored on slices that a reader marked: how well nodules are outlined, not how well they are found.
-- Where its slices were crops around nodules, these lay up to {reach_px} px off the middle of {tile_px} x {tile_px} px:
-  it misses what lies further off. `lungjax predict` lays its tiles by that.
-- The truth is what readers drew, who differ; their own agreement stands beside the figures."""
+- Where it was trained on crops around nodules, these lay up to {reach_px} px off the middle of {tile_px} x {tile_px}
+  px: it misses nodules that lie further off. `lungjax predict` lays its tiles accordingly.
+- The reference is what readers drew, and they differ; their own agreement stands beside the figures."""
 _SCOPE_PRETRAINED = """\
-- Features to start from, not an answer: what they are worth is measured after fine-tuning, see the README."""
+- Features to start from, and no prediction: what they are worth is measured after fine-tuning, see the
+  documentation."""
 _SCOPE_GRADED = """\
-- Malignant is what readers thought, not pathology; nodules of median 3 are left out, as nothing is said of them.
-- The nodule must lie in the middle of its patch: it grades nodules, it finds none."""
+- Malignant is the readers' opinion, not pathology; nodules with a median of 3 have no label, and no figures.
+- The nodule must lie in the middle of its patch: it classifies nodules, it finds none."""
 _LICENCE = """\
 Weights: Apache-2.0. Trained on LIDC-IDRI, CC BY 3.0: Armato SG III et al., *Data From LIDC-IDRI*, The Cancer Imaging
 Archive, 2015, doi:10.7937/K9/TCIA.2015.LO9QL9SX; Armato SG III et al., Medical Physics 38:915-931, 2011.
@@ -62,13 +64,44 @@ _KINDS = {
     "diagnose": "image-classification",
 }
 _LIBRARIES = {"torchvision": "torchvision", "onnx": "onnx", "stablehlo": "jax"}
-_USES = {
-    "safetensors": """\
-from pathlib import Path
-from lungjax.train.trained import open_trained
+_WITH_LUNGJAX = {
+    "pretrain": """\
+import lungjax
+import numpy as np
 
-model = open_trained(Path("."))  # Or --config.init_from=FOLDER of a run, or lungjax evaluate --model FOLDER
+model = lungjax.load("{where}")
+hu = np.full((4, {side_px}, {side_px}), -850, np.int16)  # slices of a chest CT, in HU
+features = model.embed(hu)
 """,
+    "segment": """\
+import lungjax
+import numpy as np
+
+model = lungjax.load("{where}")
+hu = np.full((4, {side_px}, {side_px}), -850, np.int16)  # slices of a chest CT, in HU
+probability = model.predict(hu)
+""",
+    "classify": """\
+import lungjax
+import numpy as np
+
+model = lungjax.load("{where}")
+hu = np.full((4, {side_px}, {side_px}), -850, np.int16)  # patches of a chest CT, in HU, a nodule in the middle of each
+predicted = model.predict(hu, pixel_mm=0.7)  # between pixel centres
+probability, ratings = predicted.probability, predicted.ratings
+""",
+    "diagnose": """\
+import lungjax
+import numpy as np
+
+model = lungjax.load("{where}")
+hu = np.full((4, 2, {side_px}, {side_px}), -850, np.int16)  # 2 patches of each of 4 patients, a nodule in the middle
+predicted = model.predict(hu, pixel_mm=0.7)  # between pixel centres
+probability, attention = predicted.probability, predicted.attention
+""",
+}
+"""How a network is used with lungjax, by its task; `where` is its folder, or a bundled model's name."""
+_WITHOUT_LUNGJAX = {
     "orbax": """\
 from pathlib import Path
 from orbax.checkpoint import v1 as ocp
@@ -85,10 +118,12 @@ model.load_state_dict(safetensors.torch.load_file("model.torchvision.safetensors
 features = model.eval()(torch.zeros(4, 1, 96, 96))
 """,
     "stablehlo": """\
+from pathlib import Path
+
 import numpy as np
 from jax import export
 
-network = export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
+network = export.deserialize(bytearray(Path("model.stablehlo").read_bytes()))
 {inputs}{outputs} = network.call({names})
 """,
     "onnx": """\
@@ -99,14 +134,14 @@ network = onnxruntime.InferenceSession("model.onnx")
 {inputs}{outputs} = network.run(None, {{{pairs}}})
 """,
 }
-"""How a folder of each format is used, from within it."""
+"""How a folder of each format is used without lungjax, from within it."""
 _LOADS = (
     "made with jax {jax} and jaxlib {jaxlib}. JAX promises that releases up to six months newer than that jaxlib, and "
     "up to three weeks older, can load and run it; later ones may refuse, so export it again, or keep that jaxlib"
 )
 """Of StableHLO, as jax.export's compatibility guarantees have it; no package tells when it was released."""
 _UNITS = {"classify": "nodules", "diagnose": "patients"}
-"""What a grader grades, by its task."""
+"""What is classified, by the task."""
 _PROBED = """\
 no labels were learnt from: `accuracy` is how often a slice's other view is told from all others of the batch;
 `knn_auc`, `linear_auc` are the ROC AUC of simple classifiers on the frozen features: of whether two readers marked one
@@ -152,27 +187,55 @@ def text(trained: Trained, given: Signature, *, format: str, dtype: str, differe
     header = _HEADER.format(library=_LIBRARIES.get(format, "lungjax"), kind=_KINDS[config.task])
     return (
         f"{header}# lungjax {config.task}\n\n{_WHAT.get(config.task, '')}\n\n| | |\n|---|---|\n{about}\n\n"
-        f"## Use\n\n{_use(given, format, config.model.encoder.depth)}\n"
+        f"## Use\n\n{use(trained, given, format=format)}\n"
         f"## Figures\n\n{figures or 'None were stored with the run: `lungjax evaluate` makes them.'}\n\n"
         f"## Limits\n\n{_LIMITS.format(scope=scope)}\n## Licence\n\n{_LICENCE}"
     )
 
 
-def _use(given: Signature, format: str, depth: int) -> str:
+def use(trained: Trained, given: Signature, *, format: str, where: str = ".") -> str:
+    """The section "Use" of a card, as Markdown.
+
+    Args:
+      trained, given, format: as for `text`.
+      where: what `lungjax.load` is given: the folder, as seen from within it, or a bundled model's name.
+    """
+    weights = format in ("safetensors", "orbax")
+    task = "pretrain" if format == "torchvision" else trained.config.task
+    code = _WITH_LUNGJAX[task].format(where=where, side_px=given.inputs[0].shape[-1])
+    meanings = "".join(f"- `{array.name}`: {array.says}.\n" for array in given.outputs)
+    own = f"```python\n{code}```\n\n{meanings}"
+    if task == "segment":
+        scan = 'lungjax.predict(lungjax.read_scan("FOLDER_OR_FILE"), model=model)'
+        own += f"\nNodules of a whole scan: `{scan}`.\n"
+    if weights:
+        folder = "FOLDER" if where == "." else where
+        own += f"\nA training starts from this network by `--config.init_from={folder}`.\n"
+    if format not in _WITHOUT_LUNGJAX:
+        return own
+    other = _without_lungjax(given, format, trained.config.model.encoder.depth)
+    return f"{own}\nWithout lungjax:\n\n{other}" if weights else f"{other}\nWith lungjax:\n\n{own}"
+
+
+def _without_lungjax(given: Signature, format: str, depth: int) -> str:
     inputs = "".join(
-        f"{one.name} = np.{'zeros' if one.name == 'hu' else 'ones'}({(4, *one.shape)}, np.float32)  # {one.says}\n"
-        for one in given.inputs
+        f"{array.name} = np.{'zeros' if array.name == 'hu' else 'ones'}({(4, *array.shape)}, np.float32)"
+        f"  # {array.says}\n"
+        for array in given.inputs
     )
-    names = [one.name for one in given.inputs]
-    code = _USES[format].format(
+    names = [array.name for array in given.inputs]
+    code = _WITHOUT_LUNGJAX[format].format(
         depth=depth,
         inputs=inputs,
         names=", ".join(names),
         pairs=", ".join(f'"{name}": {name}' for name in names),
-        outputs=", ".join(one.name for one in given.outputs) + ("," if len(given.outputs) == 1 else ""),
+        outputs=", ".join(array.name for array in given.outputs) + ("," if len(given.outputs) == 1 else ""),
     )
-    says = "".join(f"- `{one.name}` {('batch', *one.shape)}: {one.says}.\n" for one in (*given.inputs, *given.outputs))
-    return f"```python\n{code}```\n\n" + (says if "{inputs}" in _USES[format] else "")
+    meanings = ""
+    if "{inputs}" in _WITHOUT_LUNGJAX[format]:
+        for array in (*given.inputs, *given.outputs):
+            meanings += f"- `{array.name}` ({', '.join(map(str, ('batch', *array.shape)))}): {array.says}.\n"
+    return f"```python\n{code}```\n" + (f"\n{meanings}" if meanings else "")
 
 
 def _calibrated(task: str, known: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lungjax.data.intensity import window
+from lungjax.errors import InputError
 from lungjax.models.encoder import BOTTLENECK, ResNet
 from lungjax.prediction import arrays
 from lungjax.prediction.arrays import Forward
@@ -29,20 +30,22 @@ class Encoder:
     Attributes:
       trained: as above.
       channels: how many features a slice has.
+      multiple_px: rows and columns of slices are multiples of it.
     """
 
     def __init__(self, trained: Trained, *, device: Any = None, forward: Forward | None = None):
         self.trained = trained
         config = trained.config
         self.channels = config.model.encoder.width * 8 * (BOTTLENECK if config.model.encoder.depth == 50 else 1)
+        self.multiple_px = ResNet(**config.model.encoder).total_stride
         self._forward = forward or _forward(trained, device)
 
     def embed(self, hu: np.ndarray) -> np.ndarray:
         """Features of slices, to compare slices by or to train a classifier on.
 
         Args:
-          hu: (n, rows, columns) Hounsfield units of axial slices or crops, any number and any size; of any numeric
-            dtype.
+          hu: (n, rows, columns) Hounsfield units of axial slices or crops, any number of them; rows and columns are
+            multiples of `multiple_px`. Of any numeric dtype.
 
         Returns:
           float32 (n, channels): the encoder's last feature map, averaged over its pixels. They do not depend on how
@@ -53,6 +56,9 @@ class Encoder:
             exported, as StableHLO or ONNX, for slices of another size.
         """
         hu = arrays.checked_hu(hu, "slices", "rows", "columns")
+        if any(size % self.multiple_px for size in hu.shape[1:]):
+            rows, columns = hu.shape[1:]
+            raise InputError(f"slices of hu are {rows} x {columns}; both must be multiples of {self.multiple_px}.")
         if not len(hu):
             return np.zeros((0, self.channels), np.float32)
         (features,) = arrays.in_batches(self._forward, [hu.astype(np.float32)], size=BATCH)

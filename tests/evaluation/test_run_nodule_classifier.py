@@ -118,7 +118,7 @@ def test_an_export_grades_as_the_run_does(run: Path, data: Path, tmp_path: Path)
     run_evaluate.evaluate(run, data=None, split="test", out=None)
     exported = trained.open_trained(exporting.export(run, tmp_path / "out", dtype="float16"))
     card = (tmp_path / "out" / "README.md").read_text()
-    for part in ("calibration | sigmoid(", "roc_auc |", "not pathology", "grades nodules, it finds none"):
+    for part in ("calibration | sigmoid(", "roc_auc |", "not pathology", "classifies nodules, it finds none"):
         assert part in card
     dataset = shards.open_dataset(data)
     graded = run_nodule_classifier.grade(trained.open_trained(run), dataset, split="test")
