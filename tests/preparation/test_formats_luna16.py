@@ -123,7 +123,7 @@ def test_voxels_that_are_not_there(dicom_scan, tmp_path):
     raw.write_bytes(whole[:-1])
     assert (fault_of(tmp_path).name, fault_of(tmp_path).message) == (
         "unreadable_file",
-        f"{raw} is cut short: it has {len(whole) - 1} of {len(whole)} bytes; fetch it again",
+        f"{raw} is truncated: it has {len(whole) - 1} of {len(whole)} bytes; fetch it again",
     )
     raw.unlink()
     assert fault_of(tmp_path).name == "missing_file"

@@ -48,7 +48,7 @@ def examine(source: Path) -> tuple[list[tuple[Entry, Check | None]], list[Quaran
     read: dict[str, Slice | Fault] = {}
 
     def read_header(path: Path) -> dicom.Header | None:
-        header, read[str(path)] = dicom.read_both(path)
+        header, read[str(path)] = dicom.read_header_and_slice(path)
         return header
 
     entries, quarantined = _find(source, read_header)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lungjax.ct import hounsfield, metaimage, volume
 from lungjax.ct.scan import Scan
-from lungjax.ct.source import Check, Entry, Quarantined, not_entered, walk
+from lungjax.ct.source import Check, Entry, Quarantined, quarantine_path, walk
 from lungjax.errors import Fault
 from lungjax.lidc import annotations, match
 from lungjax.lidc.annotations import MATRIX, ScanRow
@@ -54,7 +54,7 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     quarantined: list[Quarantined] = []
     for path, fault in _files(source):
         if fault:
-            quarantined.append(not_entered(source, path, fault))
+            quarantined.append(quarantine_path(source, path, fault))
             continue
         series_uid, where = path.stem, str(path)
         if series_uid in entries:
@@ -111,7 +111,7 @@ def read(entry: Entry) -> Scan:
 
 
 def _files(source: Path) -> Iterator[tuple[Path, Fault | None]]:
-    for path, fault in walk(source, but=_LUNG_MASKS):
+    for path, fault in walk(source, skip_prefix=_LUNG_MASKS):
         if fault or (path.suffix == ".mhd" and _UID.fullmatch(path.stem)):
             yield path, fault
 

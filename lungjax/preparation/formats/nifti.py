@@ -21,7 +21,7 @@ from scipy import ndimage
 
 from lungjax.ct import connected_components, hounsfield, nifti, volume
 from lungjax.ct.scan import RATING_NAMES, Nodule, Reading, Scan
-from lungjax.ct.source import Check, Entry, Quarantined, not_entered, walk
+from lungjax.ct.source import Check, Entry, Quarantined, quarantine_path, walk
 from lungjax.errors import Fault
 from lungjax.preparation.formats import examined, npy
 
@@ -65,7 +65,7 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
 
     for path, fault in walk(source):
         if fault:
-            quarantined.append(not_entered(source, path, fault))
+            quarantined.append(quarantine_path(source, path, fault))
             continue
         part = _VOLUME.fullmatch(path.name)
         if part is None:
