@@ -1,10 +1,10 @@
-"""What every room may raise."""
+"""Exceptions that every package of lungjax may raise."""
 
 from __future__ import annotations
 
 
 class Fault(Exception):
-    """Why one scan cannot be used. It quarantines that scan and stops no other.
+    """The reason why one scan cannot be used. That scan is quarantined; all others go on.
 
     Attributes:
       name: stable identifier in snake case, for instance `incomplete_series`; see `lungjax.ct.faults`.

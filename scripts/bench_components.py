@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/bench_components.py --source FOLDER [--repeats 7]
 
-FOLDER holds the DICOM of one scan. Masks: those that `lungs.find` labels on its grid of 3 mm, and at the scan's own
+FOLDER holds the DICOM of one scan. Masks: those that `lungs.find_lungs` labels on its grid of 3 mm, and at the scan's own
 voxels what is denser than -400 HU, all of it and within the lungs alone. What is timed is what lungjax needs: labels,
 the size of every component, and a mask of the largest; of connected-components-3d also its labels alone. CPU seconds
 of one process, the best of the repeats.
@@ -28,25 +28,25 @@ def masks(source: Path) -> dict[str, np.ndarray]:
     module, (entry, *_), _ = sources.find(source)
     scan = sources.read(module, entry)
     found: dict[str, np.ndarray] = {}
-    original = connected_components.find
+    original = connected_components.find_components
 
-    def watched(mask: np.ndarray, *axes: int) -> connected_components.Pieces:
+    def watched(mask: np.ndarray, *axes: int) -> connected_components.Components:
         if axes == (0, 1):
             found[f"grid of 3 mm, {len(found) + 1}"] = mask.copy()
         return original(mask, *axes)
 
-    connected_components.find = watched
+    connected_components.find_components = watched
     try:
-        seen = lungs.find(scan.voxels, scan.spacing_mm)
+        seen = lungs.find_lungs(scan.voxels, scan.spacing_mm)
     finally:
-        connected_components.find = original
+        connected_components.find_components = original
     dense = scan.voxels > lungs.AIR_HU
     return found | {"dense": dense, "dense, in the lungs": dense & seen.mask()}
 
 
 def ours(mask: np.ndarray) -> np.ndarray:
     """The largest component."""
-    found = connected_components.find(mask, 0, 1)
+    found = connected_components.find_components(mask, 0, 1)
     return found.mask(found.sizes == found.sizes.max(initial=0))
 
 

@@ -1,1 +1,1 @@
-"""Any CT to one `Scan`: HU, geometry, orientation; DICOM, NIfTI, MetaImage. NumPy only, never JAX."""
+"""Reads any CT (DICOM, NIfTI, MetaImage) into one `Scan`: HU, geometry, orientation. NumPy only, never JAX."""

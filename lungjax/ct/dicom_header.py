@@ -1,6 +1,6 @@
-"""The header of a DICOM file: by a short walk if it is written as LIDC-IDRI's are, by pydicom if in any other way.
+"""Reads the header of a DICOM file: with a short parser if it is written as LIDC-IDRI's are, otherwise with pydicom.
 
-pydicom takes several times as long for such a header as it takes to read the pixels.
+For such a header pydicom takes several times as long as reading the pixels does.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ PIXELS = int(Tag("PixelData"))
 _DEFERRED_BYTES = 2**12
 """Longer elements stay in the file."""
 _START_BYTES = 2**13
-"""A header that is longer is left to pydicom; LIDC-IDRI's have 2 kB."""
+"""Longer headers are left to pydicom; LIDC-IDRI's have 2 kB."""
 _ELEMENT, _LENGTH = Struct("<HH2sH").unpack_from, Struct("<L").unpack_from
 _IS_LONG = {str(vr).encode(): vr in EXPLICIT_VR_LENGTH_32 for vr in VR}
-"""Whether the length of an element takes four bytes, by its VR."""
+"""For each VR, whether the length of an element is stored in four bytes."""
 _SYNTAX = int(Tag("TransferSyntaxUID"))
 _PLAIN = str(ExplicitVRLittleEndian).encode() + b"\0"
 _DEFLATED = str(DeflatedExplicitVRLittleEndian).encode()
-_PIECE_BYTES = 2**20
+_CHUNK_BYTES = 2**20
 _META = FileMetaDataset()
 _META.TransferSyntaxUID = ExplicitVRLittleEndian
 
 
 def read(path: Path, tags: Mapping[int, BaseTag]) -> FileDataset:
-    """Some elements of a file, values of many bytes left in it; of its `file_meta`, the transfer syntax for certain.
+    """Reads some elements of a file; long values stay in the file. `file_meta` has at least the transfer syntax.
 
     Args:
       path: the file.
-      tags: which elements, by their numbers. Without `PIXELS` the file is not read beyond its header.
+      tags: the elements to read, by tag number. Without `PIXELS` the file is not read beyond its header.
 
     Raises:
-      Fault: `too_large` where a deflated file becomes more than any slice.
-      Exception: whatever pydicom raises over a broken file.
+      Fault: `too_large` where a deflated file inflates to more than any slice takes.
+      Exception: whatever pydicom raises for a broken file.
     """
     with path.open("rb", buffering=0) as file:
         start, size = file.read(_START_BYTES), os.fstat(file.fileno()).st_size
@@ -59,15 +59,15 @@ def read(path: Path, tags: Mapping[int, BaseTag]) -> FileDataset:
 
 
 def _walk(start: bytes, size: int, tags: Mapping[int, BaseTag]) -> dict[BaseTag, DataElement | RawDataElement] | None:
-    """Elements in the `start` of a file of `size` bytes; None where pydicom might see others.
+    """Parses the elements in the `start` of a file of `size` bytes; None where pydicom might read something else.
 
-    It cannot where they are explicit VR, little endian, not compressed, in order, and nothing follows the pixels.
+    Both agree where elements are explicit VR, little endian, uncompressed and in order, and nothing follows the pixels.
     """
     if start[128:132] != b"DICM":
         return None
-    found: dict[BaseTag, DataElement | RawDataElement] = {}
+    elements: dict[BaseTag, DataElement | RawDataElement] = {}
     syntax = b""
-    at, last, end = 132, 0, len(start) - 12  # What comes before a value takes 12 bytes at most.
+    at, last, end = 132, 0, len(start) - 12  # At most 12 bytes precede a value.
     while at <= end:
         group, number, vr, length = _ELEMENT(start, at)
         at += 8
@@ -81,25 +81,25 @@ def _walk(start: bytes, size: int, tags: Mapping[int, BaseTag]) -> dict[BaseTag,
             if syntax != _PLAIN or length != size - at:
                 return None
             if PIXELS in tags:
-                found[tags[tag]] = RawDataElement(tags[tag], vr.decode(), length, None, at, False, True)
-            return found
+                elements[tags[tag]] = RawDataElement(tags[tag], vr.decode(), length, None, at, False, True)
+            return elements
         if tag == _SYNTAX and vr == b"UI":
             syntax = start[at : at + length]
         elif tag in tags:
-            if not length or vr == b"SQ":  # What an empty value is depends on its VR; a sequence is for pydicom.
+            if not length or vr == b"SQ":  # pydicom handles empty values, which depend on the VR, and sequences.
                 return None
             value = start[at : at + length]
-            found[tags[tag]] = RawDataElement(tags[tag], vr.decode(), length, value, at, False, True)
+            elements[tags[tag]] = RawDataElement(tags[tag], vr.decode(), length, value, at, False, True)
         last = tag
         at += length
     return None
 
 
 def _check_inflated(path: Path, start: bytes) -> None:
-    """Before pydicom inflates a deflated file, which it does all at once."""
+    """Checks the inflated size of a deflated file before pydicom inflates it all at once."""
     at, end = 132, len(start) - 12
     syntax = b""
-    while at <= end and start[at : at + 2] == b"\2\0":  # The group that says how the rest is written is never packed.
+    while at <= end and start[at : at + 2] == b"\2\0":  # The group with the transfer syntax is never deflated.
         group, number, vr, length = _ELEMENT(start, at)
         at += 8
         if _IS_LONG.get(vr, False):
@@ -113,6 +113,6 @@ def _check_inflated(path: Path, start: bytes) -> None:
     inflate, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
     with path.open("rb") as file:
         file.seek(at)
-        while (packed := inflate.unconsumed_tail or file.read(_PIECE_BYTES)) and not inflate.eof:
-            size += len(inflate.decompress(packed, _PIECE_BYTES))
+        while (deflated := inflate.unconsumed_tail or file.read(_CHUNK_BYTES)) and not inflate.eof:
+            size += len(inflate.decompress(deflated, _CHUNK_BYTES))
             size_limits.check(size, size_limits.SLICE_BYTES, f"{path} inflated")

@@ -1,4 +1,4 @@
-"""The pixels of one DICOM image to HU, written straight to where they belong, or a named fault."""
+"""Reads the pixels of one DICOM image as HU straight into the volume, or raises a named fault."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Pixels:
     Attributes:
       path: the file.
       shape: (rows, columns).
-      plain: whether they lie there as 16 bits each, little endian; pydicom decodes others, compressed ones for
-        instance.
+      plain: whether the file holds them as 16 bits each, little endian; pydicom decodes all others, for instance
+        compressed ones.
       offset: where they begin in the file, if they are plain.
-      signed: whether they are signed there.
+      signed: whether the stored values are signed.
       slope, intercept: HU are slope * stored + intercept.
-      frame: which of the file's many images they are, from 0; None where it holds one.
+      frame: the number of the frame in a file of several, from 0; None in a file of a single image.
     """
 
     path: Path
@@ -50,23 +50,24 @@ class Pixels:
 
 
 def locate(dataset: FileDataset, values: Mapping[str, Any], path: Path, *, frames: int = 1) -> Pixels:
-    """Where the pixels of a file's first image lie, and whether all can be read; none of them is looked at.
+    """Finds the pixels of a file's first image and checks that all can be read; no pixel is read.
 
     Args:
-      dataset: the header, as `header.read` gives it.
-      values: its values by name.
-      path: its file.
-      frames: how many images it holds.
+      dataset: the header, as `dicom_header.read` returns it.
+      values: the header's values by name.
+      path: the file.
+      frames: the number of images in the file.
 
     Raises:
-      Fault: `no_decoder`, `short_pixels`, or `unreadable_file` where the file ends too early or holds no grey image.
+      Fault: `no_decoder`, `short_pixels`, or `unreadable_file` where the file ends too early or is not a greyscale
+        image.
     """
     syntax = dataset.file_meta.TransferSyntaxUID
     if not _has_decoder(syntax):
-        message = f"{path} is compressed as {syntax.name}, and nothing installed decodes that; {_DECODERS}"
+        message = f"{path} is compressed as {syntax.name}, for which no decoder is installed; {_DECODERS}"
         raise Fault("no_decoder", message)
     if values["SamplesPerPixel"] not in (None, 1):
-        raise Fault("unreadable_file", f"{path} is no grey image: {values['SamplesPerPixel']} samples a pixel")
+        raise Fault("unreadable_file", f"{path} is not greyscale: it has {values['SamplesPerPixel']} samples per pixel")
     shape, bits = (int(values["Rows"]), int(values["Columns"])), int(values["BitsAllocated"])
     element = dataset.get_item(PIXELS, keep_deferred=True)
     offset = element.value_tell if isinstance(element, RawDataElement) else 0
@@ -74,12 +75,12 @@ def locate(dataset: FileDataset, values: Mapping[str, Any], path: Path, *, frame
         assert isinstance(element, RawDataElement)
         need = frames * shape[0] * shape[1] * bits // 8
         if element.length < need:
-            taken = f"{need} bytes that {f'{frames} times ' * (frames > 1)}{shape[0]}x{shape[1]} pixels take"
-            held = f"it has {element.length} of the {taken}"
-            raise Fault("short_pixels", f"{path} is whole but {held}; fetch it again")
+            need_text = f"{need} bytes that {f'{frames} times ' * (frames > 1)}{shape[0]}x{shape[1]} pixels take"
+            message = f"{path} is complete, but it has only {element.length} of the {need_text}; fetch it again"
+            raise Fault("short_pixels", message)
         have = path.stat().st_size - offset
-        if have < need and not syntax.is_deflated:  # which is whole, or pydicom could not have inflated it
-            raise _cut_short(path, have, need)
+        if have < need and not syntax.is_deflated:  # pydicom fails on truncated deflated files.
+            raise _truncated(path, have, need)
     return Pixels(
         path=path,
         shape=shape,
@@ -92,12 +93,12 @@ def locate(dataset: FileDataset, values: Mapping[str, Any], path: Path, *, frame
 
 
 def read_hu(pixels: Pixels, out: np.ndarray) -> tuple[float, float]:
-    """Reads an image's HU into `out`, int16 (rows, columns), contiguous; returns the lowest and the highest.
+    """Reads an image's HU into `out`, int16 (rows, columns), contiguous; returns the lowest and the highest HU.
 
-    Nothing is copied on the way: a slice of the volume is where the file's bytes go and where they become HU.
+    Plain pixels are not copied: they are read into `out`, a slice of the volume, and turned into HU there.
 
     Raises:
-      Fault: `hu_out_of_range`, or `unreadable_file` where they cannot be decoded or the file has changed since
+      Fault: `hu_out_of_range`, or `unreadable_file` where the pixels cannot be decoded or the file has changed since
         `locate`.
     """
     stored = _read_plain(pixels, out) if pixels.plain else _decode(pixels)
@@ -106,7 +107,7 @@ def read_hu(pixels: Pixels, out: np.ndarray) -> tuple[float, float]:
     low_hu, high_hu = ends_hu
     hounsfield.check_fits_int16(low_hu, high_hu, str(pixels.path))
     if slope == 1 and intercept.is_integer() and stored.dtype.itemsize == 2:
-        # Every result fits int16, so arithmetic modulo 2**16 is exact, and much faster than in floats.
+        # Every result fits into int16, so arithmetic modulo 2**16 is exact, and much faster than in floats.
         np.add(stored.view(np.uint16), np.uint16(int(intercept) % 65536), out=out.view(np.uint16))
     else:
         out[...] = np.rint(stored * slope + intercept)
@@ -114,7 +115,7 @@ def read_hu(pixels: Pixels, out: np.ndarray) -> tuple[float, float]:
 
 
 def unreadable(path: Path, error: Exception) -> Fault:
-    """What a file is that could not be read for whatever reason."""
+    """The fault for a file that could not be read, for whatever reason."""
     return Fault("unreadable_file", f"{path} cannot be read ({error or type(error).__name__}); fetch it again")
 
 
@@ -132,18 +133,18 @@ def _decode(pixels: Pixels) -> np.ndarray:
         if pixels.frame is None:
             decoded = pydicom.dcmread(pixels.path).pixel_array
         else:
-            decoded = pixel_array(_opened(pixels.path, pixels.path.stat().st_mtime_ns), index=pixels.frame)
-    except Exception as error:  # whatever a broken file provokes in a decoder
+            decoded = pixel_array(_open(pixels.path, pixels.path.stat().st_mtime_ns), index=pixels.frame)
+    except Exception as error:  # A broken file can make a decoder raise anything.
         raise unreadable(pixels.path, error) from error
     if decoded.shape != pixels.shape:
-        raise Fault("unreadable_file", f"{pixels.path} is no single grey image: its pixels are {decoded.shape}")
+        raise Fault("unreadable_file", f"{pixels.path} is not a single greyscale image: its pixels are {decoded.shape}")
     return decoded.astype(decoded.dtype.newbyteorder("="), copy=False)
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(path: Path, changed_ns: int) -> FileDataset:
-    """A file of many images, which are read one after the other."""
-    del changed_ns  # Another file, then.
+def _open(path: Path, changed_ns: int) -> FileDataset:
+    """A file of several frames, cached while they are read one after the other."""
+    del changed_ns  # Part of the cache's key: a file that has changed is read again.
     return pydicom.dcmread(path)
 
 
@@ -156,11 +157,11 @@ def _read_plain(pixels: Pixels, out: np.ndarray) -> np.ndarray:
     except OSError as error:
         raise unreadable(pixels.path, error) from error
     if have < out.nbytes:
-        raise _cut_short(pixels.path, have, out.nbytes)
-    kind = np.dtype("<i2" if pixels.signed else "<u2")
-    return out.view(kind).astype(kind.newbyteorder("="), copy=False)
+        raise _truncated(pixels.path, have, out.nbytes)
+    dtype = np.dtype("<i2" if pixels.signed else "<u2")
+    return out.view(dtype).astype(dtype.newbyteorder("="), copy=False)
 
 
-def _cut_short(path: Path, have: int, need: int) -> Fault:
-    message = f"{path} is cut short: it has {max(have, 0)} of {need} bytes of pixels; fetch the series again"
+def _truncated(path: Path, have: int, need: int) -> Fault:
+    message = f"{path} is truncated: it has {max(have, 0)} of {need} bytes of pixels; fetch the series again"
     return Fault("unreadable_file", message)

@@ -1,6 +1,7 @@
-"""MetaImage: a header of `Key = value` lines, and its voxels in the file of their own that it names.
+"""MetaImage: a header of `Key = value` lines that names a separate file of voxels.
 
-Read here and not by ITK, whose reader believes a header: some make it read other files, some end the process.
+It is read here and not by ITK, whose reader trusts the header: some headers make it read other files, others make it
+end the process.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from lungjax.errors import Fault
 _HEADER_BYTES = 2**16
 _CHUNK_BYTES = 2**20
 _DEFLATE = 1032
-"""How many times smaller zlib can make anything at best."""
+"""The highest compression ratio that zlib can reach."""
 _ZLIB_OR_GZIP = 47
 _LINE = re.compile(r"\s*(\w+)\s*=\s*(.*?)\s*")
 _TYPES = {
@@ -45,28 +46,28 @@ _IDENTITY = "1 0 0 0 1 0 0 0 1"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Header:
-    """What a header says, and the file of voxels, which is there and, if it is not packed, long enough.
+    """A header's contents and the file of voxels, which exists and, if it is not compressed, is long enough.
 
     Attributes:
-      geometry: how the voxels lie.
-      content: their file, beside the header's.
-      packed: whether they are compressed there.
-      dtype: of one voxel, byte order and all.
+      geometry: how the voxels lie in the patient.
+      voxel_file: the file of voxels, in the folder of the header.
+      compressed: whether that file is compressed.
+      dtype: of one voxel, including the byte order.
     """
 
     geometry: Geometry
-    content: Path
-    packed: bool
+    voxel_file: Path
+    compressed: bool
     dtype: np.dtype
 
     @property
-    def need(self) -> int:
-        """Bytes of the voxels, unpacked."""
+    def nbytes(self) -> int:
+        """Bytes of the voxels, uncompressed."""
         return math.prod(self.geometry.shape) * self.dtype.itemsize
 
 
 def read_header(path: Path) -> Header:
-    """The header of an image of three dimensions and one number a voxel; no voxel is read.
+    """Reads the header of a three-dimensional image with one number per voxel; no voxel is read.
 
     Raises:
       Fault: `unreadable_file`, `missing_file`, `not_3d` or `too_large`.
@@ -85,46 +86,46 @@ def read_header(path: Path) -> Header:
         raise Fault("unreadable_file", f"{path} has no {error.args[0] or 'ElementType'}; fetch it again") from error
     except (ValueError, OverflowError) as error:
         raise Fault("unreadable_file", f"{path} cannot be read ({error}); fetch it again") from error
-    packed = _is_true(fields, "CompressedData")
-    header = Header(geometry, _content(fields.get("ElementDataFile", ""), path), packed, dtype)
-    size_limits.check(header.need, size_limits.SCAN_BYTES, f"{path}, by the bytes of its voxels,")
-    have = header.content.stat().st_size * (_DEFLATE if packed else 1)
-    if have < header.need:
-        raise _cut_short(header.content, have, header.need)
+    compressed = _is_true(fields, "CompressedData")
+    header = Header(geometry, _voxel_file(fields.get("ElementDataFile", ""), path), compressed, dtype)
+    size_limits.check(header.nbytes, size_limits.SCAN_BYTES, f"{path}, by the bytes of its voxels,")
+    have = header.voxel_file.stat().st_size * (_DEFLATE if compressed else 1)
+    if have < header.nbytes:
+        raise _truncated(header.voxel_file, have, header.nbytes)
     return header
 
 
 def read_voxels(header: Header) -> np.ndarray:
-    """(slices, rows, columns) in the order of the file, in the machine's byte order.
+    """Reads the voxels: (slices, rows, columns) in the order of the file, in the machine's byte order.
 
     Raises:
       Fault: `unreadable_file`.
     """
     try:
-        voxels = np.frombuffer(_unpacked(header), header.dtype) if header.packed else _plain(header)
+        voxels = np.frombuffer(_decompress(header), header.dtype) if header.compressed else _read_plain(header)
     except (OSError, zlib.error, ValueError) as error:
-        raise Fault("unreadable_file", f"{header.content} cannot be read ({error}); fetch it again") from error
-    if voxels.nbytes < header.need:
-        raise _cut_short(header.content, voxels.nbytes, header.need)
+        raise Fault("unreadable_file", f"{header.voxel_file} cannot be read ({error}); fetch it again") from error
+    if voxels.nbytes < header.nbytes:
+        raise _truncated(header.voxel_file, voxels.nbytes, header.nbytes)
     return voxels.astype(header.dtype.newbyteorder("="), copy=False).reshape(header.geometry.shape)
 
 
 def _fields(text: str) -> dict[str, str]:
-    """Keys and values up to the file of voxels, which ends a header; keys of old are given their names of today."""
+    """Keys and values up to the name of the voxel file, which ends a header; old keys get their current names."""
     fields: dict[str, str] = {}
     for line in filter(str.strip, text.split("\n")):
-        part = _LINE.fullmatch(line)
-        if part is None:
-            raise ValueError(f"it holds the line {line.strip()[:40]!r}")
-        key = _OTHER_NAMES.get(part[1], part[1])
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise ValueError(f"it has the line {line.strip()[:40]!r}")
+        key = _OTHER_NAMES.get(match[1], match[1])
         if key in fields:
-            raise ValueError(f"it says {key} twice")
-        fields[key] = part[2]
+            raise ValueError(f"it has {key} twice")
+        fields[key] = match[2]
         if key == "ElementDataFile":
             break
-    for key, only in (("ObjectType", "Image"), ("BinaryData", "True"), ("HeaderSize", "0")):
-        if fields.get(key, only) != only:
-            raise ValueError(f"its {key} is {fields[key][:40]!r}, not {only}")
+    for key, expected in (("ObjectType", "Image"), ("BinaryData", "True"), ("HeaderSize", "0")):
+        if fields.get(key, expected) != expected:
+            raise ValueError(f"its {key} is {fields[key][:40]!r}, not {expected}")
     if "ElementType" in fields and fields["ElementType"] not in _TYPES:
         raise ValueError(f"its ElementType is {fields['ElementType'][:40]!r}")
     return fields
@@ -138,9 +139,9 @@ def _geometry(fields: dict[str, str], path: Path) -> Geometry:
     sizes = [int(size) for size in fields["DimSize"].split()]
     channels = fields.get("ElementNumberOfChannels", "1")
     if fields["NDims"] != "3" or channels != "1":
-        shape = f"{' x '.join(map(str, sizes[:4]))} with {channels[:9]} numbers a voxel"
-        raise Fault("not_3d", f"{path} is no volume of one number a voxel: {shape}")
-    return Geometry.of(
+        shape = f"{' x '.join(map(str, sizes[:4]))} with {channels[:9]} numbers per voxel"
+        raise Fault("not_3d", f"{path} is not a volume with one number per voxel: {shape}")
+    return Geometry.from_header(
         sizes=sizes,
         spacing_mm=_floats(fields.get("ElementSpacing", fields.get("ElementSize", ""))),
         origin_mm=_floats(fields.get("Offset", "0 0 0")),
@@ -153,37 +154,37 @@ def _floats(text: str) -> list[float]:
     return [float(word) for word in text.split()]
 
 
-def _content(named: str, path: Path) -> Path:
-    """The file of voxels; only one beside the header will do."""
-    if Path(named).name != named or not named.endswith((".raw", ".zraw")) or "\0" in named:
-        raise Fault("unreadable_file", f"{path} names no .raw or .zraw file beside it; fetch it again")
-    content = path.with_name(named)
+def _voxel_file(name: str, path: Path) -> Path:
+    """The file of voxels, which must lie in the folder of the header."""
+    if Path(name).name != name or not name.endswith((".raw", ".zraw")) or "\0" in name:
+        raise Fault("unreadable_file", f"{path} does not name a .raw or .zraw file in its folder; fetch it again")
+    voxel_file = path.with_name(name)
     try:
-        if content.is_file():
-            return content
-    except OSError:  # A name that is too long for any file.
+        if voxel_file.is_file():
+            return voxel_file
+    except OSError:  # The name is too long for any file.
         pass
-    raise Fault("missing_file", f"{content} is missing, which {path.name} says holds its voxels; fetch it")
+    raise Fault("missing_file", f"{voxel_file} is missing; {path.name} names it as the file of its voxels; fetch it")
 
 
-def _plain(header: Header) -> np.ndarray:
-    with header.content.open("rb") as file:
+def _read_plain(header: Header) -> np.ndarray:
+    with header.voxel_file.open("rb") as file:
         return np.fromfile(file, header.dtype, math.prod(header.geometry.shape))
 
 
-def _unpacked(header: Header) -> bytearray:
-    """To its end, where the checksum is, and never more than is needed."""
+def _decompress(header: Header) -> bytearray:
+    """Decompresses to the end, where the checksum is, but never more than `header.nbytes`."""
     voxels, stream = bytearray(), zlib.decompressobj(_ZLIB_OR_GZIP)
-    with header.content.open("rb") as file:
+    with header.voxel_file.open("rb") as file:
         while not stream.eof:
-            packed = stream.unconsumed_tail or file.read(_CHUNK_BYTES)
-            if not packed:
-                raise _cut_short(header.content, len(voxels), header.need)
-            voxels += stream.decompress(packed, header.need + 1 - len(voxels))
-            if len(voxels) > header.need:
-                raise ValueError(f"it unpacks to more than the {header.need} bytes that its header says")
+            chunk = stream.unconsumed_tail or file.read(_CHUNK_BYTES)
+            if not chunk:
+                raise _truncated(header.voxel_file, len(voxels), header.nbytes)
+            voxels += stream.decompress(chunk, header.nbytes + 1 - len(voxels))
+            if len(voxels) > header.nbytes:
+                raise ValueError(f"it unpacks to more than the {header.nbytes} bytes of its header")
     return voxels
 
 
-def _cut_short(content: Path, have: int, need: int) -> Fault:
-    return Fault("unreadable_file", f"{content} is cut short: it has {have} of {need} bytes; fetch it again")
+def _truncated(path: Path, have: int, need: int) -> Fault:
+    return Fault("unreadable_file", f"{path} is truncated: it has {have} of {need} bytes; fetch it again")

@@ -1,19 +1,19 @@
-"""A coarse grid over a scan: means of blocks of voxels, quick morphology, and the way back to the scan's voxels."""
+"""A coarse grid over a scan: block means, fast morphology, and interpolation back to the scan's voxels."""
 
 from __future__ import annotations
 
 import numpy as np
 
 LARGEST_STEP = 30
-"""Sums of this many values of 11 bits fit int16."""
+"""The sum of this many 11-bit values still fits into int16."""
 
 
 def block_means(voxels: np.ndarray, step: tuple[int, int, int]) -> np.ndarray:
-    """Means of blocks, each voxel cut to -1024 .. 1023 HU first; rows and columns that fill no block are left out.
+    """Block means of voxels clipped to -1024 .. 1023 HU; rows and columns that do not fill a block are left out.
 
     Args:
       voxels: (slices, rows, columns) int16.
-      step: size of a block, at most `LARGEST_STEP` along each axis and at most the scan.
+      step: size of a block along each axis, at most `LARGEST_STEP` and at most the scan's size.
 
     Returns:
       int16 (ceil(slices / step), rows // step, columns // step), rounded down.
@@ -21,7 +21,7 @@ def block_means(voxels: np.ndarray, step: tuple[int, int, int]) -> np.ndarray:
     rows, columns = (size // by * by for size, by in zip(voxels.shape[1:], step[1:], strict=True))
     means = []
     for start in range(0, len(voxels), step[0]):
-        # Slice by slice, for the cache; whole rows, then strided columns: a third of the time of a reshape.
+        # Slice by slice for the cache, first rows, then strided columns: a third of the time that a reshape takes.
         cut = (np.clip(plane[:rows, :columns], -1024, 1023) for plane in voxels[start : start + step[0]])
         lines = (_mean([plane[k :: step[1]] for k in range(step[1])]) for plane in cut)
         means.append(_mean([_mean([line[:, k :: step[2]] for k in range(step[2])]) for line in lines]))
@@ -37,16 +37,16 @@ def _mean(parts: list[np.ndarray]) -> np.ndarray:
     return np.floor_divide(total, len(parts), out=total)
 
 
-def between(blocks: int, pixels: int, step: int) -> np.ndarray:
-    """float32 (pixels, blocks): weights that interpolate linearly between the blocks' centres; constant at the ends."""
+def interpolation_weights(blocks: int, pixels: int, step: int) -> np.ndarray:
+    """float32 (pixels, blocks): weights that interpolate linearly between block centres; constant at the ends."""
     at = np.clip((np.arange(pixels) + 0.5) / step - 0.5, 0, blocks - 1)
     return np.maximum(1 - np.abs(at[:, None] - np.arange(blocks)), 0).astype(np.float32)
 
 
-def grown(mask: np.ndarray, *axes: int) -> np.ndarray:
-    """A mask and the next voxel on either side along each of `axes`: a cross. Ten times as quick as SciPy's.
+def dilate(mask: np.ndarray, *axes: int) -> np.ndarray:
+    """Dilation by a cross: the next voxel on either side along each of `axes`. Ten times as fast as SciPy's.
 
-    Of bools, or of uint8 whose bits are a mask each.
+    The mask is bool, or uint8 with a separate mask in each bit.
     """
     out = mask.copy()
     for axis in axes:
@@ -56,20 +56,20 @@ def grown(mask: np.ndarray, *axes: int) -> np.ndarray:
     return out
 
 
-def shrunk(mask: np.ndarray, *axes: int) -> np.ndarray:
-    """The inverse of `grown`: what lies beyond the grid does not eat into the mask."""
-    return ~grown(~mask, *axes)
+def erode(mask: np.ndarray, *axes: int) -> np.ndarray:
+    """Erosion by the same cross; what lies beyond the grid does not erode the mask."""
+    return ~dilate(~mask, *axes)
 
 
-def closed(mask: np.ndarray, radius_px: float) -> np.ndarray:
-    """In each slice, closed by an octagon whose radius is the even number nearest to `radius_px`."""
+def close(mask: np.ndarray, radius_px: float) -> np.ndarray:
+    """Closing of each slice by an octagon whose radius is the even number nearest to `radius_px`."""
     rounds = round(radius_px / 2)
-    crosses_and_squares = ((1, 2), (1,), (2,)) * rounds  # In turn they make an octagon.
-    margin = 2 * rounds  # Room to grow into, so that nothing sticks to the grid's edge.
+    crosses_and_squares = ((1, 2), (1,), (2,)) * rounds  # Alternating, they make an octagon.
+    margin = 2 * rounds  # Room for the dilation, so that nothing sticks to the grid's edge.
     bits = np.pad(np.packbits(mask, axis=0), ((0, 0), (margin, margin), (margin, margin)))  # Eight slices at a time.
     for axes in crosses_and_squares:
-        bits = grown(bits, *axes)
+        bits = dilate(bits, *axes)
     for axes in crosses_and_squares:
-        bits = shrunk(bits, *axes)
+        bits = erode(bits, *axes)
     inner = bits[:, margin : bits.shape[1] - margin, margin : bits.shape[2] - margin]
     return np.unpackbits(inner, axis=0, count=len(mask)).view(bool)

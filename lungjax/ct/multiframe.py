@@ -1,4 +1,4 @@
-"""Enhanced CT: one DICOM file that holds many images (DICOM PS3.3, A.38 and C.7.6.16)."""
+"""Enhanced CT: one DICOM file with many images, its frames (DICOM PS3.3, A.38 and C.7.6.16)."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ from pydicom.tag import Tag
 from lungjax.ct.series import normal
 
 PER_FRAME, _SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
-"""A file that has the first holds many images."""
-_OF_GROUP = {
+"""A file that has the first of these is an enhanced CT."""
+_GROUP_OF = {
     "ImagePositionPatient": "PlanePositionSequence",
     "ImageOrientationPatient": "PlaneOrientationSequence",
     "PixelSpacing": "PixelMeasuresSequence",
     "RescaleSlope": "PixelValueTransformationSequence",
     "RescaleIntercept": "PixelValueTransformationSequence",
 }
-"""What differs from the header of a single image: where a frame's values stand."""
+"""The functional group that holds an attribute which a single image has at the top level of its header."""
 TAGS = {int(Tag(name)): Tag(name) for name in ("NumberOfFrames", PER_FRAME, _SHARED)}
-"""What is read of a header to find the frames."""
+"""The tags that are read from a header to find the frames."""
 
 
 def is_enhanced(dataset: Dataset) -> bool:
-    """Whether a file holds many images."""
+    """Whether a file is an enhanced CT, with one or more frames."""
     return PER_FRAME in dataset
 
 
-def order(dataset: Dataset) -> np.ndarray:
-    """The frames of an enhanced CT in the order of `Series`, counted from 0: (frames,) int."""
-    frames = values(dataset, ("ImagePositionPatient", "ImageOrientationPatient"))
+def frame_order(dataset: Dataset) -> np.ndarray:
+    """(frames,) int: the frames of an enhanced CT, counted from 0, in the order of `Series`."""
+    frames = frame_values(dataset, ("ImagePositionPatient", "ImageOrientationPatient"))
     positions_mm = np.array([frame["ImagePositionPatient"] for frame in frames], np.float64)
     along = normal(np.array(frames[0]["ImageOrientationPatient"], np.float64))
     return np.argsort(positions_mm @ along)
 
 
-def values(dataset: Any, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Of each frame, in the file's order, what a single image's header says under these names; None where unsaid.
+def frame_values(dataset: Any, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The attributes `names` of each frame, in the file's order, as in a single image's header; None where missing.
 
     Raises:
-      ValueError: not as many frames are described as there are.
+      ValueError: the number of frames described is not the number of frames.
     """
-    frames = [_of_frame(dataset, frame, names) for frame in dataset[PER_FRAME].value]
+    frames = [_values_of_frame(dataset, frame, names) for frame in dataset[PER_FRAME].value]
     count = dataset["NumberOfFrames"].value if "NumberOfFrames" in dataset else None
     if not frames or count is None or len(frames) != int(count):
-        raise ValueError(f"{len(frames)} frames are described of {count}")
+        raise ValueError(f"its header describes {len(frames)} of {count} frames")
     return frames
 
 
-def _of_frame(dataset: Any, frame: Dataset, names: Sequence[str]) -> dict[str, Any]:
+def _values_of_frame(dataset: Any, frame: Dataset, names: Sequence[str]) -> dict[str, Any]:
     (shared,) = dataset[_SHARED].value if _SHARED in dataset else (Dataset(),)
-    found = {name: dataset[name].value if name in dataset else None for name in names}
-    for name, group in _OF_GROUP.items():
-        own = frame if group in frame else shared
-        if name in found:
-            found[name] = own[group].value[0].get(name) if own.get(group) else None
-    return found
+    values = {name: dataset[name].value if name in dataset else None for name in names}
+    for name, group in _GROUP_OF.items():
+        holder = frame if group in frame else shared
+        if name in values:
+            values[name] = holder[group].value[0].get(name) if holder.get(group) else None
+    return values

@@ -1,6 +1,6 @@
-"""Any CT of a chest to a `Scan`: a folder of DICOM, or a file of NIfTI or MetaImage; nobody's outlines are needed.
+"""Reads any chest CT into a `Scan`: a folder of DICOM, or a NIfTI or MetaImage file; no readers' outlines are needed.
 
-find: which scans a source holds, from names and headers -> read: one of them, its voxels and where they lie
+find: the scans of a source, from names and headers -> read: one of them, with its voxels and geometry
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ _VOLUME = re.compile(r"(?P<stem>[^.].*?)\.(?P<kind>nii|nii\.gz|mhd)")
 
 
 def matches(source: Path) -> bool:
-    """Whether a source is a folder with DICOM files in it, or a file named like NIfTI or MetaImage."""
+    """Whether a source is a folder that holds DICOM files, or a file with a suffix of NIfTI or MetaImage."""
     return dicom.matches(source) or (source.is_file() and _VOLUME.fullmatch(source.name) is not None)
 
 
 def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
-    """Every CT of a source; both lists sorted by key: the SeriesInstanceUID, or the name of a file without its suffix.
+    """Finds every CT of a source; both lists are sorted by key: the SeriesInstanceUID, or a file name without suffix.
 
-    Quarantined are DICOM series of other modalities (`not_ct`), of nobody (`missing_tag`), and single files and folders
-    as `dicom.find_series` lists them.
+    Quarantined are DICOM series of other modalities (`not_ct`) or without a PatientID (`missing_tag`), and the single
+    files and folders that `dicom.find_series` lists.
     """
     if source.is_file():
         name = _VOLUME.fullmatch(source.name)
         return ([Entry(name["stem"], name["stem"], str(source), (str(source),))] if name else []), []
-    found, quarantined = dicom.find_series(source, dicom.read_header)
+    all_series, quarantined = dicom.find_series(source, dicom.read_header)
     entries = []
-    for series_uid, (modality, paths) in found.items():
+    for series_uid, (modality, paths) in all_series.items():
         where = str(paths[0].parent)
         try:
             if modality != "CT":
@@ -46,14 +46,14 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
 
 
 def read(entry: Entry, *, uneven: bool = False) -> Scan:
-    """One scan, from the feet to the head; without nodules.
+    """Reads one scan, from the feet to the head, without nodules.
 
     Args:
       entry: from `find`.
-      uneven: DICOM slices that are known not to be spaced alike are read all the same, their spacing being the median.
+      uneven: read DICOM slices even if they are unevenly spaced; the spacing is then the median.
 
     Raises:
-      Fault: why it cannot be read; see `lungjax.ct.dicom.read_slices`, `lungjax.ct.series.order` and `.read`,
+      Fault: why the scan cannot be read; see `lungjax.ct.dicom.read_slices`, `lungjax.ct.series.order` and `.read`,
         `lungjax.ct.nifti`, `lungjax.ct.metaimage`, `lungjax.ct.hounsfield`.
     """
     paths = [Path(path) for path in entry.locator]
@@ -66,7 +66,7 @@ def read(entry: Entry, *, uneven: bool = False) -> Scan:
 
 
 def _read_volume(entry: Entry, path: Path) -> Scan:
-    """A volume of one file, its axes turned to those of an axial CT."""
+    """Reads a single-file volume and turns its axes to those of an axial CT."""
     if path.suffix == ".mhd":
         header = metaimage.read_header(path)
         layout, voxels = volume.lay_out(header.geometry, path), metaimage.read_voxels(header)

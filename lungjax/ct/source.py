@@ -1,4 +1,4 @@
-"""A source before any voxel is read: the files in it, the scans they make, and what cannot be one."""
+"""A source before any voxel is read: its files, the scans they make up, and what cannot become a scan."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One scan to prepare; small and picklable, for it travels to a worker process.
+    """One scan to prepare; small and picklable, because it is sent to a worker process.
 
     Attributes:
-      key: unique in the source and the same on every run (a SeriesInstanceUID, say).
-      patient_id: whose scan it is.
-      where: path or name a person can find it by; for messages.
+      key: unique in the source and the same on every run, for instance a SeriesInstanceUID.
+      patient_id: the patient's ID.
+      where: path or name by which a person can find it; for messages.
       locator: what the format's own `read` needs to find the voxels; picklable, deterministic.
     """
 
@@ -34,11 +34,11 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Quarantined:
-    """One series, or one file that belongs to none, that is not prepared, and why; a line of `quarantine.jsonl`.
+    """A series, or a file that belongs to none, that is not prepared, and the reason; a line of `quarantine.jsonl`.
 
     Attributes:
       key: unique in the source, as in `Entry`.
-      where: path or name a person can find it by.
+      where: path or name by which a person can find it.
       name: stable identifier of the fault, as in `Fault`, or of a note: see `lungjax.ct.faults`.
       message: one sentence: what, where, what to do.
     """
@@ -51,7 +51,7 @@ class Quarantined:
 
 @dataclasses.dataclass(frozen=True)
 class Note:
-    """Something worth knowing of a scan that is prepared all the same; names as in `lungjax.ct.faults`."""
+    """Something worth knowing about a scan that is prepared all the same; names as in `lungjax.ct.faults`."""
 
     name: str
     message: str
@@ -59,12 +59,13 @@ class Note:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What a format can tell of a scan before it reads any voxel.
+    """What a format can report about a scan before it reads any voxel.
 
     Attributes:
-      slices: how many images there are.
-      faults: why it would be quarantined, first what `read` raises; none where only voxels could tell more.
-      notes: what else there is to know.
+      slices: the number of images.
+      faults: why the scan would be quarantined, first the fault that `read` raises; empty if only its voxels could
+        still show one.
+      notes: anything else worth knowing.
     """
 
     slices: int
@@ -73,35 +74,35 @@ class Check:
 
 
 class Reader(Protocol):
-    """What finds the scans of a source, and reads one: a module for each kind of source."""
+    """A module that finds the scans of a source and reads them; one for each kind of source."""
 
     def matches(self, source: Path, /) -> bool:
-        """Whether a source is of this kind, from names and first bytes."""
+        """Whether a source is of this kind, judged by names and first bytes."""
         ...
 
     def find(self, source: Path, /) -> tuple[list[Entry], list[Quarantined]]:
-        """Every scan, and what cannot be one; both sorted by key."""
+        """Finds every scan, and everything that cannot become one; both sorted by key."""
         ...
 
     def read(self, entry: Entry, /) -> Scan:
-        """One scan; a `Fault` where it cannot be read."""
+        """Reads one scan; raises a `Fault` where that fails."""
         ...
 
 
-def walk(source: Path, *, but: str | None = None) -> Iterator[tuple[Path, Fault | None]]:
-    """Files in a fixed order; and what below the source is not looked into, each with the fault why.
+def walk(source: Path, *, skip_prefix: str | None = None) -> Iterator[tuple[Path, Fault | None]]:
+    """Yields files in a fixed order, and everything that is not opened, each with its fault.
 
-    Links to folders are not followed: they may lead round in a circle, or to the same scans twice (`link`). Links
-    to files are files. Folders may be closed to this user (`unreadable_folder`). A pipe would be waited for without
-    end (`unreadable_file`).
+    Links to folders are not followed: they may lead in a circle, or to the same scans twice (`link`). Links to files
+    count as files. A folder may be closed to this user (`unreadable_folder`). Reading a pipe could block for ever
+    (`unreadable_file`).
 
     Args:
       source: the folder.
-      but: folders whose names begin so are passed over.
+      skip_prefix: folders whose names begin with it are skipped.
     """
-    closed: list[OSError] = []
-    for folder, folders, names in os.walk(source, onerror=closed.append):
-        folders[:] = sorted(name for name in folders if but is None or not name.startswith(but))
+    errors: list[OSError] = []
+    for folder, folders, names in os.walk(source, onerror=errors.append):
+        folders[:] = sorted(name for name in folders if skip_prefix is None or not name.startswith(skip_prefix))
         for name in folders:
             path = Path(folder, name)
             if path.is_symlink():
@@ -109,22 +110,22 @@ def walk(source: Path, *, but: str | None = None) -> Iterator[tuple[Path, Fault 
                 yield path, Fault("link", message)
         for name in sorted(names):
             path = Path(folder, name)
-            yield path, _no_file(path)
-    for error in closed:
-        message = f"{error.filename} cannot be looked into ({error.strerror}); check its permissions"
+            yield path, _special_file_fault(path)
+    for error in errors:
+        message = f"{error.filename} cannot be opened ({error.strerror}); check its permissions"
         yield Path(error.filename), Fault("unreadable_folder", message)
 
 
-def _no_file(path: Path) -> Fault | None:
+def _special_file_fault(path: Path) -> Fault | None:
     try:
         mode = path.stat().st_mode
-    except OSError:  # Who opens it will tell.
+    except OSError:  # Opening the file will raise the same error.
         return None
     if stat.S_ISREG(mode):
         return None
-    return Fault("unreadable_file", f"{path} is a pipe, a socket or a device, and no file; remove it")
+    return Fault("unreadable_file", f"{path} is a pipe, a socket or a device, not a file; remove it")
 
 
-def not_entered(source: Path, folder: Path, fault: Fault) -> Quarantined:
-    """What comes with a fault from `walk`; its key ends in a slash, which no scan's does."""
-    return Quarantined(f"{folder.relative_to(source).as_posix()}/", str(folder), fault.name, fault.message)
+def quarantine_path(source: Path, path: Path, fault: Fault) -> Quarantined:
+    """The entry for a path that `walk` yields with a fault; its key ends in a slash, unlike a scan's."""
+    return Quarantined(f"{path.relative_to(source).as_posix()}/", str(path), fault.name, fault.message)

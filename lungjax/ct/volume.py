@@ -1,4 +1,4 @@
-"""A volume of one file, MetaImage or NIfTI: where its header says it lies, turned to the axes of an axial CT."""
+"""A single-file volume, MetaImage or NIfTI: its geometry from the header, turned to the axes of an axial CT."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from lungjax.ct.scan import Nodule, Scan
 from lungjax.errors import Fault
 
 AXIAL = (1, 1, 1)
-"""Columns go to the patient's left, rows to the back, slices to the head: nearly every chest CT. -1 turns one round."""
+"""Columns run to the patient's left, rows to the back, slices to the head, as in nearly every chest CT. -1 reverses."""
 
 _NEAR_AXIAL = math.cos(math.radians(10))
-_MOST_MM = 1e6
-_RIGHT_ANGLES = 1e-3
+_MAX_MM = 1e6
+_ORTHOGONAL_TOLERANCE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Geometry:
-    """How a volume lies in the patient, in DICOM's coordinates: to the left, to the back, to the head.
+    """How a volume lies in the patient, in DICOM's coordinates: towards the left, the back and the head.
 
     Attributes:
-      shape: (slices, rows, columns), as the file has them.
-      steps_mm: (3,) float64, from one voxel to the next along columns' index, rows' and slices'.
+      shape: (slices, rows, columns) of the file.
+      steps_mm: (3,) float64, distance from one voxel to the next along the column, row and slice index.
       origin_mm: (3,) float64, centre of voxel [0, 0, 0].
-      directions: (3, 3) float64, columns: where the three indices go.
+      directions: (3, 3) float64, whose columns are the directions of the column, row and slice index.
     """
 
     shape: tuple[int, int, int]
@@ -38,7 +38,7 @@ class Geometry:
     directions: np.ndarray
 
     @classmethod
-    def of(
+    def from_header(
         cls,
         *,
         sizes: Sequence[int],
@@ -47,35 +47,36 @@ class Geometry:
         directions: np.ndarray,
         path: Path,
     ) -> Geometry:
-        """What the header of `path` says, if that can be; sizes and spacing of columns', rows' and slices' index.
+        """Checks the values of the header of `path`; sizes and spacing are those of column, row and slice index.
 
         Raises:
           Fault: `not_3d`, `too_large` or `unreadable_file`.
         """
         if len(sizes) != 3 or min(sizes) < 2:
-            raise Fault("not_3d", f"{path} is no volume of one number a voxel: {' x '.join(map(str, sizes[:8]))}")
+            shape = " x ".join(map(str, sizes[:8]))
+            raise Fault("not_3d", f"{path} is not a volume with one number per voxel: {shape}")
         size_limits.check(max(sizes), size_limits.VOLUME_SIDE, f"{path}, by one side of its volume,")
-        place = np.array([*spacing_mm, *origin_mm, *directions.flat], np.float64)
-        if place.size != 15 or not (np.abs(place) < _MOST_MM).all() or not min(spacing_mm) > 0:
+        numbers = np.array([*spacing_mm, *origin_mm, *directions.flat], np.float64)
+        if numbers.size != 15 or not (np.abs(numbers) < _MAX_MM).all() or not min(spacing_mm) > 0:
             what = f"spacing {tuple(spacing_mm[:4])} and origin {tuple(origin_mm[:4])}"
-            raise Fault("unreadable_file", f"{path} has {what}, which cannot be; fetch it again")
-        if not np.allclose(directions.T @ directions, np.eye(3), atol=_RIGHT_ANGLES):
+            raise Fault("unreadable_file", f"{path} has {what}, which is impossible; fetch it again")
+        if not np.allclose(directions.T @ directions, np.eye(3), atol=_ORTHOGONAL_TOLERANCE):
             raise Fault("unreadable_file", f"{path} has axes that are not at right angles; fetch it again")
         columns, rows, slices = sizes
-        return cls((slices, rows, columns), place[:3], place[3:6], directions)
+        return cls((slices, rows, columns), numbers[:3], numbers[3:6], directions)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
-    """A volume's axes in the order and direction that they were asked for.
+    """A volume's axes in the requested order and direction.
 
     Attributes:
       shape: (slices, rows, columns).
       z_mm: (slices,) float64, ascending, position along the slices' normal.
       spacing_mm: (slice, row, column) distance between voxel centres.
       position_mm: (3,) float64, centre of voxel [0, 0, 0].
-      order: which axes of the file's voxels become slices, rows and columns.
-      reversed: which of those then run the other way.
+      order: the axes of the file's voxels that become slices, rows and columns.
+      reversed: which of these are then reversed.
       affine_lps: as in `lungjax.ct.scan.Scan`.
     """
 
@@ -88,12 +89,12 @@ class Layout:
     affine_lps: np.ndarray
 
     def turn(self, voxels: np.ndarray) -> np.ndarray:
-        """The file's voxels, as this layout has them; none is interpolated."""
-        steps = tuple(slice(None, None, -1 if turned else 1) for turned in self.reversed)
+        """The file's voxels in this layout; none is interpolated."""
+        steps = tuple(slice(None, None, -1 if is_reversed else 1) for is_reversed in self.reversed)
         return np.ascontiguousarray(voxels.transpose(self.order)[steps])
 
     def scan(self, hu: np.ndarray, *, key: str, patient_id: str, nodules: tuple[Nodule, ...] = ()) -> Scan:
-        """The scan of turned voxels, int16 HU (slices, rows, columns); `key` names it, for there are no UIDs."""
+        """A scan from turned voxels, int16 HU (slices, rows, columns); `key` takes the place of the missing UIDs."""
         return Scan(
             patient_id=patient_id,
             study_uid=key,
@@ -110,15 +111,15 @@ class Layout:
 
 
 def lay_out(geometry: Geometry, path: Path, *, axes: tuple[int, int, int] = AXIAL) -> Layout:
-    """Axes swapped and reversed until columns, rows and slices go where `axes` says (see `AXIAL`).
+    """Swaps and reverses axes until columns, rows and slices run in the directions `axes` (see `AXIAL`).
 
     Raises:
-      Fault: `oblique_orientation` where one of them is more than 10 degrees from the body's.
+      Fault: `oblique_orientation` where an axis is more than 10 degrees from the body's.
     """
-    along = np.abs(geometry.directions).argmax(axis=1)  # For left, back and head the index that goes there most.
+    along = np.abs(geometry.directions).argmax(axis=1)  # For left, back and head, the index closest to that direction.
     cosines = geometry.directions[(0, 1, 2), along] * axes
     if np.abs(cosines).min() < _NEAR_AXIAL:
-        message = f"{path} is no axial volume: its axes are more than 10 degrees from the body's; resample it"
+        message = f"{path} is not axial: its axes are more than 10 degrees from the body's; resample it"
         raise Fault("oblique_orientation", message)
     sizes = np.array(geometry.shape[::-1])[along]
     steps_mm, directions = geometry.steps_mm[along], geometry.directions[:, along] * np.sign(cosines)

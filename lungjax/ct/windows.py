@@ -1,4 +1,4 @@
-"""Windows of the radiologists: which HU are shown from black to white, as centre and width."""
+"""Display windows of radiology: the range of HU shown from black to white, as centre and width."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ BONE_HU = (400.0, 1800.0)
 
 
 def ends(window_hu: tuple[float, float]) -> tuple[float, float]:
-    """The HU that are black and white."""
+    """The HU shown as black and as white."""
     centre, width = window_hu
     return centre - width / 2, centre + width / 2

@@ -1,1 +1,1 @@
-"""Shards to batches: records, the data set folder, splits, loader, augmentation."""
+"""Reads shards as batches: records, the data set folder, splits, loader, augmentation."""

@@ -1,4 +1,4 @@
-"""Augmentation on the device: pure functions of a key and one slice in HU, mapped over a batch."""
+"""Augmentation on the device: pure functions of a random key and one slice in HU, mapped over a batch."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from lungjax.data.intensity import WindowHu, to_hu, window
 
 
 def make_views(*, intensity: Intensity, **strengths) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """Two views of each slice of a batch; the keyword arguments are those of `simclr_view`.
+    """Makes a function for two views of each slice of a batch; the keyword arguments are those of `simclr_view`.
 
     Returns:
-      (key, images (batch, height, width), partners) -> two float32 arrays of that shape; the second is of the
-      partners, as images, unless they are None. A slice's views depend on the key and its place in the batch, not on
-      how the batch is split over devices.
+      A function (key, images (batch, height, width), partners) -> two float32 arrays of that shape. The second view
+      shows the partners, of the same shape as the images, unless they are None. A slice's views depend on the key and
+      its place in the batch, not on how the batch is split over devices.
     """
     view = functools.partial(simclr_view, **strengths)
-    of_one, of_two = (jax.vmap(jax.vmap(view, in_axes=(0, axis))) for axis in (None, 0))
+    views_of_one, views_of_two = (jax.vmap(jax.vmap(view, in_axes=(0, axis))) for axis in (None, 0))
 
     def views(key: jax.Array, images: jax.Array, partners: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         keys = jax.random.split(key, (images.shape[0], 2))
         if partners is None:
-            pairs = of_one(keys, to_hu(images, intensity=intensity))
+            pairs = views_of_one(keys, to_hu(images, intensity=intensity))
         else:
-            pairs = of_two(keys, to_hu(jnp.stack([images, partners], axis=1), intensity=intensity))
+            pairs = views_of_two(keys, to_hu(jnp.stack([images, partners], axis=1), intensity=intensity))
         return pairs[:, 0], pairs[:, 1]  # of (batch, 2, height, width)
 
     return views
@@ -39,15 +39,15 @@ def make_views(*, intensity: Intensity, **strengths) -> Callable[..., tuple[jax.
 def make_segment(
     *, intensity: Intensity, **strengths
 ) -> Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """A batch for segmentation; the keyword arguments are those of `segment`.
+    """Makes the augmentation of a segmentation batch; the keyword arguments are those of `segment`.
 
     Returns:
-      (key, images, readers), both (batch, height, width) -> (float32 images, uint8 readers).
+      A function (key, images, readers), both (batch, height, width) -> (float32 images, uint8 readers).
     """
-    one = jax.vmap(functools.partial(segment, **strengths))
+    augment_slice = jax.vmap(functools.partial(segment, **strengths))
 
     def batch(key: jax.Array, images: jax.Array, readers: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return one(jax.random.split(key, images.shape[0]), to_hu(images, intensity=intensity), readers)
+        return augment_slice(jax.random.split(key, images.shape[0]), to_hu(images, intensity=intensity), readers)
 
     return batch
 
@@ -65,19 +65,19 @@ def simclr_view(
     noise: float = 0.03,
     cutout: float = 0.25,
 ) -> jax.Array:
-    """One random view of a slice: crop, flips, rotation in one resampling; intensity, blur, noise, cutout.
+    """One random view of a slice: crop, flips and rotation in one resampling, then intensity, blur, noise and cutout.
 
     Args:
-      key: its only source of chance.
+      key: the only source of randomness.
       hu: (height, width) floats.
       window_hu: centre and width of the window that becomes [0, 1].
-      area: least and greatest share of the image that the crop covers; it is resized to the whole.
-      aspect: the crop's sides are stretched against each other by up to this ratio, either way.
-      rotation_deg: greatest angle, either way; beyond the border the image is mirrored.
+      area: smallest and largest share of the image that the crop covers; the crop is resized to the full image.
+      aspect: largest ratio by which the crop's sides are stretched, in either direction.
+      rotation_deg: largest angle, in either direction; beyond the border the image is mirrored.
       intensity_jitter: see `jittered_window`.
-      blur_px: greatest sigma of a Gaussian blur, which half of the views get.
-      noise: greatest standard deviation of white noise, in units of the window.
-      cutout: greatest side of a blanked square, as a share of the image's shorter side.
+      blur_px: largest sigma of a Gaussian blur, which half of the views get.
+      noise: largest standard deviation of white noise, in units of the window.
+      cutout: largest side of a blanked square, as a share of the image's shorter side.
 
     Returns:
       float32 (height, width) in [0, 1].
@@ -103,16 +103,16 @@ def segment(
     intensity_jitter: float = 0.15,
     noise: float = 0.02,
 ) -> tuple[jax.Array, jax.Array]:
-    """A random version of a slice and its masks, moved together: flips, quarter turns, a little more.
+    """A random version of a slice and its masks, moved together: flips, quarter turns, small rotations and shifts.
 
     Args:
-      key: its only source of chance.
-      hu: (height, width) floats; bilinear.
-      readers: uint8 (height, width), one bit a reader; nearest neighbour.
+      key: the only source of randomness.
+      hu: (height, width) floats; resampled bilinearly.
+      readers: uint8 (height, width), one bit per reader; resampled by nearest neighbour.
       window_hu: as for `simclr_view`.
-      rotation_deg: greatest angle, either way, beside the quarter turns, which only square images get.
-      zoom: greatest natural logarithm of the scale, either way.
-      shift: greatest displacement in each direction, as a share of the image's side.
+      rotation_deg: largest angle, in either direction, in addition to the quarter turns of square images.
+      zoom: largest natural logarithm of the scale, in either direction.
+      shift: largest displacement in each direction, as a share of the image's side.
       intensity_jitter, noise: as for `simclr_view`.
 
     Returns:
@@ -121,7 +121,7 @@ def segment(
     turn_key, angle_key, flip_key, zoom_key, shift_key, jitter_key, noise_key = jax.random.split(key, 7)
     matrix = distort.rotation(angle_key, rotation_deg) @ jnp.diag(distort.signs(flip_key))
     if hu.shape[0] == hu.shape[1]:
-        matrix = jnp.where(jax.random.bernoulli(turn_key), matrix, matrix[:, ::-1])  # A transposition.
+        matrix = jnp.where(jax.random.bernoulli(turn_key), matrix, matrix[:, ::-1])  # Transposes the image.
     matrix = matrix * jnp.exp(jax.random.uniform(zoom_key, (), jnp.float32, -zoom, zoom))
     sides_px = jnp.array(hu.shape, jnp.float32)
     shift_px = jax.random.uniform(shift_key, (2,), jnp.float32, -shift, shift) * sides_px
@@ -145,21 +145,21 @@ def nodule(
     offset_hu: float = 15.0,
     noise_hu: float = 28.0,
 ) -> tuple[jax.Array, jax.Array]:
-    """A random version of a nodule's patch and of what readers marked in it, in pixels of one size.
+    """A random version of a nodule's patch and of the readers' marks in it, resampled to a fixed pixel size.
 
     Args:
-      key: its only source of chance.
+      key: the only source of randomness.
       hu: (height, width) floats.
       marked: (height, width) in [0, 1], for instance the share of the readers who marked each pixel.
-      spacing_mm: between the patch's pixel centres.
-      side_px, pixel_mm: of what is made of it, a square.
-      zoom: greatest natural logarithm of the scale, either way: size is most of what a nodule tells, so little.
-      shift_mm: greatest displacement in each direction.
-      offset_hu: standard deviation of what is added to the whole patch.
-      noise_hu: greatest standard deviation of white noise.
+      spacing_mm: distance between the patch's pixel centres.
+      side_px, pixel_mm: side and pixel size of the result, a square.
+      zoom: largest natural logarithm of the scale, in either direction; small, because a nodule's size matters most.
+      shift_mm: largest displacement in each direction.
+      offset_hu: standard deviation of the value added to the whole patch.
+      noise_hu: largest standard deviation of white noise.
 
     Returns:
-      (float32 HU (side_px, side_px), float32 in [0, 1] of that shape): turned by any angle, flipped or not.
+      (float32 HU (side_px, side_px), float32 in [0, 1] of that shape), rotated by any angle and randomly flipped.
     """
     angle_key, flip_key, zoom_key, shift_key, offset_key, strength_key, noise_key = jax.random.split(key, 7)
     matrix = distort.rotation(angle_key, 180.0) @ jnp.diag(distort.signs(flip_key))
@@ -174,14 +174,14 @@ def nodule(
 
 
 def jittered_window(key: jax.Array, hu: jax.Array, *, window_hu: WindowHu, strength: float) -> jax.Array:
-    """HU -> [0, 1] by a random window.
+    """Maps HU to [0, 1] by a random window.
 
     Args:
-      key: its only source of chance.
+      key: the only source of randomness.
       hu: floats of any shape.
-      window_hu: centre and width of the window that is changed.
-      strength: greatest natural logarithm of the change of its width; and greatest shift of its centre, as a share
-        of half the width.
+      window_hu: centre and width of the window before the random change.
+      strength: largest natural logarithm of the factor for the width, and largest shift of the centre as a share of
+        half the width.
     """
     log_width, centre = jax.random.uniform(key, (2,), jnp.float32, -strength, strength)
     level_hu, width_hu = window_hu

@@ -1,4 +1,4 @@
-"""The nodules of a patient, together: what a patient's answer is learnt from."""
+"""Bags of all nodules of a patient, for multiple-instance learning of the patient's label."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from lungjax.data.splits import Split
 from lungjax.errors import InputError
 
 CODES = {"0": np.nan, "1": 0.0, "2": 1.0, "3": 1.0}
-"""Of a diagnosis, as in TCIA's sheet: unknown, benign, primary lung cancer, metastasis."""
+"""Labels by the codes of a diagnosis in TCIA's table: unknown, benign, primary lung cancer, metastasis."""
 
 
 class Bags(Patches):
-    """Reads patients as batches of bags of patches; `rows` are numbers of `patients`.
+    """Reads patients as batches of bags of patches; `rows` are indices into `patients`.
 
     Args:
-      dataset: of patches of one nodule each.
-      nodules: patches of a bag; a smaller one is filled up, of a larger one those first in the index are taken, in
-        training others every time.
-      labels: a CSV with `patient_id,label`, labels as `CODES`; "" takes the readers' word: a patient with a nodule
-        whose median of malignancy is above 3 is positive, one whose nodules are all below is negative, others neither.
+      dataset: a data set of patches of one nodule each.
+      nodules: patches per bag; smaller bags are padded. From larger ones the first in the index are taken; in training
+        the start is random.
+      labels: a CSV with `patient_id,label`, with labels as in `CODES`. If "", the labels come from the readers: a
+        patient with a nodule whose median malignancy is above 3 is positive, a patient whose nodules are all below 3 is
+        negative, and others have no label.
 
     Raises:
-      InputError: as `Patches`, or the CSV cannot be read.
+      InputError: as for `Patches`, or the CSV cannot be read.
     """
 
     def __init__(self, dataset: Dataset, *, nodules: int, labels: str = ""):
@@ -40,38 +41,38 @@ class Bags(Patches):
         self.patients = np.unique(ids)
         self.members = [np.flatnonzero(ids == patient) for patient in self.patients]
         if labels:
-            known = read_labels(Path(labels))
-            found = [known.get(patient, np.nan) for patient in self.patients]
+            csv_labels = read_labels(Path(labels))
+            patient_labels = [csv_labels.get(patient, np.nan) for patient in self.patients]
         else:
-            found = [_of_readers(self.label[rows]) for rows in self.members]
-        self.answer = np.array(found, np.float32)
+            patient_labels = [_label_from_nodules(self.label[rows]) for rows in self.members]
+        self.patient_label = np.array(patient_labels, np.float32)
 
     def rows(self, *, split: Split | None, slices: str, share: float = 1.0, seed: int = 0) -> np.ndarray:
-        """(n,) the patients of a split who are positive or negative; a `share` of them as `splits.some_of` takes it.
+        """(n,): the patients of a split who have a label; or a `share` of them, see `splits.sample_patients`.
 
         Raises:
-          InputError: there is none.
+          InputError: there is no such patient.
         """
-        del slices  # All patches of a patient.
+        del slices  # A bag has all patches of a patient.
         index = self.dataset.index
-        of = index["split"].to_numpy()[[rows[0] for rows in self.members]]
-        chosen = np.flatnonzero(~np.isnan(self.answer) & ((of == split) if split else True))
+        patient_split = index["split"].to_numpy()[[rows[0] for rows in self.members]]
+        chosen = np.flatnonzero(~np.isnan(self.patient_label) & ((patient_split == split) if split else True))
         if share < 1:
-            some = splits.some_of(self.patients[chosen], share, seed=seed)
-            chosen = chosen[np.isin(self.patients[chosen], sorted(some))]
+            sample = splits.sample_patients(self.patients[chosen], share, seed=seed)
+            chosen = chosen[np.isin(self.patients[chosen], sorted(sample))]
         if not len(chosen):
             raise InputError(f"{self.dataset.path}: no patient of split {split} has a label; prepare more patients.")
         return chosen
 
     def index_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Of all patches of the patients `rows`."""
+        """The index rows of all patches of the patients `rows`."""
         return np.concatenate([self.members[row] for row in rows])
 
     def batch(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """`lungjax.data.loader.Batch` with an axis of nodules after that of the bags, and of each bag its own.
+        """A `lungjax.data.loader.Batch` whose arrays have an axis of nodules after that of the bags.
 
-        `label`, `weight` and `row`, which is that of its first patch, are of the bag; `nodule_label` is each nodule's,
-        and `inside` (b, n) is 1 for its nodules and 0 for what fills it up.
+        `label`, `weight` and `row`, the row of the first patch, have one value per bag. `nodule_label` has one per
+        nodule, and `inside` (b, n) is 1 for the bag's nodules and 0 for padding.
         """
         chosen = []
         for place, row in enumerate(rows):
@@ -79,29 +80,29 @@ class Bags(Patches):
             if uniform is not None and len(members) > self._nodules:
                 members = np.roll(members, int(uniform[place, 0] * len(members)))
             chosen.append(members[: self._nodules])
-        filled = np.array([np.resize(members, self._nodules) for members in chosen])
-        found = super().batch(filled.ravel())
-        bags = {name: part.reshape(*filled.shape, *part.shape[1:]) for name, part in found.items()}
+        padded = np.array([np.resize(members, self._nodules) for members in chosen])
+        patches = super().batch(padded.ravel())
+        bags = {name: values.reshape(*padded.shape, *values.shape[1:]) for name, values in patches.items()}
         return {
             **bags,
             "nodule_label": bags["label"],
             "inside": np.array([np.arange(self._nodules) < len(members) for members in chosen], np.float32),
-            "label": self.answer[rows],
+            "label": self.patient_label[rows],
             "weight": np.ones(len(rows), np.float32),
-            "row": filled[:, 0].astype(np.int32),
+            "row": padded[:, 0].astype(np.int32),
         }
 
 
-def reader(dataset: Dataset, data: Any, *, task: str) -> Slices:
-    """What reads the batches of a task.
+def make_reader(dataset: Dataset, data: Any, *, task: str) -> Slices:
+    """The object that reads the batches of a task.
 
     Args:
-      dataset: where the slices lie.
-      data: `config.data`, of which `crop_px` and `crop_at` place crops, and `nodules` and `labels` make bags.
+      dataset: the data set with the slices.
+      data: `config.data`; `crop_px` and `crop_at` place crops, `nodules` and `labels` define bags.
       task: `config.task`.
 
     Raises:
-      InputError: as `Slices`, `Patches` and `Bags`.
+      InputError: as for `Slices`, `Patches` and `Bags`.
     """
     if task == "classify":
         return Patches(dataset)
@@ -111,10 +112,10 @@ def reader(dataset: Dataset, data: Any, *, task: str) -> Slices:
 
 
 def read_labels(path: Path) -> dict[str, float]:
-    """1, 0 or NaN of each patient of a CSV with `patient_id,label`.
+    """The label of each patient, 1, 0 or NaN, from a CSV with `patient_id,label`.
 
     Raises:
-      InputError: it cannot be read, or a label is none of `CODES`.
+      InputError: the file cannot be read, or a label is not in `CODES`.
     """
     try:
         with path.open(newline="") as stream:
@@ -122,10 +123,11 @@ def read_labels(path: Path) -> dict[str, float]:
         return {line["patient_id"]: CODES[line["label"].strip()] for line in lines}
     except (OSError, ValueError, KeyError, AttributeError, csv.Error) as error:
         raise InputError(
-            f"{path} is no CSV of patient_id,label with labels {', '.join(CODES)} ({error!r}); mend config.data.labels."
+            f"{path} is not a CSV of patient_id,label with labels {', '.join(CODES)} ({error!r}); correct the file or "
+            "config.data.labels."
         ) from error
 
 
-def _of_readers(label: np.ndarray) -> float:
-    """Of a patient's nodules: 1 if any is malignant, 0 if all are benign."""
+def _label_from_nodules(label: np.ndarray) -> float:
+    """A patient's label from the labels of the nodules: 1 if any is malignant, 0 if all are benign, else NaN."""
     return 1.0 if (label == 1).any() else 0.0 if (label == 0).all() else np.nan

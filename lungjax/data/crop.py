@@ -1,4 +1,4 @@
-"""Square crops of a slice: around what readers marked, or anywhere."""
+"""Square crops of a slice: around the readers' marks, or anywhere."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ Box = tuple[int, int, int, int]
 """row_min, row_max, column_min, column_max, inclusive."""
 
 
-def nodule_box(readers: np.ndarray, box: Box, crop_px: int, pick: float | None) -> Box:
-    """What to centre a crop on: all marks of a slice, or one of them where together they do not fit into a crop.
+def nodule_box(readers: np.ndarray, box: Box, crop_px: int, nodule_draw: float | None) -> Box:
+    """The box to centre a crop on: that of all marks, or of one connected component if all do not fit into a crop.
 
     Args:
       readers: (rows, columns), not 0 where any reader marked the pixel.
-      box: of all marks; -1 where there are none.
+      box: the box of all marks; -1 where there are none.
       crop_px: side of the crop.
-      pick: in [0, 1), which of the connected marks; None takes the largest.
+      nodule_draw: a random number in [0, 1) that picks the component; None takes the largest.
     """
     if max(box[1] - box[0], box[3] - box[2]) < crop_px:
         return box
     labels = connected_components.label(readers)
     marks = ndimage.find_objects(labels)
-    number = int(np.bincount(labels.ravel())[1:].argmax()) if pick is None else int(pick * len(marks))
+    number = int(np.bincount(labels.ravel())[1:].argmax()) if nodule_draw is None else int(nodule_draw * len(marks))
     rows, columns = marks[number]
-    return rows.start, rows.stop - 1, columns.start, columns.stop - 1
+    return rows.crop_corner, rows.stop - 1, columns.crop_corner, columns.stop - 1
 
 
-def start(shape: tuple[int, ...], box: Box | None, crop_px: int, uniform: np.ndarray | None) -> tuple[int, int]:
-    """Upper left corner of the crop; with `box` its middle lies within a quarter of the crop from the box's.
+def crop_corner(shape: tuple[int, ...], box: Box | None, crop_px: int, uniform: np.ndarray | None) -> tuple[int, int]:
+    """Upper left corner of a crop; with `box`, the two centres are at most a quarter of the crop's side apart.
 
     Args:
-      shape: (rows, columns) of the slice; the crop stays inside where it can.
-      box: what to be near to; None, or -1, for anywhere.
+      shape: (rows, columns) of the slice; the crop stays inside where it fits.
+      box: the box to stay close to; None or -1 for anywhere.
       crop_px: side of the crop.
-      uniform: (2,) in [0, 1) places it; None puts it in the middle.
+      uniform: (2,) random numbers in [0, 1) that place the crop; None centres it.
     """
     corner = []
     for axis, size in enumerate(shape):
         spare = size - crop_px
         u = 0.5 if uniform is None else uniform[axis]
         if box is None or box[2 * axis] < 0:
-            wanted = round(u * spare)
+            position = round(u * spare)
         else:
             middle = (box[2 * axis] + box[2 * axis + 1]) / 2
-            wanted = round(middle - crop_px / 2 + (u - 0.5) * crop_px / 2)
-        corner.append(int(np.clip(wanted, min(spare, 0), max(spare, 0))))
+            position = round(middle - crop_px / 2 + (u - 0.5) * crop_px / 2)
+        corner.append(int(np.clip(position, min(spare, 0), max(spare, 0))))
     return corner[0], corner[1]
 
 
 def cut(image: np.ndarray, corner: tuple[int, int], crop_px: int, fill: int | None = None) -> np.ndarray:
-    """The crop, filled with the image's minimum, or `fill`, where it reaches beyond the image."""
+    """The crop, filled with `fill`, or with the image's minimum, where it reaches beyond the image."""
     row, column = corner
     part = image[max(row, 0) : row + crop_px, max(column, 0) : column + crop_px]
     if part.shape == (crop_px, crop_px):

@@ -1,4 +1,4 @@
-"""The single distortions that `augment` is made of: each a pure function of a key and one image."""
+"""The distortions that `augment` combines: each a pure function of a random key and one image."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
 BLUR_SHARE = 0.5
-"""Share of the views that are blurred at all (Chen et al. 2020)."""
+"""Share of the views that are blurred (Chen et al. 2020)."""
 
 
 def random_crop(
     key: jax.Array, shape: tuple[int, ...], *, area: tuple[float, float], aspect: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Scale of rows and columns (2,), and a displacement of the centre (2,) px that keeps the crop inside."""
+    """A random crop: the scale of rows and columns (2,), and the shift of its centre (2,) px that keeps it inside."""
     area_key, aspect_key, shift_key = jax.random.split(key, 3)
     side = jnp.sqrt(jax.random.uniform(area_key, (), jnp.float32, *area))
     log_aspect = math.log(aspect) / 2
@@ -26,24 +26,24 @@ def random_crop(
 
 
 def rotation(key: jax.Array, degrees: float) -> jax.Array:
-    """A rotation by up to `degrees`, (2, 2)."""
+    """(2, 2): the matrix of a random rotation by up to `degrees` in either direction."""
     angle = jnp.deg2rad(jax.random.uniform(key, (), jnp.float32, -degrees, degrees))
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     return jnp.stack([jnp.stack([cos, -sin]), jnp.stack([sin, cos])])
 
 
 def signs(key: jax.Array) -> jax.Array:
-    """-1 or 1 for each axis: the flips."""
+    """(2,): -1 or 1 for each axis, a random flip."""
     return jax.random.rademacher(key, (2,), jnp.float32)
 
 
 def resample(
     image: jax.Array, matrix: jax.Array, shift_px: jax.Array, *, order: int, side_px: int | None = None
 ) -> jax.Array:
-    """float32 image whose pixel at p, from the centre, is the input's at matrix @ p + shift_px.
+    """Resamples an image: the pixel at p, relative to the centre, is the input's pixel at matrix @ p + shift_px.
 
-    Of the input's shape, or a square of `side_px`. Bilinear (order 1) or nearest neighbour (order 0); beyond its border
-    the image is mirrored.
+    The result is float32, of the input's shape or a square of `side_px`. Bilinear (order 1) or nearest neighbour
+    (order 0); beyond its border the image is mirrored.
     """
     height, width = image.shape
     middle = jnp.array([(height - 1) / 2, (width - 1) / 2], jnp.float32)
@@ -55,7 +55,7 @@ def resample(
 
 
 def random_blur(key: jax.Array, image: jax.Array, *, sigma_px: float) -> jax.Array:
-    """Gaussian blur with sigma up to `sigma_px`, or none; the border is repeated."""
+    """Gaussian blur with a random sigma of up to `sigma_px`, or none; pixels at the border are repeated."""
     if sigma_px <= 0:
         return image
     reach = math.ceil(3 * sigma_px)
@@ -73,22 +73,22 @@ def random_blur(key: jax.Array, image: jax.Array, *, sigma_px: float) -> jax.Arr
     return image
 
 
-def add_noise(key: jax.Array, image: jax.Array, largest: float) -> jax.Array:
-    """White noise of a standard deviation up to `largest`; stays in [0, 1]."""
-    if largest <= 0:
+def add_noise(key: jax.Array, image: jax.Array, max_std: float) -> jax.Array:
+    """Adds white noise with a random standard deviation of up to `max_std`; the result stays in [0, 1]."""
+    if max_std <= 0:
         return image
     strength_key, noise_key = jax.random.split(key)
-    strength = jax.random.uniform(strength_key, (), jnp.float32, 0.0, largest)
+    strength = jax.random.uniform(strength_key, (), jnp.float32, 0.0, max_std)
     white = jax.random.normal(noise_key, (image.size,), jnp.float32).reshape(image.shape)  # Flat compiles faster.
     return jnp.clip(image + strength * white, 0.0, 1.0)
 
 
-def random_cutout(key: jax.Array, image: jax.Array, largest: float) -> jax.Array:
-    """A square of up to `largest` of the shorter side becomes the image's mean (DeVries & Taylor 2017)."""
-    if largest <= 0:
+def random_cutout(key: jax.Array, image: jax.Array, max_side: float) -> jax.Array:
+    """Sets a square to the image's mean; its side is up to `max_side` of the shorter side (DeVries & Taylor 2017)."""
+    if max_side <= 0:
         return image
     side_key, place_key = jax.random.split(key)
-    half_px = jax.random.uniform(side_key, (), jnp.float32, 0.0, largest) * min(image.shape) / 2
+    half_px = jax.random.uniform(side_key, (), jnp.float32, 0.0, max_side) * min(image.shape) / 2
     centre_px = jax.random.uniform(place_key, (2,), jnp.float32) * jnp.array(image.shape, jnp.float32)
     inside = [
         jnp.abs(jnp.arange(size, dtype=jnp.float32) + 0.5 - centre_px[axis]) <= half_px

@@ -1,4 +1,4 @@
-"""A prepared folder once more, with another split: the folds of a cross-validation."""
+"""Copies of a prepared folder with another split: the folds of a cross-validation."""
 
 from __future__ import annotations
 
@@ -14,61 +14,61 @@ from lungjax.data.shards import open_dataset
 
 SALT = "lungjax-folds-1"
 VAL_SHARE = 1 / 8
-"""Of the patients outside a fold: they calibrate."""
+"""Share of the patients outside a fold that are used for calibration."""
 
 
 def fold_of(patient_id: str, folds: int) -> int:
-    """The fold in which a patient is tested: a pure function of the id."""
-    return _number(f"{SALT}/{patient_id}") % folds
+    """The fold in which a patient is tested: a pure function of the ID."""
+    return _hash_number(f"{SALT}/{patient_id}") % folds
 
 
 def assign(patient_ids: Iterable[str], fold: int, folds: int) -> dict[str, splits.Split]:
-    """Every patient with its split: the fold's are `test`, of the others one in eight `val`.
+    """The split of every patient: those of the fold are `test`; of the others one in eight is `val`.
 
-    Those of `splits.ALWAYS_TEST` are `test` in every fold.
+    Patients of `splits.ALWAYS_TEST` are `test` in every fold.
     """
 
     def split_of(patient_id: str) -> splits.Split:
         if patient_id in splits.ALWAYS_TEST or fold_of(patient_id, folds) == fold:
             return "test"
-        return "val" if _number(f"{SALT}/val/{patient_id}") < VAL_SHARE * 2**64 else "train"
+        return "val" if _hash_number(f"{SALT}/val/{patient_id}") < VAL_SHARE * 2**64 else "train"
 
     return {patient_id: split_of(patient_id) for patient_id in sorted(set(patient_ids))}
 
 
 def write(source: Path, out: Path, *, fold: int, folds: int) -> Path:
-    """Writes a prepared folder whose shards are those of `source`, by hard links, and whose test patients are a fold.
+    """Writes a prepared folder with the shards of `source`, as hard links, whose test patients are those of a fold.
 
     Args:
       source: a prepared folder.
-      out: to be made; one that is there is left as it is.
-      fold: from 0.
-      folds: how many.
+      out: the folder to make; an existing one is left unchanged.
+      fold: number of the fold, from 0.
+      folds: number of folds.
 
     Returns:
       `out`.
 
     Raises:
-      InputError: `source` is no prepared folder.
+      InputError: `source` is not a prepared folder.
     """
     if out.exists():
         return out
     dataset = open_dataset(source)
-    described = manifest.read_manifest(source)
+    new_manifest = manifest.read_manifest(source)
     patients = assign(dataset.index["patient_id"], fold, folds)
     temporary = out.with_name(out.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
-    for name in described["files"]:
+    for name in new_manifest["files"]:
         (temporary / name).parent.mkdir(parents=True, exist_ok=True)
         if name != manifest.INDEX:
             _link(source / name, temporary / name)
     index = dataset.index.assign(split=[patients[patient] for patient in dataset.index["patient_id"]])
     manifest.write_index(temporary, index)
     size = (temporary / manifest.INDEX).stat().st_size
-    described["files"][manifest.INDEX] |= {"sha256": manifest.sha256(temporary / manifest.INDEX), "bytes": size}
-    described["split"] = {"salt": SALT, "fold": fold, "folds": folds, "patients": patients}
-    described["split"]["digest"] = splits.digest(patients)
-    (temporary / manifest.MANIFEST).write_text(json.dumps(described, indent=1, allow_nan=False) + "\n")
+    new_manifest["files"][manifest.INDEX] |= {"sha256": manifest.sha256(temporary / manifest.INDEX), "bytes": size}
+    new_manifest["split"] = {"salt": SALT, "fold": fold, "folds": folds, "patients": patients}
+    new_manifest["split"]["digest"] = splits.digest(patients)
+    (temporary / manifest.MANIFEST).write_text(json.dumps(new_manifest, indent=1, allow_nan=False) + "\n")
     temporary.replace(out)
     return out
 
@@ -80,5 +80,5 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _number(name: str) -> int:
+def _hash_number(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")

@@ -1,4 +1,4 @@
-"""What `index.csv` says of each slice."""
+"""The columns of `index.csv`, which has a row for each slice."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ ROW_COLUMNS = (
     "lung_column_min",
     "lung_column_max",
 )
-"""What the index says of a slice, apart from where it is stored and its split.
+"""The columns that describe a slice, apart from its place in the shards and its split.
 
-`nodules`: nodules in this slice. `readers_marked`: reader slots with any pixel in it. `majority_px`: pixels
-that two or more readers marked, or the one where only one looked. `malignancy_median`: a nodule's is the median of
-its readers' ratings; the highest of the slice's nodules; NaN where no reader rated. `row_min` .. `column_max`: box of
-all readers' marks, inclusive, -1 where there are none. `lung_area_mm2` and the lungs' box, as `lungjax.ct.lungs`
-finds them; NaN and -1 where the source lost HU or spacing.
+`nodules`: number of nodules in this slice. `readers_marked`: number of reader slots with any pixel in it.
+`majority_px`: number of pixels that at least two readers marked, or the only reader where there is one.
+`malignancy_median`: the highest of the slice's nodules, each the median of its readers' ratings; NaN where no reader
+rated. `row_min` .. `column_max`: box of all readers' marks, inclusive, -1 where there are none. `lung_area_mm2` and the
+lungs' box: from `lungjax.ct.lungs`; NaN and -1 where the source has lost HU or spacing.
 """
 
 LUNG_MM2 = 1000.0
-"""A slice with at least this much lung, two apices 2.5 cm wide, is one of the lungs."""
+"""A slice with at least this area of lung, as of two apices 2.5 cm wide, counts as a slice of the lungs."""

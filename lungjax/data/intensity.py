@@ -1,4 +1,4 @@
-"""What the scanner said, in Hounsfield units; and where a source lost them, the nearest guess."""
+"""Converts stored values to Hounsfield units; where a source has lost them, to an estimate."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from lungjax.ct.scan import Intensity
 
 WindowHu = tuple[float | jax.Array, float | jax.Array]
 
-
 LUNG_HU, TISSUE_HU = -860.0, 40.0
-"""Of inflated lung, and of muscle, blood and liver."""
+"""HU of inflated lung, and of muscle, blood and liver."""
 
 _BINS = 256
 _STEP_PX = 2
 """Every second pixel of every second row is enough to find two levels."""
 _FILL_SHARE = 0.005
-"""More pixels than this share that have the lowest value, or 0 as z-scores, are no tissue: a source filled them."""
+"""If more than this share of the pixels has the lowest value, or 0 for z-scores, the source filled them in."""
 _LEAST_CONTRAST = 8 / _BINS
-"""Of lung against tissue, in units of the slice's range: a slice without lung is not blown up to noise."""
+"""Smallest contrast of lung and tissue, relative to the slice's range, so that noise is not amplified without lung."""
 
 
 def to_hu(image: jax.Array, *, intensity: Intensity) -> jax.Array:
-    """Stored values -> float32 HU, the same shape.
+    """Converts stored values to float32 HU of the same shape.
 
-    Where a source scaled each slice by its own extremes, HU are gone; but a slice of the chest has two levels, air
-    in lungs and soft tissue. They are found as the medians of the two classes of Otsu's threshold (1979), and the
-    line through them and the HU of lung and tissue undoes the scaling: a bright calcification, or the black beyond
-    the scanner's circle, then no longer changes what lung looks like, and one network reads any source.
+    Where a source scaled each slice by its extreme values, HU are lost. But a slice of the chest has two levels, lung
+    and soft tissue. They are estimated as the medians of the two classes of Otsu's threshold (1979), and mapping them
+    linearly to the HU of lung and tissue undoes the scaling. A bright calcification, or the black outside the
+    scanner's circle, then no longer changes the appearance of lung, and one network can read any source.
 
     Args:
-      image: (..., height, width): int16 HU, or uint8 or float32 where the source lost HU.
-      intensity: of the source; all but `hu` are guessed slice by slice.
+      image: (..., height, width): int16 HU, or uint8 or float32 where the source has lost HU.
+      intensity: of the source; all but `hu` are estimated slice by slice.
 
     Raises:
       ValueError: unknown intensity.
@@ -51,27 +50,27 @@ def to_hu(image: jax.Array, *, intensity: Intensity) -> jax.Array:
 
 
 def window(hu: jax.Array, window_hu: WindowHu = windows.LUNG_HU) -> jax.Array:
-    """HU -> [0, 1], clipped to a window of centre and width in HU."""
+    """Maps HU to [0, 1], clipped to a window given as centre and width in HU."""
     centre, width = window_hu
     return jnp.clip((hu - centre) / width + 0.5, 0.0, 1.0)
 
 
 def _slice_to_hu(values: jax.Array, fill: jax.Array) -> jax.Array:
-    """(height, width) of any scale, and where it may be no tissue -> HU."""
+    """Converts (height, width) values of any scale to HU; `fill` marks pixels that may have been filled in."""
     low, high = jnp.min(values), jnp.max(values)
     share = (values - low) / jnp.where(high > low, high - low, 1.0)
     lung, tissue = _levels(share, fill & (jnp.mean(fill.astype(jnp.float32)) > _FILL_SHARE))
     return LUNG_HU + (share - lung) * (TISSUE_HU - LUNG_HU) / jnp.maximum(tissue - lung, _LEAST_CONTRAST)
 
 
-def _levels(share: jax.Array, left_out: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _levels(share: jax.Array, excluded: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Medians of the darker and the brighter class of a slice in [0, 1]."""
     bins = jnp.round(share[::_STEP_PX, ::_STEP_PX] * (_BINS - 1)).astype(jnp.int32)
-    kept = (~left_out[::_STEP_PX, ::_STEP_PX]).astype(jnp.float32)
+    kept = (~excluded[::_STEP_PX, ::_STEP_PX]).astype(jnp.float32)
     counts = jnp.zeros(_BINS, jnp.float32).at[bins].add(kept)
-    below = jnp.cumsum(counts)  # (bins,), pixels up to each bin
+    below = jnp.cumsum(counts)  # (bins,): number of pixels up to each bin
     moment = jnp.cumsum(counts * jnp.arange(_BINS, dtype=jnp.float32))
-    # Variance between the classes at each threshold, but for a constant factor.
+    # Variance between the classes at each threshold, up to a constant factor.
     apart = (moment[-1] * below / jnp.maximum(below[-1], 1.0) - moment) ** 2
     between = apart / jnp.maximum(below * (below[-1] - below), 1.0)
     dark = below[jnp.argmax(between)]

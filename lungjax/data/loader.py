@@ -1,8 +1,8 @@
-"""Shards to batches: a Grain pipeline whose global order depends on the seed alone.
+"""Reads shards as batches: a Grain pipeline whose global order depends only on the seed.
 
-The unit of the pipeline is a whole batch of row numbers. Each process takes its own part of every batch, so one
-process or many, with worker processes or without, see the same batches in the same order; and the position is
-one integer for each worker, which the checkpoint stores.
+The unit of the pipeline is a whole batch of row numbers, of which each process takes its part. So one process or many,
+with or without worker processes, see the same batches in the same order. The position is one integer per worker, which
+the checkpoint stores.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from lungjax.data import crop, index_columns, splits
 from lungjax.data.neighbours import Neighbours
 from lungjax.data.shards import Dataset
 from lungjax.data.splits import Split
-from lungjax.data.workers import outlive_signals_not_the_parent
+from lungjax.data.workers import init_grain_worker
 from lungjax.errors import InputError
 
 Batch = Mapping[str, np.ndarray]
-"""One batch: `image` (b, h, w) int16 HU, uint8 or float32; `readers` (b, h, w) uint8, a bit a reader; `row` (b,)
-int32, the row of the index; `corner` (b, 2) int32, row and column in the slice of the image's upper left pixel, below
-0 where a crop is larger than the slice; `scan` (b,) int32; `z_mm` (b,) float32, NaN where unknown; `weight` (b,)
-float32, 0 for padding. Of pairs also `partner` (b, h, w), as `image`, of a slice near it. Of patches of nodules also
-`spacing_mm` (b,) float32; `ratings` (b, 4, 9) int32, 0 where a reader gave none; `label` (b,) float32, 1 malignant, 0
-benign, NaN neither."""
+"""One batch: `image` (b, h, w) int16 HU, uint8 or float32; `readers` (b, h, w) uint8, one bit per reader; `row` (b,)
+int32, the row of the index; `corner` (b, 2) int32, row and column in the slice of the image's upper left pixel,
+negative where a crop is larger than the slice; `scan` (b,) int32; `z_mm` (b,) float32, NaN where unknown; `weight` (b,)
+float32, 0 for padding. Pairs also have `partner` (b, h, w), like `image`, of a neighbouring slice. Patches of nodules
+also have `spacing_mm` (b,) float32; `ratings` (b, 4, 9) int32, 0 where a reader gave none; `label` (b,) float32, 1
+malignant, 0 benign, NaN neither."""
 
 
 def select_rows(dataset: Dataset, *, split: Split | None, slices: str, share: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -36,15 +36,16 @@ def select_rows(dataset: Dataset, *, split: Split | None, slices: str, share: fl
     Args:
       dataset: an opened data set.
       split: `train`, `val` or `test`; None for all.
-      slices: `all`; `lung` for slices with at least `slicing.LUNG_MM2` of lung; `nodule` for slices in which at
-        least one reader marked something; `rated` for those whose nodule a reader rated.
-      share: of the patients who have such slices, see `splits.some_of`; `seed` says which.
+      slices: `all`; `lung` for slices with at least `index_columns.LUNG_MM2` of lung; `nodule` for slices in which at
+        least one reader marked something; `rated` for slices with a nodule that a reader rated.
+      share: share of the patients with such slices, see `splits.sample_patients`.
+      seed: determines which patients are taken.
 
     Returns:
       (n,) int64 row numbers, ascending.
 
     Raises:
-      InputError: nothing is left, or `lung` is asked of a source without lung areas.
+      InputError: no slice is left, or `lung` is requested for a source without lung areas.
     """
     index = dataset.index
     chosen = np.ones(len(index), bool)
@@ -59,8 +60,8 @@ def select_rows(dataset: Dataset, *, split: Split | None, slices: str, share: fl
     elif slices != "all":
         raise InputError(f"config.data.slices is {slices!r}; use 'all', 'lung', 'nodule' or 'rated'.")
     if share < 1:
-        some = splits.some_of(index["patient_id"][chosen], share, seed=seed)
-        chosen &= index["patient_id"].isin(sorted(some)).to_numpy()
+        sample = splits.sample_patients(index["patient_id"][chosen], share, seed=seed)
+        chosen &= index["patient_id"].isin(sorted(sample)).to_numpy()
     rows = np.flatnonzero(chosen)
     if rows.size == 0:
         raise InputError(
@@ -70,7 +71,7 @@ def select_rows(dataset: Dataset, *, split: Split | None, slices: str, share: fl
 
 
 def _lung_area_mm2(dataset: Dataset) -> np.ndarray:
-    """float64 (slices,), from the index, whose older versions lack it."""
+    """float64 (slices,), from the index; indices of older versions have no such column."""
     area_mm2 = dataset.index.get("lung_area_mm2")
     if area_mm2 is None or area_mm2.isna().all():
         raise InputError(
@@ -84,10 +85,10 @@ class Slices:
     """Reads rows of a data set as batches.
 
     Args:
-      dataset: where the slices lie.
-      crop_px: side of the square crop; 0 takes whole slices, which must then have one size.
-      crop_at: `nodule` centres crops near the readers' marks where there are any, on one nodule where they lie too
-        far apart; `random` anywhere.
+      dataset: the data set with the slices.
+      crop_px: side of the square crop; 0 takes whole slices, which must then all have the same size.
+      crop_at: `nodule` places crops near the readers' marks where there are any, or near one nodule if the marks do not
+        fit into one crop; `random` places them anywhere.
     """
 
     def __init__(self, dataset: Dataset, *, crop_px: int, crop_at: str):
@@ -97,26 +98,26 @@ class Slices:
         self.crop_px = crop_px
         self.crop_at = crop_at
         index = dataset.index
-        # One study is one CT scan; the crops of a source without UIDs carry the patient there.
+        # One study is one CT scan; crops from a source without UIDs have the patient in this column.
         self._scan = pd.factorize(index["study_uid"])[0].astype(np.int32)
         self._z_mm = index["z_mm"].to_numpy(np.float32)
         self._boxes_px = index[["row_min", "row_max", "column_min", "column_max"]].to_numpy()
 
     def rows(self, *, split: Split | None, slices: str, share: float = 1.0, seed: int = 0) -> np.ndarray:
-        """What `select_rows` says of its data set."""
+        """The rows that `select_rows` selects from the data set."""
         return select_rows(self.dataset, split=split, slices=slices, share=share, seed=seed)
 
     def index_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Rows of the index that `rows` are made of."""
+        """The index rows that make up `rows`."""
         return rows
 
     def batch(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """The batch of `rows` (b,); `uniform` (b, 3) in [0, 1) places crops and picks nodules, None centres them."""
+        """The batch of `rows` (b,). `uniform` (b, 3) in [0, 1) places crops and picks nodules; None centres crops."""
         images, readers = self.dataset.pixels(rows)
         corners = [(0, 0)] * len(rows)
         if self.crop_px:
             draws = [None] * len(rows) if uniform is None else list(uniform)
-            corners = [self._corner(*one) for one in zip(rows, readers, draws, strict=True)]
+            corners = [self._corner(*args) for args in zip(rows, readers, draws, strict=True)]
             images = [crop.cut(image, at, self.crop_px) for image, at in zip(images, corners, strict=True)]
             readers = [crop.cut(mask, at, self.crop_px, 0) for mask, at in zip(readers, corners, strict=True)]
         shapes = {image.shape for image in images}
@@ -135,16 +136,16 @@ class Slices:
         }
 
     def _corner(self, row: int, readers: np.ndarray, draws: np.ndarray | None) -> tuple[int, int]:
-        place, pick = (None, None) if draws is None else (draws[:2], float(draws[2]))
+        position, nodule_draw = (None, None) if draws is None else (draws[:2], float(draws[2]))
         if self.crop_at == "random":
-            return crop.start(readers.shape, None, self.crop_px, place)
-        box = crop.nodule_box(readers, tuple(self._boxes_px[row].tolist()), self.crop_px, pick)
-        return crop.start(readers.shape, box, self.crop_px, place)
+            return crop.crop_corner(readers.shape, None, self.crop_px, position)
+        box = crop.nodule_box(readers, tuple(self._boxes_px[row].tolist()), self.crop_px, nodule_draw)
+        return crop.crop_corner(readers.shape, box, self.crop_px, position)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Decode(grain.transforms.RandomMap):
-    """Row numbers of a global batch -> this process's contiguous share of it."""
+    """Turns the row numbers of a global batch into this process's contiguous part of the batch."""
 
     slices: Slices
     neighbours: Neighbours | None
@@ -152,13 +153,15 @@ class _Decode(grain.transforms.RandomMap):
     process_count: int
 
     def random_map(self, element: np.ndarray, rng: np.random.Generator) -> Batch:  # pyright: ignore[reportIncompatibleMethodOverride]
-        uniform = rng.random((len(element), 3))  # Drawn for the global batch: the same on any process count.
+        uniform = rng.random((len(element), 3))  # Drawn for the global batch, so independent of the process count.
         share = len(element) // self.process_count
-        mine = slice(self.process_index * share, (self.process_index + 1) * share)
-        batch = self.slices.batch(element[mine], uniform[mine])
+        own_part = slice(self.process_index * share, (self.process_index + 1) * share)
+        batch = self.slices.batch(element[own_part], uniform[own_part])
         if self.neighbours is not None:
             partners = self.neighbours.pick(element, rng.random(len(element)))
-            batch["partner"] = self.slices.batch(partners[mine], uniform[mine])["image"]  # Cropped at the same place.
+            batch["partner"] = self.slices.batch(partners[own_part], uniform[own_part])[
+                "image"
+            ]  # Cropped at the same position.
         return batch
 
 
@@ -173,20 +176,20 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.DatasetIterator:
-    """Endless shuffled batches; reshuffled every epoch, and a batch may cross epochs so that no slice is dropped.
+    """Endless batches, reshuffled every epoch; a batch may cross epochs, so that no slice is dropped.
 
     Args:
       slices: reads the rows.
       rows: (n,) index rows to draw from.
       batch_size: slices in the global batch; a multiple of `process_count`.
-      seed: of order and crops.
-      workers: 0 decodes in threads of this process, otherwise in that many processes.
-      neighbours: of the same rows, where batches are to have a `partner` of each slice.
+      seed: determines the order and the crops.
+      workers: number of processes that decode; 0 decodes in threads of this process.
+      neighbours: neighbours of the same rows, if batches are to have a `partner` of each slice.
       process_index, process_count: of `jax.distributed`.
     """
     _check_share(batch_size, process_count)
     pipeline = (
-        grain.MapDataset.source(rows)  # pyright: ignore[reportArgumentType]  It asks for length and items alone.
+        grain.MapDataset.source(rows)  # pyright: ignore[reportArgumentType]  It only needs length and items.
         .seed(seed)
         .shuffle()
         .repeat()
@@ -196,27 +199,27 @@ def train_batches(
     if workers:
         read = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        return iter(pipeline.to_iter_dataset(read).mp_prefetch(processes, outlive_signals_not_the_parent))
+        return iter(pipeline.to_iter_dataset(read).mp_prefetch(processes, init_grain_worker))
     return iter(pipeline.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
 
 
 def eval_batches(
     slices: Slices, rows: np.ndarray, *, batch_size: int, process_index: int = 0, process_count: int = 1
 ) -> Iterator[Batch]:
-    """All `rows` once and in order, crops centred; the last batch is filled with copies of weight 0."""
+    """All `rows` once and in order, with centred crops; the last batch is padded with copies of weight 0."""
     _check_share(batch_size, process_count)
     share = batch_size // process_count
-    mine = slice(process_index * share, (process_index + 1) * share)
+    own_part = slice(process_index * share, (process_index + 1) * share)
     for start in range(0, len(rows), batch_size):
         chosen = rows[start : start + batch_size]
         padded = np.concatenate([chosen, np.repeat(chosen[-1:], batch_size - len(chosen))])
-        batch = slices.batch(padded[mine])
-        batch["weight"] = (np.arange(batch_size) < len(chosen)).astype(np.float32)[mine]
+        batch = slices.batch(padded[own_part])
+        batch["weight"] = (np.arange(batch_size) < len(chosen)).astype(np.float32)[own_part]
         yield batch
 
 
 def _check_share(batch_size: int, process_count: int) -> None:
     if batch_size % process_count:
         raise InputError(
-            f"config.data.batch_size {batch_size} is no multiple of the {process_count} processes; change it."
+            f"config.data.batch_size {batch_size} is not a multiple of the {process_count} processes; change it."
         )

@@ -1,4 +1,4 @@
-"""What a dataset folder says of itself: `manifest.json` and `index.csv`."""
+"""The files that describe a data set folder: `manifest.json` and `index.csv`."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def write_manifest(
     annotations: int,
     ambiguous_nodules: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Writes `manifest.json` of a folder whose other files are all in place; the same folder, the same bytes.
+    """Writes `manifest.json` of a folder whose other files are complete; the same folder gives the same bytes.
 
     Args:
       path: the folder.
       index: its index.
-      source: `format` and `name` of what it was made from.
+      source: `format` and `name` of the source.
       intensity: see `lungjax.ct.scan.Intensity`.
-      readers: how many looked at each scan; the majority of one is that one.
-      nodules, annotations: how many nodules, and readers' outlines of them, all scans have.
-      ambiguous_nodules: `series_uid`, `nodule` and number of `readings` of those with more than four readings, which
-        are several nodules that touch, or one that a reader drew twice.
+      readers: number of readers who looked at each scan; a single reader is the majority.
+      nodules, annotations: number of nodules, and of the readers' annotations of them, in all scans.
+      ambiguous_nodules: `series_uid`, `nodule` and number of `readings` of each nodule with more than four readings:
+        several nodules that touch, or one that a reader drew twice.
     """
     records = collections.Counter(index["shard"].tolist())
     files = {name: _file(path, name, count) for name, count in records.items()}
@@ -79,49 +79,55 @@ def write_manifest(
     }
     temporary = path / (MANIFEST + ".tmp")
     temporary.write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n")
-    temporary.replace(path / MANIFEST)  # Whole or not at all: with a manifest a folder is a data set.
+    temporary.replace(path / MANIFEST)  # Complete or not at all: the manifest makes the folder a data set.
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """`manifest.json` of a folder, parsed.
+    """The parsed `manifest.json` of a folder.
 
     Raises:
-      InputError: there is none, it is damaged, or of another schema version.
+      InputError: there is none, or it is damaged or has another schema version.
     """
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         version = manifest["schema_version"]
     except FileNotFoundError:
         raise InputError(
-            f"{path} has no {MANIFEST}, so it is no finished data set; make one with `lungjax prepare`."
+            f"{path} has no {MANIFEST}, so it is not a finished data set; make one with `lungjax prepare`."
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path / MANIFEST} is damaged ({error!r}); prepare the data again.") from error
     if version != SCHEMA_VERSION:
-        raise InputError(f"{path} has schema version {version}, this lungjax reads {SCHEMA_VERSION}; prepare it again.")
+        raise InputError(
+            f"{path} has schema version {version}, but this lungjax reads {SCHEMA_VERSION}; prepare it again."
+        )
     if missing := sorted({"source", "intensity", "counts", "files", "split"} - manifest.keys()):
         raise InputError(f"{path / MANIFEST} is damaged (it has no {missing[0]!r}); prepare the data again.")
     return manifest
 
 
 def foreign_files(path: Path) -> list[str]:
-    """What lies in a folder and is of no data set of ours, sorted; without a manifest of ours that is everything."""
+    """Names in a folder that do not belong to a data set, sorted; everything, if there is no manifest of lungjax."""
     names = {entry.name for entry in path.iterdir()}
     try:
-        described = json.loads((path / MANIFEST).read_text())
-        ours = {MANIFEST, *(name.split("/")[0] for name in described["files"])} if "lungjax" in described else set()
+        manifest = json.loads((path / MANIFEST).read_text())
+        ours = {MANIFEST, *(name.split("/")[0] for name in manifest["files"])} if "lungjax" in manifest else set()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         ours = set()
     return sorted(names - ours)
 
 
 def read_index(path: Path) -> pd.DataFrame:
-    """`index.csv` of a folder, numbers to the last bit; only in a column of numbers is `nan` a NaN."""
+    """The `index.csv` of a folder, with exact numbers; `nan` means NaN only in columns of numbers.
+
+    Raises:
+      InputError: it cannot be read.
+    """
     try:
         return pd.read_csv(
             path / INDEX,
             dtype=dict.fromkeys(_NAMES, str),
-            converters=dict.fromkeys(_FLOATS, float),  # Exact, as the default of some pandas is not.
+            converters=dict.fromkeys(_FLOATS, float),  # Exact, unlike the default of some versions of pandas.
             keep_default_na=False,
         )
     except (OSError, ValueError) as error:
@@ -129,7 +135,7 @@ def read_index(path: Path) -> pd.DataFrame:
 
 
 def write_index(path: Path, index: pd.DataFrame) -> None:
-    """Writes `index.csv` so that `read_index` gives the same table back."""
+    """Writes `index.csv` so that `read_index` returns the same table."""
     index.to_csv(path / INDEX, index=False, na_rep="nan", lineterminator="\n")
 
 

@@ -1,4 +1,4 @@
-"""Slices near a slice: what two views of a pair may be of."""
+"""Neighbouring slices: the second view of a pair may show one of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _ROUNDING_MM = 1e-3
 
 
 class Neighbours:
-    """For each row another one of the same series, near it.
+    """Picks, for each row, a neighbouring row of the same series.
 
     Args:
       dataset: an opened data set.
-      rows: (n,) index rows; neighbours are of these alone.
-      within_mm: greatest distance of their positions; where a series does not tell positions, slices that follow each
-        other are near.
+      rows: (n,) index rows; neighbours are picked only from these.
+      within_mm: largest distance between the positions of neighbours; in a series without positions, only adjacent
+        slices are neighbours.
     """
 
     def __init__(self, dataset: Dataset, rows: np.ndarray, *, within_mm: float):
@@ -34,12 +34,12 @@ class Neighbours:
         self._low, self._high = (np.zeros(len(rows), np.int64) for _ in range(2))
         begins = np.flatnonzero(np.diff(series[order], prepend=-1))
         for start, stop in zip(begins, [*begins[1:], len(rows)], strict=True):
-            here, far = position[order[start:stop]], reach[order[start:stop]]
-            self._low[start:stop] = start + np.searchsorted(here, here - far)
-            self._high[start:stop] = start + np.searchsorted(here, here + far, side="right")
+            positions, reaches = position[order[start:stop]], reach[order[start:stop]]
+            self._low[start:stop] = start + np.searchsorted(positions, positions - reaches)
+            self._high[start:stop] = start + np.searchsorted(positions, positions + reaches, side="right")
 
     def pick(self, rows: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-        """One neighbour of each row, chosen by `uniform` (b,) in [0, 1); the row itself where it has none."""
+        """One neighbour of each row, chosen by `uniform` (b,) in [0, 1); the row itself if it has no neighbour."""
         place = self._place[rows]
         low, others = self._low[place], self._high[place] - self._low[place] - 1
         chosen = low + (uniform * others).astype(np.int64)

@@ -1,8 +1,8 @@
-"""One slice <-> bytes: the schema of a record, versioned, lossless, and quick to undo.
+"""Encodes a slice as bytes and back: the schema of a record, versioned, lossless, and fast to decode.
 
-A record is msgpack: nothing in it is ever executed, whoever wrote the file. The image is stored as
-differences of neighbouring pixels, split into byte planes: a CT's noise then lies in one plane, and the
-shard's Snappy takes it to about 45 % of raw int16. The readers' bits are stored within their bounding box.
+A record is msgpack: nothing in it is ever executed, whoever wrote the file. The image is stored as differences of
+neighbouring pixels, split into byte planes: a CT's noise is then in one plane, and the shard's Snappy compression
+reduces it to about 45 % of raw int16. The readers' bits are stored within their bounding box.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lungjax.ct.scan import Intensity
 from lungjax.errors import InputError
 
 SCHEMA_VERSION = 1
-"""Raised whenever an older reader would misunderstand a record, the index or the manifest."""
+"""Increased whenever an older lungjax would misread a record, the index or the manifest."""
 
 _DTYPES: dict[Intensity, np.dtype] = {
     "hu": np.dtype(np.int16),
@@ -29,19 +29,19 @@ _DTYPES: dict[Intensity, np.dtype] = {
 
 @dataclasses.dataclass(frozen=True)
 class SliceRecord:
-    """One slice as the scanner and the readers left it.
+    """One slice with the scanner's pixels and the readers' marks.
 
     Attributes:
-      image: (rows, columns), of the type that `intensity` says.
+      image: (rows, columns), dtype by `intensity`.
       readers: uint8 (rows, columns): bit r is set where the reader in slot r marked the pixel.
-      patient_id, study_uid, series_uid, sop_uid: ids; `sop_uid` is empty where the source has none.
-      slice_index: place in the scan, from 0, ascending along the normal.
-      z_mm: position along the normal; NaN where the source lost it.
-      spacing_mm: (slice, row, column) distance between voxel centres; NaN where the source lost it.
-      padding_hu: pixels at or below this value lie outside the scanner's circle; None if none do.
+      patient_id, study_uid, series_uid, sop_uid: IDs; `sop_uid` is empty where the source has none.
+      slice_index: number of the slice in the scan, from 0, ascending along the normal.
+      z_mm: position along the normal; NaN where the source has lost it.
+      spacing_mm: (slice, row, column) distance between voxel centres; NaN where the source has lost it.
+      padding_hu: pixels at or below this value lie outside the scanner's circle; None if there are none.
       intensity: see `lungjax.ct.scan.Intensity`.
-      nodules: those of this slice, each `{"index": int, "readings": ({"slot", "annotation_id", "ratings",
-        "box"}, ...)}` with nine ratings and the reading's box as of `box_of`, None where it has no pixel.
+      nodules: the nodules of this slice, each `{"index": int, "readings": ({"slot", "annotation_id", "ratings",
+        "box"}, ...)}` with nine ratings, and the reading's box as from `box_of`, None where it has no pixel.
     """
 
     image: np.ndarray
@@ -59,10 +59,10 @@ class SliceRecord:
 
 
 def encode(record: SliceRecord) -> bytes:
-    """The bytes of a record; equal records give equal bytes.
+    """Encodes a record; equal records give equal bytes.
 
     Raises:
-      ValueError: image and readers disagree in shape, or a dtype is not what `intensity` says.
+      ValueError: image and readers differ in shape, or a dtype does not fit `intensity`.
     """
     image, readers = record.image, record.readers
     if image.dtype != _DTYPES[record.intensity] or readers.dtype != np.uint8:
@@ -77,24 +77,24 @@ def encode(record: SliceRecord) -> bytes:
         "readers_box": box,
         "readers": b"" if box is None else readers[box[0] : box[1] + 1, box[2] : box[3] + 1].tobytes(),
     }
-    for name in _PLAIN:
+    for name in _PLAIN_FIELDS:
         fields[name] = getattr(record, name)
     planes = _filter(image)
-    # The image comes last, behind its msgpack header: msgpack itself would copy it twice.
+    # The image comes last, after its msgpack header: msgpack itself would copy it twice.
     head = msgpack.packb({**fields, "image": b""})[:-2]  # pyright: ignore[reportOptionalSubscript]
     return b"".join((head, b"\xc6", planes.nbytes.to_bytes(4, "big"), planes.data))
 
 
 def decode(data: bytes) -> SliceRecord:
-    """The record that `encode` took.
+    """Decodes a record that `encode` made.
 
     Raises:
-      InputError: the bytes are no record, or one of another schema version.
+      InputError: the bytes are not a record, or have another schema version.
     """
     fields = _unpack(data)
     try:
         image, readers = _pixels(fields)
-        plain = {name: fields[name] for name in _PLAIN}
+        plain = {name: fields[name] for name in _PLAIN_FIELDS}
         plain["spacing_mm"] = tuple(plain["spacing_mm"])
         plain["nodules"] = tuple(_nodule(nodule) for nodule in plain["nodules"])
         return SliceRecord(image=image, readers=readers, intensity=fields["intensity"], **plain)
@@ -103,10 +103,10 @@ def decode(data: bytes) -> SliceRecord:
 
 
 def decode_pixels(data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Only image and readers' bits, both (rows, columns); what a training step needs.
+    """Decodes only the image and the readers' bits, both (rows, columns): what a training step needs.
 
     Raises:
-      InputError: as `decode`.
+      InputError: as for `decode`.
     """
     fields = _unpack(data)
     try:
@@ -116,10 +116,10 @@ def decode_pixels(data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decode_nodules(data: bytes) -> tuple[dict[str, Any], ...]:
-    """Only the nodules, as `SliceRecord` has them, without undoing the image.
+    """Decodes only the nodules, as in `SliceRecord`, without decoding the image.
 
     Raises:
-      InputError: as `decode`.
+      InputError: as for `decode`.
     """
     fields = _unpack(data)
     try:
@@ -130,14 +130,14 @@ def decode_nodules(data: bytes) -> tuple[dict[str, Any], ...]:
 
 def box_of(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     """(row_min, row_max, column_min, column_max), inclusive, of a (rows, columns) mask; None if empty."""
-    if not mask.max():  # The quickest to tell, and in most slices nobody marked anything.
+    if not mask.max():  # The fastest check; in most slices nothing is marked.
         return None
-    columns = np.flatnonzero(np.bitwise_or.reduce(mask, axis=0))  # Columns first: a fifth of the time.
+    columns = np.flatnonzero(np.bitwise_or.reduce(mask, axis=0))  # Columns first takes a fifth of the time.
     rows = np.flatnonzero(mask[:, columns[0] : columns[-1] + 1].any(axis=1))
     return int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
 
 
-_PLAIN = (
+_PLAIN_FIELDS = (
     "patient_id",
     "study_uid",
     "series_uid",
@@ -148,29 +148,29 @@ _PLAIN = (
     "padding_hu",
     "nodules",
 )
-"""Fields of `SliceRecord` that msgpack takes as they are."""
+"""Fields of `SliceRecord` that msgpack stores without conversion."""
 
 
 def _filter(image: np.ndarray) -> np.ndarray:
-    """Steps from the pixel on the left, modulo the range, zigzag coded; all low bytes, then all higher ones.
+    """Differences from the pixel on the left, modulo the range, zigzag coded; all low bytes, then all higher bytes.
 
-    Of floats it is their bits that are taken for whole numbers, so nothing is rounded.
+    The bits of floats are treated as integers, so nothing is rounded.
 
-    Returns uint8 (bytes a pixel, rows, columns). In place where possible: memory costs more than arithmetic.
+    Returns uint8 (bytes per pixel, rows, columns). It works in place where possible: memory costs more than arithmetic.
     """
     unsigned = np.dtype(f"u{image.itemsize}")
     pixels = np.ascontiguousarray(image).view(unsigned)
     coded = np.empty_like(pixels)
     planes = np.empty((image.itemsize, *image.shape), np.uint8)
-    # Over the ends of rows as well, for one long difference is several times as quick as many short ones.
+    # This also runs across the ends of rows, because one long difference is several times as fast as many short ones.
     np.subtract(pixels.ravel()[1:], pixels.ravel()[:-1], out=coded.ravel()[1:])
     coded[:, 0] = pixels[:, 0]
-    # Zigzag takes 0, -1, 1, -2 to 0, 1, 2, 3, so that a small step of either sign leaves the high byte 0.
-    sign = planes.ravel().view(np.dtype(f"i{image.itemsize}")).reshape(image.shape)  # Not needed for anything else yet.
+    # Zigzag maps 0, -1, 1, -2 to 0, 1, 2, 3, so that the high byte of a small difference of either sign is 0.
+    sign = planes.ravel().view(np.dtype(f"i{image.itemsize}")).reshape(image.shape)  # Memory that is still unused.
     np.right_shift(coded.view(sign.dtype), 8 * image.itemsize - 1, out=sign)
     coded += coded
     coded ^= sign.view(unsigned)
-    planes[0] = coded  # Only the low byte fits.
+    planes[0] = coded  # Keeps only the low byte.
     for plane in planes[1:]:
         plane[...] = np.right_shift(coded, 8, out=coded)
     return planes
@@ -184,7 +184,7 @@ def _unfilter(data: bytes, shape: tuple[int, int], dtype: np.dtype) -> np.ndarra
         coded <<= 8
         coded |= plane
     sign = coded & 1
-    np.negative(sign, out=sign)  # 0 or all ones.
+    np.negative(sign, out=sign)  # All bits 0 or all bits 1.
     coded >>= 1
     coded ^= sign
     return np.cumsum(coded, axis=1, dtype=unsigned, out=coded).view(dtype)
@@ -198,7 +198,7 @@ def _unpack(data: bytes) -> dict[str, Any]:
         raise _corrupt(error) from error
     if version != SCHEMA_VERSION:
         raise InputError(
-            f"the record has schema version {version}, this lungjax reads {SCHEMA_VERSION}; prepare it again."
+            f"the record has schema version {version}, but this lungjax reads {SCHEMA_VERSION}; prepare it again."
         )
     return fields
 
@@ -215,10 +215,14 @@ def _pixels(fields: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _nodule(fields: dict[str, Any]) -> dict[str, Any]:
-    """msgpack turns tuples into lists; here they are tuples again."""
+    """Turns the lists of msgpack back into tuples."""
     readings = (
-        {**one, "ratings": tuple(one["ratings"]), "box": None if one["box"] is None else tuple(one["box"])}
-        for one in fields["readings"]
+        {
+            **reading,
+            "ratings": tuple(reading["ratings"]),
+            "box": None if reading["box"] is None else tuple(reading["box"]),
+        }
+        for reading in fields["readings"]
     )
     return {**fields, "readings": tuple(readings)}
 

@@ -1,4 +1,4 @@
-"""A data set that `lungjax prepare` made, as scans again, for `lungjax predict`."""
+"""Reads the scans of a data set that `lungjax prepare` made, for `lungjax predict`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def matches(source: Path) -> bool:
 
 
 def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
-    """Every series of the index, sorted by key, its SeriesInstanceUID; nothing is quarantined.
+    """Finds every series of the index, sorted by key, the SeriesInstanceUID; nothing is quarantined.
 
     Raises:
-      InputError: it is damaged.
+      InputError: the data set is damaged.
     """
     index = shards.open_dataset(source).index
     entries = [
@@ -33,7 +33,7 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
 
 
 def read(entry: Entry) -> Scan:
-    """One series; without readers' nodules, and without where it lies in the patient, which shards do not hold.
+    """Reads one series, without nodules, and without `affine_lps`, which shards do not store.
 
     Raises:
       Fault: `mixed_geometry` where its slices differ in size, as crops do.
@@ -46,7 +46,7 @@ def read(entry: Entry) -> Scan:
     rows = rows[np.argsort(index.loc[rows, "slice_index"].to_numpy())]
     records = dataset.read(rows.to_numpy())
     if len({record.image.shape for record in records}) > 1:
-        raise Fault("mixed_geometry", f"{entry.where} has slices of several sizes: crops, and no scan")
+        raise Fault("mixed_geometry", f"{entry.where} has slices of several sizes: they are crops, not a scan")
     first = records[0]
     return Scan(
         patient_id=first.patient_id,

@@ -1,8 +1,8 @@
-"""The dataset folder: ArrayRecord files of slices, an index that pandas opens, and a manifest.
+"""The data set folder: ArrayRecord files of slices, an index that pandas reads, and a manifest.
 
 DIR/manifest.json       schema version, source, intensity, readers, counts, every file's SHA-256, the split
-DIR/index.csv           one line a slice, sorted by patient, series and slice
-DIR/quarantine.jsonl    one line a series that was not prepared, and why
+DIR/index.csv           one line per slice, sorted by patient, series and slice
+DIR/quarantine.jsonl    one line per series that was not prepared, with the reason
 DIR/shards/*.array_record
 """
 
@@ -26,22 +26,23 @@ from lungjax.errors import InputError
 SHARDS = "shards"
 SUFFIX = ".array_record"
 
-# One record a chunk, for reads are random. Measured on LIDC-IDRI-0003: Snappy takes the filtered pixels to 45 % of raw
-# int16. zstd at level 1, and no better at higher ones, takes them to 35 %, but 2.5 times as long, and 1.7 times to undo
-# it: with zstd all of `prepare` ran at 58 % of the rate of reading the DICOM alone, with Snappy at 83 %.
+# One record per chunk, because reads are random. Measured on LIDC-IDRI-0003: Snappy reduces the filtered pixels to 45 %
+# of raw int16. zstd reduces them to 35 % at level 1, and no further at higher levels, but takes 2.5 times as long to
+# compress and 1.7 times as long to decompress: with zstd `prepare` ran at 58 % of the rate of reading the DICOM files
+# alone, with Snappy at 83 %.
 _WRITER_OPTIONS = "group_size:1,snappy"
 _OPEN_FILES = 256
-"""How many shards one process keeps open; opening one again costs a tenth of reading a slice."""
+"""Number of shards that one process keeps open; opening one again takes a tenth of the time of reading a slice."""
 
 Decoded = TypeVar("Decoded")
 
 
 class Dataset:
-    """A prepared folder, opened. Picklable; a copy in another process opens its files anew.
+    """An opened data set. Picklable; a copy in another process opens its files again.
 
     Attributes:
       path: the folder.
-      manifest: `manifest.json`, parsed.
+      manifest: the parsed `manifest.json`.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any], index: pd.DataFrame):
@@ -59,7 +60,7 @@ class Dataset:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        # The index is the bulk and a worker that only reads pixels needs none of it.
+        # The index is large, and a worker that only reads pixels does not need it.
         return {**self.__dict__, "_index": None, "_readers": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -71,80 +72,80 @@ class Dataset:
 
     @property
     def index(self) -> pd.DataFrame:
-        """`index.csv`: one line a slice; see `slicing.ROW_COLUMNS`."""
+        """`index.csv`: one line per slice; see `index_columns.ROW_COLUMNS`."""
         if self._index is None:
             self._index = read_index(self.path)
         return self._index
 
     @property
     def intensity(self) -> Intensity:
-        """What a pixel's number means, see `lungjax.ct.scan.Intensity`."""
+        """The meaning of a pixel's value, see `lungjax.ct.scan.Intensity`."""
         return self.manifest["intensity"]
 
     @property
     def readers(self) -> int:
-        """How many readers looked at each scan; an older lungjax, which did not tell, took all for LIDC's four."""
+        """Number of readers who looked at each scan; older versions did not record it and assumed LIDC's four."""
         return self.manifest.get("readers", READERS)
 
     def read(self, rows: Sequence[int] | np.ndarray) -> list[SliceRecord]:
-        """The records of these rows of the index, in the order asked for.
+        """The records of these rows of the index, in the same order.
 
         Raises:
-          InputError: a shard is damaged; names it.
+          InputError: a shard is damaged; the message names it.
         """
-        return self._decoded(rows, records.decode)
+        return self._decode_rows(rows, records.decode)
 
     def pixels(self, rows: Sequence[int] | np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Images (rows, columns) and readers' bits, uint8 (rows, columns); the loader's quick way.
+        """Images (rows, columns) and readers' bits, uint8 (rows, columns), of these rows; faster than `read`.
 
         Raises:
-          InputError: a shard is damaged; names it.
+          InputError: a shard is damaged; the message names it.
         """
-        pairs = self._decoded(rows, records.decode_pixels)
+        pairs = self._decode_rows(rows, records.decode_pixels)
         return [image for image, _ in pairs], [readers for _, readers in pairs]
 
     def nodules(self, rows: Sequence[int] | np.ndarray) -> list[tuple[dict[str, Any], ...]]:
         """The nodules of these rows, as `SliceRecord.nodules`.
 
         Raises:
-          InputError: a shard is damaged; names it.
+          InputError: a shard is damaged; the message names it.
         """
-        return self._decoded(rows, records.decode_nodules)
+        return self._decode_rows(rows, records.decode_nodules)
 
-    def _decoded(self, rows: Sequence[int] | np.ndarray, decode: Callable[[bytes], Decoded]) -> list[Decoded]:
+    def _decode_rows(self, rows: Sequence[int] | np.ndarray, decode: Callable[[bytes], Decoded]) -> list[Decoded]:
         rows = np.asarray(rows, np.int64)
         shards = self._shard_of_row[rows]
-        found: dict[int, Decoded] = {}
+        decoded: dict[int, Decoded] = {}
         for shard in np.unique(shards):
             places = np.flatnonzero(shards == shard)
             name = self._shard_names[shard]
             try:
                 data = self._reader(shard).read(self._position_of_row[rows[places]].tolist())
-                found.update(zip(places.tolist(), map(decode, data), strict=True))
+                decoded.update(zip(places.tolist(), map(decode, data), strict=True))
             except (RuntimeError, IndexError, InputError) as error:
                 raise InputError(f"{self.path / name} is damaged ({error}); prepare the data again.") from error
-        return [found[place] for place in range(len(rows))]
+        return [decoded[place] for place in range(len(rows))]
 
     def _reader(self, shard: int) -> ArrayRecordReader:
         with self._lock:
             if shard not in self._readers:
                 self._readers[shard] = _open(self.path / self._shard_names[shard])
-            reader = self._readers[shard] = self._readers.pop(shard)  # Now the last to be closed.
+            reader = self._readers[shard] = self._readers.pop(shard)  # Moved to the end: closed last.
             if len(self._readers) > _OPEN_FILES:
-                del self._readers[next(iter(self._readers))]  # Closed once no thread reads from it any more.
+                del self._readers[next(iter(self._readers))]  # Closed once no thread reads from it.
             return reader
 
 
 def open_dataset(path: Path | str, *, verify: bool = False) -> Dataset:
-    """Opens a prepared folder, and checks that it is whole.
+    """Opens a prepared folder and checks that it is complete.
 
     Args:
-      path: what `lungjax prepare --out` was given.
+      path: the folder that `lungjax prepare --out` made.
       verify: also compare the SHA-256 of every file, which reads all of them.
 
     Raises:
-      InputError: no such folder, not a finished data set, another schema version, a file missing, of another
-        size or (with `verify`) content, or no slices.
+      InputError: there is no such folder, it is not a finished data set or has another schema version, a file is
+        missing or differs in size or (with `verify`) in content, or there are no slices.
     """
     path = Path(path)
     if not path.is_dir():
@@ -154,26 +155,28 @@ def open_dataset(path: Path | str, *, verify: bool = False) -> Dataset:
         file = path / name
         size = file.stat().st_size if file.is_file() else None
         if size != expected["bytes"]:
-            found = "is missing" if size is None else f"has {size} bytes instead of {expected['bytes']}"
-            raise InputError(f"{file} {found}; prepare or copy the data again.")
+            problem = "is missing" if size is None else f"has {size} bytes instead of {expected['bytes']}"
+            raise InputError(f"{file} {problem}; prepare or copy the data again.")
         if verify and sha256(file) != expected["sha256"]:
             raise InputError(f"{file} is damaged (its SHA-256 is not the manifest's); prepare or copy the data again.")
     index = read_index(path)
-    needed = {"row", "shard", "position", "split"} | {name for name in index_columns.ROW_COLUMNS if "lung" not in name}
-    if missing := sorted(needed - set(index.columns)):  # An older lungjax found no lungs.
+    required = {"row", "shard", "position", "split"} | {
+        name for name in index_columns.ROW_COLUMNS if "lung" not in name
+    }
+    if missing := sorted(required - set(index.columns)):  # Older versions have no columns of lungs.
         raise InputError(f"{path / INDEX} is damaged (it has no column {missing[0]!r}); prepare the data again.")
     if not index["split"].equals(index["patient_id"].map(manifest["split"]["patients"])):
-        raise InputError(f"{path}: index and manifest disagree on who is train, val and test; prepare the data again.")
+        raise InputError(f"{path}: index and manifest disagree on the split of the patients; prepare the data again.")
     if index.empty:
-        raise InputError(f"{path}: the data set holds no slices; see {path / QUARANTINE} for why.")
+        raise InputError(f"{path}: the data set holds no slices; see {path / QUARANTINE} for the reasons.")
     return Dataset(path, manifest, index)
 
 
 def write_shard(path: Path, data: Iterable[bytes]) -> int:
-    """Writes records to an ArrayRecord file, complete or not at all; returns how many.
+    """Writes records to an ArrayRecord file, completely or not at all; returns their number.
 
     Raises:
-      InputError: the file cannot be written (disk full, say).
+      InputError: the file cannot be written, for instance because the disk is full.
     """
     temporary = path.with_name(path.name + ".tmp")
     count = 0
@@ -183,7 +186,7 @@ def write_shard(path: Path, data: Iterable[bytes]) -> int:
             writer.write(record)
             count += 1
         writer.close()
-    except RuntimeError as error:  # All that ArrayRecord raises.
+    except RuntimeError as error:  # ArrayRecord raises nothing else.
         temporary.unlink(missing_ok=True)
         raise InputError(f"{path} cannot be written: {error}") from error
     temporary.replace(path)
@@ -191,7 +194,7 @@ def write_shard(path: Path, data: Iterable[bytes]) -> int:
 
 
 def read_shard(path: Path) -> Iterator[bytes]:
-    """All records of an ArrayRecord file, in order, one at a time."""
+    """Yields all records of an ArrayRecord file, in order, one at a time."""
     reader = _open(path)
     for position in range(reader.num_records()):
         yield reader.read([position])[0]
@@ -199,5 +202,5 @@ def read_shard(path: Path) -> Iterator[bytes]:
 
 
 def _open(path: Path) -> ArrayRecordReader:
-    # As Grain opens them: read-ahead only costs when reads are random.
+    # The options that Grain uses: with random reads, read-ahead only costs time.
     return ArrayRecordReader(str(path), "readahead_buffer_size:0", file_reader_buffer_size=32768)

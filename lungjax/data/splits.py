@@ -1,4 +1,4 @@
-"""Patients to train, val or test, by hash: the same patient lands in the same split on every source."""
+"""Assigns patients to train, val or test by hash: a patient is in the same split in every source."""
 
 from __future__ import annotations
 
@@ -17,86 +17,87 @@ SALT = "lungjax-1"
 TRAIN_SHARE = 0.70
 VAL_SHARE = 0.10
 ALWAYS_TEST = ("LIDC-IDRI-0001", "LIDC-IDRI-0003")
-"""Patients whose DICOM is public test material elsewhere: never trained on, whatever their hash."""
+"""Patients whose DICOM files are public test material elsewhere: never trained on, whatever their hash."""
+
+_UNKNOWN_PREFIX = "unknown/"
+"""Prefix of the patient ID of a scan whose source does not record patients: `unknown/<split>/<name>`."""
 
 
-_UNKNOWN = "unknown/"
-"""Begins the id of a scan whose patient the source does not tell: `unknown/<split>/<name>`."""
-
-
-def unknown(split: Split, name: str) -> str:
-    """The id that stands for a patient whom the source does not tell, in the split that the source gives."""
-    return f"{_UNKNOWN}{split}/{name}"
+def unknown_patient_id(split: Split, name: str) -> str:
+    """The ID in place of a patient that the source does not record; it contains the source's own split."""
+    return f"{_UNKNOWN_PREFIX}{split}/{name}"
 
 
 def is_unknown(patient_id: str) -> bool:
-    """Whether an id stands for a scan whose patient the source does not tell."""
-    return patient_id.startswith(_UNKNOWN)
+    """Whether an ID takes the place of a patient that the source does not record."""
+    return patient_id.startswith(_UNKNOWN_PREFIX)
 
 
 def split_of(patient_id: str) -> Split:
-    """The split of one patient: a pure function of the id, so two data sets can never disagree.
+    """The split of one patient: a pure function of the ID, so two data sets can never disagree.
 
-    SHA-256 of salt and id, its first 8 bytes read as a number in [0, 1): below 0.70 train, below 0.80 val,
-    else test. An id made by `unknown` names its split.
+    The first 8 bytes of the SHA-256 of salt and ID, read as a number in [0, 1): below 0.70 train, below 0.80 val, else
+    test. An ID made by `unknown_patient_id` contains its split.
     """
     for split in SPLITS:
-        if patient_id.startswith(f"{_UNKNOWN}{split}/"):
+        if patient_id.startswith(f"{_UNKNOWN_PREFIX}{split}/"):
             return split
     if patient_id in ALWAYS_TEST:
         return "test"
-    position = _position(f"{SALT}/{patient_id}")
+    position = _hash_fraction(f"{SALT}/{patient_id}")
     if position < TRAIN_SHARE:
         return "train"
     return "val" if position < TRAIN_SHARE + VAL_SHARE else "test"
 
 
-def some_of(patient_ids: Iterable[str], share: float, *, seed: int) -> set[str]:
-    """A share of the patients, rounded up: the first of them in an order by hash of `seed` and id.
+def sample_patients(patient_ids: Iterable[str], share: float, *, seed: int) -> set[str]:
+    """A share of the patients, rounded up: the first in the order of a hash of `seed` and ID.
 
-    Of one seed, a smaller share lies within a larger one; which patients come first depends on nothing but their ids.
+    With the same seed, a smaller share is a subset of a larger one; the order depends only on the IDs.
     """
-    ordered = sorted(set(patient_ids), key=lambda patient_id: _position(f"{SALT}/share-{seed}/{patient_id}"))
-    return set(ordered[: math.ceil(round(share * len(ordered), 6))])  # 0.07 * 100 is a little more than 7.
+    ordered = sorted(set(patient_ids), key=lambda patient_id: _hash_fraction(f"{SALT}/share-{seed}/{patient_id}"))
+    return set(
+        ordered[: math.ceil(round(share * len(ordered), 6))]
+    )  # Without rounding, 0.07 * 100 is slightly more than 7.
 
 
-def _position(name: str) -> float:
-    """A number in [0, 1) by hash."""
+def _hash_fraction(name: str) -> float:
+    """A number in [0, 1) from the hash of a name."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
 def assign(patient_ids: Iterable[str]) -> dict[str, Split]:
-    """Every distinct patient, in sorted order, with its split; what a manifest stores."""
+    """The split of every distinct patient, in sorted order, as a manifest stores it."""
     return {patient_id: split_of(patient_id) for patient_id in sorted(set(patient_ids))}
 
 
 def digest(assignment: Mapping[str, Split]) -> str:
-    """Sixteen hex digits that name an assignment of patients to splits."""
+    """Sixteen hex digits that identify an assignment of patients to splits."""
     return hashlib.sha256(json.dumps(dict(sorted(assignment.items()))).encode()).hexdigest()[:16]
 
 
 def lock(trained_with: Mapping[str, Split], data: Mapping[str, Split], *, where: str) -> None:
-    """The leak lock: refuses data that puts a patient into another split than a checkpoint's training did.
+    """The leak lock: refuses data in which a patient's split differs from that in a checkpoint's training data.
 
     Args:
-      trained_with: patients and splits of the data the checkpoint was trained on.
-      data: patients and splits of the data about to be used.
-      where: the data's path, for the message.
+      trained_with: patients and splits of the data that the checkpoint was trained on.
+      data: patients and splits of the data to be used.
+      where: path of the data, for the message.
 
     Raises:
-      InputError: some patient of both changes its split; names how many and one of them. Or nobody can know,
-        because one side does not tell its patients and they are not the very same scans.
+      InputError: a patient is in both with different splits; the message gives the number of such patients and the
+        first. Or this cannot be checked, because one of them does not record patients and they are not the same scans.
     """
     if trained_with != data and any(map(is_unknown, (*trained_with, *data))):
         raise InputError(
-            f"{where}: does not tell its patients, or the checkpoint's data did not: somebody trained on may be among "
-            "those tested on; use the data that the checkpoint was trained with."
+            f"{where}: patients are not recorded here or in the checkpoint's data, so training patients may be among "
+            "those tested; use the data that the checkpoint was trained with."
         )
     moved = sorted(p for p in data.keys() & trained_with.keys() if data[p] != trained_with[p])
     if moved:
         first = moved[0]
         raise InputError(
-            f"{where}: {len(moved)} patients lie in another split than when the checkpoint was trained "
+            f"{where}: {len(moved)} patients are in another split than when the checkpoint was trained "
             f"(first: {first}, now {data[first]}, then {trained_with[first]}); prepare the data again with this "
-            "version of lungjax, or train anew."
+            "version of lungjax, or train again."
         )

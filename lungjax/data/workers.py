@@ -1,4 +1,4 @@
-"""Worker processes that end with the process that started them."""
+"""Makes worker processes end with the process that started them."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ import signal
 import threading
 
 
-def outlive_signals_not_the_parent(*_: int) -> None:
-    """For Grain to call as a worker process starts; it passes the worker's number and their count.
+def init_grain_worker(*_: int) -> None:
+    """Grain calls this when a worker process starts; it passes the worker's number and the number of workers.
 
-    Ctrl-C, Slurm and systemd signal workers and parent alike. The parent may still want batches before it stops, and
-    then ends its workers itself.
+    Ctrl-C, Slurm and systemd send signals to both workers and parent. The worker ignores them, because the parent may
+    need more batches before it stops, and then ends its workers itself.
     """
-    for meant_for_parent in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(meant_for_parent, signal.SIG_IGN)
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, signal.SIG_IGN)
     end_with_parent()
 
 
 def end_with_parent() -> None:
-    """Without this, workers of a parent ended by SIGKILL wait for tasks, or for room in their queue, for ever.
+    """Ends this process once its parent has ended.
 
-    PR_SET_PDEATHSIG would not do: it goes by the thread that started the worker, and Grain's threads end before it.
+    Otherwise, workers of a parent that was killed by SIGKILL would wait for ever, for tasks or for space in their
+    queue. PR_SET_PDEATHSIG is no alternative: it depends on the thread that started the worker, and Grain's threads end
+    earlier than the worker.
     """
     threading.Thread(target=_exit_after_parent, daemon=True).start()
 

@@ -68,7 +68,7 @@ def grade(model: Trained, dataset: shards.Dataset, *, split: str) -> PatientScor
     config = model.config
     read = bags.Bags(dataset, nodules=config.data.nodules, labels=config.data.labels)
     of = np.array([model.patients.get(patient, "test") for patient in read.patients])
-    rows = np.flatnonzero(~np.isnan(read.answer) & ((of == split) if split != "all" else True))
+    rows = np.flatnonzero(~np.isnan(read.patient_label) & ((of == split) if split != "all" else True))
     if not len(rows):
         raise InputError(
             f"{dataset.path}: no patient of split {split} has a label; the model was trained on the others."

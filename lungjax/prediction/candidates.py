@@ -94,7 +94,7 @@ def _components(mask: np.ndarray) -> list[np.ndarray]:
     """(n, 3) voxels of each connected component, ascending; voxels that share a face are connected."""
     if not mask.any():
         return []
-    components = connected_components.find(mask, 0, 1)
+    components = connected_components.find_components(mask, 0, 1)
     lengths = components.ends - components.starts
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     places = np.unravel_index(np.repeat(components.starts, lengths) + within, components.shape)

@@ -59,7 +59,7 @@ def detect(scan: Scan, trained: Trained, network: Network) -> Detection:
     """
     refused, warnings, ranked = input_checks.refusal(scan, TrainedRange.by(trained)), [], []
     if refused is None:
-        lung = lungs.find(scan.voxels, scan.spacing_mm)
+        lung = lungs.find_lungs(scan.voxels, scan.spacing_mm)
         warnings = input_checks.warnings(scan, lung, trained)
         refused = input_checks.no_chest(lung)
         if refused is None:
@@ -76,5 +76,5 @@ def _with_wall(lung: Lungs) -> Lungs:
     """The lungs and, in each slice, `WALL_MM` around them."""
     grid = lung.grid
     for _ in range(round(WALL_MM / lungs.GRID_MM)):
-        grid = morphology.grown(grid, 1, 2)
+        grid = morphology.dilate(grid, 1, 2)
     return dataclasses.replace(lung, grid=grid)

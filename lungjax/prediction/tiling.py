@@ -66,7 +66,7 @@ def reach(config: Config) -> float:
     """How far nodules lay off the middle in training, at most, as a share of a tile's side: 0.5 for anywhere."""
     share = float(config.augment.shift)
     if config.data.crop_px:
-        share += 0.25 if config.data.crop_at == "nodule" else 0.5  # See `lungjax.data.crop.start`.
+        share += 0.25 if config.data.crop_at == "nodule" else 0.5  # See `lungjax.data.crop.crop_corner`.
     return min(share, 0.5)
 
 

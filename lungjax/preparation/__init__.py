@@ -1,1 +1,1 @@
-"""Any source to shards: formats, doctor, quarantine, parallel reading, the phantom, findings of `predict`."""
+"""Prepares any source as shards: formats, doctor, quarantine, parallel reading, the phantom, results of `predict`."""

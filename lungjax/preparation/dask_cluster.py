@@ -1,7 +1,7 @@
-"""Tasks over a Dask cluster that is there already, as `workers.run` does over local processes.
+"""Runs tasks on an existing Dask cluster, as `pool.run` does in local processes.
 
-Dask moves a task of a worker that died to another one. Source and output must lie where every worker finds them under
-the same path. Needs Dask's scheduler (`pip install 'lungjax[dask]'`).
+If a worker dies, Dask gives its task to another worker. Every worker must find source and output under the same path.
+Needs Dask's scheduler (`pip install 'lungjax[dask]'`).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _CONNECT = "30s"
 def run(
     function: Callable[[Task], Result], tasks: Iterable[Task], address: str, *, paths: Sequence[Path]
 ) -> Iterator[tuple[Task, Result]]:
-    """Each task with its result, in the order they finish.
+    """Yields each task with its result, in the order in which they finish.
 
     Args:
-      function: importable by name on the workers; it must not matter if it runs twice on a task.
+      function: importable by name on the workers; running it twice on the same task must do no harm.
       tasks: picklable.
       address: of the scheduler, for instance `tcp://10.0.0.1:8786`.
-      paths: what every worker must find.
+      paths: paths that every worker must find.
 
     Raises:
-      InputError: Dask is not installed; no scheduler answers; there is no worker; a worker has another lungjax, or
-        does not find one of the paths.
+      InputError: Dask is not installed; no scheduler answers; there is no worker; a worker has another version of
+        lungjax or does not find one of the paths.
       WorkerDied: several workers died over the same task.
       Exception: whatever `function` raises, at once.
     """
@@ -47,8 +47,8 @@ def run(
     except (OSError, ValueError) as error:
         raise InputError(f"--dask {address}: no Dask scheduler answers there ({error}); check the address.") from error
     with client:
-        answers: Any = client.run(_sees, [str(path) for path in paths])
-        _check_workers(answers, address)
+        workers: Any = client.run(_version_and_missing, [str(path) for path in paths])
+        _check_workers(workers, address)
         waiting = {client.submit(function, task, pure=False): task for task in tasks}
         for future in distributed.as_completed(list(waiting), loop=client.loop):
             task = waiting.pop(future)
@@ -56,22 +56,22 @@ def run(
                 result = future.result()
             except distributed.KilledWorker:
                 raise WorkerDied(task) from None
-            future.release()  # Nothing of a finished task stays on the cluster.
+            future.release()  # Frees the memory of the finished task on the cluster.
             yield task, result
 
 
-def _sees(paths: Sequence[str]) -> tuple[str, list[str]]:
-    """On a worker: its version, and which of the paths it does not find."""
+def _version_and_missing(paths: Sequence[str]) -> tuple[str, list[str]]:
+    """Runs on a worker; returns its version of lungjax, and the paths that it does not find."""
     return lungjax.__version__, [path for path in paths if not Path(path).exists()]
 
 
-def _check_workers(answers: dict[str, tuple[str, list[str]]], address: str) -> None:
-    if not answers:
+def _check_workers(workers: dict[str, tuple[str, list[str]]], address: str) -> None:
+    if not workers:
         raise InputError(f"--dask {address}: the scheduler has no workers; start some.")
-    for worker, (version, missing) in answers.items():
+    for worker, (version, missing) in workers.items():
         if version != lungjax.__version__:
             raise InputError(
-                f"--dask {address}: {worker} has lungjax {version}, not {lungjax.__version__}; install it."
+                f"--dask {address}: {worker} has lungjax {version}, not {lungjax.__version__}; install this version."
             )
         if missing:
-            raise InputError(f"--dask {address}: {worker} does not find {missing[0]}; mount it there under this path.")
+            raise InputError(f"--dask {address}: {worker} does not find {missing[0]}; mount it under this path.")

@@ -1,4 +1,4 @@
-"""`lungjax doctor`: what `prepare` would quarantine and what is not there, without reading a voxel."""
+"""`lungjax doctor`: what `prepare` would quarantine, and what is missing, without reading a voxel."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from lungjax.lidc import annotations
 from lungjax.lidc.annotations import ScanRow
 from lungjax.preparation.sources import FORMATS, format_of, only_utf8
 
-_SHOWN = 5
-"""Notes of one name that the table lists; `--json` has all."""
+_MAX_LISTED = 5
+"""How many notes of one name the table lists; `--json` has all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,16 +31,16 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a source holds.
+    """What a source contains.
 
     Attributes:
       source: folder or archive.
       format: one of `FORMATS`.
-      patients, scans: how many there are, faulty ones among them; no patients are known where the source does not tell.
-      slices: in all scans; None where the format cannot tell without reading.
-      missing_patients: of LIDC-IDRI's, which are not there; empty where none of the patients is of LIDC-IDRI.
-      faults: what `prepare` would quarantine as faulty, as far as can be told without voxels.
-      notes: what else there is to know.
+      patients, scans: their numbers, including faulty ones; `patients` is None where the source does not record them.
+      slices: in all scans; None where the format cannot count them without reading.
+      missing_patients: patients of LIDC-IDRI that the source lacks; empty if none of its patients is from LIDC-IDRI.
+      faults: what `prepare` would quarantine, as far as can be known without reading voxels.
+      notes: anything else worth knowing.
     """
 
     source: Path
@@ -53,44 +53,43 @@ class Report:
     notes: tuple[Finding, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Everything but `source`, of JSON's types."""
+        """Everything but `source`, as JSON types."""
         fields = dataclasses.asdict(self)
         del fields["source"]
         return fields
 
     def text(self) -> str:
-        """Tables for a person, without a newline at the end."""
+        """Tables for the screen, without a newline at the end."""
         slices = "" if self.slices is None else f", {_count(self.slices, 'slice')}"
         patients = "patients unknown" if self.patients is None else _count(self.patients, "patient")
-        held = f"{patients}, {_count(self.scans, 'scan')}{slices}"
-        lines = [f"{self.source}: format {self.format}, {held}"]
+        lines = [f"{self.source}: format {self.format}, {patients}, {_count(self.scans, 'scan')}{slices}"]
         if self.missing_patients:
-            missing = f"{len(self.missing_patients):,} of LIDC-IDRI's patients are not here"
+            missing = f"{len(self.missing_patients):,} of LIDC-IDRI's patients are missing"
             lines.append(f"{missing}: {_ranges(self.missing_patients)}")
         lines += ["", "faults: prepare quarantines these", *_table(self.faults, faults.FAULTS, len(self.faults))]
-        lines += ["", "notes: nothing need be done", *_table(self.notes, faults.NOTES, _SHOWN)]
+        lines += ["", "notes: no action needed", *_table(self.notes, faults.NOTES, _MAX_LISTED)]
         if self.slices is None:
-            more = "Of this format only files' names were looked at; prepare may find any fault of theirs."
+            more = "For this format only names were checked; prepare may find any fault in the files."
         else:
-            more = f"Only prepare reads voxels, and so may find more: {', '.join(faults.IN_VOXELS)}."
+            more = f"Only prepare reads voxels and may find more faults: {', '.join(faults.IN_VOXELS)}."
         return "\n".join([*lines, "", more])
 
 
 def examine(source: Path | str, *, format: str = "auto") -> Report:
-    """Looks at names and headers; a format without a `check` tells what its `find` does.
+    """Checks names and headers; for a format without checks, only what its `find` reports.
 
     Args:
-      source: what `prepare` would be given.
-      format: one of `FORMATS`, or `auto` to look.
+      source: as for `prepare`.
+      format: one of `FORMATS`, or `auto` to detect it.
 
     Raises:
-      InputError: nothing at `source`, no known format, or nothing of it.
+      InputError: `source` does not exist, has no known format, or holds no scan of it.
     """
     source = Path(os.path.abspath(source))
     if not source.exists():
         raise InputError(f"{source}: no such file or folder; name a folder of scans or an archive.")
     name = format_of(source, format)
-    entries, quarantined, checked = _look(name, source)
+    entries, quarantined, checked = _examine_format(name, source)
     if not entries and not quarantined:
         raise InputError(f"{source} holds no scans of this format; check the path and --format.")
     checks = [(entry, checked[entry.key]) for entry in entries] if checked is not None else []
@@ -101,17 +100,17 @@ def examine(source: Path | str, *, format: str = "auto") -> Report:
     return Report(
         source=source,
         format=name,
-        patients=len(patients) if FORMATS[name].TELLS_PATIENTS else None,
+        patients=len(patients) if FORMATS[name].HAS_PATIENT_IDS else None,
         scans=len(entries),
-        slices=sum(one.slices for _, one in checks) if checked is not None else None,
+        slices=sum(check.slices for _, check in checks) if checked is not None else None,
         missing_patients=tuple(sorted(missing)),
         faults=tuple(_faults(checks, quarantined)),
         notes=tuple(_notes(checks, entries, quarantined, scans)),
     )
 
 
-def _look(name: str, source: Path) -> tuple[list[Entry], list[Quarantined], dict[str, Check] | None]:
-    """What is found, and what can be told of each scan, by its key; None where the format tells no more."""
+def _examine_format(name: str, source: Path) -> tuple[list[Entry], list[Quarantined], dict[str, Check] | None]:
+    """All scans, what is quarantined, and a check of each scan by its key; None where the format has no checks."""
     pairs, quarantined = FORMATS[name].examine(source)
     entries, quarantined = only_utf8([entry for entry, _ in pairs], quarantined)
     checks = {entry.key: check for entry, check in pairs if check is not None}
@@ -119,7 +118,7 @@ def _look(name: str, source: Path) -> tuple[list[Entry], list[Quarantined], dict
 
 
 def _faults(checks: Sequence[tuple[Entry, Check]], quarantined: Sequence[Quarantined]) -> list[Finding]:
-    listed = [Finding(one.name, one.where, one.message) for one in quarantined if one.name in faults.FAULTS]
+    listed = [Finding(line.name, line.where, line.message) for line in quarantined if line.name in faults.FAULTS]
     return listed + [
         Finding(fault.name, entry.where, f"{entry.patient_id}: {fault.message}")
         for entry, check in checks
@@ -133,34 +132,34 @@ def _notes(
     quarantined: Sequence[Quarantined],
     scans: Sequence[ScanRow],
 ) -> list[Finding]:
-    found = [
+    notes = [
         Finding(note.name, entry.where, f"{entry.patient_id}: {note.message}")
         for entry, check in checks
         for note in check.notes
     ]
-    found += [Finding(one.name, one.where, one.message) for one in quarantined if one.name in faults.NOTES]
-    folders = collections.Counter(one.where for one in [*entries, *quarantined])
-    found += [
+    notes += [Finding(line.name, line.where, line.message) for line in quarantined if line.name in faults.NOTES]
+    folders = collections.Counter(item.where for item in [*entries, *quarantined])
+    notes += [
         Finding("mixed_series", where, f"{where} holds {count} series") for where, count in folders.items() if count > 1
     ]
-    here = {entry.key for entry in entries}
-    patients = {row.patient_id for row in scans if row.series_uid in here}
-    found += [
-        Finding("missing_scan", row.patient_id, f"{row.patient_id}: the series {row.series_uid} is not here")
+    series_uids = {entry.key for entry in entries}
+    patients = {row.patient_id for row in scans if row.series_uid in series_uids}
+    notes += [
+        Finding("missing_scan", row.patient_id, f"{row.patient_id}: the series {row.series_uid} is missing")
         for row in scans
-        if row.patient_id in patients and row.series_uid not in here
+        if row.patient_id in patients and row.series_uid not in series_uids
     ]
-    return found
+    return notes
 
 
 def _table(findings: Sequence[Finding], meanings: dict[str, str], shown: int) -> list[str]:
-    """Grouped by name, the commonest first."""
+    """Lines grouped by name, the most common first."""
     if not findings:
         return ["  none"]
     lines = []
-    for name, count in collections.Counter(one.name for one in findings).most_common():
+    for name, count in collections.Counter(finding.name for finding in findings).most_common():
         lines.append(f"  {name} ({count:,}): {meanings[name]}")
-        lines += [f"    {one.message}" for one in findings if one.name == name][:shown]
+        lines += [f"    {finding.message}" for finding in findings if finding.name == name][:shown]
         if count > shown:
             lines.append(f"    and {count - shown:,} more; --json lists all")
     return lines

@@ -1,4 +1,4 @@
-"""`lungjax gather`: what predict found in LIDC's scans, as the patches that a patient's answer is learnt from."""
+"""`lungjax gather`: the findings of `predict` in LIDC's scans, as patches to train the patient classifier on."""
 
 from __future__ import annotations
 
@@ -21,106 +21,107 @@ from lungjax.preparation import prediction_rows, sources
 from lungjax.train import workdir
 
 _FORMATS = ("lidc", "luna16")
-"""Whole scans with all that their readers outlined and rated."""
+"""Formats of whole scans with the outlines and ratings of all readers."""
 _MALIGNANCY = RATING_NAMES.index("malignancy")
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a call has done.
+    """What a call of `gather` has written.
 
     Attributes:
       patches, labels: the files.
-      findings, rated: patches, and how many of them show a nodule that readers rated.
-      answers: of each label how many patients have it, in the order malignant, benign, unknown.
-      without: patients of whom nothing was found, so that they have a label and no patch.
-      left_out: scans that are not in the files, and why.
+      findings, rated: the number of patches, and how many of them show a nodule that readers rated.
+      label_counts: the number of patients with each label, in the order malignant, benign, unknown.
+      without: the number of patients without findings, who have a label but no patch.
+      left_out: scans that are not in the files, with the reason.
     """
 
     patches: Path
     labels: Path
     findings: int
     rated: int
-    answers: tuple[int, int, int]
+    label_counts: tuple[int, int, int]
     without: int
     left_out: dict[str, str]
 
     def text(self) -> str:
         """For the screen."""
-        malignant, benign, unknown = self.answers
+        malignant, benign, unknown = self.label_counts
         lines = [
             f"{self.patches}: {self.findings} findings, {self.rated} of them nodules that readers rated",
             f"{self.labels}: {malignant} patients with a malignant nodule, {benign} with benign ones or none, "
-            f"{unknown} unknown; of {self.without} of them nothing was found",
+            f"{unknown} unknown; {self.without} of them without findings",
         ]
-        return "\n".join([*lines, *(f"left out: {key}: {why}" for key, why in self.left_out.items())])
+        return "\n".join([*lines, *(f"left out: {key}: {reason}" for key, reason in self.left_out.items())])
 
 
 def gather(predicted: Path, *, source: Path, out: Path) -> Summary:
     """Writes the findings of every scan as patches, and a label for each patient.
 
-    Of each scan those findings are taken that predict calls nodules, `gathered.MOST` at most. One that shares voxels
-    with a nodule of the readers has their outlines and ratings, any other is nobody's. A patient is malignant whose
-    readers gave any nodule a median of malignancy above 3, benign whose nodules are all below, or who has none.
+    From each scan it takes the findings that `predict` calls nodules, at most `prediction_rows.MAX_FINDINGS`. A finding
+    that shares voxels with a nodule of the readers gets their outlines and ratings; all others have none. A patient is
+    malignant if the readers' median malignancy of any nodule is above 3, and benign if it is below 3 for all nodules or
+    there is no nodule.
 
     Args:
-      predicted: what `lungjax predict` wrote of `source`.
+      predicted: the output of `lungjax predict` for `source`.
       source: LIDC-IDRI's DICOM in any tree, or LUNA16's MetaImage.
-      out: the `.npz` to write, of the format `nodule-patches`; beside it, with the suffix `.csv`, the labels, as
-        `config.data.labels` takes them.
+      out: the `.npz` to write, in the format `nodule-patches`; the labels are written next to it with the suffix
+        `.csv`, in the format of `config.data.labels`.
 
     Raises:
-      InputError: no such source, no scan of it that was predicted, or nothing was found in any.
+      InputError: there is no such source, none of its scans was predicted, or there are no findings.
     """
     if out.suffix != ".npz":
-        raise InputError(f"{out} must end in .npz, for that is what is written.")
+        raise InputError(f"{out} must end in .npz, the format that is written.")
     name = sources.format_of(source, "auto")
     if name not in _FORMATS:
         raise InputError(f"{source} has the format {name}, which has no whole scans with ratings; give LIDC's DICOM.")
     entries, faulty = sources.find(name, source)
-    left_out = {one.key: f"{one.name}: {one.message}" for one in faulty}
+    left_out = {line.key: f"{line.name}: {line.message}" for line in faulty}
     rows: list[prediction_rows.Row] = []
-    answers: dict[str, list[float]] = {}
+    scan_labels: dict[str, list[float]] = {}
     for entry in tqdm(entries, unit="scan", disable=None if len(entries) > 1 else True):
-        known = np.nan  # Of a scan that cannot be read, and so of a patient who has no malignant nodule in another.
+        label = np.nan  # If the scan cannot be read; the patient's, too, unless another scan has a malignant nodule.
         try:
             scan = sources.FORMATS[name].read(entry)
-            known = answer(scan.nodules)
-            rows += prediction_rows.rows(scan, _folder(predicted, entry))
+            label = malignancy_label(scan.nodules)
+            rows += prediction_rows.rows(scan, _result_folder(predicted, entry))
         except Fault as fault:
             left_out[entry.key] = f"{fault.name}: {fault.message}"
-        answers.setdefault(entry.patient_id, []).append(known)
+        scan_labels.setdefault(entry.patient_id, []).append(label)
     if not rows:
-        told = "; ".join(f"{key}: {why}" for key, why in left_out.items())
-        raise InputError(f"{predicted}: nothing was found in the scans of {source}{': ' if told else ''}{told}.")
-    return _write(rows, {patient: _of_patient(each) for patient, each in answers.items()}, out, left_out)
+        reasons = "; ".join(f"{key}: {reason}" for key, reason in left_out.items())
+        raise InputError(f"{predicted} has no findings in the scans of {source}{': ' if reasons else ''}{reasons}.")
+    return _write(rows, {patient: _patient_label(labels) for patient, labels in scan_labels.items()}, out, left_out)
 
 
-def answer(found: Sequence[Nodule]) -> float:
-    """1 where the readers' median of malignancy of any of a scan's nodules is above 3, 0 where each is below or there
-    is none, NaN otherwise."""
-    medians = [np.median(given) if (given := _malignancy(one)) else np.nan for one in found]
+def malignancy_label(scan_nodules: Sequence[Nodule]) -> float:
+    """A scan's label: 1 where the readers' median malignancy of any nodule is above 3, 0 where it is below 3 for all
+    nodules or there is none, NaN otherwise."""
+    medians = [np.median(ratings) if (ratings := _malignancy(nodule)) else np.nan for nodule in scan_nodules]
     label = nodules.label_of(np.array(medians))
     return 1.0 if (label == 1).any() else 0.0 if (label == 0).all() else np.nan
 
 
 def _malignancy(nodule: Nodule) -> list[int]:
-    return [one.ratings[_MALIGNANCY] for one in nodule.readings if one.ratings[_MALIGNANCY]]
+    return [reading.ratings[_MALIGNANCY] for reading in nodule.readings if reading.ratings[_MALIGNANCY]]
 
 
-def _of_patient(scans: Sequence[float]) -> float:
-    """Of the answers of a patient's scans."""
-    return 1.0 if 1.0 in scans else 0.0 if all(one == 0 for one in scans) else np.nan
+def _patient_label(scan_labels: Sequence[float]) -> float:
+    """A patient's label from the labels of the scans."""
+    return 1.0 if 1.0 in scan_labels else 0.0 if all(label == 0 for label in scan_labels) else np.nan
 
 
-def _folder(predicted: Path, entry: Entry) -> Path:
-    """Where predict's result for a scan lies."""
-    own = predicted / run.file_name(entry.key)
-    return own if own.is_dir() else predicted
+def _result_folder(predicted: Path, entry: Entry) -> Path:
+    """The folder with predict's result for a scan."""
+    folder = predicted / run.file_name(entry.key)
+    return folder if folder.is_dir() else predicted
 
 
 def _write(
-    rows: Sequence[prediction_rows.Row], answers: dict[str, float], out: Path, left_out: dict[str, str]
+    rows: Sequence[prediction_rows.Row], patient_labels: dict[str, float], out: Path, left_out: dict[str, str]
 ) -> Summary:
     workdir.make(out.parent, option="--out")
     columns = {
@@ -132,24 +133,24 @@ def _write(
         np.savez_compressed(temporary, allow_pickle=False, rating_names=np.array(RATING_NAMES), **columns)
         temporary.replace(out)
     labels = out.with_suffix(".csv")
-    workdir.write_text(labels, _csv(answers))
-    kinds = np.array(list(answers.values()))
+    workdir.write_text(labels, _csv(patient_labels))
+    values = np.array(list(patient_labels.values()))
     return Summary(
         patches=out,
         labels=labels,
         findings=len(rows),
         rated=int((columns["reader_ratings"] > 0).any(axis=(1, 2)).sum()),
-        answers=(int((kinds == 1).sum()), int((kinds == 0).sum()), int(np.isnan(kinds).sum())),
-        without=len(answers.keys() - {row.patient_id for row in rows}),
+        label_counts=(int((values == 1).sum()), int((values == 0).sum()), int(np.isnan(values).sum())),
+        without=len(patient_labels.keys() - {row.patient_id for row in rows}),
         left_out=left_out,
     )
 
 
-def _csv(answers: dict[str, float]) -> str:
-    """`patient_id,label`, by the codes of `lungjax.data.bags.CODES`."""
+def _csv(patient_labels: dict[str, float]) -> str:
+    """`patient_id,label`, with the codes of `lungjax.data.bags.CODES`."""
     code = {value: name for name, value in reversed(bags.CODES.items()) if value == value}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["patient_id", "label"])
-    writer.writerows([patient, code.get(value, "0")] for patient, value in sorted(answers.items()))
+    writer.writerows([patient, code.get(value, "0")] for patient, value in sorted(patient_labels.items()))
     return text.getvalue()

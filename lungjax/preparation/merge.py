@@ -1,4 +1,4 @@
-"""Parts to shards, once all scans have been read; then index and manifest, and the data set takes its name."""
+"""Merges parts into shards once all scans have been read, writes index and manifest, and renames the data set."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from lungjax.errors import InputError
 from lungjax.preparation import parts
 
 SHARD_BYTES = 16 * 2**20
-"""Smaller scans share a shard until it holds this much; a larger one is its own, and its part need not be copied."""
+"""Smaller scans share a shard of up to this size; a larger scan is a shard of its own, so its part is not copied."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A shard to write: `path`, from `parts` in this order."""
+    """A shard to write to `path`, from `parts` in this order."""
 
     path: Path
     parts: tuple[Path, ...]
 
 
 def plan_merge(folder: Path, entries: Sequence[Entry], quarantined: Sequence[Quarantined]) -> None:
-    """Fixes which part goes into which shard, and what is quarantined, now that all scans have been read."""
+    """Records which parts make up which shard, and what is quarantined, once all scans have been read."""
     scans = [{"name": parts.name_of(entry), **parts.read(folder, parts.name_of(entry))} for entry in entries]
     scans.sort(key=lambda part: (part["patient_id"], part["series_uid"]))
     groups: list[list[str]] = []
@@ -40,12 +40,12 @@ def plan_merge(folder: Path, entries: Sequence[Entry], quarantined: Sequence[Qua
             room = SHARD_BYTES
         groups[-1].append(part["name"])
         room -= part["bytes"]
-    lines = [dataclasses.asdict(one) for one in sorted(quarantined, key=lambda one: (one.key, one.where))]
+    lines = [dataclasses.asdict(line) for line in sorted(quarantined, key=lambda line: (line.key, line.where))]
     parts.write_json(folder / parts.MERGE, {"groups": groups, "quarantined": lines})
 
 
 def shards_to_write(folder: Path) -> list[Shard]:
-    """Those that are not there yet."""
+    """The planned shards that do not exist yet."""
     groups = json.loads((folder / parts.MERGE).read_text())["groups"]
     planned = [
         Shard(
@@ -58,7 +58,7 @@ def shards_to_write(folder: Path) -> list[Shard]:
 
 
 def merge(shard: Shard) -> None:
-    """The records of the parts, in one shard; the parts are gone afterwards."""
+    """Moves the records of the parts into one shard; the parts are deleted."""
     if len(shard.parts) == 1:
         shard.parts[0].replace(shard.path)
         return
@@ -68,7 +68,7 @@ def merge(shard: Shard) -> None:
 
 
 def finish(folder: Path, out: Path, source: dict[str, str], *, readers: int) -> None:
-    """Index, quarantine and manifest; then nothing but the data set is left, and it takes its name.
+    """Writes index, quarantine and manifest, deletes everything else, and renames the folder to `out`.
 
     An older data set of that name is replaced.
     """
@@ -81,9 +81,9 @@ def finish(folder: Path, out: Path, source: dict[str, str], *, readers: int) -> 
         leftover.unlink()
     if out.exists():
         old = out.with_name(out.name + ".old")
-        if old.exists():  # Of a run that was killed just here.
+        if old.exists():  # Left by a run that was killed at this point.
             if manifest.foreign_files(old):
-                raise InputError(f"{old} is in the way of the data set that {out} is replaced by; remove it.")
+                raise InputError(f"{old} is in the way: {out} is moved there while it is replaced; remove it.")
             shutil.rmtree(old)
         out.replace(old)
         folder.replace(out)
@@ -93,7 +93,7 @@ def finish(folder: Path, out: Path, source: dict[str, str], *, readers: int) -> 
 
 
 def write_quarantine(folder: Path, lines: Sequence[dict[str, str]]) -> None:
-    """`quarantine.jsonl`: one line a series, or file that belongs to none."""
+    """Writes `quarantine.jsonl`: one line per series, or per file that belongs to none."""
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     (folder / manifest.QUARANTINE).write_bytes(text.encode(errors="backslashreplace"))
 

@@ -1,10 +1,10 @@
-"""The unfinished data set `OUT.partial`: a part for each scan that is done, so that a second run resumes.
+"""The unfinished data set `OUT.partial`: a part for each finished scan, so that a second run can resume.
 
 plan.json               what is being prepared; a run with another source or format is refused
-parts/<hash>.json       index rows of a finished scan; written last, it says the scan is done
+parts/<hash>.json       index rows of a finished scan; written last, so it marks the scan as done
 parts/<hash>.array_record
-merge.json              once all scans are read: which parts make which shard
-shards/, index.csv, quarantine.jsonl, manifest.json    the data set itself, as it will be
+merge.json              written once all scans are read: which parts make up which shard
+shards/, index.csv, quarantine.jsonl, manifest.json    the final data set
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _VERSION = "lungjax version"
 
 
 def name_of(entry: Entry) -> str:
-    """The part's file name, without suffix: another one as soon as anything about the entry changes."""
+    """The part's file name without suffix; it changes as soon as anything in the entry changes."""
     return hashlib.sha256(repr(entry).encode()).hexdigest()[:32]
 
 
 def write(folder: Path, entry: Entry, scan: Scan, *, readers: int) -> None:
-    """Writes the part of one scan, at which so many readers looked; until its last file is there it is not done."""
+    """Writes the part of one scan that `readers` readers looked at; it is done once its last file exists."""
     rows: list[tuple[Any, ...]] = []
-    lung = lungs.index_columns(scan)
+    lung_columns = lungs.index_columns(scan)
 
     def encoded() -> Iterator[bytes]:
         for record in slice_records.slice_records(scan):
-            rows.append(slice_records.index_row(record, scan, lung[record.slice_index], readers=readers))
+            rows.append(slice_records.index_row(record, scan, lung_columns[record.slice_index], readers=readers))
             yield records.encode(record)
 
     data = folder / PARTS / (name_of(entry) + shards.SUFFIX)
@@ -71,26 +71,26 @@ def is_done(folder: Path, entry: Entry) -> bool:
 
 
 @contextlib.contextmanager
-def opened(out: Path, plan: dict[str, Any], *, overwrite: bool) -> Iterator[Path]:
-    """`OUT.partial`, made or taken up again, and locked against a second run.
+def open_partial(out: Path, plan: dict[str, Any], *, overwrite: bool) -> Iterator[Path]:
+    """Creates `OUT.partial` or resumes it, and locks it against a second run.
 
     Raises:
-      InputError: it cannot be made, belongs to another plan, or another run is at work in it.
+      InputError: it cannot be made, belongs to another plan, or another run is using it.
     """
     folder = out.with_name(out.name + ".partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made ({error.strerror}); name an --out that can be written.") from error
-    if not _is_ours(folder):
+    if not _is_partial(folder):
         raise InputError(f"{folder} exists and was not made by `lungjax prepare`; name another --out, or remove it.")
     with (folder / LOCK).open("w") as lock:
         if not platforms.try_lock(lock):
             raise InputError(f"{folder} is in use by another `lungjax prepare`; wait for it to finish.")
-        if not os.fstat(lock.fileno()).st_nlink:  # Its run finished between our opening it and locking it.
+        if not os.fstat(lock.fileno()).st_nlink:  # Another run finished after we opened the file.
             raise InputError(f"{folder} was finished by another `lungjax prepare` just now; run the command again.")
         if overwrite:
-            for path in sorted(folder.iterdir(), key=lambda path: path.name == PLAN):  # Last what makes it ours.
+            for path in sorted(folder.iterdir(), key=lambda path: path.name == PLAN):  # The plan, our mark, goes last.
                 if path.name != LOCK:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
         _check_plan(folder, plan)
@@ -99,12 +99,12 @@ def opened(out: Path, plan: dict[str, Any], *, overwrite: bool) -> Iterator[Path
         yield folder
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether it has our plan or our manifest, or no more than a run leaves that is killed before its plan is whole."""
+def _is_partial(folder: Path) -> bool:
+    """Whether it has a plan or a manifest, or only the files of a run that was killed before its plan was written."""
     if (folder / PLAN).exists():
         return _is_plan(folder / PLAN)
     others = {*manifest.foreign_files(folder)}
-    if is_described(folder):  # What a run takes away last; without a manifest it is none of ours.
+    if is_described(folder):  # A run deletes this file last; without a manifest the folder is not ours.
         others.discard(MERGE)
     if not others <= {LOCK, f"{PLAN}.tmp"}:
         return False
@@ -121,20 +121,20 @@ def _is_plan(file: Path) -> bool:
 def _check_plan(folder: Path, plan: dict[str, Any]) -> None:
     file = folder / PLAN
     if file.exists():
-        begun = json.loads(file.read_text())
-    elif is_described(folder):  # Killed after the plan was taken away.
+        old_plan = json.loads(file.read_text())
+    elif is_described(folder):  # Killed after the plan was deleted.
         source = manifest.read_manifest(folder)["source"]
-        begun = {**plan, "format": source["format"], "source": str(Path(plan["source"]).parent / source["name"])}
+        old_plan = {**plan, "format": source["format"], "source": str(Path(plan["source"]).parent / source["name"])}
     else:
-        begun = plan
-    changed = [name for name in plan if begun.get(name) != plan[name]]
+        old_plan = plan
+    changed = [name for name in plan if old_plan.get(name) != plan[name]]
     if changed and (any((folder / PARTS).glob("*.json")) or is_planned(folder) or is_described(folder)):
         name = changed[0]
         raise InputError(
-            f"{folder} was begun with {name} {begun.get(name)!r}, not {plan[name]!r}; name another --out, or "
-            "start afresh with --overwrite."
+            f"{folder} was begun with {name} {old_plan.get(name)!r}, not {plan[name]!r}; name another --out, or "
+            "start again with --overwrite."
         )
-    write_json(file, plan)  # Another one only where nothing was prepared yet: that is in nobody's way.
+    write_json(file, plan)  # A different plan replaces the old one only where nothing was prepared yet.
 
 
 def is_planned(folder: Path) -> bool:
@@ -143,17 +143,17 @@ def is_planned(folder: Path) -> bool:
 
 
 def is_described(folder: Path) -> bool:
-    """Whether the data set is whole and only its name is left to give."""
+    """Whether the data set is complete and only has to be renamed."""
     return (folder / manifest.MANIFEST).exists()
 
 
 def read(folder: Path, name: str) -> dict[str, Any]:
-    """What `write` stored of the scan with this `name_of`, apart from its records."""
+    """What `write` stored about the scan with this `name_of`, without its records."""
     return json.loads((folder / PARTS / f"{name}.json").read_text())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Whole or not at all."""
+    """Writes a JSON file completely or not at all."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(value))
     temporary.replace(path)

@@ -1,4 +1,4 @@
-"""Tasks over local processes: results as they come, and an answer for a process that dies."""
+"""Runs tasks in local processes, yields results as they finish, and handles processes that die."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 class WorkerDied(Exception, Generic[Task]):
-    """A worker process died twice over one task: killed from outside, or by a crash in native code."""
+    """A worker process died twice on one task: killed from outside, or by a crash in native code."""
 
     def __init__(self, task: Task):
         super().__init__(task)
@@ -26,15 +26,15 @@ class WorkerDied(Exception, Generic[Task]):
 
 
 def run(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int) -> Iterator[tuple[Task, Result]]:
-    """Each task with its result, in the order they finish.
+    """Yields each task with its result, in the order in which they finish.
 
     Args:
-      function: importable by name; it must not matter if it runs twice on a task.
+      function: importable by name; running it twice on the same task must do no harm.
       tasks: picklable.
-      workers: how many processes; with 1 everything happens in this one.
+      workers: the number of processes; with 1 everything runs in this process.
 
     Raises:
-      WorkerDied: a process died over a task, and again when the task was retried on its own.
+      WorkerDied: a process died on a task, and again when the task was retried alone.
       Exception: whatever `function` raises, at once.
     """
     if workers == 1:
@@ -48,22 +48,22 @@ def run(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int)
             try:
                 while waiting or running:
                     while waiting and len(running) < 2 * workers:
-                        future = pool.submit(function, waiting[0])  # May find the pool broken.
+                        future = pool.submit(function, waiting[0])  # Raises if the pool is broken.
                         running[future] = waiting.popleft()
                     done, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in done:
                         result = future.result()
                         yield running.pop(future), result
             except BrokenProcessPool:
-                pass  # Any of those still running may be to blame.
+                pass  # Any of the running tasks may be the cause.
             finally:
                 pool.shutdown(cancel_futures=True)
         for task in running.values():
-            yield task, _alone(function, task)
+            yield task, _run_alone(function, task)
 
 
-def apart(function: Callable[..., Result], *arguments: object) -> Result:
-    """`function(*arguments)` in a process of its own: for native code that a file can crash, this process with it.
+def run_isolated(function: Callable[..., Result], *arguments: object) -> Result:
+    """Calls `function(*arguments)` in another process, for native code that a damaged file can crash.
 
     The process is kept for the next call.
 
@@ -75,18 +75,18 @@ def apart(function: Callable[..., Result], *arguments: object) -> Result:
       Exception: whatever `function` raises.
     """
     try:
-        return _kept_apart().submit(function, *arguments).result()
+        return _isolated_pool().submit(function, *arguments).result()
     except BrokenProcessPool:
-        _kept_apart.cache_clear()
+        _isolated_pool.cache_clear()
         raise WorkerDied(arguments) from None
 
 
 @functools.lru_cache(maxsize=1)
-def _kept_apart() -> ProcessPoolExecutor:
+def _isolated_pool() -> ProcessPoolExecutor:
     return _pool(1)
 
 
-def _alone(function: Callable[[Task], Result], task: Task) -> Result:
+def _run_alone(function: Callable[[Task], Result], task: Task) -> Result:
     with _pool(1) as pool:
         try:
             return pool.submit(function, task).result()
@@ -95,11 +95,11 @@ def _alone(function: Callable[[Task], Result], task: Task) -> Result:
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    # Not fork: the parent may have threads (JAX, ArrayRecord), and a forked child would inherit their locks.
+    # No fork: the parent may have threads (JAX, ArrayRecord), and a forked child would inherit their locks.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_init_worker)
 
 
-def _start() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends the pool.
+def _init_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which ends the pool.
     end_with_parent()

@@ -1,4 +1,4 @@
-"""What predict found in one of LIDC's scans, as rows of the format `nodule-patches`."""
+"""The findings of `predict` in one of LIDC's scans, as rows of the format `nodule-patches`."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from lungjax.errors import Fault
 from lungjax.evaluation.detection import reference
 from lungjax.prediction import measure, patches, run
 
-MOST = 8
-"""Findings of a scan, those of the highest score: as many as `configs/diagnose.py` looks at."""
+MAX_FINDINGS = 8
+"""The number of findings per scan, those with the highest scores: as many as `configs/diagnose.py` uses."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Row:
-    """A finding: its patch, and what readers said of the nodule that it shares most voxels with.
+    """A finding: its patch, and the readers' marks of the nodule that it shares most voxels with.
 
-    The names are those of the file; not the scan itself, for a thousand of them would fill the memory.
+    The field names are those of the file. The scan is not kept: a thousand scans would fill the memory.
     """
 
     patient_id: str
@@ -33,43 +33,47 @@ class Row:
     pixel_spacing_mm: float
     hu: np.ndarray  # (SIDE_PX, SIDE_PX)
     reader_ratings: np.ndarray  # (READERS, 9)
-    reader_outlines: np.ndarray  # (SIDE_PX, SIDE_PX), a bit a reader
+    reader_outlines: np.ndarray  # (SIDE_PX, SIDE_PX), one bit per reader
 
 
 def rows(scan: Scan, folder: Path) -> list[Row]:
-    """Of the findings that predict calls nodules, those of the highest score, `MOST` at most.
+    """The findings that `predict` calls nodules, at most `MAX_FINDINGS`, those with the highest scores.
 
     Args:
-      scan: as predict saw it, with its readers' nodules.
-      folder: what predict wrote of it.
+      scan: the scan that `predict` read, with its readers' nodules.
+      folder: predict's result for it.
 
     Raises:
-      Fault: `not_predicted`, or the mask cannot be read.
+      Fault: `not_predicted`, `refused`, `mask_shape`, or the mask cannot be read.
     """
     try:
         report = json.loads((folder / run.REPORT).read_text())
         series_uid, refused, count = report["scan"]["series_uid"], report["refused"], len(report["nodules"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Fault("not_predicted", f"{folder} holds no report of it ({error}); run lungjax predict first") from error
+        raise Fault(
+            "not_predicted", f"{folder} has no report of this scan ({error}); run lungjax predict first"
+        ) from error
     if series_uid != scan.series_uid:
         raise Fault("not_predicted", f"{folder} is of {series_uid}; run lungjax predict on this scan, too")
     if refused:
         raise Fault("refused", refused)
     mask = _mask(folder / "mask.nii.gz", scan)
-    found = []
-    for number in range(1, min(count, MOST) + 1):
+    findings = []
+    for number in range(1, min(count, MAX_FINDINGS) + 1):
         voxels = np.argwhere(mask == number)
         if not len(voxels):
             raise Fault("mask_shape", f"{folder / 'mask.nii.gz'} lacks nodule {number} of its report; predict again")
-        found.append(_row(scan, voxels))
-    return found
+        findings.append(_row(scan, voxels))
+    return findings
 
 
 def _mask(path: Path, scan: Scan) -> np.ndarray:
     header = nifti.read_header(path)
     mask = volume.lay_out(header.geometry, path).turn(nifti.read_voxels(path, header))
     if mask.shape != scan.voxels.shape:
-        raise Fault("mask_shape", f"{path} has {mask.shape} voxels, its scan {scan.voxels.shape}; predict again")
+        raise Fault(
+            "mask_shape", f"{path} has {mask.shape} voxels, but its scan has {scan.voxels.shape}; predict again"
+        )
     return mask
 
 
@@ -78,12 +82,12 @@ def _row(scan: Scan, voxels: np.ndarray) -> Row:
     corner = patches.corner(voxels, widest)
     bits = np.zeros(scan.voxels.shape[1:], np.uint8)
     ratings = np.zeros((READERS, len(RATING_NAMES)), np.int8)
-    nodule = _shared(scan, voxels)
-    for reader, one in enumerate(nodule.readings[:READERS] if nodule else ()):
-        ratings[reader] = one.ratings
-        inside = widest - one.origin[0]
-        if 0 <= inside < len(one.mask):
-            bits[one.box[1:]] |= one.mask[inside].astype(np.uint8) << reader
+    nodule = _matching_nodule(scan, voxels)
+    for reader, reading in enumerate(nodule.readings[:READERS] if nodule else ()):
+        ratings[reader] = reading.ratings
+        inside = widest - reading.origin[0]
+        if 0 <= inside < len(reading.mask):
+            bits[reading.box[1:]] |= reading.mask[inside].astype(np.uint8) << reader
     return Row(
         patient_id=scan.patient_id,
         series_uid=scan.series_uid,
@@ -96,13 +100,13 @@ def _row(scan: Scan, voxels: np.ndarray) -> Row:
     )
 
 
-def _shared(scan: Scan, voxels: np.ndarray) -> Nodule | None:
-    """The nodule whose outlines, of any reader, hold most of a finding's voxels; None where none holds any."""
-    most, best = 0, None
+def _matching_nodule(scan: Scan, voxels: np.ndarray) -> Nodule | None:
+    """The nodule whose outlines, by any reader, contain most of a finding's voxels; None where none contains any."""
+    most_shared, best = 0, None
     for marked in reference.reference_nodules(scan):
         inside = voxels - marked.origin
         inside = inside[((inside >= 0) & (inside < marked.votes.shape)).all(axis=1)]
         shared = int((marked.votes[tuple(inside.T)] > 0).sum())
-        if shared > most:
-            most, best = shared, marked.index
-    return next((one for one in scan.nodules if one.index == best), None)
+        if shared > most_shared:
+            most_shared, best = shared, marked.index
+    return next((nodule for nodule in scan.nodules if nodule.index == best), None)

@@ -1,4 +1,4 @@
-"""A scan, slice by slice: the records that shards hold, and the row each has in the index."""
+"""Turns a scan into slices: the records that shards store, and the row of each in the index."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MALIGNANCY = RATING_NAMES.index("malignancy")
 
 
 def slice_records(scan: Scan) -> Iterator[SliceRecord]:
-    """One record a slice, in order."""
+    """One record per slice, in order."""
     for number in range(len(scan.voxels)):
         yield SliceRecord(
             image=scan.voxels[number],
@@ -34,20 +34,20 @@ def slice_records(scan: Scan) -> Iterator[SliceRecord]:
 
 
 def index_row(
-    record: SliceRecord, scan: Scan, lung: tuple[float, int, int, int, int], *, readers: int = READERS
+    record: SliceRecord, scan: Scan, lung_columns: tuple[float, int, int, int, int], *, readers: int = READERS
 ) -> tuple[Any, ...]:
     """The values of `ROW_COLUMNS` for one record of `scan`.
 
     Args:
       record: the slice.
-      scan: where it is from.
-      lung: the last five values, of this slice.
-      readers: how many looked at the scan.
+      scan: the scan of the slice.
+      lung_columns: the last five values, for this slice.
+      readers: the number of readers who looked at the scan.
     """
     box = box_of(record.readers)
-    marked, majority_px = 0, 0
+    readers_marked, majority_px = 0, 0
     if box is not None:
-        marked, majority_px = _marks(record.readers[box[0] : box[1] + 1, box[2] : box[3] + 1], readers)
+        readers_marked, majority_px = _count_marks(record.readers[box[0] : box[1] + 1, box[2] : box[3] + 1], readers)
     rated = [_malignancy(scan.nodules[nodule["index"]]) for nodule in record.nodules]
     return (
         record.patient_id,
@@ -59,35 +59,35 @@ def index_row(
         *record.image.shape,
         *record.spacing_mm,
         len(record.nodules),
-        marked,
+        readers_marked,
         majority_px,
         max((median for median in rated if median is not None), default=float("nan")),
         *(box or (-1, -1, -1, -1)),
-        *lung,
+        *lung_columns,
     )
 
 
-def _marks(bits: np.ndarray, readers: int) -> tuple[int, int]:
-    """How many readers marked anything, and how many pixels two or more of them, or the only one, marked."""
+def _count_marks(bits: np.ndarray, readers: int) -> tuple[int, int]:
+    """The number of readers who marked anything, and of pixels that at least two of them, or the only one, marked."""
     slots = int(np.bitwise_or.reduce(bits, axis=None)).bit_count()
     return slots, int(np.count_nonzero(np.bitwise_count(bits) >= min(2, readers)))
 
 
 def _three_floats(values: tuple[float, float, float]) -> tuple[float, float, float]:
-    return float(values[0]), float(values[1]), float(values[2])  # msgpack knows no NumPy scalars.
+    return float(values[0]), float(values[1]), float(values[2])  # msgpack does not support NumPy scalars.
 
 
 def _nodules(scan: Scan, number: int) -> Iterator[dict[str, Any]]:
     for nodule in scan.nodules:
-        readings = tuple(found for reading in nodule.readings if (found := _reading(reading, number)))
+        readings = tuple(fields for reading in nodule.readings if (fields := _reading(reading, number)))
         if readings:
             yield {"index": int(nodule.index), "readings": readings}
 
 
 def _reading(reading: Reading, number: int) -> dict[str, Any] | None:
-    """The reading in slice `number`, None where it has no pixel there.
+    """The reading in slice `number`; None where it has no pixel in this slice.
 
-    A reading without any pixel, too small for the scan's grid, is kept in the first slice of its box: its
+    A reading without any pixel, too small for the scan's grid, is kept in the first slice of its box, because its
     ratings still count.
     """
     inside = number - reading.origin[0]

@@ -1,4 +1,4 @@
-"""Every format that a source can have, and which one a source has."""
+"""All formats of sources, and the detection of a source's format."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ FORMATS: dict[str, Format] = {
 
 
 def format_of(source: Path, format: str) -> str:
-    """The format's name; `auto` looks.
+    """The format's name; `auto` detects it.
 
     Raises:
-      InputError: there is no such format, or none that fits.
+      InputError: there is no such format, or no format fits.
     """
     if format != "auto":
         if format not in FORMATS:
@@ -52,29 +52,29 @@ def format_of(source: Path, format: str) -> str:
 
 
 def readers_of(name: str) -> int:
-    """How many readers looked at each scan of a format."""
+    """The number of readers who looked at each scan of a format."""
     return FORMATS[name].READERS
 
 
 def find(name: str, source: Path) -> tuple[list[Entry], list[Quarantined]]:
-    """What a format finds in a source; scans whose names nobody could write down are quarantined (`not_utf8`)."""
+    """The scans that a format finds in a source; scans whose names are not UTF-8 are quarantined (`not_utf8`)."""
     return only_utf8(*FORMATS[name].find(source))
 
 
-def only_utf8(found: list[Entry], quarantined: list[Quarantined]) -> tuple[list[Entry], list[Quarantined]]:
-    """Scans whose names nobody could write down are quarantined, too (`not_utf8`)."""
-    entries = []
-    for entry in found:
+def only_utf8(entries: list[Entry], quarantined: list[Quarantined]) -> tuple[list[Entry], list[Quarantined]]:
+    """Moves scans whose names are not UTF-8 from the entries to the quarantined (`not_utf8`)."""
+    valid = []
+    for entry in entries:
         if _is_utf8(entry.patient_id) and _is_utf8(entry.key):
-            entries.append(entry)
+            valid.append(entry)
         else:
             message = f"{entry.where} has a name that is not UTF-8; rename it"
             quarantined = [*quarantined, Quarantined(entry.key, entry.where, "not_utf8", message)]
-    return entries, quarantined
+    return valid, quarantined
 
 
 def _is_utf8(name: str) -> bool:
     try:
         return bool(name.encode())
-    except UnicodeEncodeError:  # Python keeps the bytes of such a file name as lone surrogates.
+    except UnicodeEncodeError:  # Python represents the bytes of such a file name by lone surrogates.
         return False

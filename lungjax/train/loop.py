@@ -47,7 +47,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
     devices = mesh.make_mesh(config.data.batch_size)
 
     # 2. Data: training draws from the train patients alone, pretraining too.
-    slices = bags.reader(dataset, config.data, task=config.task)
+    slices = bags.make_reader(dataset, config.data, task=config.task)
     train_rows = slices.rows(split="train", slices=config.data.slices, share=config.data.train_share, seed=config.seed)
     val_rows = slices.rows(split="val", slices=config.data.slices)
     near = None
@@ -103,7 +103,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
         elif said:
             progress.say(said)
         if lead:  # Only now: a mistake until here leaves a workdir that the right command can use.
-            seen = extent.of(dataset.index, slices.index_rows(train_rows))
+            seen = extent.spacing_extent(dataset.index, slices.index_rows(train_rows))
             folder.remember(workdir, config, patients, intensity=dataset.intensity, seen=seen)
         first_step = int(jax.device_get(train_state.step))
         writer.start(first_step)

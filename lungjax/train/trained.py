@@ -41,7 +41,7 @@ class Trained:
       step: of the run that it was taken from.
       patients: of the data it was trained with, and the split of each: the leak lock.
       intensity: of that data.
-      seen: what its slices were like, see `lungjax.data.extent.of`; empty where an older lungjax did not tell.
+      seen: what its slices were like, see `lungjax.data.extent.spacing_extent`; empty for older versions of lungjax.
       origin: `command`, `hardware`, `started`, `versions` of the run.
       calibration: of a grader, the slope and offset that make a probability of its logit; of a segmenter, the shares of
         readers by the `predicted` ones; else empty.

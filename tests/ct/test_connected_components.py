@@ -1,4 +1,4 @@
-"""Connected pieces equal SciPy's, and what is told of each is what its voxels tell."""
+"""Connected components equal SciPy's, and their sizes, heights and mean columns are those of their voxels."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ STRUCTURES = {(0, 1): ndimage.generate_binary_structure(3, 1), (1,): IN_SLICE}
 @pytest.mark.parametrize("axes", [(0, 1), (1,)])
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.3, 0.6, 1.0])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 9, 8), (7, 1, 30), (6, 5, 1), (9, 10, 11)])
-def test_pieces_equal_scipys(axes: tuple[int, ...], share: float, shape: tuple[int, int, int]):
+def test_components_equal_scipys(axes: tuple[int, ...], share: float, shape: tuple[int, int, int]):
     mask = np.random.default_rng(0).random(shape) < share
     labels, count = ndimage.label(mask, STRUCTURES[axes])  # pyright: ignore[reportGeneralTypeIssues]
-    found = connected_components.find(mask, *axes)
-    assert len(found.sizes) == count
+    components = connected_components.find_components(mask, *axes)
+    assert len(components.sizes) == count
     expected = {}
     for number in range(1, count + 1):
         slices, _, columns = np.nonzero(labels == number)
         expected[(labels == number).tobytes()] = (len(slices), np.ptp(slices) + 1, columns.mean())
-    told = zip(found.sizes, found.heights(), found.columns(), strict=True)
-    for number, (size, height, column) in enumerate(told):
-        mine = found.mask(np.arange(count) == number)
-        assert mine.shape == shape
-        assert expected.pop(mine.tobytes()) == (size, height, pytest.approx(column))
-    np.testing.assert_array_equal(found.mask(np.ones(count, bool)), mask)
+    measures = zip(components.sizes, components.heights(), components.mean_columns(), strict=True)
+    for number, (size, height, column) in enumerate(measures):
+        component = components.mask(np.arange(count) == number)
+        assert component.shape == shape
+        assert expected.pop(component.tobytes()) == (size, height, pytest.approx(column))
+    np.testing.assert_array_equal(components.mask(np.ones(count, bool)), mask)
 
 
-def test_nothing_has_no_pieces():
-    found = connected_components.find(np.zeros((2, 3, 4), bool), 0, 1)
-    assert [len(each) for each in (found.sizes, found.heights(), found.columns())] == [0, 0, 0]
-    assert not found.mask(np.zeros(0, bool)).any()
+def test_an_empty_mask_has_no_components():
+    components = connected_components.find_components(np.zeros((2, 3, 4), bool), 0, 1)
+    assert [len(each) for each in (components.sizes, components.heights(), components.mean_columns())] == [0, 0, 0]
+    assert not components.mask(np.zeros(0, bool)).any()
 
 
 def test_quicker_than_connected_components_3d_on_whole_scans():
@@ -49,8 +49,8 @@ def test_quicker_than_connected_components_3d_on_whole_scans():
         mask[radius : radius + 3, row - radius : row + radius, column - radius : column + radius] = True
 
     def ours() -> np.ndarray:
-        found = connected_components.find(mask, 0, 1)
-        return found.mask(found.sizes == found.sizes.max())
+        components = connected_components.find_components(mask, 0, 1)
+        return components.mask(components.sizes == components.sizes.max())
 
     def theirs() -> np.ndarray:
         labels, count = cc3d.connected_components(mask, connectivity=6, return_N=True)

@@ -68,7 +68,7 @@ def test_elements_after_the_pixels_are_no_pixels(write_ct, tmp_path: Path):
     paths = write_ct(tmp_path, stored, tags={"DataSetTrailingPadding": bytes(4096)})
     np.testing.assert_array_equal(dicom.read_series(paths).voxels, stored - 1024)
     short = write_ct(tmp_path / "short", stored[:, 1:], tags={"Rows": 64, "DataSetTrailingPadding": bytes(4096)})
-    with pytest.raises(Fault, match=r"short_pixels: .*000\.dcm is whole but it has 8064 of the 8192 bytes"):
+    with pytest.raises(Fault, match=r"short_pixels: .*000\.dcm is complete, but it has only 8064 of the 8192 bytes"):
         dicom.read_series(short)
 
 

@@ -91,7 +91,7 @@ def parts() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def found(parts: dict[str, np.ndarray]) -> Lungs:
-    return lungs.find(paint(parts), SPACING_MM)
+    return lungs.find_lungs(paint(parts), SPACING_MM)
 
 
 def test_each_part_of_a_chest_is_lung_or_is_not(parts: dict[str, np.ndarray], found: Lungs):
@@ -143,7 +143,7 @@ def test_masks_lie_in_their_boxes(found: Lungs):
 def test_thin_slices_and_odd_sizes(parts: dict[str, np.ndarray], found: Lungs):
     # The same chest with slices of 1.25 mm, the last of them alone, on 253 columns.
     voxels = np.repeat(paint(parts), 2, axis=0)[:-1, :, :253]
-    thin = lungs.find(voxels, (1.25, 1.5, 1.5))
+    thin = lungs.find_lungs(voxels, (1.25, 1.5, 1.5))
     assert thin.step == (2, 2, 2)
     assert thin.mask().shape == voxels.shape
     np.testing.assert_allclose(thin.area_mm2(), np.repeat(found.area_mm2(), 2)[:-1], rtol=0.02)
@@ -152,14 +152,14 @@ def test_thin_slices_and_odd_sizes(parts: dict[str, np.ndarray], found: Lungs):
 def test_one_lung_is_enough(parts: dict[str, np.ndarray]):
     right_gone = {name: mask.copy() for name, mask in parts.items()}
     right_gone["lung"][:, :, 128:] = False
-    area_mm2 = lungs.find(paint(right_gone), SPACING_MM).area_mm2()
+    area_mm2 = lungs.find_lungs(paint(right_gone), SPACING_MM).area_mm2()
     a, b, _ = LUNG_AXES_MM
     np.testing.assert_allclose(area_mm2.max(), np.pi * a * b, rtol=0.1)
 
 
 @pytest.mark.parametrize("hu", [-3024, -1000, -850, -500, 0, 40, 3000])
 def test_a_constant_scan_has_no_lung(hu: int):
-    found = lungs.find(np.full((12, 40, 44), hu, np.int16), (2.5, 3.0, 3.0))
+    found = lungs.find_lungs(np.full((12, 40, 44), hu, np.int16), (2.5, 3.0, 3.0))
     assert not found.mask().any()
     assert (found.area_mm2() == 0).all()
     assert (found.boxes_px() == -1).all()
@@ -168,10 +168,10 @@ def test_a_constant_scan_has_no_lung(hu: int):
 def test_noise_and_a_body_without_air_have_no_lung(parts: dict[str, np.ndarray]):
     only = {name: parts[name] for name in ("table", "foam", "body", "arms", "ribs", "bowel")}
     only["bowel"] = only["bowel"] & False
-    assert not lungs.find(paint(only), SPACING_MM).grid.any()
+    assert not lungs.find_lungs(paint(only), SPACING_MM).grid.any()
     noise = np.random.default_rng(0).integers(-3024, 3071, (10, 64, 64)).astype(np.int16)
-    assert not lungs.find(noise, (2.5, 3.0, 3.0)).grid.any()
-    assert not lungs.find(np.zeros((1, 1, 1), np.int16), (2.5, 3.0, 3.0)).grid.any()
+    assert not lungs.find_lungs(noise, (2.5, 3.0, 3.0)).grid.any()
+    assert not lungs.find_lungs(np.zeros((1, 1, 1), np.int16), (2.5, 3.0, 3.0)).grid.any()
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_noise_and_a_body_without_air_have_no_lung(parts: dict[str, np.ndarray])
 )
 def test_a_scan_without_spacing_is_refused(spacing_mm: tuple[float, float, float]):
     with pytest.raises(ValueError, match="lungs are measured in mm"):
-        lungs.find(np.zeros((4, 16, 16), np.int16), spacing_mm)
+        lungs.find_lungs(np.zeros((4, 16, 16), np.int16), spacing_mm)
 
 
 def test_block_means_equal_a_reshape():
@@ -195,15 +195,15 @@ def test_block_means_equal_a_reshape():
 def test_growing_and_closing_equal_scipys():
     mask = np.random.default_rng(0).random((6, 24, 26)) > 0.9
     cross = ndimage.generate_binary_structure(3, 1)
-    np.testing.assert_array_equal(morphology.grown(mask, 0, 1, 2), ndimage.binary_dilation(mask, cross))
+    np.testing.assert_array_equal(morphology.dilate(mask, 0, 1, 2), ndimage.binary_dilation(mask, cross))
     np.testing.assert_array_equal(
-        morphology.shrunk(~mask, 0, 1, 2), ndimage.binary_erosion(~mask, cross, border_value=1)
+        morphology.erode(~mask, 0, 1, 2), ndimage.binary_erosion(~mask, cross, border_value=1)
     )
     # Diamond and square twice over: the octagon |r|, |c| <= 4, |r| + |c| <= 6.
     row, column = np.abs(np.mgrid[-4:5, -4:5])
     octagon = (row + column <= 6)[None]
     expected = ndimage.binary_closing(np.pad(mask, 9), octagon)[9:-9, 9:-9, 9:-9]
-    np.testing.assert_array_equal(morphology.closed(mask, 4.3), expected)
+    np.testing.assert_array_equal(morphology.close(mask, 4.3), expected)
 
 
 def outside_of_closed(mask: np.ndarray, scan: Scan, radius_mm: float) -> int:
@@ -226,7 +226,7 @@ def test_readers_marks_lie_in_the_lungs_of_phantom_scans(tmp_path: Path):
     phantom.write(tmp_path / "dicom", scans=2, seed=0, matrix=128, workers=1)
     for entry in lidc.find(tmp_path / "dicom")[0]:
         scan = lidc.read(entry)
-        found = lungs.find(scan.voxels, scan.spacing_mm)
+        found = lungs.find_lungs(scan.voxels, scan.spacing_mm)
         assert 2 < found.mask().sum() * np.prod(scan.spacing_mm) / 1e6 < 8  # litres
         assert outside_of_closed(found.mask(), scan, 5.0) == 0
         assert found.area_mm2()[0] == 0  # The phantom's first slices show a belly with gas in the stomach.
@@ -235,7 +235,7 @@ def test_readers_marks_lie_in_the_lungs_of_phantom_scans(tmp_path: Path):
 def test_real_scan(real_data: Path):
     (entry,) = lidc.find(real_data / "lidc-dicom" / "LIDC-IDRI" / "LIDC-IDRI-0003")[0]
     scan = lidc.read(entry)
-    found = lungs.find(scan.voxels, scan.spacing_mm)
+    found = lungs.find_lungs(scan.voxels, scan.spacing_mm)
     mask = found.mask()
     assert outside_of_closed(mask, scan, 5.0) == 0
     marked = scan.reader_bits() > 0

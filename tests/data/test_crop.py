@@ -37,12 +37,12 @@ def test_a_crop_always_shows_a_whole_mark(draws):
     readers, box = two_marks()
     crop_px = 24
     place, pick = (None, None) if draws is None else (draws[:2], draws[2])
-    corner = crop.start(readers.shape, crop.nodule_box(readers, box, crop_px, pick), crop_px, place)
+    corner = crop.crop_corner(readers.shape, crop.nodule_box(readers, box, crop_px, pick), crop_px, place)
     seen = crop.cut(readers, corner, crop_px, 0)
     assert np.count_nonzero(seen) in (12, 18)
 
 
 def test_without_marks_the_crop_is_anywhere_inside():
-    corners = {crop.start((64, 32), None, 16, draws) for draws in np.random.default_rng(0).random((200, 2))}
+    corners = {crop.crop_corner((64, 32), None, 16, draws) for draws in np.random.default_rng(0).random((200, 2))}
     rows, columns = zip(*corners, strict=True)
     assert (min(rows), max(rows), min(columns), max(columns)) == (0, 48, 0, 16)

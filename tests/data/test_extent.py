@@ -18,16 +18,16 @@ def rows(**columns) -> pd.DataFrame:
 
 def test_least_and_greatest_of_the_rows_asked_for():
     index = rows(slice_spacing_mm=[1.0, 2.0, 9.0], column_spacing_mm=[0.6, 0.9, 0.1])
-    found = extent.of(index, np.array([0, 1]))
+    found = extent.spacing_extent(index, np.array([0, 1]))
     assert found == {"slice_mm": [1.0, 2.0], "pixel_mm": [0.6, 0.9], "side_px": 512}
 
 
 def test_what_is_unknown_or_differs_is_none():
     index = rows(slice_spacing_mm=[1.0, np.nan, 2.0], rows=[512, 512, 256])
-    assert extent.of(index, [0, 1, 2]) == {"slice_mm": None, "pixel_mm": [0.7, 0.7], "side_px": None}
-    assert extent.of(index, [0, 2])["slice_mm"] == [1.0, 2.0]
+    assert extent.spacing_extent(index, [0, 1, 2]) == {"slice_mm": None, "pixel_mm": [0.7, 0.7], "side_px": None}
+    assert extent.spacing_extent(index, [0, 2])["slice_mm"] == [1.0, 2.0]
 
 
 def test_of_crops_that_lost_their_spacing(slices_dataset: Path):
     index = open_dataset(slices_dataset).index
-    assert extent.of(index, np.arange(len(index))) == {"slice_mm": None, "pixel_mm": None, "side_px": 64}
+    assert extent.spacing_extent(index, np.arange(len(index))) == {"slice_mm": None, "pixel_mm": None, "side_px": 64}

@@ -126,5 +126,5 @@ def test_mistakes(slices_dataset: Path):
     with pytest.raises(InputError, match="use 'nodule' or 'random'"):
         loader.Slices(dataset, crop_px=0, crop_at="centre")
     slices = loader.Slices(dataset, crop_px=0, crop_at="random")
-    with pytest.raises(InputError, match="7 is no multiple of the 2 processes"):
+    with pytest.raises(InputError, match="7 is not a multiple of the 2 processes"):
         loader.train_batches(slices, np.arange(9), batch_size=7, seed=0, workers=0, process_count=2)

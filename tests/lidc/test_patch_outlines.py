@@ -32,7 +32,7 @@ def ratings_of(row: database.ScanRow, nodule: int) -> list[tuple[int, ...]]:
 def masks(row: database.ScanRow, z_mm: float, ratings, *, side_px: int = SIDE_PX, spacing_mm: float | None = None):
     spacing_mm = row.pixel_spacing_mm if spacing_mm is None else spacing_mm
     shape = (side_px, side_px)
-    (found,) = patch_outlines.masks(row, z_mm=[z_mm], spacing_mm=spacing_mm, ratings=[ratings], shape=shape)
+    (found,) = patch_outlines.reader_masks(row, z_mm=[z_mm], spacing_mm=spacing_mm, ratings=[ratings], shape=shape)
     return found
 
 

@@ -39,13 +39,13 @@ def test_refused_by_its_numbers(other: dict[str, Any], says: str):
 def test_a_chest_is_not_refused():
     scan = chests.scan()
     assert input_checks.refusal(scan, SEEN) is None
-    assert input_checks.no_chest(lungs.find(scan.voxels, scan.spacing_mm)) is None
+    assert input_checks.no_chest(lungs.find_lungs(scan.voxels, scan.spacing_mm)) is None
 
 
 def test_anatomy_without_lungs():
     hu = chests.chest(balls=())
     hu[(hu < -500) & (hu > -900)] = chests.TISSUE_HU
-    refused = input_checks.no_chest(lungs.find(hu, chests.SPACING_MM))
+    refused = input_checks.no_chest(lungs.find_lungs(hu, chests.SPACING_MM))
     assert refused is not None
     assert "shows 0 ml of lung" in refused
 
@@ -68,7 +68,7 @@ def test_what_is_told():
 
     def told(**other: Any) -> str:
         scan = chests.scan(**other)
-        return " ".join(input_checks.warnings(scan, lungs.find(scan.voxels, scan.spacing_mm), trained))
+        return " ".join(input_checks.warnings(scan, lungs.find_lungs(scan.voxels, scan.spacing_mm), trained))
 
     assert told() == ""
     assert told(patient_id="TEST-3") == ""  # A test patient.

@@ -170,12 +170,12 @@ def test_x_rays_beside_the_ct_are_no_fault(source: Path, write_ct, tmp_path: Pat
     arguments = ["prepare", "--source", str(source), "--out", str(tmp_path / "out"), "--workers", "1", "--strict"]
     assert cli.main(arguments) == 0
     said = capsys.readouterr().out
-    assert f"passed over: 2 (2 x_ray); see {tmp_path / 'out/quarantine.jsonl'}" in said
+    assert f"skipped: 2 (2 x_ray); see {tmp_path / 'out/quarantine.jsonl'}" in said
     assert "quarantined" not in said
     lines = (tmp_path / "out/quarantine.jsonl").read_text().splitlines()
     assert [json.loads(line)["name"] for line in lines] == ["x_ray", "x_ray"]
     assert cli.main(arguments) == 0  # Also where it is complete already.
-    assert "passed over: 2" in capsys.readouterr().out
+    assert "skipped: 2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("modality", ["MR", "", "DX"])
@@ -261,5 +261,5 @@ def test_real_tree(real_data: Path, capsys: pytest.CaptureFixture[str]):
     assert {note["name"] for note in found["notes"]} == {"padding", "ambiguous_cluster"}
     assert cli.main(["doctor", source]) == 1
     text = capsys.readouterr().out
-    assert "1,008 of LIDC-IDRI's patients are not here: LIDC-IDRI-0002, 0004 to " in text
+    assert "1,008 of LIDC-IDRI's patients are missing: LIDC-IDRI-0002, 0004 to " in text
     assert "LIDC-IDRI-0001: " in text

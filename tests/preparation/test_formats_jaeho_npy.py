@@ -223,8 +223,8 @@ FLAT = np.zeros((SIDE_PX, SIDE_PX))
 IMAGE, MASK = "Image/LIDC-IDRI-0001/0001_NI001_slice001.npy", "Mask/LIDC-IDRI-0001/0001_MA001_slice001.npy"
 OBJECTS = np.array([[Bomb()]], object)
 DAMAGE = {
-    "no mask": (MASK, None, "missing_mask", "no mask of nodule 001, slice 001, but an image"),
-    "no image": (IMAGE, None, "missing_image", "no image of nodule 001, slice 001, but a mask"),
+    "no mask": (MASK, None, "missing_mask", "an image but no mask of nodule 001, slice 001"),
+    "no image": (IMAGE, None, "missing_image", "a mask but no image of nodule 001, slice 001"),
     "mask shape": (MASK, npy_bytes(FLAT[1:] > 0), "mask_shape", r"has \(47, 48\) pixels, the images \(48, 48\)"),
     "image shape": (IMAGE, npy_bytes(FLAT[1:]), "mixed_geometry", "several sizes"),
     "objects": (IMAGE, npy_bytes(OBJECTS), "object_array", "image of nodule 001, slice 001 holds Python objects"),
@@ -245,7 +245,7 @@ DAMAGE = {
     "infinite": (IMAGE, npy_bytes(FLAT - np.inf), "not_finite", "NaN or infinite"),
     "mask NaN": (MASK, npy_bytes(FLAT * np.nan), "not_finite", "mask of nodule 001, slice 001 holds NaN"),
     "mask of text": (MASK, npy_bytes(np.array([["a"]])), "not_a_label", "holds <U1"),
-    "HU": (IMAGE, npy_bytes(FLAT - 48.5), "not_zscore", "holds -48.5 to -48.5, which no z-scores can be"),
+    "HU": (IMAGE, npy_bytes(FLAT - 48.5), "not_zscore", "holds -48.5 to -48.5, which cannot be z-scores"),
 }
 
 

@@ -71,8 +71,8 @@ def test_images_that_lie_the_other_way_round_stay_so(dicom_scan, tmp_path, monke
     """A scan whose DICOM images have columns to the right and rows to the front: the outlines are drawn on those."""
     row = annotations.scan_row(dicom_scan.series_uid)
     assert row is not None
-    assert row.scan_id not in luna16.TURNED
-    monkeypatch.setattr(luna16, "TURNED", frozenset({row.scan_id}))
+    assert row.scan_id not in luna16.REVERSED
+    monkeypatch.setattr(luna16, "REVERSED", frozenset({row.scan_id}))
     write_luna16(tmp_path, dicom_scan.series_uid, sitk.DICOMOrient(luna16_image(dicom_scan, turned=True), axes))
     assert_same(read_one(tmp_path), dicom_scan)
 
@@ -123,7 +123,7 @@ def test_voxels_that_are_not_there(dicom_scan, tmp_path):
     raw.write_bytes(whole[:-1])
     assert (fault_of(tmp_path).name, fault_of(tmp_path).message) == (
         "unreadable_file",
-        f"{raw} is cut short: it has {len(whole) - 1} of {len(whole)} bytes; fetch it again",
+        f"{raw} is truncated: it has {len(whole) - 1} of {len(whole)} bytes; fetch it again",
     )
     raw.unlink()
     assert fault_of(tmp_path).name == "missing_file"
@@ -214,9 +214,9 @@ def test_which_scans_are_turned_follows_from_the_findings(real_data: Path):
     tables = [pd.read_csv(real_data / "luna16" / name) for name in ("annotations.csv", "annotations_excluded.csv")]
     findings = dict(list(pd.concat(tables).groupby("seriesuid")))
     for row in annotations.all_scans():
-        if row.series_uid in findings and (row.scan_id in luna16.TURNED or row.scan_id % 25 == 0):
+        if row.series_uid in findings and (row.scan_id in luna16.REVERSED or row.scan_id % 25 == 0):
             upright, turned = (_most_that_agree(row, findings[row.series_uid], sign) for sign in (1, -1))
-            assert (turned > upright) == (row.scan_id in luna16.TURNED), row.scan_id
+            assert (turned > upright) == (row.scan_id in luna16.REVERSED), row.scan_id
 
 
 def _most_that_agree(row: ScanRow, found: pd.DataFrame, sign: int) -> int:

@@ -151,12 +151,16 @@ DAMAGE = {
     "hu float": ("hu", np.zeros((6, 5, 5)), r"hu is float64 \(6, 5, 5\), not patches of int16 HU"),
     "hu flat": ("hu", np.zeros((6, 5), np.int16), r"hu is int16 \(6, 5\), not patches"),
     "no nodule": ("hu", np.zeros((0, 5, 5), np.int16), r"hu is int16 \(0, 5, 5\), not patches"),
-    "a row short": ("z_mm", np.zeros(5), r"z_mm is float64 \(5,\) beside 6 patches"),
-    "names as numbers": ("patient_id", np.arange(6), r"patient_id is int64 \(6,\) beside"),
-    "three readers": ("reader_ratings", np.ones((6, 3, 9), np.int8), r"reader_ratings is int8 \(6, 3, 9\) beside"),
+    "a row short": ("z_mm", np.zeros(5), r"z_mm is float64 \(5,\), which does not fit 6 patches"),
+    "names as numbers": ("patient_id", np.arange(6), r"patient_id is int64 \(6,\), which does not fit"),
+    "three readers": (
+        "reader_ratings",
+        np.ones((6, 3, 9), np.int8),
+        r"reader_ratings is int8 \(6, 3, 9\), which does not fit",
+    ),
     "ratings float": ("reader_ratings", np.ones((6, 4, 9)), "reader_ratings is float64"),
     "a name twice": ("rating_names", np.array(["texture"] * 9), "rating_names are .*, not .*subtlety"),
-    "a name missing": ("rating_names", np.array(["texture"] * 8), r"rating_names is <U7 \(8,\) beside"),
+    "a name missing": ("rating_names", np.array(["texture"] * 8), r"rating_names is <U7 \(8,\), which does not fit"),
 }
 
 
@@ -183,7 +187,7 @@ def test_a_broken_file_is_one_sentence(file, columns):
     with pytest.raises(InputError, match=r"cannot be read as \.npz \(File is not a zip file\); fetch it again"):
         nodule_patches.find(file)
     save(file, {name: values for name, values in columns.items() if name != "z_mm"})
-    with pytest.raises(InputError, match=r"is no file of nodule patches \(There is no item named 'z_mm.npy'"):
+    with pytest.raises(InputError, match=r"is not a file of nodule patches \(There is no item named 'z_mm.npy'"):
         nodule_patches.find(file)
 
 
@@ -200,12 +204,12 @@ def test_a_header_alone_asks_for_no_memory(file, columns):
 @pytest.mark.parametrize(
     ("column", "row", "value", "name", "says"),
     [
-        ("patient_id", 2, PATIENTS[0], "several_patients", "of LIDC-IDRI-0001 and of LIDC-IDRI-0003"),
-        ("patient_id", [1, 2, 4], "MADE-UP-1", "several_patients", "of LIDC-IDRI-0003 and of MADE-UP-1"),
+        ("patient_id", 2, PATIENTS[0], "several_patients", "to LIDC-IDRI-0001 and LIDC-IDRI-0003"),
+        ("patient_id", [1, 2, 4], "MADE-UP-1", "several_patients", "to LIDC-IDRI-0003 and MADE-UP-1"),
         ("z_mm", 2, np.nan, "not_finite", "z_mm holds NaN"),
         ("pixel_spacing_mm", 2, np.inf, "not_finite", "pixel_spacing_mm holds NaN or infinite"),
-        ("pixel_spacing_mm", 2, 0.5, "mixed_geometry", r"pixel spacings \[0.5, 0.75\], not one above 0"),
-        ("pixel_spacing_mm", [1, 2, 4], 0, "mixed_geometry", r"pixel spacings \[0.0\], not one"),
+        ("pixel_spacing_mm", 2, 0.5, "mixed_geometry", r"pixel spacings \[0.5, 0.75\], not a single one above 0"),
+        ("pixel_spacing_mm", [1, 2, 4], 0, "mixed_geometry", r"pixel spacings \[0.0\], not a single one"),
         ("reader_ratings", 2, 7, "rating_out_of_range", "ratings from 1 to 7, not from 0 to 6"),
         ("reader_ratings", 2, -1, "rating_out_of_range", "ratings from -1 to"),
     ],
@@ -281,5 +285,5 @@ def test_outlines_of_the_file_are_kept(file, columns, tmp_path):
     assert [(reading.slot, reading.ratings) for reading in silent.readings] == [(0, (0,) * 9)]
     for wrong in (bits.astype(np.int16), bits[:, :3], np.full_like(bits, 16)):
         save(file, {**columns, "reader_outlines": wrong})
-        with pytest.raises(InputError, match=r"reader_outlines is .*, not uint8 .*leave it out or mend it"):
+        with pytest.raises(InputError, match=r"reader_outlines is .*, not uint8 .*leave it out or correct it"):
             prepare(file, tmp_path / "out", workers=1)

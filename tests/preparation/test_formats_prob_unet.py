@@ -144,7 +144,7 @@ def test_a_pickle_that_calls_is_one_sentence_and_calls_nothing(tmp_path, monkeyp
 
 
 def test_a_pickle_is_not_for_a_cluster(tmp_path):
-    with pytest.raises(InputError, match="read by one process, which holds all of it; leave --dask away"):
+    with pytest.raises(InputError, match="read by a single process, which holds all of it; leave out --dask"):
         prepare(write_pickle(tmp_path / "x.pickle", records(1)), tmp_path / "out", dask="tcp://127.0.0.1:1")
 
 
@@ -154,14 +154,14 @@ def test_a_pickle_of_something_else_is_one_sentence(tmp_path):
         prepare(strange, tmp_path / "out")
     other = write_pickle(tmp_path / "y.pickle", {"a": 1})
     assert not prob_unet_pickle.matches(other)
-    with pytest.raises(InputError, match="is no pickle of images, masks and series_uid"):
+    with pytest.raises(InputError, match="is not a pickle of images, masks and series_uid"):
         prepare(other, tmp_path / "out2", format="prob-unet-pickle")
 
 
 @pytest.mark.parametrize("labels_last", [True, False])
 def test_hdf5_keeps_its_own_split_and_claims_no_patients(tmp_path, labels_last):
     file = write_hdf5(tmp_path / "data_lidc.hdf5", labels_last=labels_last)
-    with pytest.raises(InputError, match=r"does not tell its patients.*--without-patients"):
+    with pytest.raises(InputError, match=r"does not record patients.*--without-patients"):
         prepare(file, tmp_path / "out")
     summary = prepare(file, tmp_path / "out", workers=1, without_patients=True)
     assert summary.patients == {"train": 3, "val": 2, "test": 2}
@@ -179,11 +179,11 @@ def test_hdf5_keeps_its_own_split_and_claims_no_patients(tmp_path, labels_last):
 
 
 def test_data_without_patients_meet_no_others():
-    unknown = splits.assign([splits.unknown("train", "1"), splits.unknown("test", "2")])
+    unknown = splits.assign([splits.unknown_patient_id("train", "1"), splits.unknown_patient_id("test", "2")])
     known = splits.assign(["LIDC-IDRI-0003"])
     splits.lock(unknown, dict(unknown), where="here")
     for trained_with, data in ((unknown, known), (known, unknown), (unknown, dict([*unknown.items()][:1]))):
-        with pytest.raises(InputError, match=r"here: does not tell its patients, or the checkpoint's data did not"):
+        with pytest.raises(InputError, match=r"here: patients are not recorded here or in the checkpoint's data"):
             splits.lock(trained_with, data, where="here")
 
 
@@ -210,7 +210,7 @@ def replaced(name: str, value: Any) -> Callable[[h5py.File], None]:
 )
 def test_hdf5_of_another_layout_is_one_sentence(tmp_path, change, message):
     file = write_hdf5(tmp_path / "x.h5", change=change)
-    with pytest.raises(InputError, match=rf"x\.h5 is laid out otherwise than data_lidc\.hdf5: {message}"):
+    with pytest.raises(InputError, match=rf"x\.h5 does not have the layout of data_lidc\.hdf5: {message}"):
         prepare(file, tmp_path / "out", without_patients=True)
 
 

@@ -217,10 +217,10 @@ def test_links_in_a_folder_are_refused(tree):
 @pytest.mark.parametrize("name", ["broken.zip", "broken.tar", "broken.tar.gz"])
 def test_a_broken_archive_is_one_sentence(tmp_path, name):
     (tmp_path / name).write_bytes(b"no archive at all" * 99)
-    with pytest.raises(InputError, match=r"cannot be read as \.zip|is no uncompressed \.tar"):
+    with pytest.raises(InputError, match=r"cannot be read as \.zip|is not an uncompressed \.tar"):
         slices.find(tmp_path / name)
 
 
 def test_a_compressed_tar_says_what_to_do(tree):
-    with pytest.raises(InputError, match=r"is no uncompressed \.tar .*; unpack it"):
+    with pytest.raises(InputError, match=r"is not an uncompressed \.tar .*; unpack it"):
         slices.find(pack(tree, "gztar"))

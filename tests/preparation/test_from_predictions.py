@@ -49,7 +49,7 @@ def rated(*malignancy: int) -> Nodule:
     ],
 )
 def test_the_answer_of_a_scan(found: list[Nodule], wanted: float):
-    np.testing.assert_equal(from_predictions.answer(found), wanted)
+    np.testing.assert_equal(from_predictions.malignancy_label(found), wanted)
 
 
 def test_findings_become_patches_with_the_readers_word(
@@ -89,11 +89,11 @@ def test_findings_become_patches_with_the_readers_word(
 def test_prepared_they_are_bags_with_labels(predicted: Path, dicom: Path, read: dict[str, Scan], tmp_path: Path):
     summary = from_predictions.gather(predicted, source=dicom, out=tmp_path / "found.npz")
     known = bags.read_labels(summary.labels)
-    assert known == {scan.patient_id: from_predictions.answer(scan.nodules) for scan in read.values()}
+    assert known == {scan.patient_id: from_predictions.malignancy_label(scan.nodules) for scan in read.values()}
     prepare(summary.patches, tmp_path / "data", workers=1)
     dataset = open_dataset(tmp_path / "data")
     read_back = bags.Bags(dataset, nodules=3, labels=str(summary.labels))
-    np.testing.assert_array_equal(read_back.answer, [known[patient] for patient in read_back.patients])
+    np.testing.assert_array_equal(read_back.patient_label, [known[patient] for patient in read_back.patients])
     with np.load(summary.patches) as stored:
         order = np.lexsort((stored["z_mm"], stored["series_uid"], stored["patient_id"]))  # That of an index.
         batch = nodules.Patches(dataset).batch(np.arange(len(order)))
@@ -108,10 +108,10 @@ def test_a_patient_without_a_nodule_is_negative_and_false_findings_are_nobodys(
     original = module.read
     monkeypatch.setattr(module, "read", lambda entry: dataclasses.replace(original(entry), nodules=()))
     summary = from_predictions.gather(predicted, source=dicom, out=tmp_path / "found.npz")
-    assert (summary.rated, summary.answers) == (0, (0, 2, 0))
+    assert (summary.rated, summary.label_counts) == (0, (0, 2, 0))
     prepare(summary.patches, tmp_path / "data", workers=1)
     read_back = bags.Bags(open_dataset(tmp_path / "data"), nodules=3, labels=str(summary.labels))
-    assert (read_back.answer == 0).all()
+    assert (read_back.patient_label == 0).all()
     batch = read_back.batch(np.arange(len(read_back.patients)))
     assert np.isnan(batch["nodule_label"]).all()
     assert not batch["ratings"].any()
@@ -133,7 +133,7 @@ def test_a_scan_that_was_not_predicted_is_left_out(predicted: Path, dicom: Path,
     summary = from_predictions.gather(predicted, source=dicom, out=tmp_path / "found.npz")
     assert list(summary.left_out) == [second.name]
     assert f"left out: {second.name}: not_predicted: {second} is of {first.name}" in summary.text()
-    assert (sum(summary.answers), summary.without) == (2, 1)  # What its readers said is known all the same.
+    assert (sum(summary.label_counts), summary.without) == (2, 1)  # What its readers said is known all the same.
 
 
 def test_of_a_scan_that_cannot_be_read_nothing_is_known(predicted: Path, dicom: Path, monkeypatch, tmp_path: Path):
@@ -152,7 +152,7 @@ def test_of_a_scan_that_cannot_be_read_nothing_is_known(predicted: Path, dicom: 
         changed = [dataclasses.replace(entry, patient_id=patient) if both else entry for entry in entries]
         monkeypatch.setattr(module, "find", lambda _, changed=changed: (changed, []))
         monkeypatch.setattr(module, "read", read)
-        assert from_predictions.gather(predicted, source=dicom, out=tmp_path / "found.npz").answers == wanted
+        assert from_predictions.gather(predicted, source=dicom, out=tmp_path / "found.npz").label_counts == wanted
 
 
 def test_mistakes_of_gather(predicted: Path, dicom: Path, kaggle_tree: Path, tmp_path: Path, capsys: Any):
@@ -162,5 +162,5 @@ def test_mistakes_of_gather(predicted: Path, dicom: Path, kaggle_tree: Path, tmp
 
     assert "must end in .npz" in refused(predicted, dicom, "found.csv")
     assert "has the format slices" in refused(predicted, kaggle_tree, "found.npz")
-    assert "holds no report of it" in refused(tmp_path / "nothing", dicom, "found.npz")
+    assert "has no report of this scan" in refused(tmp_path / "nothing", dicom, "found.npz")
     assert not list(tmp_path.glob("found*"))

@@ -90,7 +90,7 @@ def test_numbers_that_are_no_characters_are_one_sentence(tmp_path, name, order, 
         tmp_path / "y.zip", {f"{one}.npy": array(held[one]) for one in held} | {f"{name}.npy": bytes(spoiled)}
     )
     (said,) = read_all(source, nodule_patches)
-    assert said == f"{source}: {name} is no text; fetch the file again."
+    assert said == f"{source}: {name} is not text; fetch the file again."
 
 
 BOMB_MIB = 160

@@ -92,7 +92,7 @@ def fuzz_records(folder: Path, data: st.DataObject) -> None:
             made[name] = {**made[name], key: data.draw(anything)}
     path = folder / "x.pickle"
     path.write_bytes(pickle.dumps(made))
-    prob_unet_pickle._records.cache_clear()
+    prob_unet_pickle._load_records.cache_clear()
     try:
         entries, _ = prob_unet_pickle.find(path)
     except InputError:
@@ -139,11 +139,11 @@ def test_a_crash_of_the_library_is_one_sentence_or_a_fault(tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(prob_unet_hdf5, "_uids", crash)
         assert cli.main(["doctor", str(tmp_path / "x.h5")]) == 2
-        assert "x.h5 cannot be read as HDF5 (its library crashes over it); fetch it again" in capsys.readouterr().err
+        assert "x.h5 cannot be read as HDF5 (its library crashes on it); fetch it again" in capsys.readouterr().err
     entries, _ = prob_unet_hdf5.find(tmp_path / "x.h5")
     with monkeypatch.context() as patch:
         patch.setattr(prob_unet_hdf5, "_pixels", crash)
-        with pytest.raises(Fault, match=r"unreadable_file: .*x\.h5 cannot be read as HDF5 \(its library crashes"):
+        with pytest.raises(Fault, match=r"unreadable_file: .*x\.h5 cannot be read as HDF5 \(its library crashes on it"):
             prob_unet_hdf5.read(entries[0])
     assert len(prob_unet_hdf5.read(entries[0]).voxels) == 2, "the next series is not read"
 
@@ -201,7 +201,7 @@ def test_what_points_at_other_files_opens_none(tmp_path):
     run = subprocess.run([sys.executable, script, *paths], capture_output=True, text=True, check=True, timeout=60)
     said = run.stdout.splitlines()
     assert len(said) == len(paths) == 8
-    assert all("is laid out otherwise than data_lidc.hdf5: " in line for line in said), said
+    assert all("does not have the layout of data_lidc.hdf5: " in line for line in said), said
 
 
 def test_rows_that_nobody_wrote_take_no_memory(tmp_path):
@@ -235,7 +235,7 @@ def test_labels_that_are_no_numbers(tmp_path, bad):
     held = records()
     held["0_slice1"]["masks"] = [*[np.zeros((2, 2))] * 3, np.full((2, 2), bad)]
     (tmp_path / "x.pickle").write_bytes(pickle.dumps(held))
-    prob_unet_pickle._records.cache_clear()
+    prob_unet_pickle._load_records.cache_clear()
     ((entry,), _) = prob_unet_pickle.find(tmp_path / "x.pickle")
     with pytest.raises(Fault, match="not_finite"):
         prob_unet_pickle.read(entry)

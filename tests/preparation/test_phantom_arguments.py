@@ -40,7 +40,7 @@ def test_an_existing_folder_is_left_alone(tmp_path: Path):
 @pytest.mark.parametrize("name", ["LIDC-IDRI", "notes.txt"])
 def test_a_strangers_folder_is_left_alone(tmp_path: Path, name: str):
     (tmp_path / "out.partial" / name).mkdir(parents=True)
-    with pytest.raises(InputError, match="is no unfinished phantom"):
+    with pytest.raises(InputError, match="is not an unfinished phantom"):
         phantom.write(tmp_path / "out", scans=1, matrix=32, workers=1)
     assert (tmp_path / "out.partial" / name).exists()
 

@@ -178,9 +178,9 @@ def test_what_is_no_data_set_is_never_touched(tree, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter-1.tex").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(InputError, match="thesis exists and is no lungjax data set"):
+        with pytest.raises(InputError, match="thesis exists and is not a lungjax data set"):
             prepare(tree, tmp_path / "thesis", workers=1, overwrite=overwrite)
-    with pytest.raises(InputError, match="exists and is no lungjax data set"):
+    with pytest.raises(InputError, match="exists and is not a lungjax data set"):
         prepare(tree, tmp_path / "thesis/chapter-1.tex", workers=1, overwrite=True)
     assert (tmp_path / "thesis/chapter-1.tex").read_text() == "years of work"
     (tmp_path / "empty").mkdir()

@@ -146,7 +146,7 @@ def test_the_made_up_array_would_be_read():
     ids=range(22),
 )
 def test_what_lies_about_itself_is_one_sentence(tmp_path, content):
-    with pytest.raises(InputError, match=r"x\.pickle is no whole pickle \(.+\); fetch it again|asks for"):
+    with pytest.raises(InputError, match=r"x\.pickle is not a complete pickle \(.+\); fetch it again|asks for"):
         unpickle.load(write(tmp_path / "x.pickle", content))
 
 

@@ -41,7 +41,7 @@ def small(data: Path):
 
 def test_a_patients_label_is_that_of_the_worst_nodule():
     for nodules, patient in (([0, 0], 0), ([0, 1], 1), ([np.nan, 1], 1), ([0, np.nan], np.nan), ([np.nan], np.nan)):
-        np.testing.assert_equal(bags._of_readers(np.array(nodules, float)), patient)
+        np.testing.assert_equal(bags._label_from_nodules(np.array(nodules, float)), patient)
 
 
 def test_bags_hold_the_patients_nodules(data: Path):
@@ -61,7 +61,7 @@ def test_bags_hold_the_patients_nodules(data: Path):
     assert len(seen) == 12  # In training each time others of the twelve.
     val = read.rows(split="val", slices="rated")
     assert set(dataset.index["split"][np.concatenate([read.members[row] for row in val])]) == {"val"}
-    assert not np.isnan(read.answer[val]).any()
+    assert not np.isnan(read.patient_label[val]).any()
 
 
 def test_labels_of_a_file_are_read_as_the_sheet_codes_them(data: Path, tmp_path: Path):
@@ -71,12 +71,12 @@ def test_labels_of_a_file_are_read_as_the_sheet_codes_them(data: Path, tmp_path:
     file = tmp_path / "labels.csv"
     file.write_text("\n".join(["patient_id,label", *lines]))
     read = bags.Bags(dataset, nodules=2, labels=str(file))
-    np.testing.assert_array_equal(read.answer[:5], [np.nan, 0, 1, 1, np.nan])
+    np.testing.assert_array_equal(read.patient_label[:5], [np.nan, 0, 1, 1, np.nan])
     for content in ("patient_id,label\nA,4", "who,what\nA,1", None):
         file.unlink(missing_ok=True)
         if content is not None:
             file.write_text(content)
-        with pytest.raises(InputError, match=r"labels\.csv is no CSV of patient_id,label"):
+        with pytest.raises(InputError, match=r"labels\.csv is not a CSV of patient_id,label"):
             bags.read_labels(file)
 
 
@@ -97,7 +97,7 @@ def test_a_run_answers_for_patients(data: Path, tmp_path: Path):
     assert "calibration | sigmoid(" in card
     assert "| roc_auc |" in card
     found = run_patient_classifier.grade(trained.open_trained(workdir), dataset, split="all")
-    assert len(found.logit) == np.count_nonzero(~np.isnan(read.answer))
+    assert len(found.logit) == np.count_nonzero(~np.isnan(read.patient_label))
     half = np.arange(len(found.logit)) % 2 == 0
     again = run_patient_classifier.pooled([found.only(half), found.only(~half)])
     assert (

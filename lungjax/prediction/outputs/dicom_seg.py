@@ -58,7 +58,7 @@ def write(folder: Path, images: Sequence[Any], mask: np.ndarray, report: dict[st
         return []
     if multiframe.is_enhanced(images[0]):  # All slices lie in one file, whose order of frames is its own.
         images = images[:1]
-        segmentation = _segmentation(images, mask[np.argsort(multiframe.order(images[0]))], report)
+        segmentation = _segmentation(images, mask[np.argsort(multiframe.frame_order(images[0]))], report)
     else:
         marked = np.flatnonzero(mask.any(axis=(1, 2)))
         segmentation = _segmentation([images[number] for number in marked.tolist()], mask[marked], report)

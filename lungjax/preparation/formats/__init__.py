@@ -1,4 +1,4 @@
-"""One file a source format: each finds its scans and reads one as a `Scan`."""
+"""One module per source format: each finds the scans of a source and reads them as `Scan`s."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ from tqdm import tqdm
 
 from lungjax.ct.source import Check, Entry, Quarantined, Reader
 
-Found = tuple[list[Entry], list[Quarantined]]
+FoundScans = tuple[list[Entry], list[Quarantined]]
 
 
 class Format(Reader, Protocol):
-    """What every module of a format offers; to add one, write such a module and name it in `preparation.sources`."""
+    """The interface of a format module; to add a format, write such a module and list it in `preparation.sources`."""
 
     @property
     def READERS(self) -> int:
-        """How many readers' masks a slice has."""
+        """The number of readers' masks that a slice has."""
         ...
 
     @property
     def ONE_PROCESS(self) -> bool:
-        """Whether one process must read all of a source, for it is one object in memory."""
+        """Whether a single process must read the whole source, because it is one object in memory."""
         ...
 
     @property
-    def TELLS_PATIENTS(self) -> bool:
-        """Whether a source tells whose scan each is."""
+    def HAS_PATIENT_IDS(self) -> bool:
+        """Whether a source assigns each scan to a patient."""
         ...
 
     def examine(self, source: Path, /) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
-        """What `find` finds, and what can be told of each scan without its voxels; None where that is nothing."""
+        """As `find`, with a check of each scan that reads no voxels; None for formats without such a check."""
         ...
 
 
-def examined(
-    found: Found, check: Callable[[Entry], Check]
+def with_checks(
+    found_scans: FoundScans, check: Callable[[Entry], Check]
 ) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
-    """What a format found, each scan with its check."""
-    entries, quarantined = found
+    """The result of `examine` for a format whose scans can be checked without reading voxels."""
+    entries, quarantined = found_scans
     bar = tqdm(entries, desc="checking", unit="scan", leave=False, disable=None)
     return [(entry, check(entry)) for entry in bar], quarantined
 
 
-def unexamined(found: Found) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
-    """What a format found, of whose scans only their voxels could tell more."""
-    entries, quarantined = found
+def without_checks(found_scans: FoundScans) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
+    """The result of `examine` for a format whose scans cannot be checked without reading voxels."""
+    entries, quarantined = found_scans
     return [(entry, None) for entry in entries], quarantined

@@ -1,4 +1,4 @@
-"""A folder, a `.zip` or a `.tar` as names and bytes. Nothing is unpacked; no path may leave it."""
+"""A folder, a `.zip` or a `.tar` as names and bytes. Nothing is unpacked to disk; no path may lead outside."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ Place = str | tuple[int, int]
 """Where a member lies: its name, or in a `.tar` its offset and size in bytes."""
 
 Load = Callable[[Place, str], bytes]
-"""From a member's place, and its name for messages, to its bytes."""
+"""Returns a member's bytes from its place and its name for messages."""
 
 _METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflate"}
-"""Of others Python unpacks whole blocks, however large they become."""
+"""With other methods Python decompresses whole blocks, however large they become."""
 BROKEN_ZIP = (OSError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile, struct.error, LookupError)
-"""What the zip module raises of damaged files; not implemented methods are RuntimeErrors, too."""
+"""What the zip module raises for damaged files; methods that it does not implement raise RuntimeErrors."""
 
 
 def is_source(source: Path) -> bool:
-    """Whether this is a folder or, by its name, an archive; `.tar.gz` counts, to be refused with a reason."""
+    """Whether this is a folder or, by its name, an archive; `.tar.gz` counts, so that it is refused with a reason."""
     suffixes = {suffix.lower() for suffix in source.suffixes}
     return source.is_dir() or (source.is_file() and bool({".zip", ".tar", ".tgz"} & suffixes))
 
 
-def holds(source: Path, layout: re.Pattern[str]) -> bool:
-    """Whether a folder or archive has any file of this name, `/` and all; reads names only."""
+def contains(source: Path, layout: re.Pattern[str]) -> bool:
+    """Whether a folder or archive has a file whose whole path matches `layout`; reads names only."""
     return is_source(source) and any(layout.fullmatch(name) for name, _ in members(source))
 
 
 def members(source: Path) -> Iterator[tuple[str, Place]]:
-    """Every regular file with its place, names with `/` and relative to the source; in a fixed order.
+    """Yields every regular file with its place, in a fixed order; names use `/` and are relative to the source.
 
     Raises:
-      InputError: the archive is damaged, compressed as a whole, holds a name twice, or a name or link in it leads
-        outside.
+      InputError: the archive is damaged, is compressed as a whole, or holds a name twice, or one of its names or links
+        leads outside.
     """
     if source.is_dir():
         yield from _folder_members(source)
@@ -60,11 +60,11 @@ def members(source: Path) -> Iterator[tuple[str, Place]]:
 
 
 @contextlib.contextmanager
-def opened(source: Path) -> Iterator[Load]:
-    """A function from a member to its bytes, for the members of one scan.
+def open_members(source: Path) -> Iterator[Load]:
+    """Opens the source; yields a function that returns a member's bytes, for the members of one scan.
 
-    It raises a Fault: `unreadable_file`, or `too_large` where a member takes more bytes than any slice does, or all of
-    them together more than any scan.
+    That function raises a Fault: `unreadable_file`, or `too_large` where a member is larger than any slice, or all
+    members together are larger than any scan.
     """
     with contextlib.ExitStack() as stack:
         if source.is_dir():
@@ -88,18 +88,20 @@ def opened(source: Path) -> Iterator[Load]:
         yield load
 
 
-def read_zip(file: zipfile.ZipFile, place: Place, most: int, where: str) -> bytes:
-    """The bytes of a member, if there are at most `most`; a Fault `too_large` otherwise.
+def read_zip(file: zipfile.ZipFile, place: Place, limit: int, where: str) -> bytes:
+    """The bytes of a member of at most `limit` bytes.
 
     Raises:
-      KeyError, OSError, ValueError and others: it is not there, is damaged, or packed by a method other than deflate.
+      Fault: `too_large`.
+      KeyError, OSError, ValueError and others: it does not exist, is damaged, or is compressed by a method other than
+        deflate.
     """
     member = file.getinfo(str(place))
     if member.compress_type not in _METHODS:
-        raise ValueError(f"it is packed by method {member.compress_type}, not by deflate")
-    size_limits.check(member.file_size, most, f"{where}, by its bytes once unpacked,")
+        raise ValueError(f"it is compressed by method {member.compress_type}, not by deflate")
+    size_limits.check(member.file_size, limit, f"{where}, by its bytes once unpacked,")
     with file.open(member) as stream:
-        data = stream.read(member.file_size)  # Not more, whatever is packed: without a number, all of it is unpacked.
+        data = stream.read(member.file_size)  # Without a size it would decompress everything, however much.
         if len(data) != member.file_size:
             raise ValueError("the archive ends within it")
         return data
@@ -118,13 +120,13 @@ def _folder_members(source: Path) -> Iterator[tuple[str, Place]]:
                 _refuse(source, path.relative_to(source).as_posix(), "is a link")
         for name in sorted(names):
             path = Path(folder, name)
-            if path.is_file():  # And no pipe, which would never end.
+            if path.is_file():  # Not a pipe, which would never end.
                 relative = path.relative_to(source).as_posix()
                 yield relative, relative
 
 
 def _zip_members(source: Path) -> Iterator[tuple[str, Place]]:
-    for member in sorted(_zip(source).infolist(), key=lambda one: one.filename):
+    for member in sorted(_zip(source).infolist(), key=lambda member: member.filename):
         _check_name(source, member.filename)
         if stat.S_ISLNK(member.external_attr >> 16):
             _refuse(source, member.filename, "is a link")
@@ -135,10 +137,10 @@ def _zip_members(source: Path) -> Iterator[tuple[str, Place]]:
 def _tar_members(source: Path) -> Iterator[tuple[str, Place]]:
     try:
         with tarfile.open(source, "r:") as file:
-            found = file.getmembers()
+            tar_members = file.getmembers()
     except (OSError, ValueError, OverflowError, tarfile.TarError) as error:
-        raise InputError(f"{source} is no uncompressed .tar ({error}); unpack it and name the folder.") from error
-    for member in sorted(found, key=lambda one: one.name):
+        raise InputError(f"{source} is not an uncompressed .tar ({error}); unpack it and name the folder.") from error
+    for member in sorted(tar_members, key=lambda member: member.name):
         _check_name(source, member.name)
         if member.issym() or member.islnk():
             _refuse(source, member.name, "is a link")
@@ -153,11 +155,11 @@ def _check_name(source: Path, name: str) -> None:
         _refuse(source, name, "leads out of the archive")
 
 
-def _refuse(source: Path, name: str, why: str) -> None:
-    raise InputError(f"{source}: its member {name!r} {why}, which is refused; use a clean copy of the data.")
+def _refuse(source: Path, name: str, reason: str) -> None:
+    raise InputError(f"{source}: its member {name!r} {reason}, which is refused; use a clean copy of the data.")
 
 
-@functools.lru_cache(maxsize=2)  # A worker reads many scans of one archive, and its directory is long.
+@functools.lru_cache(maxsize=2)  # A worker reads many scans of one archive, whose directory is long.
 def _zip(source: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(source)
@@ -165,10 +167,10 @@ def _zip(source: Path) -> zipfile.ZipFile:
         raise InputError(f"{source} cannot be read as .zip ({error}); fetch it again.") from error
 
 
-def _read_tar(file: BinaryIO, place: Place, most: int, where: str) -> bytes:
+def _read_tar(file: BinaryIO, place: Place, limit: int, where: str) -> bytes:
     assert isinstance(place, tuple)
     offset, size = place
-    size_limits.check(size, most, f"{where}, by its bytes,")
+    size_limits.check(size, limit, f"{where}, by its bytes,")
     file.seek(offset)
     data = file.read(size)
     if len(data) != size:
@@ -176,8 +178,8 @@ def _read_tar(file: BinaryIO, place: Place, most: int, where: str) -> bytes:
     return data
 
 
-def _read_file(source: Path, place: Place, most: int, where: str) -> bytes:
+def _read_file(source: Path, place: Place, limit: int, where: str) -> bytes:
     with (source / str(place)).open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        size_limits.check(size, most, f"{where}, by its bytes,")
+        size_limits.check(size, limit, f"{where}, by its bytes,")
         return file.read(size)

@@ -1,4 +1,4 @@
-"""A scan of a source that kept pixels and masks only: no HU, positions, spacing, slice ids or ratings."""
+"""A scan from a source with only pixels and masks: no HU, positions, spacing, slice IDs or ratings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lungjax.ct.scan import RATING_NAMES, Intensity, Nodule, Reading, Scan
 from lungjax.errors import Fault
 
 _ROUNDING = 1e-6
-"""How far a fraction may lie beside [0, 1]: taking 0.5 away and giving it back rounds."""
+"""How far a fraction may lie outside [0, 1]: subtracting 0.5 and adding it again rounds."""
 
 
 def bare_scan(
@@ -23,16 +23,16 @@ def bare_scan(
     masks: Sequence[np.ndarray],
     intensity: Intensity = "unit",
 ) -> Scan:
-    """One stack of images and the masks of slots 0, 1, ... as one nodule; an empty mask is no reading.
+    """A scan from one stack of images and the masks of slots 0, 1, ... as one nodule; empty masks give no reading.
 
     Args:
       patient_id, study_uid, series_uid: as in `Scan`.
-      voxels: (slices, rows, columns), of the type that `intensity` says.
-      masks: bool, one a slot, each of the shape of `voxels`.
+      voxels: (slices, rows, columns), dtype by `intensity`.
+      masks: bool, one per slot, each of the shape of `voxels`.
       intensity: see `Intensity`; never `hu`.
     """
     slices = len(voxels)
-    readings = tuple(reading(slot, mask) for slot, mask in enumerate(masks) if mask.any())
+    readings = tuple(unrated_reading(slot, mask) for slot, mask in enumerate(masks) if mask.any())
     return Scan(
         patient_id=patient_id,
         study_uid=study_uid,
@@ -47,22 +47,25 @@ def bare_scan(
     )
 
 
-def fractions(images: np.ndarray, where: str) -> np.ndarray:
-    """float32 in [0, 1], to which `images`, of any type, are rounded.
+def to_fractions(images: np.ndarray, where: str) -> np.ndarray:
+    """Converts images of any type to float32 in [0, 1]; rounding errors are clipped.
 
     Raises:
-      Fault: `not_finite`, or `fraction_out_of_range` where they are no fractions.
+      Fault: `not_finite`, or `fraction_out_of_range`.
     """
     if not np.isfinite(images).all():
-        raise Fault("not_finite", f"{where} has pixels that are no finite number; fetch it again")
+        raise Fault("not_finite", f"{where} holds NaN or infinite numbers; fetch it again")
     low, high = float(images.min()), float(images.max())
     if low < -_ROUNDING or high > 1 + _ROUNDING:
-        raise Fault("fraction_out_of_range", f"{where} holds {low:g} to {high:g}, not 0 to 1; use it before scaling")
+        raise Fault(
+            "fraction_out_of_range",
+            f"{where} holds {low:g} to {high:g}, not 0 to 1; use the image before it was rescaled",
+        )
     return images.clip(0, 1).astype(np.float32)
 
 
-def reading(slot: int, mask: np.ndarray) -> Reading:
-    """The marks, bool (slices, rows, columns) and not empty, within their bounding box, unrated."""
+def unrated_reading(slot: int, mask: np.ndarray) -> Reading:
+    """An unrated reading from a mask, bool (slices, rows, columns) and not empty, cropped to its bounding box."""
     box = []
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)

@@ -1,4 +1,4 @@
-"""One `.npy` array from its bytes: nothing in them is executed, and a header alone makes no memory grow."""
+"""Reads one `.npy` array from its bytes: nothing is executed, and a header alone allocates no memory."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ import numpy as np
 from lungjax.errors import Fault
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-"""By version; 3.0 is for arrays with named columns alone, which nobody stores pixels in."""
+"""Header readers by version; 3.0 is only for arrays with named columns, which are not used for pixels."""
 
 
 def read_array(data: bytes, where: str) -> np.ndarray:
-    """The array, read-only; any shape and any dtype but objects.
+    """The array, read-only; any shape and any dtype except objects.
 
     Raises:
-      Fault: `object_array`, whose content would have to be unpickled; or `unreadable_file`, as where the file has
-        fewer or more bytes than its header asks for.
+      Fault: `object_array`, whose contents would have to be unpickled; or `unreadable_file`, for instance where the
+        file has fewer or more bytes than its header asks for.
     """
     file = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)
         if version not in _HEADERS:
             raise ValueError(f"version {version[0]}.{version[1]} of the format")
-        with warnings.catch_warnings(action="ignore"):  # Of headers as Python 2 wrote them.
+        with warnings.catch_warnings(action="ignore"):  # It warns about headers that Python 2 wrote.
             shape, by_columns, dtype = _HEADERS[version](file)
         if dtype.hasobject:
-            raise Fault("object_array", f"{where} holds Python objects, which are never loaded; fetch it elsewhere")
+            raise Fault(
+                "object_array", f"{where} holds Python objects, which are never loaded; get it from another place"
+            )
         need = file.tell() + math.prod(shape) * dtype.itemsize
         if need != len(data):
             raise ValueError(f"it has {len(data)} of {need} bytes")
@@ -41,6 +43,6 @@ def read_array(data: bytes, where: str) -> np.ndarray:
 
 
 def check_finite(values: np.ndarray, where: str) -> None:
-    """A Fault `not_finite` if any of these floats is NaN or infinite."""
+    """Raises the Fault `not_finite` if any of these floats is NaN or infinite."""
     if not np.isfinite(values).all():
         raise Fault("not_finite", f"{where} holds NaN or infinite numbers; fetch it again")

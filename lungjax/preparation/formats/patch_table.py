@@ -1,4 +1,4 @@
-"""The file of the format `nodule-patches`: its arrays, checked."""
+"""Reads and checks the arrays of a file in the format `nodule-patches`."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ KINDS = {
     "reader_ratings": "i",
     "rating_names": "U",
 }
-"""Arrays of the file, and their kind of dtype as NumPy names it; others may be there too."""
+"""Arrays of the file, and NumPy's code for the kind of their dtype; the file may contain others."""
 OUTLINES = "reader_outlines"
-"""The array that may be left out."""
+"""The optional array."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-    """The file's columns, a row a nodule; `ratings` are (n, readers, 9) in the order of `RATING_NAMES`.
+    """The file's columns, one row per nodule; `ratings` is (n, readers, 9) in the order of `RATING_NAMES`.
 
-    `outlines` are None where the file has none.
+    `outlines` is None where the file has no outlines.
     """
 
     hu: np.ndarray
@@ -47,16 +47,16 @@ class Table:
 
 
 def read(source: Path) -> Table:
-    """Reads it, or remembers it.
+    """Reads the file; the last one is cached.
 
     Raises:
-      InputError: it cannot be read, or its arrays are not those of this format.
+      InputError: the file cannot be read, or its arrays are not those of this format.
     """
     stat = source.stat()
     return _cached_table(source, stat.st_mtime_ns, stat.st_size)
 
 
-@functools.lru_cache(maxsize=1)  # A worker reads many series of one file, and unpacking all of it takes long.
+@functools.lru_cache(maxsize=1)  # A worker reads many series of one file, which takes long to decompress.
 def _cached_table(source: Path, mtime_ns: int, size: int) -> Table:
     del mtime_ns, size  # A file that has been replaced is read again.
     try:
@@ -64,7 +64,7 @@ def _cached_table(source: Path, mtime_ns: int, size: int) -> Table:
             columns = {name: _column(file, f"{name}.npy") for name in KINDS}
             outlines = _column(file, f"{OUTLINES}.npy") if f"{OUTLINES}.npy" in file.namelist() else None
     except KeyError as error:
-        raise InputError(f"{source} is no file of nodule patches ({error.args[0]}); check --source.") from error
+        raise InputError(f"{source} is not a file of nodule patches ({error.args[0]}); check --source.") from error
     except Fault as fault:
         raise InputError(f"{source}: {fault.message}.") from fault
     except archive.BROKEN_ZIP as error:
@@ -82,7 +82,7 @@ def _column(file: zipfile.ZipFile, name: str) -> np.ndarray:
 
 
 def _is_text(array: np.ndarray) -> bool:
-    """Whether there is a character for every number: NumPy looks no sooner than when it makes text of them."""
+    """Whether every number is a valid character, which NumPy checks only when it converts the numbers to text."""
     if not array.dtype.itemsize:
         return True
     numbers = array.view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
@@ -90,7 +90,7 @@ def _is_text(array: np.ndarray) -> bool:
 
 
 def _check_columns(columns: dict[str, np.ndarray], source: Path) -> None:
-    """Every array has its dtype and shape, and the ratings' names are the nine."""
+    """Checks the dtype and shape of every array, and the names of the nine ratings."""
     hu, names = columns["hu"], columns["rating_names"]
     if hu.dtype != np.int16 or hu.ndim != 3 or not hu.size:
         raise InputError(f"{source}: hu is {hu.dtype} {hu.shape}, not patches of int16 HU; fetch the file again.")
@@ -100,10 +100,10 @@ def _check_columns(columns: dict[str, np.ndarray], source: Path) -> None:
     shapes["rating_names"] = (len(RATING_NAMES),)
     for name, array in columns.items():
         if array.dtype.kind != KINDS[name] or array.shape != shapes[name]:
-            what = f"{array.dtype} {array.shape} beside {len(hu)} patches"
-            raise InputError(f"{source}: {name} is {what}, which does not fit; fetch the file again.")
+            what = f"{array.dtype} {array.shape}, which does not fit {len(hu)} patches"
+            raise InputError(f"{source}: {name} is {what}; fetch the file again.")
         if array.dtype.kind == "U" and not _is_text(array):
-            raise InputError(f"{source}: {name} is no text; fetch the file again.")
+            raise InputError(f"{source}: {name} is not text; fetch the file again.")
     if sorted(names.tolist()) != sorted(RATING_NAMES):
         raise InputError(f"{source}: rating_names are {names.tolist()}, not {list(RATING_NAMES)}; fetch it again.")
 
@@ -111,4 +111,4 @@ def _check_columns(columns: dict[str, np.ndarray], source: Path) -> None:
 def _check_outlines(outlines: np.ndarray, shape: tuple[int, ...], source: Path) -> None:
     if outlines.dtype != np.uint8 or outlines.shape != shape or outlines.max() >= 1 << READERS:
         what = f"{outlines.dtype} {outlines.shape}, not uint8 {shape} with a bit for each of {READERS} readers"
-        raise InputError(f"{source}: {OUTLINES} is {what}; leave it out or mend it.")
+        raise InputError(f"{source}: {OUTLINES} is {what}; leave it out or correct it.")

@@ -1,4 +1,4 @@
-"""8-bit grey PNG files as one stack, whatever their layout."""
+"""Reads 8-bit greyscale PNG files of any layout as one stack."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lungjax.errors import Fault
 from lungjax.preparation.formats import archive
 
 _STACK_BYTES = size_limits.SCAN_BYTES // 8
-"""A scan has up to five: its images, and masks of four readers."""
+"""The limit of one stack; a scan has up to five, its images and the masks of four readers."""
 
 
 def read_stack(places: Mapping[str, archive.Place], load: archive.Load, where: str) -> np.ndarray:
-    """uint8 (slices, rows, columns), in the mapping's order; its keys are the files' names within `where`.
+    """uint8 (slices, rows, columns) in the order of `places`, whose keys are the names of the files within `where`.
 
     Raises:
       Fault: `unreadable_file`, `too_large`, `not_8_bit`, or `mixed_geometry` where the files differ in size.
@@ -36,22 +36,22 @@ def read_stack(places: Mapping[str, archive.Place], load: archive.Load, where: s
 
 
 def check_mask_shape(masks: np.ndarray, images: np.ndarray, where: str) -> None:
-    """Both (slices, rows, columns); a Fault `mask_shape` of the masks in `where` if their pixels differ."""
+    """Raises the Fault `mask_shape` for the masks in `where` unless both are the same (slices, rows, columns)."""
     if masks.shape != images.shape:
-        raise Fault("mask_shape", f"{where} has {masks.shape[1:]} pixels, the images {images.shape[1:]}")
+        raise Fault("mask_shape", f"{where} has {masks.shape[1:]} pixels, but the images have {images.shape[1:]}")
 
 
 def _read(load: archive.Load, place: archive.Place, where: str) -> np.ndarray:
     data = load(place, where)
     try:
-        # Pillow warns of pictures that are large, and refuses larger ones.
+        # Pillow warns about large images and refuses even larger ones.
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            size_limits.check(max(image.size), size_limits.SIDE_PX, f"{where}, by one side of its picture,")
+            size_limits.check(max(image.size), size_limits.SIDE_PX, f"{where}, by one side of its image,")
             if image.mode != "L":
-                raise Fault("not_8_bit", f"{where} has mode {image.mode}, not 8-bit grey")
+                raise Fault("not_8_bit", f"{where} has mode {image.mode}, not 8-bit greyscale")
             return np.asarray(image)
-    except UnidentifiedImageError as error:  # Its message holds an address in memory, another on each run.
-        raise Fault("unreadable_file", f"{where} cannot be read (it is no PNG); fetch it again") from error
+    except UnidentifiedImageError as error:  # Its message holds a memory address, which differs on each run.
+        raise Fault("unreadable_file", f"{where} cannot be read (it is not a PNG); fetch it again") from error
     except Image.DecompressionBombError as error:
         raise Fault("too_large", f"{where} is larger than any slice ({error}); fetch it again") from error
     except (OSError, ValueError, SyntaxError, OverflowError, MemoryError, struct.error, zlib.error) as error:

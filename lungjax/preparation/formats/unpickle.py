@@ -1,8 +1,8 @@
-"""Pickles from strangers: plain containers and NumPy arrays of numbers, and nothing else.
+"""Loads untrusted pickles: plain containers and NumPy arrays of numbers, and nothing else.
 
-A pickle is a program that may call anything. Here it finds a few names, NumPy's above all, each answered by a function
-of this file that builds a value from bytes; NumPy's own, whose `__setstate__` believes what it is told, never sees the
-pickle. Any other name is refused by name before anything is called.
+A pickle is a program that may call any function. Here it can use only a few names, mostly NumPy's, each replaced by a
+function of this file that builds a value from bytes. NumPy's own functions, whose `__setstate__` trusts its arguments,
+never see the pickle. Any other name is refused before anything is called, with an error that states the name.
 """
 
 from __future__ import annotations
@@ -19,40 +19,42 @@ import numpy as np
 from lungjax.errors import InputError
 
 _KINDS = "biuf"
-"""Kinds of number an array may hold; objects and records are refused."""
+"""Kinds of numbers that an array may hold; objects and records are refused."""
 _NDARRAY = "numpy.ndarray"
 
 
 def load(path: Path) -> Any:
-    """What a pickle holds: dicts, lists, tuples, sets, strings, bytes, numbers, and what `as_array` makes arrays of.
+    """The contents of a pickle: dicts, lists, tuples, sets, strings, bytes, numbers, and arrays for `as_array`.
 
     Raises:
-      InputError: it asks for anything else, is damaged, or does not fit into memory.
+      InputError: the pickle asks for anything else, is damaged, or does not fit into memory.
     """
     try:
         with path.open("rb") as file:
-            # `latin1` is how Python 2's bytes, in arrays above all, come through unharmed.
+            # `latin1` preserves Python 2's bytes, which occur mostly in arrays.
             return _Unpickler(file, path).load()
     except InputError:
         raise
     except MemoryError as error:
-        raise InputError(f"{path} does not fit into memory; use a machine with more.") from error
-    except Exception as error:  # A damaged pickle makes the unpickler raise nearly anything.
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path} is no whole pickle ({why}); fetch it again.") from error
+        raise InputError(f"{path} does not fit into memory; use a machine with more memory.") from error
+    except Exception as error:  # A damaged pickle can make the unpickler raise nearly anything.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path} is not a complete pickle ({reason}); fetch it again.") from error
 
 
 class _Unpickler(pickle._Unpickler):
-    """Of the two unpicklers Python's, not C's: in that one a number makes a table of up to 64 GB."""
+    """Derived from the unpickler in Python, not in C: there a single number can allocate a table of up to 64 GB."""
 
     def __init__(self, file: io.BufferedReader, path: Path):
         super().__init__(file, encoding="latin1")
         self._path = path
 
     def find_class(self, module: str, name: str) -> Any:
-        where = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")  # As of old.
+        where = module.replace("numpy._core", "numpy.core").replace(
+            "__builtin__", "builtins"
+        )  # Names in other versions of NumPy and Python.
         if (where, name) == ("numpy", "ndarray"):
-            return _NDARRAY  # Only ever an argument, so a word is enough.
+            return _NDARRAY  # Used only as an argument, so a string is enough.
         if (where, name) in _BUILDERS:
             return _BUILDERS[where, name]
         raise InputError(
@@ -62,7 +64,7 @@ class _Unpickler(pickle._Unpickler):
 
 
 class _Dtype:
-    """A dtype still to be told its byte order."""
+    """A dtype whose byte order is set later, by `__setstate__`."""
 
     __slots__ = ("value",)
 
@@ -81,7 +83,7 @@ class _Dtype:
 
 
 class _Array:
-    """An array still to be told what it holds."""
+    """An array whose contents are set later, by `__setstate__`."""
 
     __slots__ = ("value",)
 
@@ -94,7 +96,7 @@ class _Array:
 
 
 class _Builder:
-    """A function of this file, of which a pickle can change nothing."""
+    """A function of this file, which a pickle can call but not change."""
 
     __slots__ = ("_build",)
 
@@ -108,13 +110,13 @@ class _Builder:
         raise pickle.UnpicklingError("a function with a state")
 
 
-def _array(kind: str, shape: object, code: object) -> _Array:
+def _make_array(kind: str, shape: object, code: object) -> _Array:
     if kind != _NDARRAY:
         raise pickle.UnpicklingError("an array of another class")
     return _Array()
 
 
-def _encoded(text: str, encoding: str) -> bytes:
+def _encode(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"text in {encoding!r}")
     return text.encode("latin1")
@@ -126,25 +128,25 @@ def _from_bytes(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
     if not isinstance(dtype, _Dtype) or not isinstance(shape, tuple) or not isinstance(data, bytes | bytearray):
         raise pickle.UnpicklingError("an array that is not made of bytes")
     if not all(isinstance(size, int) and size >= 0 for size in shape) or order not in ("C", "F"):
-        raise pickle.UnpicklingError("an array whose shape is none")
+        raise pickle.UnpicklingError("an array with an invalid shape")
     if math.prod(shape) * dtype.value.itemsize != len(data):
         raise pickle.UnpicklingError(f"an array of shape {shape} in {len(data)} bytes")
     return np.frombuffer(data, dtype.value).reshape(shape, order=order)  # pyright: ignore[reportArgumentType]
 
 
 _BUILDERS = {
-    ("numpy.core.multiarray", "_reconstruct"): _Builder(_array),
-    ("numpy.core.numeric", "_frombuffer"): _Builder(_from_bytes),  # Of protocol 5.
+    ("numpy.core.multiarray", "_reconstruct"): _Builder(_make_array),
+    ("numpy.core.numeric", "_frombuffer"): _Builder(_from_bytes),  # Protocol 5.
     ("numpy", "dtype"): _Builder(lambda code, align=False, copy=False: _Dtype(code)),
     ("numpy.core.multiarray", "scalar"): _Builder(lambda dtype, data: _from_bytes(data, dtype, (), "C")[()]),
-    ("_codecs", "encode"): _Builder(_encoded),  # Bytes, sets and no bytes, as older protocols spell them.
+    ("_codecs", "encode"): _Builder(_encode),  # Older protocols write bytes, empty bytes and sets this way.
     ("builtins", "bytes"): _Builder(lambda: b""),
     ("builtins", "set"): _Builder(set),
 }
 
 
 def as_array(value: Any) -> np.ndarray | None:
-    """The array that a value of a loaded pickle is; None where it is something else."""
+    """A value of a loaded pickle as an array; None where it is something else."""
     if isinstance(value, _Array):
         return value.value
     return value if isinstance(value, np.ndarray) else None

@@ -1,6 +1,6 @@
 """A phantom LIDC-IDRI: real DICOM files around the readers' real contours; no download needed.
 
-anatomy -> body, vessels, lesions -> image -> header -> writer; `selection` says which scans.
+anatomy -> body, vessels, lesions -> image -> header -> writer; `selection` chooses the scans.
 """
 
 from lungjax.preparation.phantom.writer import write

