@@ -8,7 +8,10 @@ from typing import Any
 
 import lungjax
 
-_MODEL = "a run's workdir, an exported folder, or one that comes along: detector, segmenter, grader, patient, encoder"
+_MODEL = (
+    "a run's workdir, an exported folder, or a bundled model: detector, segmenter, nodule-classifier, "
+    "patient-classifier, encoder"
+)
 
 _GATHER = "Patches of what predict found, with what the readers said of it, and a label for each patient."
 
@@ -18,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="lungjax",
         description="From LIDC-IDRI CT scans to a pretrained lung-nodule model. Research software, not a medical "
-        "device. Training: python -m lungjax.main --config=configs/simclr.py --workdir=DIR",
+        "device. Training: python -m lungjax.main --config=simclr --workdir=DIR",
     )
     made.add_argument("--version", action="version", version=f"lungjax {lungjax.__version__}")
     verbs = made.add_subparsers(required=True, dest="verb", metavar="VERB")
@@ -77,9 +80,21 @@ def _add_uses(verbs: Any) -> None:
     """Verbs that put a model to use."""
     predict = verbs.add_parser("predict", help="nodules of scans", description="Nodules of whole scans; resumes.")
     predict.add_argument("scan", type=Path, metavar="SCAN", help="folder of DICOM, NIfTI file, or prepared data set")
-    predict.add_argument("--model", type=Path, required=True, help=f"a segmenter: {_MODEL}")
-    predict.add_argument("--grader", type=Path, default="grader", help="of its nodules (default: the one shipped)")
-    predict.add_argument("--patient", type=Path, default="patient", help="of the patient (default: the one shipped)")
+    predict.add_argument("--model", type=Path, default="detector", help=f"segmenter: {_MODEL} (default: %(default)s)")
+    predict.add_argument(
+        *("--nodule-classifier", "--grader"),
+        type=Path,
+        metavar="MODEL",
+        default="nodule-classifier",
+        help="for the malignancy of each nodule, likewise (default: %(default)s)",
+    )
+    predict.add_argument(
+        *("--patient-classifier", "--patient"),
+        type=Path,
+        metavar="MODEL",
+        default="patient-classifier",
+        help="for the patient's probability, likewise (default: %(default)s)",
+    )
     predict.add_argument("--out", type=Path, required=True, help="folder to make; of several scans, one each in it")
     predict.add_argument("--device", choices=("cpu", "gpu", "tpu"), help="default: JAX's own choice")
 

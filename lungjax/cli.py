@@ -10,8 +10,9 @@ import os
 import sys
 from collections.abc import Sequence
 
+import lungjax
 from lungjax import arguments
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 
 _OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 """Full or broken disks, and what one may not write: no fault of the program's, so no traceback."""
@@ -58,7 +59,7 @@ def _drop_output() -> None:
 
 
 def _doctor(given: argparse.Namespace) -> int:
-    from lungjax.lidc import doctor
+    from lungjax.preparation import doctor
 
     report = doctor.examine(given.path, format=given.format)
     print(json.dumps(report.as_json(), ensure_ascii=False) if given.json else report.text())
@@ -66,9 +67,7 @@ def _doctor(given: argparse.Namespace) -> int:
 
 
 def _prepare(given: argparse.Namespace) -> int:
-    from lungjax.lidc.prepare import prepare
-
-    summary = prepare(
+    summary = lungjax.prepare(
         given.source,
         given.out,
         format=given.format,
@@ -82,7 +81,7 @@ def _prepare(given: argparse.Namespace) -> int:
 
 
 def _phantom(given: argparse.Namespace) -> int:
-    from lungjax.lidc import phantom
+    from lungjax.preparation import phantom
 
     written = phantom.write(given.out, scans=given.scans, seed=given.seed, matrix=given.matrix)
     print(f"{given.out}: {len(written)} phantom series written")
@@ -90,51 +89,28 @@ def _phantom(given: argparse.Namespace) -> int:
 
 
 def _evaluate(given: argparse.Namespace) -> int:
-    if given.submission or given.luna16:
-        return _evaluate_submission(given)
-    if given.model is None:
-        raise InputError("evaluate needs --model, or --submission and --luna16.")
-    if given.whole_scans:
-        return _evaluate_whole_scans(given)
-    from lungjax.train.evaluation import evaluate
-
-    evaluate(
+    lungjax.evaluate(
         given.model,
         data=given.data,
         split=given.split,
         out=given.out,
         against=given.against,
         flips=given.flips,
+        whole_scans=given.whole_scans,
+        submission=given.submission,
+        luna16=given.luna16,
     )
     return 0
 
 
-def _evaluate_submission(given: argparse.Namespace) -> int:
-    if given.submission is None or given.luna16 is None or given.model or given.data:
-        raise InputError("evaluate --submission CSV needs --luna16 DIR, and takes neither --model nor --data.")
-    from lungjax.deploy.submission import evaluate
-
-    evaluate(given.submission, luna16=given.luna16, out=given.out)
-    return 0
-
-
-def _evaluate_whole_scans(given: argparse.Namespace) -> int:
-    if given.data is None or given.against or given.flips:
-        raise InputError("evaluate --whole-scans needs --data, and takes neither --against nor --flips.")
-    from lungjax.deploy.whole_scans import evaluate
-
-    evaluate(given.model, data=given.data, split=given.split, out=given.out)
-    return 0
-
-
 def _predict(given: argparse.Namespace) -> int:
-    from lungjax.deploy.predict import predict
+    from lungjax.prediction.run import predict
 
     summary = predict(
         given.scan,
         model=given.model,
-        grader=given.grader,
-        patient=given.patient,
+        nodule_classifier=given.nodule_classifier,
+        patient_classifier=given.patient_classifier,
         out=given.out,
         device=given.device,
     )
@@ -143,21 +119,21 @@ def _predict(given: argparse.Namespace) -> int:
 
 
 def _gather(given: argparse.Namespace) -> int:
-    from lungjax.deploy.gather import gather
+    from lungjax.preparation.from_predictions import gather
 
     print(gather(given.predicted, source=given.source, out=given.out).text())
     return 0
 
 
 def _export(given: argparse.Namespace) -> int:
-    from lungjax.deploy.export import export
+    from lungjax.export.run import export
 
     export(given.model, given.out, format=given.format, dtype=given.dtype)
     return 0
 
 
 def _report(given: argparse.Namespace) -> int:
-    from lungjax.deploy.training import write
+    from lungjax.evaluation.run_report import write
 
     print(f"page: {write(given.workdir, out=given.out)}")
     return 0

@@ -1,21 +1,25 @@
-"""Training: `python -m lungjax.main --config=configs/simclr.py[:quick] --workdir=DIR [--config.key=value]`.
+"""Training: `python -m lungjax.main --config=NAME[:VARIANT] --workdir=DIR [--config.KEY=VALUE]`.
 
-On several machines the same command runs on each, with `--coordinator`: `auto` on TPU pods, Slurm and Open MPI,
-where JAX finds out the rest, otherwise `HOST:PORT` of the first with `--processes` and `--process`.
+NAME is one of lungjax's own configurations (classify, diagnose, segment, simclr), or the path of a file like those.
+Each file says which variants it has, what they need and what to expect of them; `quick` is for a first try.
+
+On several machines the same command runs on each, with `--coordinator`: `auto` on TPU pods, Slurm and Open MPI, where
+JAX finds out the rest; otherwise `HOST:PORT` of the first machine, with `--processes` and `--process`.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py or configs/NAME.py:quick", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same command goes on where it stopped.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "NAME or NAME:VARIANT, or a file's path.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same command resumes a run that was stopped.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Several processes: `auto`, or HOST:PORT of process 0.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes, unless --coordinator=auto.")
 _PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0, unless --coordinator=auto.")
@@ -24,20 +28,62 @@ _PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, or stopped by SIGTERM or Ctrl-C after saving; 1 the loss became NaN; 2 a user's mistake;
     130 a Ctrl-C before the first step, or a second one.
+
+    Args:
+      argv: the program's name and its arguments; None for those of the command line.
     """
-    argv = sys.argv if argv is None else argv
+    argv = [*(sys.argv if argv is None else argv)]
     if {"-h", "-help", "--help", "--helpfull", "--helpshort"} & {*argv[1:]}:
         print(_usage())
         return 0
     try:
-        _parse(argv)
+        _parse(with_paths(argv))
         return _train()
     except InputError as error:
         print(f"lungjax: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("lungjax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("lungjax: interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         return 130
+
+
+def with_paths(argv: Sequence[str]) -> list[str]:
+    """The arguments, with the path of its file in place of a configuration's name.
+
+    Raises:
+      InputError: there is no configuration of that name, or no file at that path.
+    """
+    found, after_flag = [], False
+    for argument in argv:
+        flag, equals, value = argument.partition("=")
+        is_flag = flag in ("--config", "-config")
+        if after_flag:
+            argument = _config_file(argument)
+        elif is_flag and equals:
+            argument = f"{flag}={_config_file(value)}"
+        after_flag = is_flag and not equals
+        found.append(argument)
+    return found
+
+
+def config_files() -> dict[str, Path]:
+    """lungjax's own configurations by name: those of the installed package, or of the repository it runs from."""
+    folder = Path(__file__).parent / "configs"
+    if not folder.is_dir():
+        folder = Path(__file__).parents[1] / "configs"
+    return {path.stem: path for path in sorted(folder.glob("[!_]*.py"))}
+
+
+def _config_file(value: str) -> str:
+    """`segment:quick` -> `.../configs/segment.py:quick`; a path stays as it is."""
+    name, colon, variant = value.partition(":")
+    files = config_files()
+    if name in files:
+        return f"{files[name]}{colon}{variant}"
+    if Path(name).is_file():
+        return value
+    names = ", ".join(files)
+    raise InputError(f"--config={value}: there is no configuration and no file {name}; name one of {names}, or a file.")
 
 
 def _usage() -> str:
@@ -53,10 +99,12 @@ def _parse(argv: list[str]) -> None:
         if _CONFIG.value is not None:
             _ = _CONFIG.value.task  # Fails where the file could not be read.
     except Exception as error:  # A configuration is code: it and ml_collections raise whatever they like.
-        raise InputError(f"--config: {_last_line(error)}; see the file given there for what it offers.") from error
+        raise InputError(f"--config: {_last_line(error)}; see the configuration's file for what it offers.") from error
     for flag in ("config", "workdir"):
         if flags.FLAGS[flag].value is None:
-            raise InputError(f"--{flag} is missing: python -m lungjax.main --config=configs/segment.py --workdir=DIR")
+            names = ", ".join(config_files())
+            example = "python -m lungjax.main --config=segment:quick --workdir=DIR"
+            raise InputError(f"--{flag} is missing: {example}; the configurations are {names}.")
 
 
 def _last_line(error: BaseException) -> str:
@@ -80,7 +128,7 @@ def _train() -> int:
             jax.distributed.initialize(coordinator, _PROCESSES.value, _PROCESS.value)
     except (RuntimeError, ValueError) as error:
         raise InputError(f"--coordinator={coordinator}: {_last_line(error)}; see --help for its forms.") from error
-    from lungjax.lidc.builtin import resolve
+    from lungjax.preparation.builtin import resolve
     from lungjax.train.loop import train_and_evaluate
     from lungjax.train.watch import NotFinite
 

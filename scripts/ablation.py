@@ -20,11 +20,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from lungjax.data import shards
-from lungjax.evaluate import efficiency
-from lungjax.evaluate.efficiency import Run
-from lungjax.lidc.builtin import resolve
-from lungjax.lidc.scan import InputError
-from lungjax.train import study as runs
+from lungjax.errors import InputError
+from lungjax.evaluation import run_study as runs
+from lungjax.evaluation.stats import label_efficiency
+from lungjax.evaluation.stats.label_efficiency import Run
+from lungjax.preparation.builtin import resolve
 from lungjax.train.watch import NotFinite
 
 RECIPE = "recipe"
@@ -83,7 +83,7 @@ def study(config: Any, variants: dict[str, dict[str, Any]], *, seeds: int, out: 
             if found is None:
                 return False
             done.append(Run(name, 1.0, seed, patients=len(found["train_patients"]), counts=found["counts"]))
-            (out / "table.md").write_text(efficiency.table_of_changes(done, base=RECIPE) + "\n")
+            (out / "table.md").write_text(label_efficiency.table_of_changes(done, base=RECIPE) + "\n")
     print((out / "table.md").read_text())
     return True
 

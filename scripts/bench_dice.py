@@ -82,14 +82,14 @@ class Data:
     def dice(self, predict: Callable[[Any], np.ndarray]) -> float:
         """Pooled Dice of `predict`: a batch -> logits (batch, height, width)."""
         from lungjax.data import loader
-        from lungjax.evaluate import segmentation
+        from lungjax.evaluation.segmentation import overlap_scores
 
         sums = np.zeros(4, np.int64)
         for batch in loader.eval_batches(self.slices, self.val_rows, batch_size=BATCH):
             real = batch["weight"] > 0
-            truth = segmentation.majority(batch["readers"][real])
-            sums += segmentation.counts(predict(batch)[real] > 0, truth).sum(axis=0)
-        return float(segmentation.scores(sums)["dice"])
+            truth = overlap_scores.majority(batch["readers"][real])
+            sums += overlap_scores.counts(predict(batch)[real] > 0, truth).sum(axis=0)
+        return float(overlap_scores.scores(sums)["dice"])
 
 
 def ours(data: Data) -> Contender:

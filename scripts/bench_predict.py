@@ -29,8 +29,7 @@ def main() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     import jax  # Here, for XLA counts the cores as it starts.
 
-    from lungjax.data.intensity import Intensity
-    from lungjax.lidc.scan import READERS
+    from lungjax.ct.scan import READERS, Intensity
     from lungjax.tasks import segment
     from lungjax.train import mesh
     from lungjax.train.trained import open_trained

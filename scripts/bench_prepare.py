@@ -31,12 +31,14 @@ from typing import Any
 import numpy as np
 import pydicom
 
-from lungjax.data import records, slicing
+from lungjax.ct import lungs
+from lungjax.ct.scan import READERS
+from lungjax.ct.source import Entry
+from lungjax.data import records
 from lungjax.data.shards import open_dataset
-from lungjax.lidc import annotations, lungs, parts, prepare
-from lungjax.lidc.formats import lidc
-from lungjax.lidc.formats.entry import Entry
-from lungjax.lidc.scan import READERS
+from lungjax.lidc import annotations
+from lungjax.preparation import parts, run, slice_records
+from lungjax.preparation.formats import lidc
 
 PATIENT = "LIDC-IDRI-0003"
 SCANS = 4
@@ -142,7 +144,7 @@ def loader_tasks(data: Path, slices: int) -> dict[str, Callable[[Path], object]]
 def part_tasks(entry: Entry) -> dict[str, Callable[[Path], object]]:
     """Parts of the work on one scan; encoding and decoding without files."""
     scan = lidc.read(entry)
-    made = list(slicing.slice_records(scan))
+    made = list(slice_records.slice_records(scan))
     encoded = [records.encode(record) for record in made]
     return {
         "find series alone": lambda _: lidc.find(Path(entry.where)),
@@ -167,11 +169,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         data, source = Path(name) / "data", Path(name) / "dicom"
         write_collection(dicom / PATIENT, source)
-        prepare.prepare(source, data, workers=1)
+        run.prepare(source, data, workers=1)
         dataset = open_dataset(data)
         pixels = int(np.dot(dataset.index["rows"], dataset.index["columns"]))
         collection: dict[str, Callable[[Path], object]] = {
-            PREPARE: lambda out: prepare.prepare(source, out / "prepared", workers=1),
+            PREPARE: lambda out: run.prepare(source, out / "prepared", workers=1),
             DECODE: lambda _: decode(source, hu=True),
             STORED: lambda _: decode(source, hu=False),
         }

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from lungjax.data import folds, shards, splits
-from lungjax.evaluate import grading as text
-from lungjax.train import evaluation, trained
+from lungjax.evaluation import run_evaluate
+from lungjax.evaluation.plots import classification_report as text
+from lungjax.train import trained
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,7 +49,7 @@ def main() -> None:
             start = [f"--config.init_from={folder / 'pretrained'}"]
         _train(arguments.config, folder / "run", data, [*start, *arguments.options])
         model = trained.open_trained(folder / "run")
-        module = evaluation.GRADERS[model.config.task]
+        module = run_evaluate.GRADERS[model.config.task]
         found = module.grade(model, shards.open_dataset(data), split="test")
         # Without those who are in no fold.
         graded.append(found.only(~found.index["patient_id"].isin(splits.ALWAYS_TEST).to_numpy()))

@@ -29,11 +29,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from lungjax.data import shards
-from lungjax.evaluate import efficiency
-from lungjax.evaluate.efficiency import SCRATCH, Run
-from lungjax.lidc.builtin import resolve
-from lungjax.lidc.scan import InputError
-from lungjax.train import study as runs
+from lungjax.errors import InputError
+from lungjax.evaluation import run_study as runs
+from lungjax.evaluation.stats import label_efficiency
+from lungjax.evaluation.stats.label_efficiency import SCRATCH, Run
+from lungjax.preparation.builtin import resolve
 from lungjax.train.watch import NotFinite
 
 _FLAGS = flags.FlagValues()
@@ -69,9 +69,9 @@ def study(config: Any, starts: Mapping[str, str], *, shares: list[float], seeds:
             return False
         patients = len(found["train_patients"])
         done.append(Run(start, one.data.train_share, one.seed, patients=patients, counts=found["counts"]))
-        (out / "table.md").write_text(efficiency.table(done) + "\n")
-        efficiency.chart(done, out / "chart.png")
-    print(efficiency.table(done))
+        (out / "table.md").write_text(label_efficiency.table(done) + "\n")
+        label_efficiency.chart(done, out / "chart.png")
+    print(label_efficiency.table(done))
     return True
 
 

@@ -20,10 +20,11 @@ import numpy as np
 from tqdm import tqdm
 
 from lungjax.data import loader, shards, splits
-from lungjax.evaluate import figures, segmentation
-from lungjax.lidc.builtin import resolve
-from lungjax.lidc.scan import InputError
-from lungjax.train.scorer import Scorer
+from lungjax.errors import InputError
+from lungjax.evaluation.run_segmentation import Scorer
+from lungjax.evaluation.segmentation import overlap_scores
+from lungjax.evaluation.stats import figures
+from lungjax.preparation.builtin import resolve
 from lungjax.train.trained import Trained, open_trained
 
 WAYS = ((1, 0), (-1, 0), (0, 1), (0, -1))
@@ -42,7 +43,7 @@ def moved(slices: np.ndarray, rows: np.ndarray, distance_px: int, *, beyond: Any
 
 
 def scored(model: Trained, dataset: shards.Dataset, rows: np.ndarray, distances_px: Sequence[int]) -> Iterator[dict]:
-    """For each distance the report of the slices moved by so much, see `lungjax.evaluate.figures.estimate`."""
+    """For each distance the report of the slices moved by so much, see `lungjax.evaluation.stats.figures.estimate`."""
     scorer = Scorer(model.config, dataset, model.variables)
     data = model.config.data
     slices = loader.Slices(dataset, crop_px=data.crop_px, crop_at=data.crop_at)
@@ -53,7 +54,7 @@ def scored(model: Trained, dataset: shards.Dataset, rows: np.ndarray, distances_
             image = moved(batch["image"], batch["row"], distance_px, beyond="reflect")
             bits = moved(batch["readers"], batch["row"], distance_px, beyond="constant")
             logits, _ = scorer.predict({**batch, "image": image})
-            found = segmentation.counts(logits > 0, segmentation.majority(bits, readers=dataset.readers))
+            found = overlap_scores.counts(logits > 0, overlap_scores.majority(bits, readers=dataset.readers))
             counts.append(found[batch["weight"] > 0])
         yield _report(np.concatenate(counts)[None], patients)
 
@@ -61,7 +62,7 @@ def scored(model: Trained, dataset: shards.Dataset, rows: np.ndarray, distances_
 def _report(each: np.ndarray, patients: Sequence[str]) -> dict:
     """Of the counts (1, slices, 4)."""
     own = each[..., 0] + each[..., 2] > 0
-    dice = {"dice": (segmentation.scores(each)["dice"], own)}
+    dice = {"dice": (overlap_scores.scores(each)["dice"], own)}
     return figures.estimate(
         [
             figures.pooled(("pooled",), model_counts=each, reader_counts=None, patients=patients),

@@ -21,9 +21,10 @@ import numpy as np
 from tqdm import tqdm
 
 from lungjax.data import shards
-from lungjax.lidc import annotations, phantom
+from lungjax.lidc import annotations
 from lungjax.lidc.annotations import ScanRow
-from lungjax.lidc.prepare import prepare
+from lungjax.preparation import phantom
+from lungjax.preparation.run import prepare
 
 
 def main() -> int:

@@ -28,6 +28,8 @@ for name, value in (
     jax.config.update(name, value)  # Before anything is compiled: JAX looks once.
     os.environ[name.upper()] = str(value)
 
+pytest_plugins = ("source_fixtures", "prediction_fixtures", "figure_fixtures")
+
 KAGGLE_PATIENTS = 12
 KAGGLE_SIDE_PX = 64
 
@@ -85,7 +87,7 @@ def kaggle_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def slices_dataset(kaggle_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`kaggle_tree`, prepared; read-only."""
-    from lungjax.lidc.prepare import prepare
+    from lungjax.preparation.run import prepare
 
     out = tmp_path_factory.mktemp("prepared") / "slices"
     prepare(kaggle_tree, out, workers=1)
@@ -95,8 +97,8 @@ def slices_dataset(kaggle_tree: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def phantom_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two phantom scans of 128x128 through the very path real DICOM takes, prepared; read-only."""
-    from lungjax.lidc import phantom
-    from lungjax.lidc.prepare import prepare
+    from lungjax.preparation import phantom
+    from lungjax.preparation.run import prepare
 
     folder = tmp_path_factory.mktemp("phantom")
     phantom.write(folder / "dicom", scans=2, seed=0, matrix=128)

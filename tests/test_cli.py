@@ -12,6 +12,8 @@ import pytest
 
 import lungjax
 from lungjax import cli
+from lungjax.evaluation import run_evaluate
+from lungjax.preparation import run
 
 
 def mistake(capsys: pytest.CaptureFixture[str]) -> str:
@@ -76,8 +78,7 @@ def test_wrong_options_are_named(arguments, says, capsys):
 
 
 def test_each_verb_passes_on_what_it_was_given(tmp_path, monkeypatch):
-    from lungjax.lidc import phantom
-    from lungjax.train import evaluation
+    from lungjax.preparation import phantom
 
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
@@ -86,7 +87,7 @@ def test_each_verb_passes_on_what_it_was_given(tmp_path, monkeypatch):
         return []
 
     monkeypatch.setattr(phantom, "write", called)
-    monkeypatch.setattr(evaluation, "evaluate", called)
+    monkeypatch.setattr(run_evaluate, "evaluate", called)
     assert cli.main(["phantom", "--scans", "3", "--out", "here", "--seed", "7", "--matrix", "128"]) == 0
     assert cli.main(["evaluate", "--workdir", "run"]) == 0
     options = ["--data", "d", "--split", "val", "--out", "o.json", "--against", "other", "--flips"]
@@ -101,20 +102,18 @@ def test_each_verb_passes_on_what_it_was_given(tmp_path, monkeypatch):
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
-    from lungjax.lidc import prepare
 
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prepare, "prepare", stop)
+    monkeypatch.setattr(run, "prepare", stop)
     assert cli.main(["prepare", "--source", str(tmp_path), "--out", "x"]) == 130
     assert "run the same command again" in capsys.readouterr().err
 
 
 def test_an_error_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
-    from lungjax.lidc import prepare
 
-    monkeypatch.setattr(prepare, "prepare", lambda *_, **__: {}["bug"])
+    monkeypatch.setattr(run, "prepare", lambda *_, **__: {}["bug"])
     with pytest.raises(KeyError):
         cli.main(["prepare", "--source", str(tmp_path), "--out", "x"])
 

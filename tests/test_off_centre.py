@@ -11,8 +11,9 @@ import pytest
 import runs
 
 from lungjax.data import loader, shards
+from lungjax.evaluation import run_evaluate
 from lungjax.tasks import segment
-from lungjax.train import evaluation, trained
+from lungjax.train import trained
 
 off_centre = runs.load(runs.ROOT / "scripts" / "off_centre.py")
 
@@ -34,7 +35,7 @@ def test_what_comes_in_is_mirrored():
 
 
 def test_unmoved_slices_have_the_figures_of_evaluate(slices_dataset: Path, tmp_path: Path, capsys):
-    said = evaluation.evaluate(Path("segmenter"), data=slices_dataset, split="val", out=tmp_path / "found.json")
+    said = run_evaluate.evaluate(Path("segmenter"), data=slices_dataset, split="val", out=tmp_path / "found.json")
     capsys.readouterr()
     assert off_centre.main(["--models", "segmenter", "--data", str(slices_dataset), "--moved-px", "0"]) == 0
     row = capsys.readouterr().out.splitlines()[-1]

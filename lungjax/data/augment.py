@@ -8,8 +8,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from lungjax.ct import windows
+from lungjax.ct.scan import Intensity
 from lungjax.data import distort
-from lungjax.data.intensity import LUNG_WINDOW_HU, Intensity, WindowHu, to_hu, window
+from lungjax.data.intensity import WindowHu, to_hu, window
 
 
 def make_views(*, intensity: Intensity, **strengths) -> Callable[..., tuple[jax.Array, jax.Array]]:
@@ -54,7 +56,7 @@ def simclr_view(
     key: jax.Array,
     hu: jax.Array,
     *,
-    window_hu: WindowHu = LUNG_WINDOW_HU,
+    window_hu: WindowHu = windows.LUNG_HU,
     area: tuple[float, float] = (0.3, 1.0),
     aspect: float = 4 / 3,
     rotation_deg: float = 180.0,
@@ -94,7 +96,7 @@ def segment(
     hu: jax.Array,
     readers: jax.Array,
     *,
-    window_hu: WindowHu = LUNG_WINDOW_HU,
+    window_hu: WindowHu = windows.LUNG_HU,
     rotation_deg: float = 20.0,
     zoom: float = 0.15,
     shift: float = 0.05,

@@ -13,7 +13,7 @@ from lungjax.data.loader import Slices
 from lungjax.data.nodules import Patches
 from lungjax.data.shards import Dataset
 from lungjax.data.splits import Split
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 
 CODES = {"0": np.nan, "1": 0.0, "2": 1.0, "3": 1.0}
 """Of a diagnosis, as in TCIA's sheet: unknown, benign, primary lung cancer, metastasis."""

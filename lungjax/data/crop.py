@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from lungjax.ct import connected_components
+
 Box = tuple[int, int, int, int]
 """row_min, row_max, column_min, column_max, inclusive."""
-
-_TOUCHING = np.ones((3, 3), bool)
 
 
 def nodule_box(readers: np.ndarray, box: Box, crop_px: int, pick: float | None) -> Box:
@@ -22,7 +22,7 @@ def nodule_box(readers: np.ndarray, box: Box, crop_px: int, pick: float | None) 
     """
     if max(box[1] - box[0], box[3] - box[2]) < crop_px:
         return box
-    labels = np.asarray(ndimage.label(readers, _TOUCHING)[0])  # pyright: ignore[reportIndexIssue]
+    labels = connected_components.label(readers)
     marks = ndimage.find_objects(labels)
     number = int(np.bincount(labels.ravel())[1:].argmax()) if pick is None else int(pick * len(marks))
     rows, columns = marks[number]

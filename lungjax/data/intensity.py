@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 
-Intensity = Literal["hu", "unit", "fraction", "zscore"]
-"""Hounsfield units; or, where the source lost them, 0 to 255, 0 to 1, or deviations from the slice's mean."""
+from lungjax.ct import windows
+from lungjax.ct.scan import Intensity
+
 WindowHu = tuple[float | jax.Array, float | jax.Array]
 
-LUNG_WINDOW_HU: WindowHu = (-600.0, 1500.0)
-"""Centre and width of the radiologists' lung window."""
 
 LUNG_HU, TISSUE_HU = -860.0, 40.0
 """Of inflated lung, and of muscle, blood and liver."""
@@ -51,7 +50,7 @@ def to_hu(image: jax.Array, *, intensity: Intensity) -> jax.Array:
     return jax.vmap(_slice_to_hu)(values.reshape(stack), fill.reshape(stack)).reshape(values.shape)
 
 
-def window(hu: jax.Array, window_hu: WindowHu = LUNG_WINDOW_HU) -> jax.Array:
+def window(hu: jax.Array, window_hu: WindowHu = windows.LUNG_HU) -> jax.Array:
     """HU -> [0, 1], clipped to a window of centre and width in HU."""
     centre, width = window_hu
     return jnp.clip((hu - centre) / width + 0.5, 0.0, 1.0)

@@ -14,12 +14,12 @@ import grain
 import numpy as np
 import pandas as pd
 
-from lungjax.data import crop, slicing, splits
+from lungjax.data import crop, index_columns, splits
 from lungjax.data.neighbours import Neighbours
 from lungjax.data.shards import Dataset
 from lungjax.data.splits import Split
 from lungjax.data.workers import outlive_signals_not_the_parent
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 
 Batch = Mapping[str, np.ndarray]
 """One batch: `image` (b, h, w) int16 HU, uint8 or float32; `readers` (b, h, w) uint8, a bit a reader; `row` (b,)
@@ -53,7 +53,7 @@ def select_rows(dataset: Dataset, *, split: Split | None, slices: str, share: fl
     if slices == "nodule":
         chosen &= (index["readers_marked"] > 0).to_numpy()
     elif slices == "lung":
-        chosen &= _lung_area_mm2(dataset) >= slicing.LUNG_MM2
+        chosen &= _lung_area_mm2(dataset) >= index_columns.LUNG_MM2
     elif slices == "rated":
         chosen &= index["malignancy_median"].notna().to_numpy()
     elif slices != "all":

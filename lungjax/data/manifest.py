@@ -15,7 +15,7 @@ import pandas as pd
 import lungjax
 from lungjax.data import splits
 from lungjax.data.records import SCHEMA_VERSION
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 
 MANIFEST = "manifest.json"
 INDEX = "index.csv"
@@ -42,7 +42,7 @@ def write_manifest(
       path: the folder.
       index: its index.
       source: `format` and `name` of what it was made from.
-      intensity: see `lungjax.lidc.scan.Intensity`.
+      intensity: see `lungjax.ct.scan.Intensity`.
       readers: how many looked at each scan; the majority of one is that one.
       nodules, annotations: how many nodules, and readers' outlines of them, all scans have.
       ambiguous_nodules: `series_uid`, `nodule` and number of `readings` of those with more than four readings, which

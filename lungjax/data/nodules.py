@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from lungjax.ct.scan import RATING_NAMES, READERS
 from lungjax.data.loader import Slices, select_rows
 from lungjax.data.shards import Dataset
-from lungjax.lidc.scan import RATING_NAMES, READERS, InputError
+from lungjax.errors import InputError
 
 INDETERMINATE = 3.0
 """A nodule whose median rating of malignancy is this is neither malignant nor benign."""

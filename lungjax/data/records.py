@@ -13,7 +13,8 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from lungjax.lidc.scan import InputError, Intensity
+from lungjax.ct.scan import Intensity
+from lungjax.errors import InputError
 
 SCHEMA_VERSION = 1
 """Raised whenever an older reader would misunderstand a record, the index or the manifest."""
@@ -38,7 +39,7 @@ class SliceRecord:
       z_mm: position along the normal; NaN where the source lost it.
       spacing_mm: (slice, row, column) distance between voxel centres; NaN where the source lost it.
       padding_hu: pixels at or below this value lie outside the scanner's circle; None if none do.
-      intensity: see `lungjax.lidc.scan.Intensity`.
+      intensity: see `lungjax.ct.scan.Intensity`.
       nodules: those of this slice, each `{"index": int, "readings": ({"slot", "annotation_id", "ratings",
         "box"}, ...)}` with nine ratings and the reading's box as of `box_of`, None where it has no pixel.
     """

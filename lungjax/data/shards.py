@@ -17,10 +17,11 @@ import numpy as np
 import pandas as pd
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from lungjax.data import records, slicing
+from lungjax.ct.scan import READERS, Intensity
+from lungjax.data import index_columns, records
 from lungjax.data.manifest import INDEX, QUARANTINE, read_index, read_manifest, sha256
 from lungjax.data.records import SliceRecord
-from lungjax.lidc.scan import READERS, InputError, Intensity
+from lungjax.errors import InputError
 
 SHARDS = "shards"
 SUFFIX = ".array_record"
@@ -77,7 +78,7 @@ class Dataset:
 
     @property
     def intensity(self) -> Intensity:
-        """What a pixel's number means, see `lungjax.lidc.scan.Intensity`."""
+        """What a pixel's number means, see `lungjax.ct.scan.Intensity`."""
         return self.manifest["intensity"]
 
     @property
@@ -158,7 +159,7 @@ def open_dataset(path: Path | str, *, verify: bool = False) -> Dataset:
         if verify and sha256(file) != expected["sha256"]:
             raise InputError(f"{file} is damaged (its SHA-256 is not the manifest's); prepare or copy the data again.")
     index = read_index(path)
-    needed = {"row", "shard", "position", "split"} | {name for name in slicing.ROW_COLUMNS if "lung" not in name}
+    needed = {"row", "shard", "position", "split"} | {name for name in index_columns.ROW_COLUMNS if "lung" not in name}
     if missing := sorted(needed - set(index.columns)):  # An older lungjax found no lungs.
         raise InputError(f"{path / INDEX} is damaged (it has no column {missing[0]!r}); prepare the data again.")
     if not index["split"].equals(index["patient_id"].map(manifest["split"]["patients"])):

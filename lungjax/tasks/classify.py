@@ -14,13 +14,15 @@ import scipy.special
 from jax.sharding import Mesh
 
 from lungjax import losses
+from lungjax.ct.scan import RATING_NAMES, Intensity
 from lungjax.data import augment, distort
-from lungjax.data.intensity import Intensity, window
-from lungjax.evaluate import calibration, classification, gallery
-from lungjax.lidc.scan import RATING_NAMES
+from lungjax.data.intensity import window
+from lungjax.evaluation.classification import binary_scores
+from lungjax.evaluation.plots import gallery
+from lungjax.evaluation.stats import calibration
 from lungjax.metrics import weighted_mean
 from lungjax.models.encoder import ResNet
-from lungjax.models.grader import Grader
+from lungjax.models.nodule_net import NoduleNet
 from lungjax.tasks.task import Config, Metrics, Task
 
 HIGHEST = (5, 4, 6, 5, 5, 5, 5, 5, 5)
@@ -36,10 +38,10 @@ _BINS = 2000
 """Of probability, for the ROC AUC of a validation."""
 
 
-def network(config: Config) -> Grader:
+def network(config: Config) -> NoduleNet:
     """The network of a configuration: a logit of malignancy, then one for each of `STEPS`."""
     dtype = jnp.dtype(config.compute_dtype)
-    return Grader(
+    return NoduleNet(
         encoder=ResNet(**config.model.encoder, dtype=dtype),
         width=config.model.width,
         hidden=config.model.hidden,
@@ -201,7 +203,7 @@ def auc(sums: dict[str, Any]) -> dict[str, float]:
     """Mean loss and ROC AUC of the added `decided_sums`; 0.5 without both kinds, for nothing can be told apart."""
     counts = np.asarray(sums["counts"], np.float64)
     bins, side = np.tile(np.arange(_BINS, dtype=np.float64), 2), np.repeat([False, True], _BINS)
-    found = float(classification.ranking(side, bins, counts.reshape(1, -1))[0, 0])
+    found = float(binary_scores.ranking(side, bins, counts.reshape(1, -1))[0, 0])
     return {"loss": float(sums["loss"]) / max(counts.sum(), 1.0), "auc": found if found == found else 0.5}
 
 

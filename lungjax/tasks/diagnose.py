@@ -14,18 +14,19 @@ import scipy.special
 from jax.sharding import Mesh
 
 from lungjax import losses
+from lungjax.ct.scan import Intensity
 from lungjax.data import augment, distort
-from lungjax.data.intensity import Intensity, window
-from lungjax.evaluate import gallery
+from lungjax.data.intensity import window
+from lungjax.evaluation.plots import gallery
 from lungjax.metrics import weighted_mean
-from lungjax.models.diagnoser import Diagnoser
+from lungjax.models.patient_net import PatientNet
 from lungjax.tasks import classify
 from lungjax.tasks.task import Config, Metrics, Task
 
 
-def network(config: Config) -> Diagnoser:
+def network(config: Config) -> PatientNet:
     """The network of a configuration."""
-    return Diagnoser(grader=classify.network(config), attention=config.model.attention)
+    return PatientNet(grader=classify.network(config), attention=config.model.attention)
 
 
 def _shown(config: Config) -> Callable[[jax.Array, jax.Array], jax.Array]:
@@ -40,7 +41,7 @@ def _shown(config: Config) -> Callable[[jax.Array, jax.Array], jax.Array]:
 def make_answer(config: Config) -> Callable[..., jax.Array]:
     """The network on patches as they are: (params, model_state, HU, mm between pixel centres, inside) -> what it says.
 
-    HU is (bags, nodules, rows, columns), mm and `inside` (bags, nodules), the latter as for `Diagnoser`. What it says
+    HU is (bags, nodules, rows, columns), mm and `inside` (bags, nodules), the latter as for `PatientNet`. What it says
     is (bags, 1 + 2 * nodules): the logit of the patient, the attention of each nodule, and each nodule's own logit of
     malignancy, -inf where a bag is only filled up.
     """

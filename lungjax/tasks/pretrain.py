@@ -12,9 +12,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lungjax import losses
+from lungjax.ct.scan import Intensity
 from lungjax.data import augment
-from lungjax.data.intensity import Intensity, to_hu, window
-from lungjax.evaluate import plots
+from lungjax.data.intensity import to_hu, window
+from lungjax.evaluation.plots import training_plots
 from lungjax.models.encoder import ResNet
 from lungjax.models.heads import Projection
 from lungjax.tasks.task import Config, Metrics, Task
@@ -133,7 +134,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
 
     def draw(batch: Any, views: np.ndarray, titles: list[str], path: Path) -> None:
         del batch, titles
-        plots.pairs(views[0], views[1], path)
+        training_plots.pairs(views[0], views[1], path)
 
     return Task(
         init=init,

@@ -13,14 +13,16 @@ import scipy.special
 from jax.sharding import Mesh
 
 from lungjax import losses, metrics
+from lungjax.ct.scan import Intensity
 from lungjax.data import augment
-from lungjax.data.intensity import Intensity, to_hu, window
-from lungjax.evaluate import plots, segmentation
+from lungjax.data.intensity import to_hu, window
+from lungjax.evaluation.plots import training_plots
+from lungjax.evaluation.segmentation import overlap_scores
 from lungjax.models.encoder import ResNet
 from lungjax.models.unet import UNet
 from lungjax.tasks.task import Config, Metrics, Task
 
-LEVELS = segmentation.SLOTS
+LEVELS = overlap_scores.SLOTS
 """Logits a pixel where `config.targets` is `levels`: at least 1, 2, 3, 4 readers marked it."""
 MAJORITY = 1
 """Of these levels the one that is scored: at least two."""
@@ -140,7 +142,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         }
 
     def summarize(sums: dict[str, Any]) -> dict[str, float]:
-        scores = segmentation.scores(sums["counts"])
+        scores = overlap_scores.scores(sums["counts"])
         return {
             "loss": sums["loss"] / sums["slices"],
             **{name: float(v) for name, v in scores.items() if v == v},
@@ -148,7 +150,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
 
     def draw(batch: Any, logits: np.ndarray, titles: list[str], path: Path) -> None:
         images, probability = np.asarray(shown(batch["image"])), scipy.special.expit(logits)
-        plots.examples(
+        training_plots.examples(
             images, batch["readers"], probability, titles, path, spacing_mm=batch["spacing_mm"], slots=readers
         )
 

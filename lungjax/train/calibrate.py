@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from lungjax.data import loader
-from lungjax.evaluate import calibration
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
+from lungjax.evaluation.stats import calibration
 from lungjax.tasks.task import Config, Task
 from lungjax.train import checkpoint
 from lungjax.train import workdir as folder

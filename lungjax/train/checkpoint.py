@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 from lungjax.train.state import TrainState
 
 FOLDER = "checkpoints"

@@ -10,13 +10,13 @@ from pathlib import Path
 import jax
 
 from lungjax.data import bags, extent, loader, neighbours, shards, splits
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 from lungjax.tasks import classify, diagnose, pretrain, segment
 from lungjax.tasks.task import Config, Task
 from lungjax.train import calibrate, checkpoint, logs, mesh, state, step, trained, transfer
 from lungjax.train import workdir as folder
 from lungjax.train.checkpoint import Checkpoints
-from lungjax.train.validate import Validation
+from lungjax.train.evals import Validation
 from lungjax.train.watch import StopSignal, Window
 
 TASKS: dict[str, Callable[..., Task]] = {

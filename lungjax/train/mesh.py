@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 
 DATA_AXIS = "data"
 

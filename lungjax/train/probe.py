@@ -10,7 +10,7 @@ import pandas as pd
 from jax.sharding import Mesh
 
 from lungjax.data import loader
-from lungjax.evaluate import probes
+from lungjax.evaluation.classification import probes
 from lungjax.tasks.task import Task
 from lungjax.train import mesh, step
 from lungjax.train.state import TrainState

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 from lungjax.tasks.task import Config, Metrics, Task
 from lungjax.train.mesh import replicated, split
 from lungjax.train.state import TrainState

@@ -8,7 +8,7 @@ from typing import Any
 import flax.traverse_util
 import numpy as np
 
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 from lungjax.models.encoder import BLOCKS
 
 DEPTHS = (18, 34, 50)

@@ -13,7 +13,7 @@ import numpy as np
 import safetensors.numpy
 
 from lungjax.data import splits
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 from lungjax.tasks.task import Config
 from lungjax.train import calibrate, checkpoint, torchvision
 from lungjax.train import workdir as folder
@@ -21,10 +21,13 @@ from lungjax.train import workdir as folder
 WEIGHTS_FILE = "model.safetensors"
 ORBAX_FOLDER = "checkpoint"
 TORCHVISION_FILE = "model.torchvision.safetensors"
+STABLEHLO_FILE, ONNX_FILE = "model.stablehlo", "model.onnx"
 MODEL_FILE = "config.json"
 SCHEMA = 1
 SHIPPED = Path(__file__).parents[1] / "weights"
 """Exported folders that come with the package; the name of each is the name of its model."""
+ALIASES = {"grader": "nodule-classifier", "patient": "patient-classifier"}
+"""Other names of some of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +65,12 @@ class Trained:
         return not any((self.path / name).exists() for name in (WEIGHTS_FILE, ORBAX_FOLDER))
 
 
+def path_of(model: Path) -> Path:
+    """Where a model lies: at its path, or, where there is nothing, in this package, which ships some by name."""
+    name = ALIASES.get(str(model), str(model))
+    return SHIPPED / name if not model.exists() and name in shipped() else model
+
+
 def open_trained(model: Path) -> Trained:
     """Opens a network.
 
@@ -71,12 +80,13 @@ def open_trained(model: Path) -> Trained:
     Raises:
       InputError: it is none of these, or damaged.
     """
-    path = SHIPPED / model if not model.exists() and str(model) in shipped() else model
+    path = path_of(model)
     if (path / WEIGHTS_FILE).is_file() or (path / ORBAX_FOLDER).is_dir():
         return _exported(path)
     if any(path.glob("model.*")):
         raise InputError(
-            f"{model}: was exported to run without lungjax, which reads the formats safetensors and orbax only."
+            f"{model}: was exported to run without lungjax, whose commands read the formats safetensors and orbax "
+            "only; in Python, lungjax.load opens it."
         )
     if (path / folder.CONFIG_FILE).is_file():
         return _run(path)
@@ -135,6 +145,19 @@ def open_encoder(model: Path) -> Trained:
     return Trained(model, config, variables, 0, patients={}, intensity="", seen={}, origin={}, figures={})
 
 
+def open_torchvision(path: Path) -> Trained:
+    """The encoder that `write_torchvision` wrote into an exported folder, by our names.
+
+    Raises:
+      InputError: it is damaged.
+    """
+    try:
+        variables = torchvision.to_encoder(safetensors.numpy.load((path / TORCHVISION_FILE).read_bytes()))
+    except (OSError, safetensors.SafetensorError, InputError) as error:
+        raise _damaged(path, error) from error
+    return dataclasses.replace(read_description(path), variables=variables)
+
+
 def _bytes(tensors: dict[str, np.ndarray]) -> bytes:
     return safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
 
@@ -176,15 +199,30 @@ def _run(path: Path) -> Trained:
 
 def _exported(path: Path) -> Trained:
     try:
+        return dataclasses.replace(read_description(path), variables={"model_state": {}, **_weights(path)})
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise _damaged(path, error) from error
+
+
+def read_description(path: Path) -> Trained:
+    """All that an exported folder, of any format, tells of its network but the weights: `variables` is empty.
+
+    Raises:
+      InputError: it is damaged, or of another version of lungjax.
+    """
+    try:
         known = json.loads((path / MODEL_FILE).read_text())
         if known["schema"] != SCHEMA:
             raise InputError(f"{path}: was exported by another version of lungjax; export it again.")
-        variables = {"model_state": {}, **_weights(path)}
         kept = {name: known[name] for name in ("step", "patients", "intensity", "origin", "figures")}
         kept |= {"seen": known.get("seen", {}), "calibration": known.get("calibration", {})}
-        return Trained(path, ml_collections.ConfigDict(known["config"]), variables, **kept)
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path}: is no exported model or is damaged ({error}); export it again.") from error
+        return Trained(path, ml_collections.ConfigDict(known["config"]), {}, **kept)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: is no exported model or is damaged ({error}); export it again.")
 
 
 def _weights(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 from lungjax.train.state import TrainState
 from lungjax.train.trained import Trained
 

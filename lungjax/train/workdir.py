@@ -17,7 +17,7 @@ import ml_collections
 
 import lungjax
 from lungjax.data import splits
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 from lungjax.tasks.task import Config
 
 CONFIG_FILE = "config.json"

@@ -11,7 +11,7 @@ import pytest
 
 from lungjax.data import shards
 from lungjax.data.intensity import LUNG_HU, TISSUE_HU, to_hu, window
-from lungjax.lidc.prepare import prepare
+from lungjax.preparation.run import prepare
 
 SIDE_PX = 64
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lungjax.data import loader, manifest, shards
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import pytest
 from absl import flags
 
 from lungjax.data import loader, shards
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 
 
 def batches(dataset: Path, workers: int):

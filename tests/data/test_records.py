@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as npst
 
 from lungjax.data import records, shards
 from lungjax.data.records import SliceRecord
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 
 
 def make_record(image: np.ndarray, readers: np.ndarray | None = None, **changes) -> SliceRecord:

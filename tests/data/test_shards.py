@@ -15,8 +15,8 @@ import pytest
 from lungjax.data import manifest, shards, splits
 from lungjax.data.records import SCHEMA_VERSION
 from lungjax.data.shards import open_dataset
-from lungjax.lidc.formats import slices
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
+from lungjax.preparation.formats import slices
 
 SHARD = "shards/00000.array_record"
 

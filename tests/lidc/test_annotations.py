@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lungjax.ct.scan import Nodule, Reading
+from lungjax.errors import InputError
 from lungjax.lidc import annotations, outlines
 from lungjax.lidc.annotations import ScanRow
-from lungjax.lidc.scan import InputError, Nodule, Reading
 
 SERIES_0003 = "1.3.6.1.4.1.14519.5.2.1.6279.6001.170706757615202213033480003264"
 CROWDED = (342, 66, 100, 140, 205, 252, 334, 370, 408, 613, 713, 790, 792, 840)

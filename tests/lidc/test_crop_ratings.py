@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sources import write_png
+from source_files import write_png
 
-from lungjax.lidc import annotations, dicom
-from lungjax.lidc.formats import slices
-from lungjax.lidc.scan import Nodule, Scan
+from lungjax.ct import dicom
+from lungjax.ct.scan import Nodule, Scan
+from lungjax.lidc import annotations
+from lungjax.preparation.formats import slices
 
 PATIENT = "LIDC-IDRI-0003"
 SIDE_PX = 128

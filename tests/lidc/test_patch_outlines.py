@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from lungjax.lidc import annotations as database
-from lungjax.lidc.formats import lidc as dicom_tree
-from lungjax.lidc.formats import nodule_patches, patch_outlines
+from lungjax.lidc import patch_outlines
+from lungjax.preparation.formats import lidc as dicom_tree
+from lungjax.preparation.formats import nodule_patches
 
 SERIES = "1.3.6.1.4.1.14519.5.2.1.6279.6001.170706757615202213033480003264"  # LIDC-IDRI-0003
 SIDE_PX = 71

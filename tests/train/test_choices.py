@@ -14,11 +14,12 @@ import pytest
 import runs
 
 from lungjax.data import loader, shards
+from lungjax.evaluation import run_evaluate, run_segmentation
 from lungjax.tasks import segment
 from lungjax.tasks.task import Config
-from lungjax.train import checkpoint, evaluation, loop, mesh, scorer
+from lungjax.train import checkpoint, loop, mesh
+from lungjax.train.evals import Validation
 from lungjax.train.state import TrainState
-from lungjax.train.validate import Validation
 
 STEPS = 8
 LARS = {"optimizer.name": "lars", "optimizer.learning_rate": 0.6}
@@ -62,7 +63,7 @@ def test_segment_on_hu_learns_and_is_evaluated(phantom_dataset: Path, tmp_path: 
     losses, val = train(config, tmp_path)
     assert losses[-4:].mean() < 0.7 * losses[:4].mean()
     assert val["dice"] > 0.2
-    report = evaluation.evaluate(tmp_path, data=None, split="val", out=None)
+    report = run_evaluate.evaluate(tmp_path, data=None, split="val", out=None)
     assert report["slices"] > 0
     for name in ("dice", "iou", "precision", "recall", "accuracy"):
         value = report["pooled"][name]["value"]
@@ -75,7 +76,7 @@ def test_segment_on_hu_learns_and_is_evaluated(phantom_dataset: Path, tmp_path: 
         assert 0 < own["surface_dice_1mm"]["value"] <= own["surface_dice_2mm"]["value"] < 1
 
     dataset = shards.open_dataset(phantom_dataset)
-    segmenter = scorer.Scorer(config, dataset, checkpoint.load(tmp_path)[0])
+    segmenter = run_segmentation.Scorer(config, dataset, checkpoint.load(tmp_path)[0])
     rows = loader.select_rows(dataset, split=None, slices="nodule")
     tally = segmenter.tally(rows)
     found = [

@@ -9,8 +9,8 @@ import patches as made
 import pytest
 import runs
 
+from lungjax.ct.scan import RATING_NAMES
 from lungjax.data import augment, nodules
-from lungjax.lidc.scan import RATING_NAMES
 from lungjax.tasks import classify
 from lungjax.train import mesh
 

@@ -13,7 +13,7 @@ import numpy as np
 import runs
 
 from lungjax.data import shards
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 
 
 def damage_train(data: Path) -> Path:

@@ -11,10 +11,11 @@ import pytest
 import runs
 
 from lungjax.data import bags, shards
-from lungjax.deploy import export as deploy
-from lungjax.lidc.prepare import prepare
-from lungjax.lidc.scan import InputError
-from lungjax.train import diagnosis, evaluation, loop, trained
+from lungjax.errors import InputError
+from lungjax.evaluation import run_evaluate, run_patient_classifier
+from lungjax.export import run as exporting
+from lungjax.preparation.run import prepare
+from lungjax.train import loop, trained
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_a_run_answers_for_patients(data: Path, tmp_path: Path):
     assert loop.train_and_evaluate(small(data), workdir)
     assert trained.open_trained(workdir).calibration["fitted_on"] >= 2
     assert (workdir / "examples" / "0000020.png").stat().st_size > 1000
-    report = evaluation.evaluate(workdir, data=None, split="test", out=None)
+    report = run_evaluate.evaluate(workdir, data=None, split="test", out=None)
     dataset = shards.open_dataset(data)
     read = bags.Bags(dataset, nodules=3)
     assert report["nodules"] == report["patients"] == len(read.rows(split="test", slices="rated"))
@@ -92,14 +93,17 @@ def test_a_run_answers_for_patients(data: Path, tmp_path: Path):
     for name in ("roc", "reliability", "attention"):
         assert (workdir / f"evaluation-test.{name}.png").stat().st_size > 1000
     assert json.loads((workdir / "evaluation-test.json").read_text()) == report
-    card = (deploy.export(workdir, tmp_path / "out", dtype="float16") / "README.md").read_text()
+    card = (exporting.export(workdir, tmp_path / "out", dtype="float16") / "README.md").read_text()
     assert "calibration | sigmoid(" in card
     assert "| roc_auc |" in card
-    found = diagnosis.grade(trained.open_trained(workdir), dataset, split="all")
+    found = run_patient_classifier.grade(trained.open_trained(workdir), dataset, split="all")
     assert len(found.logit) == np.count_nonzero(~np.isnan(read.answer))
     half = np.arange(len(found.logit)) % 2 == 0
-    again = diagnosis.pooled([found.only(half), found.only(~half)])
-    assert diagnosis.report(again)["roc_auc"]["value"] == diagnosis.report(found)["roc_auc"]["value"]
-    assert len(diagnosis.draw(again, diagnosis.report(again), tmp_path / "pooled.json")) == 2
+    again = run_patient_classifier.pooled([found.only(half), found.only(~half)])
+    assert (
+        run_patient_classifier.report(again)["roc_auc"]["value"]
+        == run_patient_classifier.report(found)["roc_auc"]["value"]
+    )
+    assert len(run_patient_classifier.draw(again, run_patient_classifier.report(again), tmp_path / "pooled.json")) == 2
     np.testing.assert_allclose(found.attention.sum(axis=1), 1, rtol=1e-5)
     assert "patients, " in (workdir / "evaluation-test.table.txt").read_text()

@@ -13,7 +13,7 @@ import pytest
 import runs
 
 from lungjax.data import shards, splits
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 from lungjax.train import loop, mesh, probe, step
 from lungjax.train.watch import NotFinite, StopSignal
 
@@ -194,7 +194,7 @@ def test_pairs_of_neighbours(slices_dataset: Path, tmp_path: Path):
     [
         (["--config.optimizer.lerning_rate=1"], 'Did you mean "learning_rate" instead of "lerning_rate"?'),
         (["--config.optimizer.foo=1"], "there is no key 'foo'"),
-        (["--config=configs/nope.py"], "No such file or directory: 'configs/nope.py'"),
+        (["--config=configs/nope.py"], "no file configs/nope.py; name one of classify, diagnose, segment, simclr"),
         (["--config=configs/segment.py:typo"], "there is no variant 'typo'; use one of full, quick, slices"),
         (["--config.data.path=/nowhere"], "/nowhere"),
         (["--config.task=sing"], "'sing'; use one of pretrain, segment"),

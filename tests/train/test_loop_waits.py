@@ -16,7 +16,7 @@ import patches as made
 import pytest
 import runs
 
-from lungjax.lidc.prepare import prepare
+from lungjax.preparation.run import prepare
 from lungjax.train import loop, step, watch
 
 Read = tuple[int, int | None]

@@ -17,11 +17,13 @@ import SimpleITK as sitk
 from PIL import Image
 
 from lungjax.data import loader, shards, splits
-from lungjax.evaluate import plots, segmentation
+from lungjax.evaluation import run_evaluate, run_segmentation
+from lungjax.evaluation.plots import training_plots
+from lungjax.evaluation.segmentation import overlap_scores
 from lungjax.lidc import annotations
-from lungjax.lidc.prepare import prepare
+from lungjax.preparation.run import prepare
 from lungjax.tasks import segment
-from lungjax.train import checkpoint, evaluation, loop, scorer, workdir
+from lungjax.train import checkpoint, loop, workdir
 
 SIDE_PX = 64
 BRIGHT = np.zeros((4, SIDE_PX, SIDE_PX), bool)
@@ -74,7 +76,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Nothing is learnt or drawn, which takes long; of each sheet, for how many readers it would be."""
     slots_drawn: list[int] = []
     monkeypatch.setattr(segment, "UNet", Threshold)
-    monkeypatch.setattr(plots, "examples", lambda *_, slots, **__: slots_drawn.append(slots))
+    monkeypatch.setattr(training_plots, "examples", lambda *_, slots, **__: slots_drawn.append(slots))
     return slots_drawn
 
 
@@ -96,7 +98,7 @@ def test_figures_are_those_of_the_one_mask(
     config.steps = config.eval_every = config.checkpoint_every = 4
     assert loop.train_and_evaluate(config, tmp_path / "run")
     capsys.readouterr()
-    report = evaluation.evaluate(tmp_path / "run", data=None, split="test", out=None)
+    report = run_evaluate.evaluate(tmp_path / "run", data=None, split="test", out=None)
 
     # Of 48 px found in each slice, 0, 6 x 3, 6 x 6 and again 6 x 6 are among the 0, 24, 48 and 72 px marked.
     pooled, each = 2 * 90 / (4 * 48 + 144), np.array([0, 36 / 72, 72 / 96, 72 / 120])
@@ -113,7 +115,7 @@ def test_figures_are_those_of_the_one_mask(
         assert report[kind][score]["value"] == pytest.approx(value), (kind, score)
     assert (report["patients"], report["slices"], report["slices_marked"]) == (2, 8, 6)
     assert (report["readers"], report["data"]["readers"]) == (None, 1)
-    assert segmentation.CONVENTIONS_OF_ONE in report["conventions"].values()
+    assert overlap_scores.CONVENTIONS_OF_ONE in report["conventions"].values()
     assert json.loads((tmp_path / "run" / "evaluation-test.json").read_text()) == json.loads(json.dumps(report))
     printed = capsys.readouterr().out
     assert "2 patients, 8 slices, 6 that the reader marked" in printed
@@ -133,9 +135,11 @@ def test_a_run_is_scored_by_the_readers_of_the_data(slices_dataset: Path, tmp_pa
         config.init_from = start
         assert loop.train_and_evaluate(config, tmp_path / name)
     for name, data, readers in (("first", slices_dataset, 4), ("second", tmp_path / "one", 1)):
-        report = evaluation.evaluate(tmp_path / name, data=data, split="test", out=None)
+        report = run_evaluate.evaluate(tmp_path / name, data=data, split="test", out=None)
         dataset = shards.open_dataset(data)
-        segmenter = scorer.Scorer(workdir.read_config(tmp_path / name), dataset, checkpoint.load(tmp_path / name)[0])
+        segmenter = run_segmentation.Scorer(
+            workdir.read_config(tmp_path / name), dataset, checkpoint.load(tmp_path / name)[0]
+        )
         both = found = there = 0
         whole = loader.Slices(dataset, crop_px=SIDE_PX, crop_at="nodule")
         rows = np.flatnonzero(dataset.index["split"] == "test")

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from lungjax.lidc.scan import InputError
+from lungjax.errors import InputError
 from lungjax.train import mesh, state, step
 
 STEPS, WARMUP_STEPS = 8, 2

@@ -1,0 +1,1 @@
+"""Any CT to one `Scan`: HU, geometry, orientation; DICOM, NIfTI, MetaImage. NumPy only, never JAX."""

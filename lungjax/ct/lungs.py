@@ -1,0 +1,201 @@
+"""Where a CT scan's lungs are: a mask, and for each slice how much lung it shows and where.
+
+    soft tissue -> the body -> air that it encloses -> without the airways -> one or two lungs -> closed
+
+All work is done on a grid of voxels about 3 mm wide, means of the scan's own: so it takes a fraction of a second, and
+noise is averaged away.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from lungjax.ct import connected_components, morphology
+from lungjax.ct.scan import Scan
+
+GRID_MM = 3.0
+AIR_HU = -400
+"""Half way between lung and soft tissue: a voxel below it is more than half air."""
+GAS_HU = -960
+"""Plain gas, as in stomach, bowel and airways, lies below it; lung, even emphysema, mostly above."""
+CLOSED_MM = 20.0
+"""Radius that closes each lung, so that vessels, and nodules at the pleura, lie inside."""
+AIRWAY_MM2 = 800.0
+"""The trachea and the main bronchi cut a slice in pieces smaller than this ..."""
+AIRWAY_HEIGHT_MM = 30.0
+"""... which go on from slice to slice for at least this far ..."""
+AIRWAY_ASIDE_MM = 30.0
+"""... within this distance from the body's middle."""
+LUNG_MM3 = 1e5
+LUNG_SHARE = 0.05
+"""Air is a lung if it has at least this volume, and this share of the larger lung's."""
+EDGE_MM = 12.0
+"""Air counts as lung as far as this from where lung is three voxels thick and no plain gas."""
+
+_ALL = (0, 1, 2)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lungs:
+    """The lungs of one scan.
+
+    Attributes:
+      grid: bool; entry [s, r, c] stands for the block of `step` voxels that begins at voxel [s, r, c] * step.
+      step: (slices, rows, columns) of a block.
+      shape: (slices, rows, columns) of the scan.
+      spacing_mm: (slice, row, column) distance between the scan's voxel centres.
+    """
+
+    grid: np.ndarray
+    step: tuple[int, int, int]
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+
+    def mask(self) -> np.ndarray:
+        """bool (slices, rows, columns): lungs with their vessels and nodules, without trachea and main bronchi."""
+        mask = np.zeros(self.shape, bool)
+        rows, columns = (morphology.between(self.grid.shape[n], self.shape[n], self.step[n]) for n in (1, 2))
+        for number, blocks in enumerate(self.grid):
+            high, wide = (np.flatnonzero(blocks.any(axis=axis)) for axis in (1, 0))  # Most blocks are no lung.
+            part = blocks[np.ix_(high, wide)].astype(np.float32)
+            mask[number * self.step[0] :][: self.step[0]] = rows[:, high] @ part @ columns[:, wide].T > 0.5
+        return mask
+
+    def area_mm2(self) -> np.ndarray:
+        """float64 (slices,): the area of lung in each slice."""
+        block_mm2 = math.prod(self.step[1:]) * math.prod(self.spacing_mm[1:])
+        return self._of_slices(self.grid.sum(axis=(1, 2)) * block_mm2)
+
+    def boxes_px(self) -> np.ndarray:
+        """int64 (slices, 4): row_min, row_max, column_min, column_max of the lungs, inclusive; -1 where none."""
+        boxes = np.full((len(self.grid), 4), -1)
+        some = self.grid.any(axis=(1, 2))
+        for place, (across, step) in enumerate(zip((2, 1), self.step[1:], strict=True)):
+            lines = np.asarray(self.grid[some].any(axis=across))  # (slices, rows), then (slices, columns)
+            boxes[some, 2 * place] = lines.argmax(axis=1) * step
+            boxes[some, 2 * place + 1] = (lines.shape[1] - lines[:, ::-1].argmax(axis=1)) * step - 1
+        return self._of_slices(boxes)
+
+    def _of_slices(self, values: np.ndarray) -> np.ndarray:
+        return np.repeat(values, self.step[0], axis=0)[: self.shape[0]]
+
+
+def index_columns(scan: Scan) -> list[tuple[float, int, int, int, int]]:
+    """Each slice's lung area in mm2 and box, as in `Lungs`; NaN and -1 where the source lost HU or spacing."""
+    if scan.intensity != "hu" or not np.isfinite(scan.spacing_mm).all():
+        return [(math.nan, -1, -1, -1, -1)] * len(scan.voxels)
+    found = find(scan.voxels, scan.spacing_mm)
+    boxes = found.boxes_px().tolist()
+    return [(area_mm2, *box) for area_mm2, box in zip(found.area_mm2().tolist(), boxes, strict=True)]
+
+
+def find(voxels: np.ndarray, spacing_mm: tuple[float, float, float]) -> Lungs:
+    """Finds the lungs of a scan; an empty grid where there are none.
+
+    A nodule at the pleura about as wide as `CLOSED_MM` or wider is only partly inside; lung that the field of view cuts
+    off is not found in that slice.
+
+    Args:
+      voxels: (slices, rows, columns) int16 HU, from the feet to the head. Padding, below -1000 HU as it is, counts as
+        air outside the body.
+      spacing_mm: (slice, row, column) distance between voxel centres.
+
+    Raises:
+      ValueError: a spacing is no positive number.
+    """
+    if not all(math.isfinite(mm) and mm > 0 for mm in spacing_mm):
+        raise ValueError(f"spacing_mm is {spacing_mm}: lungs are measured in mm, and a source that lost it has none")
+    slices, rows, columns = voxels.shape
+    step = tuple(
+        min(max(round(GRID_MM / mm), 1), morphology.LARGEST_STEP, size)
+        for mm, size in zip(spacing_mm, voxels.shape, strict=True)
+    )
+    step = step[0], step[1], step[2]
+    voxel_mm = np.multiply(spacing_mm, step)
+    hu = morphology.block_means(voxels, step)
+    soft = hu > AIR_HU
+    body = _body(soft, voxel_mm)
+    weights = body.sum(axis=(0, 1))
+    middle = float(weights @ np.arange(len(weights)) / max(weights.sum(), 1))  # column
+    air = _enclosed(body) & ~soft
+    grid = np.zeros_like(air)
+    if air.any():
+        box = _box(air)
+        grid[box] = _lungs_in(air[box], hu[box] < GAS_HU, middle - box[2].start, voxel_mm)
+    return Lungs(grid, step, (slices, rows, columns), spacing_mm)
+
+
+def _lungs_in(air: np.ndarray, gas: np.ndarray, middle: float, voxel_mm: np.ndarray) -> np.ndarray:
+    """Of the air that the body encloses, the lungs; `gas`: where it is plain, `middle`: the body's middle column."""
+    airways = _airways(air, middle, voxel_mm)
+    lungs = _largest(air & ~airways, gas, voxel_mm)
+    if lungs.any():
+        box = _box(lungs)
+        lungs[box] = _closed(lungs[box], middle - box[2].start, voxel_mm)
+    return lungs & ~morphology.grown(airways, 1, 2)  # With their walls.
+
+
+def _body(soft: np.ndarray, voxel_mm: np.ndarray) -> np.ndarray:
+    """The largest piece of tissue, once plates that lie flat have been worn away: table, blankets, clothes."""
+    for _ in range(round(GRID_MM / voxel_mm[1])):
+        soft = morphology.shrunk(soft, 1)
+    found = connected_components.find(soft, 0, 1)
+    return found.mask(found.sizes == found.sizes.max(initial=0))
+
+
+def _enclosed(body: np.ndarray) -> np.ndarray:
+    """Voxels with the body in front, behind, on the left and on the right, in their slice.
+
+    Where a thin wall was worn away only the rays through it are lost; filling holes would lose the lung.
+    """
+    inside = np.ones_like(body)
+    for axis in (1, 2):
+        size = body.shape[axis]
+        first = np.where(body.any(axis), body.argmax(axis), size).astype(np.int16)
+        last = (size - 1 - np.flip(body, axis).argmax(axis)).astype(np.int16)
+        place = np.arange(size, dtype=np.int16).reshape((-1, 1) if axis == 1 else (-1,))
+        inside &= (place > np.expand_dims(first, axis)) & (place < np.expand_dims(last, axis))
+    return inside
+
+
+def _box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box that holds a mask which is not empty."""
+    lines = [np.flatnonzero(mask.any(axis=across)) for across in ((1, 2), (0, 2), (0, 1))]
+    return tuple(slice(int(line[0]), int(line[-1]) + 1) for line in lines)
+
+
+def _airways(air: np.ndarray, middle: float, voxel_mm: np.ndarray) -> np.ndarray:
+    """Trachea and main bronchi: small in every slice, tall, and in the middle. So is gas in the gullet."""
+    sections = connected_components.find(air, 1)
+    tubes = connected_components.find(sections.mask(sections.sizes * voxel_mm[1] * voxel_mm[2] < AIRWAY_MM2), 0, 1)
+    tall = tubes.heights() * voxel_mm[0] >= AIRWAY_HEIGHT_MM
+    return tubes.mask(tall & (np.abs(tubes.columns() - middle) * voxel_mm[2] <= AIRWAY_ASIDE_MM))
+
+
+def _largest(air: np.ndarray, gas: np.ndarray, voxel_mm: np.ndarray) -> np.ndarray:
+    """Air of a lung's size: not a fold of arm or neck, nor, beneath a lung, what stomach and bowel hold."""
+    # Shrunk, pieces do not touch through a gap in the diaphragm; gas and the lung's thin rims come back below.
+    found = connected_components.find(morphology.shrunk(air, *_ALL) & ~gas, 0, 1)
+    least = max(LUNG_SHARE * found.sizes.max(initial=0), LUNG_MM3 / math.prod(voxel_mm))
+    slices = np.arange(len(air))[:, None, None]
+    kept = np.zeros_like(air)
+    for number in np.argsort(-found.sizes)[: np.count_nonzero(found.sizes >= least)]:
+        piece = found.mask(np.arange(len(found.sizes)) == number)
+        top = np.where(kept.any(axis=0), len(kept) - kept[::-1].argmax(axis=0), 0)  # of the lung in each column
+        if np.count_nonzero(piece & (slices < top)) < 0.5 * found.sizes[number]:
+            kept |= piece
+    for _ in range(round(EDGE_MM / GRID_MM)):
+        kept = morphology.grown(kept, *_ALL) & air
+    return kept
+
+
+def _closed(lungs: np.ndarray, middle: float, voxel_mm: np.ndarray) -> np.ndarray:
+    """Each side closed by itself, lest the space between them closes; then holes filled, for large nodules."""
+    radius_px = CLOSED_MM / math.sqrt(voxel_mm[1] * voxel_mm[2])
+    parts = np.split(lungs, [round(min(max(middle, 0), lungs.shape[2]))], axis=2)
+    both = np.concatenate([morphology.closed(part, radius_px) for part in parts], axis=2)
+    gaps = connected_components.find(np.pad(~both, 1, constant_values=True), 0, 1)  # The first is all around.
+    return ~gaps.mask(np.arange(len(gaps.sizes)) == gaps.number[0])[1:-1, 1:-1, 1:-1]

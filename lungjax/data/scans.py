@@ -1,0 +1,62 @@
+"""A data set that `lungjax prepare` made, as scans again, for `lungjax predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from lungjax.ct.scan import Scan
+from lungjax.ct.source import Entry, Quarantined
+from lungjax.data import shards
+from lungjax.data.manifest import MANIFEST
+from lungjax.errors import Fault
+
+
+def matches(source: Path) -> bool:
+    """Whether a folder is a prepared data set."""
+    return (source / MANIFEST).is_file()
+
+
+def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
+    """Every series of the index, sorted by key, its SeriesInstanceUID; nothing is quarantined.
+
+    Raises:
+      InputError: it is damaged.
+    """
+    index = shards.open_dataset(source).index
+    entries = [
+        Entry(str(uid), str(rows["patient_id"].iloc[0]), f"{source} ({uid})", (str(source), str(uid)))
+        for uid, rows in index.groupby("series_uid")
+    ]
+    return entries, []
+
+
+def read(entry: Entry) -> Scan:
+    """One series; without readers' nodules, and without where it lies in the patient, which shards do not hold.
+
+    Raises:
+      Fault: `mixed_geometry` where its slices differ in size, as crops do.
+      InputError: the data set is damaged.
+    """
+    path, series_uid = entry.locator
+    dataset = shards.open_dataset(path)
+    index = dataset.index
+    rows = index.index[index["series_uid"].astype(str) == series_uid]
+    rows = rows[np.argsort(index.loc[rows, "slice_index"].to_numpy())]
+    records = dataset.read(rows.to_numpy())
+    if len({record.image.shape for record in records}) > 1:
+        raise Fault("mixed_geometry", f"{entry.where} has slices of several sizes: crops, and no scan")
+    first = records[0]
+    return Scan(
+        patient_id=first.patient_id,
+        study_uid=first.study_uid,
+        series_uid=first.series_uid,
+        voxels=np.stack([record.image for record in records]),
+        intensity=first.intensity,
+        z_mm=np.array([record.z_mm for record in records]),
+        spacing_mm=first.spacing_mm,
+        sop_uids=tuple(record.sop_uid for record in records),
+        padding_hu=first.padding_hu,
+        nodules=(),
+    )

@@ -1,1 +1,0 @@
-"""From a trained network to other people: export, and what goes with it."""

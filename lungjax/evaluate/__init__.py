@@ -1,1 +1,0 @@
-"""NumPy in, figures out: scores with intervals by patient, and the pictures of them."""

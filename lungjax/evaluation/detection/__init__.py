@@ -1,0 +1,1 @@
+"""How well nodules are found in whole scans: LUNA16's rules, FROC, narrowing."""

@@ -1,0 +1,145 @@
+"""A report of grades for people: a table, the ROC curves and the reliability of the probability."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lungjax.evaluation.classification import binary_scores, one_reader
+from lungjax.evaluation.plots import training_plots
+from lungjax.evaluation.plots.overlay import BLUE, VERMILLION
+
+GREEN = "#009E73"
+_LABELS = {
+    "roc_auc": "ROC AUC",
+    "pr_auc": "PR AUC",
+    **{f"sensitivity_at_specificity_{s:.2f}": f"sensitivity at {s:.2f}" for s in binary_scores.SPECIFICITIES},
+    "brier": "Brier score",
+    "ece": "ECE",
+}
+
+
+def table(report: Mapping[str, Any], *, unit: str = "nodules") -> str:
+    """The figures with their intervals; below, those of each score compared with, and the differences.
+
+    Args:
+      report: as of `classification.report`, with `before` where there is a calibration; `others` are compared with,
+        and so are those of the reports in `on_fewer`, which are of fewer nodules.
+      unit: what is graded.
+
+    Returns:
+      Lines without a newline at the end.
+    """
+    lines = [f"split: {report['split']}"] if "split" in report else []
+    lines += [f"{report['patients']:,} patients, {report['nodules']:,} {unit}, {report['positives']:,} malignant", ""]
+    rows = [["", "model"], *([label, cell(report[name])] for name, label in _LABELS.items())]
+    if "before" in report:
+        rows += [[f"{_LABELS[name]}, not calibrated", cell(figure)] for name, figure in report["before"].items()]
+    lines += _columns(rows)
+    parts = {"all": report, **report.get("on_fewer", {})}
+    for which, part in parts.items():
+        for name in part["others"]:
+            lines += ["", f"against {name}, on {part['nodules']:,} {unit} ({which.replace('_', ' ')})"]
+            lines += _compared(part, name)
+    if report.get("readers"):
+        lines += ["", *_beside_one_reader(report["readers"])]
+    if "ratings" in report:
+        rows = [["", "expected rating", "constant"]]
+        rows += [[n, cell(one), f"{one['constant']:.3f}"] for n, one in report["ratings"].items() if n != "what"]
+        lines += ["", "mean absolute difference from the readers' mean", *_columns(rows)]
+    return "\n".join([*lines, "", f"[low, high]: {report['interval']}"])
+
+
+def _compared(part: Mapping[str, Any], name: str) -> list[str]:
+    """The model's figures, those of one of `part`'s others, and the differences."""
+    other = part["others"][name]
+    each = [[_LABELS[n], cell(part[n]), cell(other[n]), cell(other["difference"][n])] for n in binary_scores.RANKING]
+    return _columns([["", "model", name, "model - it"], *each])
+
+
+def _beside_one_reader(part: Mapping[str, Any]) -> list[str]:
+    said = f"against the median of the other readers, on {part['readings']:,} readings of {part['rated']:,} nodules"
+    return [said, *_compared(part, one_reader.NAME)]
+
+
+def cell(figure: Mapping[str, Any]) -> str:
+    """`0.950 [0.930, 0.970]`; a dash where it is undefined."""
+    value, low, high = (figure[key] for key in ("value", "low", "high"))
+    if value is None:
+        return "-"
+    return f"{value:z.3f} [{low:z.3f}, {high:z.3f}]" if low is not None and high is not None else f"{value:z.3f} [-]"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    lines = ("  ".join(one.ljust(width) for one, width in zip(row, widths, strict=True)) for row in rows)
+    return [line.rstrip() for line in lines]
+
+
+def roc_chart(labels: np.ndarray, scores: Mapping[str, tuple[np.ndarray, Mapping[str, Any]]], path: Path) -> None:
+    """ROC curves of scores of the same nodules.
+
+    Args:
+      labels: (n,) bool.
+      scores: by name (n,) scores, and the AUC with its interval as a report has it; three at most.
+      path: the PNG.
+    """
+    figure = training_plots.canvas(5.4, 5.4)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.6", lw=1, ls="--")
+    for (name, (score, auc)), colour in zip(scores.items(), (VERMILLION, BLUE, GREEN), strict=False):
+        false, hit = binary_scores.roc(labels, score)
+        axes.plot(false, hit, color=colour, lw=1.8, label=f"{name}: AUC {cell(auc)}")
+    axes.set(xlabel="1 - specificity", ylabel="sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.set_title(f"ROC: {labels.sum():,} malignant, {(~labels).sum():,} benign")
+    axes.legend(frameon=False, loc="lower right", fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    training_plots.save(figure, path)
+
+
+def reliability_chart(report: Mapping[str, Any], path: Path, *, unit: str = "nodules") -> None:
+    """Share of malignant over predicted probability, before calibration and after, and how many each bin has.
+
+    Args:
+      report: with `curve` and `curve_before`, `ece`, and `before`.
+      path: the PNG.
+      unit: what is graded.
+    """
+    figure = training_plots.canvas(5.4, 6.2)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    above.plot([0, 1], [0, 1], color="0.6", lw=1, ls="--")
+    sides = (
+        ("calibrated", "curve", report["ece"], VERMILLION),
+        ("before", "curve_before", report["before"]["ece"], BLUE),
+    )
+    for label, name, ece, colour in sides:
+        bins = report[name]
+        x, y = np.array([one["probability"] for one in bins]), np.array([one["share"] for one in bins])
+        number = np.array([one["nodules"] for one in bins])
+        spread = 1.96 * np.sqrt(np.maximum(y * (1 - y), 1e-9) / number)
+        above.errorbar(
+            x,
+            y,
+            yerr=spread,
+            color=colour,
+            marker="o",
+            ms=4,
+            lw=1.5,
+            elinewidth=0.8,
+            label=f"{label}: ECE {ece['value']:.3f}",
+        )
+        edges = [one["low"] for one in bins]
+        style = {"color": "0.6", "ec": "white"} if name == "curve" else {"color": "none", "ec": BLUE}
+        below.bar(edges, number, width=1 / binary_scores.BINS, align="edge", **style)
+    above.set(ylabel="share that is malignant", xlim=(-0.02, 1.02), ylim=(-0.05, 1.05))
+    above.set_title("Reliability of the probability")
+    above.legend(frameon=False, loc="upper left", fontsize=9)
+    below.set(xlabel="predicted probability", ylabel=unit)
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    training_plots.save(figure, path)

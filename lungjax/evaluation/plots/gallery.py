@@ -1,0 +1,96 @@
+"""Patches of nodules with what readers and a network said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lungjax.evaluation.plots import training_plots
+from lungjax.evaluation.plots.overlay import BLUE
+
+_WINDOW_HU = (-1000.0, 400.0)
+_COLUMNS = 4
+_PANEL_INCHES = 2.4
+
+
+def patches(
+    hu: np.ndarray,
+    readers: np.ndarray,
+    probability: np.ndarray,
+    malignancy: np.ndarray,
+    titles: Sequence[str],
+    path: Path,
+) -> None:
+    """One sheet of nodules, four in a row: outlines of the readers, the probability given and their own ratings.
+
+    Args:
+      hu: (nodules, rows, columns) HU, shown from -1000 to 400.
+      readers: uint8 bits (nodules, rows, columns); no outline where none is known.
+      probability: (nodules,) in [0, 1], of malignancy.
+      malignancy: (nodules, readers), each reader's rating, 0 where there is none.
+      titles: (nodules,).
+      path: the PNG; its folder is made where missing.
+    """
+    rows = -(-len(hu) // _COLUMNS)
+    figure = training_plots.canvas(_COLUMNS * _PANEL_INCHES, rows * (_PANEL_INCHES + 0.5) + 0.4)
+    panels = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    for axes in panels:
+        axes.set_axis_off()
+    each = zip(panels, hu, readers, probability, malignancy, titles, strict=False)
+    for axes, patch, bits, likely, ratings, title in each:
+        axes.imshow(patch, cmap="gray", vmin=_WINDOW_HU[0], vmax=_WINDOW_HU[1], interpolation="nearest")
+        for slot in range(8):
+            mask = (bits >> slot) & 1
+            if mask.any():
+                axes.contour(mask, levels=[0.5], colors=[BLUE], linewidths=0.8)
+        said = " ".join(str(rating) for rating in ratings if rating) or "none"
+        axes.set_title(f"{title}\nP {likely:.2f}, readers {said}", fontsize=8)
+    figure.suptitle("Probability of malignancy beside the readers' ratings, 1 to 5", fontsize=10)
+    training_plots.save(figure, path)
+
+
+def bags(
+    hu: np.ndarray,
+    inside: np.ndarray,
+    attention: np.ndarray,
+    probability: np.ndarray,
+    titles: Sequence[str],
+    path: Path,
+) -> None:
+    """One sheet of patients, a row each: the nodules by falling attention, which is the bar above each.
+
+    Args:
+      hu: (patients, nodules, rows, columns) HU.
+      inside: (patients, nodules), 0 where a bag is only filled up.
+      attention: (patients, nodules), of sum 1.
+      probability: (patients,) in [0, 1], of cancer.
+      titles: (patients,).
+      path: the PNG; its folder is made where missing.
+    """
+    columns = max(1, min(int(inside.sum(axis=1).max()), 2 * _COLUMNS))
+    figure = training_plots.canvas(columns * 1.7 + 0.6, len(hu) * 2.2 + 0.5)
+    rows = figure.subplots(len(hu), columns, squeeze=False)
+    each = zip(rows, hu, inside, attention, probability, titles, strict=True)
+    for panels, patches_hu, known, weights, likely, title in each:
+        order = [int(place) for place in np.argsort(-weights, kind="stable") if known[place] > 0]
+        for axes, place in zip(panels, order, strict=False):
+            axes.imshow(patches_hu[place], cmap="gray", vmin=_WINDOW_HU[0], vmax=_WINDOW_HU[1], interpolation="nearest")
+            axes.set_title(f"{weights[place]:.0%}", fontsize=8, color=BLUE)
+            side = patches_hu.shape[-1]
+            axes.plot([0, weights[place] * (side - 1)], [-1.5, -1.5], color=BLUE, lw=3, clip_on=False)
+        for axes in panels:
+            axes.set_axis_off()
+        panels[0].text(
+            -0.06,
+            0.5,
+            f"{title}\nP {likely:.2f}",
+            transform=panels[0].transAxes,
+            rotation=90,
+            ha="right",
+            va="center",
+            fontsize=8,
+        )
+    figure.suptitle("Probability of cancer, and the share of attention that each nodule got", fontsize=10)
+    training_plots.save(figure, path)

@@ -1,0 +1,108 @@
+"""One slice in three panels: the image, what each reader outlined, what was predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import Normal, Stroke
+
+from lungjax.evaluation.plots import mask_edges
+from lungjax.evaluation.segmentation import overlap_scores
+
+# Okabe and Ito's palette: told apart by colour-blind readers as well.
+BLUE, VERMILLION = "#0072B2", "#D55E00"
+READER_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7")
+WHOLE_PX = 128
+"""Images up to this size are shown whole."""
+CLOSE_PX = 48
+"""The least width of a close view: enough around a nodule of 10 px to see where it lies."""
+_SHADE = 0.45
+_SCALE_MM = 10
+_HALO = "#202020"
+"""Around white, which would vanish on bright tissue."""
+
+
+def row(
+    panels: Sequence[Axes],
+    image: np.ndarray,
+    readers: np.ndarray,
+    probability: np.ndarray,
+    *,
+    title: str,
+    threshold: float,
+    spacing_mm: float,
+    slots: int,
+) -> None:
+    """Draws one slice into three panels; arguments as in `plots.examples`, of one slice (rows, columns)."""
+    image, readers, probability = np.asarray(image), np.asarray(readers), np.asarray(probability)
+    prediction, majority = probability > threshold, overlap_scores.majority(readers[None], readers=slots)[0]
+    marked = (readers > 0) | prediction
+    close = mask_edges.window(marked, side_px=CLOSE_PX, margin=1.0)
+    whole = mask_edges.window(marked, side_px=max(WHOLE_PX, close[1] - close[0], close[3] - close[2]))
+    dice = overlap_scores.scores(overlap_scores.counts(prediction[None], majority[None]))["dice"][0]
+    used = [slot for slot in range(8) if (readers >> slot & 1).any()]
+    who = {0: "no reader", 1: "1 reader"}.get(len(used), f"{len(used)} readers")
+    _show(panels[0], image, whole, title)
+    _show(panels[1], image, close, f"{who} marked it")
+    empty = "" if majority.any() else " (majority empty)" if slots > 1 else " (nothing to find)"
+    _show(panels[2], image, close, f"Dice {dice:.2f}{empty}")
+    for slot in used:  # Wide below narrow: where outlines coincide, every colour still shows.
+        _outline(panels[1], readers >> slot & 1, READER_COLOURS[slot % 4], 3.4 - 0.8 * (slot % 4))
+    shade = np.zeros((*image.shape, 4))
+    shade[..., :3], shade[..., 3] = to_rgb(BLUE), _SHADE * probability
+    panels[2].imshow(shade, interpolation="nearest")
+    _outline(panels[2], majority, _HALO, 4.4)
+    _outline(panels[2], majority, "white", 2.6)
+    _outline(panels[2], prediction, VERMILLION, 1.4)
+    if close != whole:
+        top, bottom, left, right = close
+        corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
+        rim = [Stroke(linewidth=2.4, foreground=_HALO), Normal()]
+        panels[0].add_patch(Rectangle(corner, *size, fill=False, color="white", ls="--", lw=0.8, path_effects=rim))
+    if spacing_mm > 0:  # False for NaN, where the source lost it.
+        _scale(panels[0], whole, spacing_mm)
+        _scale(panels[1], close, spacing_mm)
+
+
+def _show(axes: Axes, image: np.ndarray, window: mask_edges.Window, title: str) -> None:
+    top, bottom, left, right = window
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xlim=(left - 0.5, right - 0.5), ylim=(bottom - 0.5, top - 0.5), xticks=[], yticks=[])
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel(f"{right - left} px wide", fontsize=8, labelpad=2)
+
+
+def _scale(axes: Axes, window: mask_edges.Window, spacing_mm: float) -> None:
+    """A bar of `_SCALE_MM` in the lower left corner, as wide as that many millimetres are there."""
+    _, bottom, left, right = window
+    start, width = left + 0.04 * (right - left), _SCALE_MM / spacing_mm
+    x, y = [start, start + width], [bottom - 0.06 * (right - left)] * 2
+    rim = [Stroke(linewidth=5, foreground=_HALO), Normal()]
+    axes.plot(x, y, color="white", lw=2.5, solid_capstyle="butt", path_effects=rim)
+    axes.annotate(
+        f"{_SCALE_MM} mm", (x[0], y[0]), xytext=(0, 5), textcoords="offset points", color="white", fontsize=8
+    ).set_path_effects([Stroke(linewidth=2, foreground=_HALO), Normal()])
+
+
+def _outline(axes: Axes, mask: np.ndarray, colour: str, width: float) -> None:
+    sides = list(mask_edges.edges(mask))
+    axes.add_collection(LineCollection(sides, colors=colour, linewidths=width, capstyle="projecting"))
+
+
+def legend(threshold: float, slots: int) -> list[Artist]:
+    """What the colours of `row` mean. A slot is an order within a nodule and no person, so a colour is a reading."""
+    rim = [Stroke(linewidth=4.4, foreground=_HALO), Normal()]
+    truth = "majority (≥ 2 readers)" if slots > 1 else "the one reading"
+    return [
+        *(Line2D([], [], color=c, lw=2.5, label=f"reading {n}") for n, c in enumerate(READER_COLOURS[:slots], start=1)),
+        Line2D([], [], color=VERMILLION, lw=2, label=f"prediction (probability > {threshold:g})"),
+        Line2D([], [], color="white", lw=2.5, label=truth, path_effects=rim),
+        Patch(color=BLUE, alpha=_SHADE, label="predicted probability (shade)"),
+    ]

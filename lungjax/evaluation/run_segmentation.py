@@ -1,0 +1,142 @@
+"""A trained segmenter, slice by slice: predictions on the device, counts and pictures of them on the host."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from lungjax.data import loader, shards
+from lungjax.evaluation.segmentation import disagreement, overlap_matrix, overlap_scores, sections
+from lungjax.evaluation.segmentation.nodules_3d import Place
+from lungjax.evaluation.segmentation.tally import Tally
+from lungjax.tasks import segment
+from lungjax.tasks.task import Config
+from lungjax.train import calibrate, mesh
+
+SHOWN = 6
+"""Slices on a sheet."""
+_GOLDEN = (5**0.5 - 1) / 2
+_SHARES = (np.arange(1, disagreement.SAMPLES[-1] + 1) * _GOLDEN % 1).astype(np.float32)[:, None, None, None]
+"""Spread evenly over (0, 1), the first few of them too."""
+
+
+class Scorer:
+    """A trained segmenter over rows of a data set; compiled once.
+
+    Args:
+      config, variables: of the run.
+      dataset: what to look at.
+      flips: the mean of the answers to a slice's four flips counts, in four times the time.
+      known: the run's calibration, of the share of readers; empty for none.
+
+    A network that learns how many readers mark a pixel (targets `soft` or `levels`) gives samples, too: the masks of
+    generous and of strict readers, each the pixels whose share of readers is above a value between 0 and 1.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: shards.Dataset,
+        variables: Any,
+        *,
+        flips: bool = False,
+        known: Mapping[str, Any] | None = None,
+    ):
+        self.readers = dataset.readers
+        self._dataset = dataset
+        self._index = dataset.index
+        self._batch_size = config.data.batch_size
+        self._devices = mesh.make_mesh(self._batch_size)
+        self._task = segment.make(config, intensity=dataset.intensity, readers=self.readers, mesh=self._devices)
+        self._slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
+        self._variables = jax.device_put(variables, mesh.replicated(self._devices))
+        self._flips = flips
+        self._shares = calibrate.shares_of(known or {})
+        self._has_samples = config.targets in ("soft", "levels")
+        self._forward = jax.jit(
+            self._predict,
+            in_shardings=(mesh.replicated(self._devices), mesh.split(self._devices)),
+            out_shardings=mesh.replicated(self._devices),
+        )
+
+    def _predict(self, variables: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
+        assert self._task.share is not None
+        logits, share = (
+            functools.partial(answer, variables["params"], variables["model_state"])
+            for answer in (self._task.predict, self._task.share)
+        )
+        if self._flips:
+            majority, likely = segment.over_flips(logits, batch), segment.over_flips(share, batch)
+        else:
+            majority, likely = logits(batch), share(batch)
+        if self._shares is not None:
+            knots = (jnp.array(part, jnp.float32) for part in (self._shares.predicted, self._shares.share))
+            likely = jnp.interp(likely, *knots)
+        return majority, likely
+
+    def predict(self, batch: loader.Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Logits of the majority, the share of readers who would mark each pixel: (batch, height, width) float32."""
+        logits, share = self._forward(self._variables, mesh.to_devices(batch, self._devices))
+        return np.asarray(logits), np.asarray(share)
+
+    def tally(self, rows: np.ndarray) -> Tally:
+        """What is kept of each of these slices; a pixel is predicted where its logit is above 0."""
+        tally = Tally(readers=self.readers)
+        with tqdm(total=len(rows), unit="slice", desc="evaluate", disable=None) as progress:
+            for batch in loader.eval_batches(self._slices, rows, batch_size=self._batch_size):
+                real = batch["weight"] > 0
+                logits, share = (part[real] for part in self.predict(batch))
+                samples = share > _SHARES if self._has_samples else None
+                places = self._places(batch["row"][real], batch["corner"][real])
+                tally.add(share, logits > 0, batch["readers"][real], places, samples)
+                progress.update(len(logits))
+        tally.finish()
+        return tally
+
+    def _places(self, rows: np.ndarray, corners: np.ndarray) -> list[Place]:
+        described = zip(self._index.iloc[rows].itertuples(), self._dataset.nodules(rows), corners.tolist(), strict=True)
+        return [
+            Place(
+                patient=str(row.patient_id),
+                series=str(row.series_uid),
+                slice_index=int(row.slice_index),
+                corner=(corner[0], corner[1]),
+                spacing_mm=(row.slice_spacing_mm, row.row_spacing_mm, row.column_spacing_mm),
+                nodules=nodules,
+            )
+            for row, nodules, corner in described
+        ]
+
+    def draw(self, rows: np.ndarray, tally: Tally, out: Path) -> list[Path]:
+        """Sheets of the patients with the worst and the best slices, and of slices spread evenly from worst to best."""
+        dice = overlap_scores.scores(tally.slices.counts(overlap_matrix.pairs_of(self.readers).model)[0])["dice"]
+        order = np.argsort(dice, kind="stable")
+        order = order[sections.marked(tally.slices)[order]]  # With an empty majority there is nothing to compare.
+        if len(order) == 0:
+            return []
+        spread = np.linspace(0, len(order) - 1, 2 * SHOWN + 1).round().astype(int)[1::2]
+        sheets = {"worst": self._one_a_patient(rows[order]), "spread": rows[order[spread]]}
+        sheets["best"] = self._one_a_patient(rows[order[::-1]])
+        written = []
+        for name, picked in sheets.items():
+            picked = picked[: self._batch_size]
+            batch = self._slices.batch(np.resize(picked, self._batch_size))
+            shown = {key: part[: len(picked)] for key, part in batch.items()}
+            shown["spacing_mm"] = self._index["column_spacing_mm"].iloc[picked].to_numpy()
+            titles = [f"{r.patient_id}, slice {r.slice_index}" for r in self._index.iloc[picked].itertuples()]
+            path = out.with_suffix(f".{name}.png")
+            self._task.draw(shown, self.predict(batch)[0][: len(picked)], titles, path)
+            written.append(path)
+        return written
+
+    def _one_a_patient(self, rows: np.ndarray) -> np.ndarray:
+        """The first `SHOWN` patients' first slices, in the order given."""
+        first = ~self._index["patient_id"].iloc[rows].duplicated().to_numpy()
+        return rows[first][:SHOWN]

@@ -1,0 +1,72 @@
+"""A run of a study that compares many: trained to its end, then scored on each test patient; done once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from lungjax.data import loader, shards
+from lungjax.evaluation.run_segmentation import Scorer
+from lungjax.evaluation.segmentation import overlap_scores
+from lungjax.evaluation.stats import bootstrap
+from lungjax.tasks.task import Config
+from lungjax.train import loop, trained
+from lungjax.train import workdir as folder
+
+SCORES_FILE = "scores.json"
+
+
+def scores(config: Config, workdir: Path, dataset: shards.Dataset) -> dict[str, Any] | None:
+    """Trains a segmenter unless its workdir is finished, going on where it was stopped, and scores its best checkpoint.
+
+    Args:
+      config: of the run.
+      workdir: its folder; `scores.json` in it holds the result, which is read the next time.
+      dataset: that of the configuration.
+
+    Returns:
+      `counts`: true positive, false positive, false negative, true negative pixels of each test patient, by id; `dice`,
+      pooled; `step`; `train_patients`, `train_slices` that it learnt from. None where a SIGTERM or Ctrl-C ended it.
+
+    Raises:
+      InputError: the workdir was begun with another configuration.
+    """
+    folder.check_begun(workdir, config, dataset.manifest["split"]["patients"])  # A finished run, too, is this one.
+    file = workdir / SCORES_FILE
+    if not file.exists():
+        if not loop.train_and_evaluate(config, workdir):
+            return None
+        found = _score(workdir, dataset)
+        folder.write_text(file, json.dumps(found, indent=1) + "\n")
+        print(f"{workdir.name}: test Dice {found['dice']:.3f}, step {found['step']}")
+        jax.clear_caches()  # Many runs' programs would fill the memory.
+    return json.loads(file.read_text())
+
+
+def _score(workdir: Path, dataset: shards.Dataset) -> dict[str, Any]:
+    model = trained.open_trained(workdir)
+    config = model.config
+    rows = loader.select_rows(dataset, split="test", slices=config.data.slices)
+    slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
+    scorer = Scorer(config, dataset, model.variables)
+    counts = []
+    for batch in loader.eval_batches(slices, rows, batch_size=config.data.batch_size):
+        real = batch["weight"] > 0
+        truth = overlap_scores.majority(batch["readers"][real], readers=dataset.readers)
+        counts.append(overlap_scores.counts(scorer.predict(batch)[0][real] > 0, truth))
+    people = dataset.index["patient_id"].iloc[rows]
+    sums = bootstrap.patient_sums(np.concatenate(counts), list(people))
+    learnt = loader.select_rows(
+        dataset, split="train", slices=config.data.slices, share=config.data.train_share, seed=config.seed
+    )
+    return {
+        "dice": float(overlap_scores.scores(sums.sum(axis=0))["dice"]),
+        "step": model.step,
+        "train_patients": sorted(set(dataset.index["patient_id"].iloc[learnt])),
+        "train_slices": len(learnt),
+        "counts": {name: one.astype(int).tolist() for name, one in zip(sorted(set(people)), sums, strict=True)},
+    }

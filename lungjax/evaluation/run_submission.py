@@ -1,0 +1,66 @@
+"""`lungjax evaluate --submission`: any detector's candidates by LUNA16's rules, from the challenge's own files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lungjax.errors import InputError
+from lungjax.evaluation.detection import detection_table, froc, luna16_rules
+from lungjax.evaluation.plots import detection_charts
+from lungjax.train import workdir
+
+_FILES = ("annotations.csv", "annotations_excluded.csv", "seriesuids.csv")
+
+
+def evaluate(submission: Path, *, luna16: Path, out: Path | None) -> dict[str, Any]:
+    """Scores `seriesuid,coordX,coordY,coordZ,probability`: figures, a table and the FROC chart.
+
+    Args:
+      submission: the CSV.
+      luna16: the folder of `annotations.csv`, `annotations_excluded.csv` and `seriesuids.csv`, which lists the scans
+        that count, one a line, those without a nodule too.
+      out: the JSON file to write; None for `froc-SUBMISSION.json` in the current folder. The table, `.table.txt`, and
+        `.froc.png` lie beside it.
+
+    Returns:
+      What the JSON holds: `lungjax.evaluation.detection.froc.froc_figures`, and where it comes from.
+
+    Raises:
+      InputError: a file is missing or is no such CSV, the submission names none of the scans, or nowhere to write.
+    """
+    out = Path(f"froc-{submission.stem}.json") if out is None else out
+    workdir.make(out.parent, option="--out")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; --out names the JSON file to write.")
+    annotations, excluded, listed = (luna16 / name for name in _FILES)
+    try:
+        scans = [line.split(",")[0].strip() for line in listed.read_text(encoding="utf-8-sig").splitlines()]
+        scans = [scan for scan in scans if scan and scan != "seriesuid"]
+        candidates = luna16_rules.read_points(submission, "probability")
+        marks = luna16_rules.match(
+            scans,
+            candidates,
+            luna16_rules.read_points(annotations, "diameter_mm"),
+            luna16_rules.read_points(excluded, "diameter_mm"),
+        )
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{error.filename}: no such file; --luna16 names the folder of {', '.join(_FILES)}."
+        ) from error
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    strangers = len(set(candidates.scan) - set(scans))
+    if len(candidates.scan) and not marks.candidates:
+        raise InputError(f"{submission} names none of the {len(scans)} scans of {listed}; take files of the same ids.")
+    said = {**froc.froc_figures(marks), "submission": str(submission), "luna16": str(luna16), "other_scans": strangers}
+    table = "\n".join(detection_table.froc(said))
+    workdir.write_text(out, json.dumps(said, indent=1, allow_nan=False) + "\n")
+    workdir.write_text(out.with_suffix(".table.txt"), table + "\n")
+    detection_charts.froc_chart(marks, said, out.with_suffix(".froc.png"))
+    print(table)
+    if strangers:
+        print(f"Mind: candidates of {strangers} other scans, which {listed.name} does not list, were passed over.")
+    print(f"\nfigures: {out}\npicture: {out.with_suffix('.froc.png')}")
+    return said

@@ -1,0 +1,76 @@
+"""What is kept of each scored slice: counts and sums, never the probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lungjax.evaluation.segmentation import disagreement, overlap_matrix, overlap_scores, reliability, surface
+from lungjax.evaluation.segmentation.nodules_3d import Nodules, Place
+from lungjax.evaluation.segmentation.units import Units
+
+
+class Tally:
+    """A model's slices, added batch by batch, those of one series after each other.
+
+    Args:
+      readers: how many looked at each scan.
+
+    Attributes:
+      slices: the slices so far.
+      nodules: those of the series that are finished.
+    """
+
+    def __init__(self, *, readers: int = overlap_scores.SLOTS):
+        self.readers = readers
+        self.slices = Units(readers)
+        self.nodules = Nodules(readers=readers)
+        self._pairs = overlap_matrix.pairs_of(readers).all
+        self._reliability: list[np.ndarray] = []
+        self._ged: list[np.ndarray] = []
+
+    def add(
+        self,
+        probability: np.ndarray,
+        prediction: np.ndarray,
+        bits: np.ndarray,
+        places: Sequence[Place],
+        samples: np.ndarray | None = None,
+    ) -> None:
+        """Some slices.
+
+        Args:
+          probability: float (slices, rows, columns) in [0, 1].
+          prediction: bool, the mask that is scored.
+          bits: uint8, the readers' bits.
+          places: (slices,) where they come from.
+          samples: bool (100, slices, rows, columns), masks drawn from the model; None of a deterministic one.
+        """
+        masks = overlap_matrix.masks(prediction, bits, readers=self.readers)
+        overlaps = overlap_matrix.overlaps(masks)
+        for number, place in enumerate(places):
+            self.slices.add(
+                place.patient,
+                overlaps=overlaps[number],
+                pixels=bits[number].size,
+                surfaces=surface.compare_pairs(list(masks[:, number]), self._pairs, place.spacing_mm[1:]),
+            )
+            self.nodules.add(prediction[number], bits[number], place)
+        self._reliability.append(reliability.sums(probability, bits, readers=self.readers))
+        if samples is not None:
+            self._ged.append(disagreement.of_samples(samples, bits, readers=self.readers))
+
+    def finish(self) -> None:
+        """After the last slice."""
+        self.nodules.finish()
+
+    @property
+    def reliability(self) -> np.ndarray:
+        """float64 (slices, 3 * reliability.BINS)."""
+        return np.concatenate(self._reliability)
+
+    @property
+    def ged(self) -> np.ndarray | None:
+        """float64 (len(disagreement.SAMPLES), slices), of the samples; None of a deterministic model."""
+        return np.concatenate(self._ged, axis=1) if self._ged else None

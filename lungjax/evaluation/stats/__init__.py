@@ -1,0 +1,1 @@
+"""Statistics: intervals by bootstrap over patients, calibration of a probability."""

@@ -1,0 +1,202 @@
+"""A trained network as one function of arrays that somebody has, HU among them: what is handed on, and its words."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from lungjax.ct.scan import RATING_NAMES, READERS
+from lungjax.models.encoder import BOTTLENECK, ResNet
+from lungjax.prediction.patches import SIDE_PX
+from lungjax.prediction.tiling import STORED_PX
+from lungjax.tasks import classify, diagnose, pretrain, segment
+from lungjax.tasks.task import Config
+from lungjax.train.trained import Trained
+
+GOLDEN_BATCHES = (1, 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class ArraySpec:
+    """An input or output: float32, its first axis the batch.
+
+    Attributes:
+      name: of it.
+      shape: of the axes after the batch.
+      says: what it holds, in which unit.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    says: str
+
+    def described(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"name": self.name, "shape": ["batch", *self.shape], "dtype": "float32", "says": self.says}
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """What a network is asked, and what it says.
+
+    Attributes:
+      function: (variables, *inputs) -> a tuple of the outputs; computes in float32.
+      inputs, outputs: in that order.
+    """
+
+    function: Callable[..., tuple[jax.Array, ...]]
+    inputs: tuple[ArraySpec, ...]
+    outputs: tuple[ArraySpec, ...]
+
+
+def of(trained: Trained) -> Signature:
+    """The answer of a network; windowing, resampling and calibration are part of it."""
+    config = copy.deepcopy(trained.config)
+    config.compute_dtype = "float32"
+    kinds = {"segment": _segment, "pretrain": _pretrain, "classify": _classify, "diagnose": _diagnose}
+    return kinds[config.task](config, trained)
+
+
+def _task(module: Any, config: Config) -> Any:
+    return module.make(config, intensity="hu", readers=READERS, mesh=Mesh(np.array(jax.devices()[:1]), ("data",)))
+
+
+def _slices(config: Config, trained: Trained) -> ArraySpec:
+    """Whole slices, or crops of the side of those in training."""
+    side_px = int(config.data.crop_px) or int(trained.seen.get("side_px") or STORED_PX)
+    return ArraySpec("hu", (side_px, side_px), "a slice of a chest CT, in HU")
+
+
+def _segment(config: Config, trained: Trained) -> Signature:
+    task = _task(segment, config)
+
+    def function(variables: Any, hu: jax.Array) -> tuple[jax.Array, ...]:
+        return (jax.nn.sigmoid(task.predict(variables["params"], variables["model_state"], {"image": hu})),)
+
+    hu = _slices(config, trained)
+    said = ArraySpec(
+        "probability", hu.shape, "of each pixel: that at least two of four readers would mark it as nodule"
+    )
+    return Signature(function, (hu,), (said,))
+
+
+def _pretrain(config: Config, trained: Trained) -> Signature:
+    task = _task(pretrain, config)
+
+    def function(variables: Any, hu: jax.Array) -> tuple[jax.Array, ...]:
+        return (task.features(variables["params"], variables["model_state"], {"image": hu}),)
+
+    hu = _slices(config, trained)
+    (found,) = jax.eval_shape(function, trained.variables, *_specs([hu], 1))
+    return Signature(
+        function, (hu,), (ArraySpec("features", found.shape[1:], "the encoder's last feature map, averaged"),)
+    )
+
+
+def encoder(trained: Trained) -> Signature:
+    """What the encoder of any network says of windowed slices: its last feature map, averaged."""
+    network = ResNet(**trained.config.model.encoder)
+
+    def function(variables: Any, image: jax.Array) -> tuple[jax.Array, ...]:
+        inner = {"params": variables["params"]["encoder"]}
+        inner |= {name: state["encoder"] for name, state in variables["model_state"].items()}
+        maps: Any = network.apply(inner, image[..., None], train=False)
+        return (jnp.mean(maps[-1], axis=(1, 2)),)
+
+    channels = network.width * 8 * (BOTTLENECK if network.depth == 50 else 1)
+    image = ArraySpec("image", (96, 96), "a slice, windowed to [0, 1]")
+    return Signature(function, (image,), (ArraySpec("features", (channels,), "the last feature map, averaged"),))
+
+
+def _patches(trained: Trained, *before: int) -> tuple[ArraySpec, ArraySpec]:
+    side_px = int(trained.seen.get("side_px") or SIDE_PX)
+    hu = ArraySpec("hu", (*before, side_px, side_px), "CT patches with a nodule in the middle of each, in HU")
+    return hu, ArraySpec("pixel_mm", before, "between pixel centres of each patch, in mm, above 0")
+
+
+def _calibrated(trained: Trained, logits: jax.Array) -> jax.Array:
+    """As `lungjax.tasks.classify.probability`."""
+    line = trained.calibration
+    return jax.nn.sigmoid(line.get("slope", 1.0) * logits + line.get("offset", 0.0))
+
+
+def _classify(config: Config, trained: Trained) -> Signature:
+    grade = classify.make_grade(config)
+
+    def function(variables: Any, hu: jax.Array, pixel_mm: jax.Array) -> tuple[jax.Array, ...]:
+        found = grade(variables["params"], variables["model_state"], hu, pixel_mm)
+        return _calibrated(trained, found[:, 0]), found[:, 1:]
+
+    malignant = ArraySpec("probability", (), "that readers would call the nodule malignant, calibrated")
+    ratings = ArraySpec("ratings", (len(RATING_NAMES),), f"expected of readers: {', '.join(RATING_NAMES)}")
+    return Signature(function, _patches(trained), (malignant, ratings))
+
+
+def _diagnose(config: Config, trained: Trained) -> Signature:
+    task, nodules = _task(diagnose, config), int(config.data.nodules)
+
+    def function(variables: Any, hu: jax.Array, pixel_mm: jax.Array, inside: jax.Array) -> tuple[jax.Array, ...]:
+        batch = {"image": hu, "spacing_mm": pixel_mm, "inside": inside}
+        found = task.predict(variables["params"], variables["model_state"], batch)
+        return _calibrated(trained, found[:, 0]), found[:, 1 : 1 + nodules]
+
+    inside = ArraySpec("inside", (nodules,), "1 for a patch with a nodule, 0 for one that only fills up; a 1 at least")
+    malignant = ArraySpec("probability", (), "that one of the patient's nodules is malignant, calibrated")
+    attention = ArraySpec("attention", (nodules,), "the share of each nodule in the answer")
+    return Signature(function, (*_patches(trained, nodules), inside), (malignant, attention))
+
+
+def _specs(arrays: Sequence[ArraySpec], batch: Any) -> list[jax.ShapeDtypeStruct]:
+    return [jax.ShapeDtypeStruct((batch, *array.shape), jnp.float32) for array in arrays]
+
+
+def traceable(trained: Trained, answer: Signature) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
+    """The network with its weights in it, jitted, and what it takes: batches of any size."""
+    (batch,) = jax.export.symbolic_shape("batch")
+    variables = jax.tree.map(jnp.asarray, trained.variables)
+    return jax.jit(lambda *inputs: answer.function(variables, *inputs)), _specs(answer.inputs, batch)
+
+
+def golden(answer: Signature) -> dict[str, np.ndarray]:
+    """What networks are compared on, by `BATCH.NAME`, for batches of two sizes.
+
+    Dark lung, a bright wall, and nodules of growing size in the middle, with noise; spacings that differ; bags that are
+    not full.
+    """
+    found = {}
+    for batch in GOLDEN_BATCHES:
+        rng = np.random.default_rng(batch)
+        for array in answer.inputs:
+            found[f"{batch}.{array.name}"] = _golden(array.name, (batch, *array.shape), rng).astype(np.float32)
+    return found
+
+
+def _golden(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    if name == "pixel_mm":
+        return rng.uniform(0.5, 0.9, shape)
+    if name == "inside":
+        return np.arange(shape[1]) <= np.arange(shape[0])[:, None]
+    rows, columns = np.mgrid[: shape[-2], : shape[-1]] / shape[-1] - 0.5
+    radii = np.geomspace(0.03, 0.2, math.prod(shape[:-2])).reshape(shape[:-2])[..., None, None]
+    hu = np.where((columns < -0.3) | (np.hypot(rows, columns) < radii), 40.0, -850.0)
+    hu = hu + rng.normal(0, 30, shape)
+    return np.clip((hu + 1000) / 1400, 0, 1) if name == "image" else hu
+
+
+def said(trained: Trained, answer: Signature, asked: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The outputs, by `BATCH.NAME`, of inputs named likewise."""
+    function, found = jax.jit(answer.function), {}
+    for batch in sorted({name.split(".")[0] for name in asked}):
+        with jax.default_matmul_precision("highest"):  # An accelerator would round to less than float32.
+            outputs = function(trained.variables, *(asked[f"{batch}.{one.name}"] for one in answer.inputs))
+        found |= {f"{batch}.{one.name}": np.asarray(x) for one, x in zip(answer.outputs, outputs, strict=True)}
+    return found

@@ -1,8 +1,0 @@
-"""A phantom LIDC-IDRI: real DICOM files around the readers' real contours; no download needed.
-
-anatomy -> body, vessels, lesions -> image -> header -> writer; `selection` says which scans.
-"""
-
-from lungjax.lidc.phantom.writer import write
-
-__all__ = ["write"]

@@ -1,0 +1,108 @@
+"""Grades a nodule by what is inside it: the network outlines it first, then looks at what the outline holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lungjax.models.encoder import ResNet
+from lungjax.models.layers import Conv, Dense, depth_to_space, make_norm
+
+PRIOR_LOGIT = -3.0
+"""Of a pixel's being nodule, in a fresh network."""
+_LEAST_MM2 = 3.0
+"""Added to the area before its logarithm is taken."""
+
+
+class NoduleNet(nn.Module):
+    """Encoder; a decoder that climbs back over its feature maps to an outline of the nodule; and a head.
+
+    The head sees the outline's area, mean and deviation of the image within it, and the means within it of the
+    decoder's and the encoder's feature maps. So size, which carries most of what readers call malignant, is measured as
+    readers measure it, and the rest is of the nodule and not of what surrounds it.
+
+    Attributes:
+      encoder: its parameters are `params["encoder"]`, where pretrained ones fit in.
+      width: channels of the decoder.
+      hidden: features of the head's hidden layer.
+      outputs: logits of a nodule.
+      pixel_mm: side of an image's pixel.
+      dropout: share of features dropped in training, before and after the hidden layer.
+      dtype: of the convolutions; the rest computes in float32.
+    """
+
+    encoder: ResNet
+    width: int
+    hidden: int
+    outputs: int
+    pixel_mm: float
+    dropout: float = 0.2
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """(batch, height, width, 1) floats -> logits.
+
+        Args:
+          x: images in [0, 1].
+          train: BatchNorm uses and updates batch statistics; features are dropped, by the rng `dropout`.
+
+        Returns:
+          (batch, outputs) float32 logits of the nodule, (batch, height, width) float32 logits of its pixels,
+          (batch, hidden) float32 what the logits are made of.
+        """
+        maps = self.encoder(x, train=train)
+        decoded = self._climb(maps, train=train)
+        block = self.encoder.stem_stride
+        bias = nn.initializers.constant(PRIOR_LOGIT)
+        pixels = Conv(block**2, (3, 3), bias_init=bias, dtype=self.dtype, name="outline")(decoded)
+        pixels = depth_to_space(pixels, block).astype(jnp.float32)[..., 0]  # (batch, height, width)
+
+        features = [_size(jax.nn.sigmoid(pixels), self.pixel_mm)]
+        inside = jax.lax.stop_gradient(jax.nn.sigmoid(pixels))  # It is for the outline's own loss to move it.
+        mean = _mean_within(x, inside)
+        square = _mean_within(x * x, inside)
+        features += [mean, jnp.sqrt(jnp.maximum(square - mean * mean, 0.0) + 1e-4)]
+        features += [_mean_within(one, inside) for one in (decoded, *maps[1:3])]
+        features += [jnp.mean(maps[-1].astype(jnp.float32), axis=(1, 2))]
+        hidden = self._hidden(jnp.concatenate(features, axis=-1), train=train)
+        return Dense(self.outputs, name="out_layer")(hidden), pixels, hidden
+
+    def _climb(self, maps: list[jax.Array], *, train: bool) -> jax.Array:
+        """Feature maps, finest first -> (batch, height / stem stride, width / stem stride, width)."""
+        x = None
+        for level, skip in enumerate(reversed(maps)):
+            joined = Dense(self.width, dtype=self.dtype, name=f"lateral{level}")(skip)
+            if x is not None:
+                joined = joined + jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+            x = Conv(self.width, (3, 3), use_bias=False, dtype=self.dtype, name=f"level{level}")(joined)
+            x = nn.relu(make_norm(self.encoder.norm, train=train)(name=f"level{level}_norm")(x))
+        assert x is not None
+        return x
+
+    def _hidden(self, features: jax.Array, *, train: bool) -> jax.Array:
+        """(batch, features) -> (batch, hidden)."""
+        # As images of one pixel, for norms are of images.
+        x = make_norm(self.encoder.norm, train=train)(name="features_norm")(features[:, None, None, :])[:, 0, 0, :]
+        x = nn.Dropout(self.dropout, deterministic=not train, name="dropout_in")(x)
+        x = nn.relu(Dense(self.hidden, name="hidden_layer")(x))
+        return nn.Dropout(self.dropout, deterministic=not train, name="dropout_out")(x)
+
+
+def _size(inside: jax.Array, pixel_mm: float) -> jax.Array:
+    """(batch, height, width) -> (batch, 2): logarithm of the area in square millimetres, and its square."""
+    area_mm2 = jnp.sum(inside, axis=(1, 2)) * pixel_mm**2
+    size = jnp.log(area_mm2 + _LEAST_MM2) - 3.0
+    return jnp.stack([size, size * size], axis=-1)
+
+
+def _mean_within(x: jax.Array, inside: jax.Array) -> jax.Array:
+    """Means of (batch, rows, columns, c) weighted by (batch, height, width), of as fine a grid or a finer one."""
+    batch, rows, columns, _ = x.shape
+    block = inside.shape[1] // rows
+    weights = inside.reshape(batch, rows, block, columns, block).mean(axis=(2, 4))[..., None]
+    total = jnp.sum(weights, axis=(1, 2))
+    return jnp.sum(x.astype(jnp.float32) * weights, axis=(1, 2)) / (total + 1e-2)

@@ -1,0 +1,1 @@
+"""A scan to candidates, nodules, their classes and the patient's answer."""

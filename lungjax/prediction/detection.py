@@ -1,0 +1,80 @@
+"""Nodules of one scan: the lungs, the network over them, candidates, and which of them are nodules."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+from lungjax.ct import lungs, morphology
+from lungjax.ct.lungs import Lungs
+from lungjax.ct.scan import Scan
+from lungjax.prediction import candidates, input_checks
+from lungjax.prediction.candidates import Candidate
+from lungjax.prediction.input_checks import TrainedRange
+from lungjax.train.trained import Trained
+
+THRESHOLD = 0.83
+"""Score from which a candidate is a nodule. The highest, to two digits, that keeps the three nodules of LIDC-IDRI-0003
+that four readers marked, with each shipped network: chosen by one scan, for no network has been tried on many.
+"""
+MOST_NODULES = 255
+"""A mask has one byte a voxel."""
+WALL_MM = 6.0
+"""The network looks this far beyond the lungs, too: nodules at the pleura reach into what is taken for the wall."""
+
+
+class Network(Protocol):
+    """What `lungjax.prediction.sliding_window.Segmenter` does."""
+
+    def volume(self, hu: np.ndarray, region: np.ndarray) -> np.ndarray: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Detection:
+    """Nodules and candidates of a scan.
+
+    Attributes:
+      refused: why the scan was not looked at, or None.
+      nodules, candidates: the candidates from the threshold on, and the rest; by falling score.
+      warnings: sentences that must be known to read the rest.
+      mask: (slices, rows, columns) uint8, the number of the nodule, from 1 in the order of `nodules`.
+    """
+
+    refused: str | None
+    nodules: list[Candidate]
+    candidates: list[Candidate]
+    warnings: list[str]
+    mask: np.ndarray
+
+
+def detect(scan: Scan, trained: Trained, network: Network) -> Detection:
+    """Looks for nodules in one scan.
+
+    Args:
+      scan: from `lungjax.prediction.sources.read`.
+      trained: what the network was trained on.
+      network: the network.
+    """
+    refused, warnings, ranked = input_checks.refusal(scan, TrainedRange.by(trained)), [], []
+    if refused is None:
+        lung = lungs.find(scan.voxels, scan.spacing_mm)
+        warnings = input_checks.warnings(scan, lung, trained)
+        refused = input_checks.no_chest(lung)
+        if refused is None:
+            probability = network.volume(scan.voxels, _with_wall(lung).mask())
+            ranked = candidates.ranked_candidates(probability, scan.voxels, lung.mask(), scan.spacing_mm)
+    count = min(sum(candidate.score >= THRESHOLD for candidate in ranked), MOST_NODULES)
+    mask = np.zeros(scan.voxels.shape, np.uint8)
+    for number, nodule in enumerate(ranked[:count], start=1):
+        mask[tuple(nodule.voxels.T)] = number
+    return Detection(refused, ranked[:count], ranked[count:], warnings, mask)
+
+
+def _with_wall(lung: Lungs) -> Lungs:
+    """The lungs and, in each slice, `WALL_MM` around them."""
+    grid = lung.grid
+    for _ in range(round(WALL_MM / lungs.GRID_MM)):
+        grid = morphology.grown(grid, 1, 2)
+    return dataclasses.replace(lung, grid=grid)

@@ -1,0 +1,1 @@
+"""What is written of a scan: JSON and CSV, mask, DICOM, contact sheet, page."""

@@ -1,0 +1,158 @@
+"""A trained patient classifier on all nodules of a patient: arrays in, a probability for the patient out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from lungjax.errors import InputError
+from lungjax.prediction import arrays
+from lungjax.prediction.arrays import Forward
+from lungjax.prediction.predicted import PredictedPatient
+from lungjax.tasks import classify, diagnose
+from lungjax.train.trained import Trained
+
+_MEANING = {
+    True: "The probability that LIDC-IDRI's readers would call at least one of this patient's nodules malignant: an "
+    "opinion from the pictures, not pathology.",
+    False: "The probability that this patient's label, as the model's training data has labels, is that of cancer.",
+}
+"""Of a model that learnt from the readers' ratings, and of one that learnt from a CSV of labels."""
+_INPUTS = {
+    True: "The model was trained on nodules that readers had marked. Here it is given the nodules that a network "
+    "predicts: a false one counts like a nodule, and a nodule that was missed does not count. How much that costs has "
+    "not been measured.",
+    False: "The model is given the nodules that a network predicts. It can be trusted as far as its training data were "
+    "like that: predictions of the same network, false ones among them, as `lungjax gather` makes them, and not only "
+    "nodules that readers had marked.",
+}
+"""Likewise."""
+_LIMITS = (
+    "LIDC-IDRI's patients were chosen for their nodules: in other people the probability is too high.",
+    "It is of this scan alone; each scan of a patient has a probability of its own.",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PatientPrediction:
+    """What a patient classifier predicts.
+
+    Attributes:
+      probability: (patients,) float64, that a patient has a malignant nodule, by LIDC-IDRI's readers or by the labels
+        that it was trained on; calibrated where the run had validation patients to calibrate it on.
+      attention: (patients, nodules) float64, the share of each nodule in its patient's probability; a patient's sum to
+        1. It is 0 for nodules that are not there, and for those beyond the number that the network looks at.
+    """
+
+    probability: np.ndarray
+    attention: np.ndarray
+
+
+class PatientClassifier:
+    """A network of the task `diagnose`; opened by `lungjax.load`, and compiled once for patches of one size.
+
+    Args:
+      trained: the network.
+      device: of `jax.devices()`, where it runs; the first by default.
+      forward: the network itself, where it is no matter of `trained.variables`: (1, most_nodules, rows, columns) HU,
+        (1, most_nodules) mm, and whether each is there -> the calibrated probability, and attention.
+
+    Attributes:
+      trained: as above.
+      most_nodules: of how many nodules of a patient the network looks at: the first ones.
+
+    Raises:
+      InputError: a network of another task.
+    """
+
+    def __init__(self, trained: Trained, *, device: Any = None, forward: Forward | None = None):
+        if trained.config.task != "diagnose":
+            raise InputError(
+                f"{trained.path}: is a network of the task {trained.config.task!r}, no patient classifier."
+            )
+        self.trained = trained
+        self.most_nodules = int(trained.config.data.nodules)
+        self._forward = forward or _forward(trained, device)
+
+    def predict(
+        self, hu: np.ndarray, pixel_mm: np.ndarray | float, present: np.ndarray | None = None
+    ) -> PatientPrediction:
+        """A probability for each patient.
+
+        Args:
+          hu: (patients, nodules, rows, columns) Hounsfield units of axial patches with a nodule in the middle of each,
+            the surest first: of each patient the first `most_nodules` are looked at. Any number of patients and
+            nodules, any numeric dtype.
+          pixel_mm: (patients, nodules) distance between pixel centres, or one number for all.
+          present: bool (patients, nodules), False for patches that only fill up the array, because another patient has
+            more nodules; by default all are there. Each patient has one at least.
+
+        Returns:
+          Predictions of the patients. They do not depend on how many there are, nor on what fills up the array.
+
+        Raises:
+          InputError: the shapes disagree, a patient has no nodule, a distance is not above 0, `hu` holds NaN or numbers
+            that are no Hounsfield units; or the network was exported, as StableHLO or ONNX, for patches of another
+            size.
+        """
+        hu = arrays.checked_hu(hu, "patients", "nodules", "rows", "columns")
+        pixel_mm = arrays.checked_pixel_mm(pixel_mm, hu.shape[:2])
+        there = np.ones(hu.shape[:2], bool) if present is None else np.asarray(present, bool)
+        if there.shape != hu.shape[:2]:
+            raise InputError(f"present has shape {there.shape}; it must have shape {hu.shape[:2]}, as hu.")
+        if not there.any(axis=1).all():
+            raise InputError(f"patient {int(there.any(axis=1).argmin())} of hu has no nodule; each must have one.")
+        probability, attention = np.zeros(len(hu)), np.zeros(hu.shape[:2])
+        for patient in range(len(hu)):  # One after the other: so none depends on another.
+            chosen = np.flatnonzero(there[patient])[: self.most_nodules]
+            filled = chosen[np.arange(self.most_nodules) % len(chosen)]
+            inside = (np.arange(self.most_nodules) < len(chosen)).astype(np.float32)
+            given = hu[patient, filled].astype(np.float32)[None], pixel_mm[patient, filled][None], inside[None]
+            one_probability, one_attention = self._forward(*given)
+            probability[patient] = one_probability[0]
+            attention[patient, chosen] = one_attention[0, : len(chosen)]
+        return PatientPrediction(probability, attention)
+
+
+def _forward(trained: Trained, device: Any) -> Forward:
+    answer, most = jax.jit(diagnose.make_answer(trained.config)), int(trained.config.data.nodules)
+    variables = jax.device_put(trained.variables, device)
+
+    def forward(hu: np.ndarray, pixel_mm: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        given = jax.device_put((hu, pixel_mm, inside), device)
+        outputs = np.asarray(answer(variables["params"], variables["model_state"], *given), np.float64)
+        return classify.probability(outputs[:, 0], trained.calibration), outputs[:, 1 : 1 + most]
+
+    return forward
+
+
+def describe(
+    probability: float, attention: Sequence[float], numbers: Sequence[int], model: Trained, *, patient_id: str
+) -> PredictedPatient:
+    """A probability with what it means and what limits it.
+
+    Args:
+      probability: of a patient, by `PatientClassifier.predict`.
+      attention: of each nodule that it was given.
+      numbers: of these nodules.
+      model: which predicted it.
+      patient_id: whose nodules they are.
+    """
+    used, of_readers = min(len(numbers), int(model.config.data.nodules)), not model.config.data.labels
+    limits = []
+    if len(numbers) > used:
+        limits.append(f"Of {len(numbers)} nodules it looked at the {used} with the highest score.")
+    if model.patients.get(patient_id) in ("train", "val"):
+        limits.append(f"{patient_id} is one of the patients that the model was trained on, or chosen by.")
+    return PredictedPatient(
+        probability=probability,
+        reason=None,
+        meaning=_MEANING[of_readers],
+        limits=(*limits, _INPUTS[of_readers], *_LIMITS),
+        attention={number: float(share) for number, share in zip(numbers[:used], attention, strict=False)},
+        calibration=dict(model.calibration) or None,
+    )

@@ -1,0 +1,159 @@
+"""The way of one scan: candidates and nodules, their malignancy, the patient's probability."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lungjax.ct.scan import Scan
+from lungjax.errors import InputError
+from lungjax.prediction import detection, opening, patches, patient_classifier
+from lungjax.prediction.candidates import Candidate
+from lungjax.prediction.detection import Detection
+from lungjax.prediction.nodule_classifier import NoduleClassifier
+from lungjax.prediction.outputs import report_json
+from lungjax.prediction.patient_classifier import PatientClassifier
+from lungjax.prediction.predicted import PredictedNodule, PredictedPatient
+from lungjax.prediction.result import Prediction
+from lungjax.prediction.sliding_window import Segmenter
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Networks:
+    """What looks at a scan.
+
+    Attributes:
+      segmenter: proposes candidates.
+      nodule_classifier: None leaves nodules without a malignancy.
+      patient_classifier: None leaves the patient without a probability.
+    """
+
+    segmenter: Segmenter
+    nodule_classifier: NoduleClassifier | None = None
+    patient_classifier: PatientClassifier | None = None
+
+    def descriptions(self) -> dict[str, dict[str, Any] | None]:
+        """`model`, `nodule_classifier` and `patient_classifier`, each as a report describes it."""
+        networks = {
+            "model": self.segmenter,
+            "nodule_classifier": self.nodule_classifier,
+            "patient_classifier": self.patient_classifier,
+        }
+        return {
+            name: None if network is None else report_json.describe_model(network.trained)
+            for name, network in networks.items()
+        }
+
+
+def open_networks(
+    model: Path | str | Segmenter,
+    *,
+    nodule_classifier: Path | str | NoduleClassifier | None,
+    patient_classifier: Path | str | PatientClassifier | None,
+    device: str | None,
+) -> Networks:
+    """Opens the networks that are not open yet.
+
+    Args:
+      model, nodule_classifier, patient_classifier: a bundled model's name, where a model lies, or what `lungjax.load`
+        returned.
+      device: where those run that are opened here: `cpu`, `gpu` or `tpu`; JAX's own choice by default.
+
+    Raises:
+      InputError: no such model or device, or a network of another task.
+    """
+
+    def opened(network: Any, task: str, name: str) -> Any:
+        if isinstance(network, Path | str):
+            network = opening.open_model(network, device=device)
+        if network is not None and network.trained.config.task != task:
+            held = f"{network.trained.path}: is a network of the task {network.trained.config.task!r}"
+            raise InputError(f"{held}; a {name} is one of the task {task!r}.")
+        return network
+
+    return Networks(
+        opened(model, "segment", "segmenter"),
+        opened(nodule_classifier, "classify", "nodule classifier"),
+        opened(patient_classifier, "diagnose", "patient classifier"),
+    )
+
+
+def predict(scan: Scan, networks: Networks) -> Prediction:
+    """All that the networks predict of a scan."""
+    detected = detection.detect(scan, networks.segmenter.trained, networks.segmenter)
+    found = [*detected.nodules, *detected.candidates]
+    hu, pixel_mm = _patches(scan, found)
+    malignancy: list[float | None] = [None] * len(found)
+    if networks.nodule_classifier is not None:
+        malignancy = networks.nodule_classifier.predict(hu, pixel_mm).probability.tolist()
+    affine_lps = report_json.affine_of(scan)
+    described = [
+        predicted_nodule(number, candidate, share, affine_lps)
+        for number, (candidate, share) in enumerate(zip(found, malignancy, strict=True), start=1)
+    ]
+    count = len(detected.nodules)
+    return Prediction(
+        scan=scan,
+        nodules=tuple(described[:count]),
+        candidates=tuple(described[count:]),
+        mask=detected.mask,
+        patient=_patient(scan, detected, networks.patient_classifier, hu[:count], pixel_mm[:count]),
+        warnings=tuple(detected.warnings),
+        refused=detected.refused,
+        threshold=detection.THRESHOLD,
+        models=networks.descriptions(),
+        made=report_json.now(),
+    )
+
+
+def _patches(scan: Scan, found: list[Candidate]) -> tuple[np.ndarray, np.ndarray]:
+    """int16 (n, 71, 71) HU around each candidate, and float64 (n,) mm between their pixel centres."""
+    row_mm = scan.spacing_mm[1]  # Columns are as far apart, to within 1 %: other scans are refused.
+    return patches.cut(scan.voxels, found), np.full(len(found), row_mm)
+
+
+def predicted_nodule(
+    number: int, candidate: Candidate, malignancy: float | None, affine_lps: np.ndarray
+) -> PredictedNodule:
+    """A candidate as it is reported, with the malignancy that was predicted of it; `affine_lps` as of a scan."""
+    centre = candidate.centre_voxel
+    z, row, column = centre.tolist()
+    x_mm, y_mm, z_mm = (affine_lps @ (*centre[::-1], 1))[:3].tolist()
+    return PredictedNodule(
+        number=number,
+        centre_voxel=(z, row, column),
+        centre_mm=(x_mm, y_mm, z_mm),
+        volume_mm3=candidate.volume_mm3,
+        longest_mm=candidate.longest_mm,
+        perpendicular_mm=candidate.perpendicular_mm,
+        mean_hu=candidate.mean_hu,
+        score=candidate.score,
+        malignancy=malignancy,
+        slices=candidate.slices,
+    )
+
+
+def _patient(
+    scan: Scan, detected: Detection, classifier: PatientClassifier | None, hu: np.ndarray, pixel_mm: np.ndarray
+) -> PredictedPatient:
+    """From the patches of all nodules, the surest first."""
+    if classifier is None:
+        return PredictedPatient.without("No patient classifier was used.")
+    if detected.refused:
+        return PredictedPatient.without("The scan was not looked at.")
+    if not len(hu):
+        return PredictedPatient.without(
+            f"No candidate reached the threshold of {detection.THRESHOLD:g}, and the model knows only patients who "
+            "have a nodule. That is no sign of health: nodules are missed."
+        )
+    predicted = classifier.predict(hu[None], pixel_mm[None])
+    return patient_classifier.describe(
+        float(predicted.probability[0]),
+        predicted.attention[0].tolist(),
+        range(1, len(hu) + 1),
+        classifier.trained,
+        patient_id=scan.patient_id,
+    )

@@ -1,0 +1,90 @@
+"""What `lungjax.predict` returns: all that is predicted of one scan."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lungjax.ct.scan import Scan
+from lungjax.prediction.outputs import folder, report_json
+from lungjax.prediction.predicted import PredictedNodule, PredictedPatient
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prediction:
+    """All that is predicted of one scan.
+
+    Attributes:
+      scan: that was looked at.
+      nodules: candidates whose score reaches the threshold, by falling score.
+      candidates: the others, likewise; most of them are vessels.
+      mask: (slices, rows, columns) uint8: a voxel's value is the `number` of its nodule, 0 for none.
+      patient: a probability for the whole patient, or why there is none.
+      warnings: sentences that must be known to read the rest.
+      refused: one sentence why the scan was not looked at, because it is unlike what the networks were trained on; then
+        there are no nodules and no candidates. None otherwise.
+      threshold: the score from which a candidate is a nodule.
+      models: of the `model`, the `nodule_classifier` and the `patient_classifier` what is known of each, None where
+        none was used.
+      made: when, ISO 8601.
+    """
+
+    scan: Scan
+    nodules: tuple[PredictedNodule, ...]
+    candidates: tuple[PredictedNodule, ...]
+    mask: np.ndarray
+    patient: PredictedPatient
+    warnings: tuple[str, ...]
+    refused: str | None
+    threshold: float
+    models: Mapping[str, Mapping[str, Any] | None]
+    made: str
+
+    def save(self, out: Path | str) -> Path:
+        """Writes what `lungjax predict` writes: the mask as NIfTI, the nodules as CSV, a report as JSON and as an HTML
+        page to scroll through, an overview as PNG; and DICOM-SEG and a structured report, if the scan was read from
+        DICOM and `lungjax[dicom-seg]` is installed.
+
+        Args:
+          out: the folder to make; complete, or not at all.
+
+        Returns:
+          `out`.
+
+        Raises:
+          InputError: it exists and is not empty.
+        """
+        folder.write(Path(out), self.scan, self.mask, self.to_dict())
+        return Path(out)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What report.json holds, as plain Python values: see `lungjax.prediction.outputs.report_json`."""
+        return report_json.as_dict(
+            self.scan,
+            models=self.models,
+            nodules=self.nodules,
+            candidates=self.candidates,
+            patient=self.patient,
+            refused=self.refused,
+            warnings=self.warnings,
+            threshold=self.threshold,
+            made=self.made,
+        )
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A row for each nodule, with the columns of nodules.csv, not rounded:
+
+        number, centre_slice, centre_row, centre_column, x_mm, y_mm, z_mm, volume_mm3, longest_mm, perpendicular_mm,
+        mean_hu, score, malignancy, first_slice, last_slice; see `PredictedNodule`.
+        """
+        import pandas as pd
+
+        rows = [report_json.csv_row(dataclasses.asdict(nodule)) for nodule in self.nodules]
+        return pd.DataFrame(rows, columns=list(report_json.CSV_COLUMNS))

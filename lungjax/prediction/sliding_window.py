@@ -1,0 +1,133 @@
+"""A trained segmenter over whole slices: tiles like those it was trained on, laid over the region to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from lungjax.ct.scan import READERS
+from lungjax.data import crop
+from lungjax.errors import InputError
+from lungjax.prediction import arrays
+from lungjax.prediction.arrays import Forward
+from lungjax.prediction.tiling import Blend, Corner, Tiling
+from lungjax.tasks import segment
+from lungjax.train.trained import Trained
+
+BATCH = 16
+"""Tiles that go to the device at a time; the last batch is filled up, so that one program serves all."""
+
+
+class Segmenter:
+    """A network of the task `segment`; opened by `lungjax.load`, and compiled once, at its first batch.
+
+    Args:
+      trained: the network.
+      device: of `jax.devices()`, where it runs; the first by default.
+      forward: the network itself, where it is no matter of `trained.variables`: (n, tile, tile) HU -> probability.
+
+    Attributes:
+      trained: as above.
+      tiling: how it looks at slices.
+      compilations: how many programs have been compiled so far.
+
+    Raises:
+      InputError: a network of another task.
+    """
+
+    def __init__(self, trained: Trained, *, device: Any = None, forward: Forward | None = None):
+        if trained.config.task != "segment":
+            raise InputError(
+                f"{trained.path} is a model of task {trained.config.task!r}; only a segmenter outlines nodules."
+            )
+        self.trained = trained
+        self.tiling = Tiling.of(trained.config, trained.seen.get("side_px"))
+        self.compilations = 0
+        self._forward = forward or self._compiled(device or jax.devices()[0])
+
+    def _compiled(self, device: Any) -> Forward:
+        mesh = Mesh(np.array([device]), ("data",))
+        # A scan is in HU, whatever the network was trained on; the window is that of the training.
+        task = segment.make(self.trained.config, intensity="hu", readers=READERS, mesh=mesh)
+        variables = jax.device_put(self.trained.variables, device)
+
+        @jax.jit
+        def probability(variables: Any, images: jax.Array) -> jax.Array:
+            self.compilations += 1  # JAX runs this line as it compiles, and never again.
+            return jax.nn.sigmoid(task.predict(variables["params"], variables["model_state"], {"image": images}))
+
+        return lambda images: [np.asarray(probability(variables, jax.device_put(images, device)))]
+
+    def predict(self, hu: np.ndarray) -> np.ndarray:
+        """The probability of each pixel that at least two of four readers would mark it as nodule.
+
+        Slices of the size that the network was trained on (`tiling.tile_px` square) are given to it as they are; others
+        are covered with overlapping tiles of that size, whose answers are blended. A whole scan is a matter of
+        `lungjax.predict`, which looks in the lungs alone and knows what is a nodule.
+
+        Args:
+          hu: (n, rows, columns) Hounsfield units of axial slices or crops, any number and any size; of any numeric
+            dtype, rounded to whole numbers.
+
+        Returns:
+          float32 of that shape, 0 to 1. A slice's does not depend on how many others there are.
+
+        Raises:
+          InputError: `hu` has another shape, or holds NaN or numbers that are no Hounsfield units.
+        """
+        hu = np.rint(arrays.checked_hu(hu, "slices", "rows", "columns")).astype(np.int16)
+        if hu.shape[1:] != (self.tiling.tile_px, self.tiling.tile_px):
+            return self._tiled(hu, np.ones(hu.shape, bool), np.float32)
+        parts = [self.tiles(hu[start : start + BATCH]) for start in range(0, len(hu), BATCH)]
+        return np.concatenate([np.zeros((0, *hu.shape[1:]), np.float32), *parts])
+
+    def tiles(self, images: np.ndarray) -> np.ndarray:
+        """The probability that at least two of four readers would mark a pixel.
+
+        Args:
+          images: (n, tile, tile) int16 HU, at most `BATCH` of them.
+
+        Returns:
+          float32 of that shape.
+        """
+        full = np.zeros((BATCH, *images.shape[1:]), np.int16)
+        full[: len(images)] = images
+        (probability,) = self._forward(full)
+        return np.asarray(probability)[: len(images)]
+
+    def volume(self, hu: np.ndarray, region: np.ndarray) -> np.ndarray:
+        """`tiles` over a scan, blended where they overlap.
+
+        Args:
+          hu: (slices, rows, columns) int16.
+          region: bool of that shape: where to look.
+
+        Returns:
+          float16 of that shape, 0 outside the region.
+        """
+        return self._tiled(hu, region, np.float16)
+
+    def _tiled(self, hu: np.ndarray, region: np.ndarray, dtype: Any) -> np.ndarray:
+        blended = np.zeros(hu.shape, dtype)
+        corners = {number: self.tiling.corners(mask) for number, mask in enumerate(region) if mask.any()}
+        probabilities = self._each_tile(hu, [(number, corner) for number, some in corners.items() for corner in some])
+        for number, some in corners.items():
+            blend = Blend(hu.shape[1:], self.tiling)
+            for corner in some:
+                blend.add(next(probabilities), corner)
+            blended[number] = np.where(region[number], blend.mean(), 0)
+        return blended
+
+    def _each_tile(self, hu: np.ndarray, places: list[tuple[int, Corner]]) -> Iterator[np.ndarray]:
+        """The probability in the tile of each slice and corner, in that order."""
+        with tqdm(total=len(places), unit="tile", desc="outlining nodules", leave=False, disable=None) as progress:
+            for start in range(0, len(places), BATCH):
+                part = places[start : start + BATCH]
+                images = [crop.cut(hu[number], corner, self.tiling.tile_px) for number, corner in part]
+                yield from self.tiles(np.stack(images))
+                progress.update(len(part))

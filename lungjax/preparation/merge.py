@@ -1,0 +1,131 @@
+"""Parts to shards, once all scans have been read; then index and manifest, and the data set takes its name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lungjax.ct.source import Entry, Quarantined
+from lungjax.data import index_columns, manifest, shards, splits
+from lungjax.errors import InputError
+from lungjax.preparation import parts
+
+SHARD_BYTES = 16 * 2**20
+"""Smaller scans share a shard until it holds this much; a larger one is its own, and its part need not be copied."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A shard to write: `path`, from `parts` in this order."""
+
+    path: Path
+    parts: tuple[Path, ...]
+
+
+def plan_merge(folder: Path, entries: Sequence[Entry], quarantined: Sequence[Quarantined]) -> None:
+    """Fixes which part goes into which shard, and what is quarantined, now that all scans have been read."""
+    scans = [{"name": parts.name_of(entry), **parts.read(folder, parts.name_of(entry))} for entry in entries]
+    scans.sort(key=lambda part: (part["patient_id"], part["series_uid"]))
+    groups: list[list[str]] = []
+    room = 0
+    for part in scans:
+        if room <= 0 or part["bytes"] >= SHARD_BYTES:
+            groups.append([])
+            room = SHARD_BYTES
+        groups[-1].append(part["name"])
+        room -= part["bytes"]
+    lines = [dataclasses.asdict(one) for one in sorted(quarantined, key=lambda one: (one.key, one.where))]
+    parts.write_json(folder / parts.MERGE, {"groups": groups, "quarantined": lines})
+
+
+def shards_to_write(folder: Path) -> list[Shard]:
+    """Those that are not there yet."""
+    groups = json.loads((folder / parts.MERGE).read_text())["groups"]
+    planned = [
+        Shard(
+            folder / _shard_name(number),
+            tuple(folder / parts.PARTS / (name + shards.SUFFIX) for name in group),
+        )
+        for number, group in enumerate(groups)
+    ]
+    return [shard for shard in planned if not shard.path.exists()]
+
+
+def merge(shard: Shard) -> None:
+    """The records of the parts, in one shard; the parts are gone afterwards."""
+    if len(shard.parts) == 1:
+        shard.parts[0].replace(shard.path)
+        return
+    shards.write_shard(shard.path, (record for part in shard.parts for record in shards.read_shard(part)))
+    for part in shard.parts:
+        part.unlink()
+
+
+def finish(folder: Path, out: Path, source: dict[str, str], *, readers: int) -> None:
+    """Index, quarantine and manifest; then nothing but the data set is left, and it takes its name.
+
+    An older data set of that name is replaced.
+    """
+    if not parts.is_described(folder):
+        _describe(folder, source, readers)
+    shutil.rmtree(folder / parts.PARTS)
+    for name in (parts.PLAN, parts.MERGE, parts.LOCK):
+        (folder / name).unlink(missing_ok=True)
+    for leftover in folder.glob("*.tmp"):
+        leftover.unlink()
+    if out.exists():
+        old = out.with_name(out.name + ".old")
+        if old.exists():  # Of a run that was killed just here.
+            if manifest.foreign_files(old):
+                raise InputError(f"{old} is in the way of the data set that {out} is replaced by; remove it.")
+            shutil.rmtree(old)
+        out.replace(old)
+        folder.replace(out)
+        shutil.rmtree(old)
+    else:
+        folder.replace(out)
+
+
+def write_quarantine(folder: Path, lines: Sequence[dict[str, str]]) -> None:
+    """`quarantine.jsonl`: one line a series, or file that belongs to none."""
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (folder / manifest.QUARANTINE).write_bytes(text.encode(errors="backslashreplace"))
+
+
+def _describe(folder: Path, source: dict[str, str], readers: int) -> None:
+    merged = json.loads((folder / parts.MERGE).read_text())
+    tables: list[pd.DataFrame] = []
+    totals = {"nodules": 0, "annotations": 0}
+    ambiguous: list[dict[str, Any]] = []
+    intensity = ""
+    for number, group in enumerate(merged["groups"]):
+        rows: list[list[Any]] = []
+        for name in group:
+            part = parts.read(folder, name)
+            rows.extend(part["rows"])
+            totals = {key: count + part[key] for key, count in totals.items()}
+            ambiguous += part["ambiguous"]
+            intensity = part["intensity"]
+        table = pd.DataFrame(rows, columns=list(index_columns.ROW_COLUMNS))
+        table.insert(0, "shard", _shard_name(number))
+        table.insert(1, "position", table.index)
+        tables.append(table)
+    index = pd.concat(tables, ignore_index=True)
+    index.insert(0, "row", index.index)
+    split = splits.assign(index["patient_id"])
+    index["split"] = [split[patient_id] for patient_id in index["patient_id"]]
+    manifest.write_index(folder, index)
+    write_quarantine(folder, merged["quarantined"])
+    manifest.write_manifest(
+        folder, index, source=source, intensity=intensity, readers=readers, ambiguous_nodules=ambiguous, **totals
+    )
+
+
+def _shard_name(number: int) -> str:
+    return f"{shards.SHARDS}/{number:05d}{shards.SUFFIX}"

@@ -1,0 +1,108 @@
+"""What predict found in one of LIDC's scans, as rows of the format `nodule-patches`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+from lungjax.ct import nifti, volume
+from lungjax.ct.scan import RATING_NAMES, READERS, Nodule, Scan
+from lungjax.data import crop
+from lungjax.errors import Fault
+from lungjax.evaluation.detection import reference
+from lungjax.prediction import measure, patches, run
+
+MOST = 8
+"""Findings of a scan, those of the highest score: as many as `configs/diagnose.py` looks at."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row:
+    """A finding: its patch, and what readers said of the nodule that it shares most voxels with.
+
+    The names are those of the file; not the scan itself, for a thousand of them would fill the memory.
+    """
+
+    patient_id: str
+    series_uid: str
+    sop_uid: str
+    z_mm: float
+    pixel_spacing_mm: float
+    hu: np.ndarray  # (SIDE_PX, SIDE_PX)
+    reader_ratings: np.ndarray  # (READERS, 9)
+    reader_outlines: np.ndarray  # (SIDE_PX, SIDE_PX), a bit a reader
+
+
+def rows(scan: Scan, folder: Path) -> list[Row]:
+    """Of the findings that predict calls nodules, those of the highest score, `MOST` at most.
+
+    Args:
+      scan: as predict saw it, with its readers' nodules.
+      folder: what predict wrote of it.
+
+    Raises:
+      Fault: `not_predicted`, or the mask cannot be read.
+    """
+    try:
+        report = json.loads((folder / run.REPORT).read_text())
+        series_uid, refused, count = report["scan"]["series_uid"], report["refused"], len(report["nodules"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Fault("not_predicted", f"{folder} holds no report of it ({error}); run lungjax predict first") from error
+    if series_uid != scan.series_uid:
+        raise Fault("not_predicted", f"{folder} is of {series_uid}; run lungjax predict on this scan, too")
+    if refused:
+        raise Fault("refused", refused)
+    mask = _mask(folder / "mask.nii.gz", scan)
+    found = []
+    for number in range(1, min(count, MOST) + 1):
+        voxels = np.argwhere(mask == number)
+        if not len(voxels):
+            raise Fault("mask_shape", f"{folder / 'mask.nii.gz'} lacks nodule {number} of its report; predict again")
+        found.append(_row(scan, voxels))
+    return found
+
+
+def _mask(path: Path, scan: Scan) -> np.ndarray:
+    header = nifti.read_header(path)
+    mask = volume.lay_out(header.geometry, path).turn(nifti.read_voxels(path, header))
+    if mask.shape != scan.voxels.shape:
+        raise Fault("mask_shape", f"{path} has {mask.shape} voxels, its scan {scan.voxels.shape}; predict again")
+    return mask
+
+
+def _row(scan: Scan, voxels: np.ndarray) -> Row:
+    widest, _, _ = measure.recist(voxels, scan.spacing_mm)
+    corner = patches.corner(voxels, widest)
+    bits = np.zeros(scan.voxels.shape[1:], np.uint8)
+    ratings = np.zeros((READERS, len(RATING_NAMES)), np.int8)
+    nodule = _shared(scan, voxels)
+    for reader, one in enumerate(nodule.readings[:READERS] if nodule else ()):
+        ratings[reader] = one.ratings
+        inside = widest - one.origin[0]
+        if 0 <= inside < len(one.mask):
+            bits[one.box[1:]] |= one.mask[inside].astype(np.uint8) << reader
+    return Row(
+        patient_id=scan.patient_id,
+        series_uid=scan.series_uid,
+        sop_uid=scan.sop_uids[widest],
+        z_mm=float(scan.z_mm[widest]),
+        pixel_spacing_mm=float(scan.spacing_mm[1]),
+        hu=crop.cut(scan.voxels[widest], corner, patches.SIDE_PX).copy(),
+        reader_ratings=ratings,
+        reader_outlines=crop.cut(bits, corner, patches.SIDE_PX, fill=0).copy(),
+    )
+
+
+def _shared(scan: Scan, voxels: np.ndarray) -> Nodule | None:
+    """The nodule whose outlines, of any reader, hold most of a finding's voxels; None where none holds any."""
+    most, best = 0, None
+    for marked in reference.reference_nodules(scan):
+        inside = voxels - marked.origin
+        inside = inside[((inside >= 0) & (inside < marked.votes.shape)).all(axis=1)]
+        shared = int((marked.votes[tuple(inside.T)] > 0).sum())
+        if shared > most:
+            most, best = shared, marked.index
+    return next((one for one in scan.nodules if one.index == best), None)

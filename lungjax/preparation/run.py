@@ -1,0 +1,180 @@
+"""Source -> data set: scans read in parallel, faulty ones quarantined, finished ones kept if the run ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+import lungjax
+from lungjax import platforms
+from lungjax.ct.source import Entry, Quarantined
+from lungjax.data import manifest, shards
+from lungjax.data.index_columns import ROW_COLUMNS
+from lungjax.data.records import SCHEMA_VERSION
+from lungjax.errors import Fault, InputError
+from lungjax.preparation import dask_cluster, merge, parts, sources, summary
+from lungjax.preparation import pool as processes
+from lungjax.preparation.summary import Summary
+
+_URL = re.compile(r"(gs|s3|az|abfss?|https?|ftp|hdfs):/")
+
+
+def prepare(
+    source: Path | str,
+    out: Path | str,
+    *,
+    format: str = "auto",
+    workers: int | None = None,
+    dask: str | None = None,
+    overwrite: bool = False,
+    without_patients: bool = False,
+) -> Summary:
+    """Prepares a data set; its bytes depend on the source alone, not on workers or restarts.
+
+    Args:
+      source: folder or archive of scans.
+      out: folder to make; until it is whole, work lies in `OUT.partial`, and a second run resumes there.
+      format: one of `sources.FORMATS`, or `auto` to look.
+      workers: processes; None for one a core. Each holds one scan in memory.
+      dask: address of a Dask scheduler, whose workers read the scans instead.
+      overwrite: make it anew, even if `out` is complete or another run was begun.
+      without_patients: prepare a source that does not tell its patients, too; its own split then stands.
+
+    Raises:
+      InputError: nothing at `source`, no known format, `out` is something else, nothing could be prepared,
+        or a worker process died twice over the same scan.
+    """
+    started = time.monotonic()
+    for path in (source, out):
+        if _URL.match(str(path)):
+            raise InputError(f"{path}: shards are read and written as files; mount the bucket and name that folder.")
+    source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder; --source names a folder of scans or an archive.")
+    if _is_complete(out, overwrite=overwrite) and not overwrite:
+        _check_complete(out, source, format)
+        return summary.of(out, was_complete=True, new_slices=0, seconds=0.0)
+    name = sources.format_of(source, format)
+    one_process = sources.FORMATS[name].ONE_PROCESS
+    if one_process and dask is not None:
+        raise InputError(f"{source} ({name}) is read by one process, which holds all of it; leave --dask away.")
+    if not sources.FORMATS[name].TELLS_PATIENTS and not without_patients:
+        raise InputError(
+            f"{source} ({name}) does not tell its patients: no split by patient, no interval by patient, and data "
+            "that tell them can never be mixed with it; if that is what you want, say --without-patients."
+        )
+    count = workers if workers is not None else platforms.core_count()
+    if count < 1:
+        raise InputError(f"--workers {count}: at least one is needed.")
+    readers = sources.readers_of(name)
+    plan = {
+        "source": str(source),
+        "format": name,
+        "schema_version": SCHEMA_VERSION,
+        "number of index columns": len(ROW_COLUMNS),
+        "readers": readers,
+        "lungjax version": lungjax.__version__,
+    }
+    new_slices = 0
+    with parts.opened(out, plan, overwrite=overwrite) as folder:
+        if not parts.is_described(folder):
+            if not parts.is_planned(folder):
+                new_slices = _read_all(folder, name, source, 1 if one_process else count, dask)
+            for _ in _run(merge.merge, merge.shards_to_write(folder), count):
+                pass
+        merge.finish(folder, out, {"format": name, "name": source.name}, readers=readers)
+    return summary.of(out, was_complete=False, new_slices=new_slices, seconds=time.monotonic() - started)
+
+
+def _is_complete(out: Path, *, overwrite: bool) -> bool:
+    """Refuses to touch what is no data set of ours, and to overwrite what lies beside one."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    foreign = manifest.foreign_files(out) if out.is_dir() else [manifest.MANIFEST]
+    if manifest.MANIFEST in foreign or not (out / manifest.MANIFEST).is_file():
+        raise InputError(f"{out} exists and is no lungjax data set; name another --out.")
+    if foreign and overwrite:
+        raise InputError(f"{out} also holds {foreign[0]!r}, which --overwrite would delete; move it away first.")
+    return True
+
+
+def _check_complete(out: Path, source: Path, format: str) -> None:
+    """A finished data set is whole, and of the source and format that are asked for."""
+    held = shards.open_dataset(out).manifest["source"]
+    if held["name"] != source.name or format not in ("auto", held["format"]):
+        raise InputError(
+            f"{out} was made from {held['name']!r} as {held['format']}, not from {source.name!r} as {format}; name "
+            "another --out, or make it anew with --overwrite."
+        )
+
+
+def _read_all(folder: Path, name: str, source: Path, count: int, dask: str | None) -> int:
+    """Reads every scan that has no part yet; returns how many slices that were."""
+    entries, quarantined = sources.find(name, source)
+    todo = [entry for entry in entries if not parts.is_done(folder, entry)]
+    new_slices = 0
+    bar = tqdm(total=len(entries), initial=len(entries) - len(todo), unit="scan", disable=None)
+    with bar:
+        read = functools.partial(_read_one, folder, name)
+        for _, result in _run(read, todo, count) if dask is None else _run_on(dask, read, todo, [folder, source]):
+            if isinstance(result, Quarantined):
+                quarantined = [*quarantined, result]
+            else:
+                new_slices += result
+            bar.set_postfix(slices=new_slices, quarantined=len(quarantined), refresh=False)
+            bar.update()
+    faulty = {one.key for one in quarantined}
+    done = [entry for entry in entries if entry.key not in faulty]
+    if not done:
+        raise _nothing_prepared(folder, source, quarantined)
+    merge.plan_merge(folder, done, quarantined)
+    return new_slices
+
+
+def _read_one(folder: Path, name: str, entry: Entry) -> int | Quarantined:
+    """One scan, in a worker process: its number of slices, or why it has no part."""
+    try:
+        scan = sources.FORMATS[name].read(entry)
+    except Fault as fault:
+        return Quarantined(entry.key, entry.where, fault.name, fault.message)
+    parts.write(folder, entry, scan, readers=sources.readers_of(name))
+    return len(scan.voxels)
+
+
+def _run(function, tasks, count: int):
+    try:
+        yield from processes.run(function, tasks, min(count, max(len(tasks), 1)))
+    except processes.WorkerDied as died:
+        where = getattr(died.task, "where", None) or died.task.path
+        raise InputError(
+            f"a worker process died twice over {where} (out of memory, perhaps); run again with fewer "
+            "--workers, finished scans are kept."
+        ) from died
+
+
+def _run_on(dask: str, function, tasks: Sequence[Entry], paths: Sequence[Path]):
+    try:
+        yield from dask_cluster.run(function, tasks, dask, paths=paths)
+    except processes.WorkerDied as died:
+        raise InputError(
+            f"several Dask workers died over {died.task.where} (out of memory, perhaps); run again with more memory a "
+            "worker, finished scans are kept."
+        ) from died
+
+
+def _nothing_prepared(folder: Path, source: Path, quarantined: Sequence[Quarantined]) -> InputError:
+    lines = [dataclasses.asdict(one) for one in quarantined]
+    merge.write_quarantine(folder, lines)
+    if not lines:
+        return InputError(f"{source} holds no scans of this format; check --source and --format.")
+    return InputError(
+        f"{source}: nothing could be prepared, {len(lines)} quarantined, the first because {lines[0]['message']}; "
+        f"all reasons are in {folder / manifest.QUARANTINE}."
+    )

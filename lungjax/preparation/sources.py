@@ -1,0 +1,80 @@
+"""Every format that a source can have, and which one a source has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lungjax.ct.source import Entry, Quarantined
+from lungjax.errors import InputError
+from lungjax.preparation.formats import (
+    Format,
+    jaeho_npy,
+    lidc,
+    luna16,
+    lungd_png,
+    nifti,
+    nodule_patches,
+    prob_unet_hdf5,
+    prob_unet_pickle,
+    slices,
+)
+
+FORMATS: dict[str, Format] = {
+    "lidc": lidc,
+    "slices": slices,
+    "lungd-png": lungd_png,
+    "jaeho-npy": jaeho_npy,
+    "luna16": luna16,
+    "nifti": nifti,
+    "prob-unet-pickle": prob_unet_pickle,
+    "prob-unet-hdf5": prob_unet_hdf5,
+    "nodule-patches": nodule_patches,
+}
+"""`auto` tries them in this order."""
+
+
+def format_of(source: Path, format: str) -> str:
+    """The format's name; `auto` looks.
+
+    Raises:
+      InputError: there is no such format, or none that fits.
+    """
+    if format != "auto":
+        if format not in FORMATS:
+            raise InputError(f"unknown format {format!r}; use one of: auto, {', '.join(FORMATS)}.")
+        return format
+    for name, module in FORMATS.items():
+        if module.matches(source):
+            return name
+    raise InputError(
+        f"{source} holds neither DICOM files nor another known layout ({', '.join(list(FORMATS)[1:])}); check --source."
+    )
+
+
+def readers_of(name: str) -> int:
+    """How many readers looked at each scan of a format."""
+    return FORMATS[name].READERS
+
+
+def find(name: str, source: Path) -> tuple[list[Entry], list[Quarantined]]:
+    """What a format finds in a source; scans whose names nobody could write down are quarantined (`not_utf8`)."""
+    return only_utf8(*FORMATS[name].find(source))
+
+
+def only_utf8(found: list[Entry], quarantined: list[Quarantined]) -> tuple[list[Entry], list[Quarantined]]:
+    """Scans whose names nobody could write down are quarantined, too (`not_utf8`)."""
+    entries = []
+    for entry in found:
+        if _is_utf8(entry.patient_id) and _is_utf8(entry.key):
+            entries.append(entry)
+        else:
+            message = f"{entry.where} has a name that is not UTF-8; rename it"
+            quarantined = [*quarantined, Quarantined(entry.key, entry.where, "not_utf8", message)]
+    return entries, quarantined
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:  # Python keeps the bytes of such a file name as lone surrogates.
+        return False

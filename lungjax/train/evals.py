@@ -1,0 +1,91 @@
+"""Figures and pictures of a state on the validation patients."""
+
+from __future__ import annotations
+
+import collections
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from lungjax.data import loader
+from lungjax.evaluation.plots import training_plots
+from lungjax.tasks.task import Task
+from lungjax.train import logs, mesh, step
+from lungjax.train.probe import Probe
+from lungjax.train.state import TrainState
+
+SHOWN = 8
+"""Slices on one sheet of examples."""
+
+
+class Validation:
+    """The validation slices, and the compiled steps that look at them.
+
+    Args:
+      task, key: of the run.
+      devices: the mesh.
+      slices, rows: what to look at, `batch_size` at a time.
+      train_rows: what probes learn from, see `lungjax.train.probe`.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        devices: Mesh,
+        key: jax.Array,
+        slices: loader.Slices,
+        rows: np.ndarray,
+        batch_size: int,
+        *,
+        train_rows: np.ndarray,
+    ):
+        self._task = task
+        self._devices = devices
+        self._slices = slices
+        self._rows = rows
+        self._batch_size = batch_size
+        self._eval_step = step.make_eval_step(task, devices, key)
+        self._predict_step = step.make_predict_step(task, devices)
+        self.probe = Probe(task, devices, slices, train_rows, rows, batch_size) if task.features else None
+
+    def batches(self) -> Any:
+        return loader.eval_batches(
+            self._slices,
+            self._rows,
+            batch_size=self._batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def scores(self, state: TrainState) -> dict[str, float]:
+        """Sums over all validation batches, in float64 on the host, then the task's figures of them; and probes'."""
+        sums: dict[str, Any] = collections.defaultdict(float)
+        for batch in self.batches():
+            for name, value in jax.device_get(self._eval_step(state, mesh.to_devices(batch, self._devices))).items():
+                sums[name] = sums[name] + np.asarray(value, np.float64)
+        return self._task.summarize(sums) | (self.probe.scores(state) if self.probe else {})
+
+    def draw(self, state: TrainState, workdir: Path, step_number: int) -> None:
+        """Writes `examples/<step>.png` of slices spread over the validation rows, and the curves so far."""
+        spread = np.linspace(0, len(self._rows) - 1, self._batch_size).astype(int)
+        chosen = self._slices.batch(self._rows[spread])
+        share = self._batch_size // jax.process_count()
+        mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+        batch = mesh.to_devices({name: part[mine] for name, part in chosen.items()}, self._devices)
+        predicted = jax.device_get(self._predict_step(state, batch))
+        if jax.process_index() == 0:
+            (workdir / "examples").mkdir(exist_ok=True)
+            sheet = np.linspace(0, self._batch_size - 1, min(SHOWN, self._batch_size)).astype(int)
+            index = self._slices.dataset.index.iloc[chosen["row"][sheet]]
+            titles = [f"{row.patient_id}, slice {row.slice_index}" for row in index.itertuples()]
+            shown = {name: part[sheet] for name, part in chosen.items()}
+            self._task.draw(
+                {**shown, "spacing_mm": index["column_spacing_mm"].to_numpy()},
+                np.take(predicted, sheet, axis=self._task.batch_axis),
+                titles,
+                workdir / "examples" / f"{step_number:07d}.png",
+            )
+            training_plots.curves(workdir / logs.METRICS_FILE, workdir / "plots")

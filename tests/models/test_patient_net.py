@@ -1,0 +1,69 @@
+"""Gated attention by its equation; what fills a bag up changes nothing; a grader's parameters fit in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lungjax.models.encoder import ResNet
+from lungjax.models.nodule_net import NoduleNet
+from lungjax.models.patient_net import PatientNet
+
+
+@pytest.fixture(scope="module")
+def network() -> PatientNet:
+    encoder = ResNet(depth=10, width=8, norm="batch", stem="patch", patch_px=2)
+    return PatientNet(grader=NoduleNet(encoder=encoder, width=8, hidden=16, outputs=5, pixel_mm=0.5), attention=4)
+
+
+@pytest.fixture(scope="module")
+def bag() -> tuple[jax.Array, jax.Array]:
+    x = jax.random.uniform(jax.random.key(0), (2, 3, 32, 32, 1), jnp.float32)
+    return x, jnp.array([[1, 1, 1], [1, 1, 0]], jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def variables(network, bag) -> Any:
+    return network.init(jax.random.key(1), *bag, train=False)
+
+
+def test_attention_is_that_of_the_paper(network, bag, variables):
+    x, inside = bag
+    logit, weights, logits, pixels = network.apply(variables, x, inside, train=False)
+    assert (logit.shape, weights.shape, logits.shape, pixels.shape) == ((2,), (2, 3), (6, 5), (6, 32, 32))
+    params = variables["params"]
+    alone = {"params": {k: v for k, v in params.items() if "attention" not in k and k != "answer"}}
+    alone["batch_stats"] = variables["batch_stats"]
+    *_, hidden = network.grader.apply(alone, x.reshape(6, 32, 32, 1), train=False)
+    h = np.asarray(hidden, np.float64)
+
+    def dense(name: str, of: np.ndarray) -> np.ndarray:
+        return of @ np.asarray(params[name]["kernel"], np.float64) + np.asarray(params[name].get("bias", 0.0))
+
+    gated = np.tanh(dense("attention_value", h)) / (1 + np.exp(-dense("attention_gate", h)))
+    score = np.exp(dense("attention_score", gated)[:, 0]).reshape(2, 3) * np.asarray(inside)
+    wanted = score / score.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(weights, wanted, rtol=1e-4)
+    pooled = (wanted[:, :, None] * h.reshape(2, 3, -1)).sum(axis=1)
+    np.testing.assert_allclose(logit, dense("answer", pooled)[:, 0], rtol=1e-3, atol=1e-5)
+    assert weights[1, 2] == 0
+
+
+def test_order_and_filling_change_nothing(network, bag, variables):
+    x, inside = bag
+    logit, weights, *_ = network.apply(variables, x, inside, train=False)
+    other, turned, *_ = network.apply(variables, x[:, ::-1], inside[:, ::-1], train=False)
+    np.testing.assert_allclose(other, logit, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(turned[:, ::-1], weights, rtol=1e-4)
+    filled, *_ = network.apply(variables, x.at[1, 2].set(0.7), inside, train=False)
+    np.testing.assert_allclose(filled[1], logit[1], rtol=1e-4, atol=1e-6)
+    changed, *_ = network.apply(variables, x.at[1, 1].set(0.7), inside, train=False)
+    assert not np.allclose(changed[1], logit[1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_graders_encoder_lies_where_it_is_looked_for(variables):
+    assert {"encoder", "hidden_layer", "out_layer", "answer"} <= set(variables["params"])

@@ -1,0 +1,144 @@
+"""DICOM-SEG and structured report: read back by highdicom and SimpleITK's geometry, judged by dciodvfy."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import chests
+import highdicom as hd
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+from lungjax.ct import dicom
+from lungjax.errors import Fault
+from lungjax.prediction.candidates import Candidate
+from lungjax.prediction.outputs import dicom_seg
+from lungjax.preparation.formats import lidc
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def written(request, phantom_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Folder, series folder, scan, mask, report, of a phantom with one or two made-up nodules."""
+    (entry, *_), _ = lidc.find(phantom_dataset.parent / "dicom")
+    scan = lidc.read(entry)
+    mask = np.zeros(scan.voxels.shape, np.uint8)
+    mask[10:13, 40:46, 50:53] = 1
+    mask[30:31, 60:70, 80:90] = 2
+    mask[mask > request.param] = 0
+    nodules = [
+        Candidate(np.argwhere(mask == n), 0.9 - n / 10, 100.0 * n, 7.5 * n, 4.0 * n, 11, -50.0 * n)
+        for n in range(1, request.param + 1)
+    ]
+    report = chests.report(scan, nodules, name="segment", step=3)
+    folder = tmp_path_factory.mktemp("dicom")
+    images = dicom.read_headers([Path(path) for path in entry.locator], scan.sop_uids)
+    dicom_seg.write(folder, images, mask, report)
+    return folder, Path(entry.where), scan, mask, report
+
+
+def errors_of(path: Path) -> list[str]:
+    program = shutil.which("dciodvfy")
+    if program is None:
+        pytest.skip("dciodvfy (Debian: dicom3tools) is not on PATH: the files are not validated")
+    done = subprocess.run([program, str(path)], capture_output=True, text=True, timeout=60, check=False)
+    lines = (done.stdout + done.stderr).splitlines()
+    assert {"Segmentation", "Comprehensive3DSR"} & set(lines), lines
+    return [line for line in lines if line.startswith("Error")]
+
+
+@pytest.mark.parametrize("name", [dicom_seg.SEG_FILE, dicom_seg.SR_FILE])
+def test_dciodvfy_finds_no_error(written: Any, name: str):
+    assert errors_of(written[0] / name) == []
+
+
+def test_the_segmentation_is_the_mask_where_the_series_is(written: Any):
+    """Every frame, by its own position in the patient, against SimpleITK's reading of the series."""
+    folder, series_folder, scan, mask, _ = written
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(series_folder)))
+    series = reader.Execute()
+    found = np.zeros(mask.shape, np.uint8)
+    with dicom_seg.database_closed(hd.seg.segread(folder / dicom_seg.SEG_FILE)) as segmentation:
+        assert segmentation.number_of_segments == mask.max()
+        functionals = segmentation.PerFrameFunctionalGroupsSequence
+        for frame, functional in zip(segmentation.pixel_array, functionals, strict=True):
+            place = [float(mm) for mm in functional.PlanePositionSequence[0].ImagePositionPatient]
+            column, row, number = series.TransformPhysicalPointToIndex(place)
+            assert (column, row) == (0, 0)
+            shared = segmentation.SharedFunctionalGroupsSequence[0]
+            named = functional if "SegmentIdentificationSequence" in functional else shared
+            found[number][frame > 0] = named.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        np.testing.assert_array_equal(found, mask)
+        in_order = segmentation.get_pixels_by_source_instance(
+            list(scan.sop_uids), combine_segments=True, assert_missing_frames_are_empty=True
+        )
+    np.testing.assert_array_equal(in_order, mask)
+
+
+def test_no_database_is_left_open(written: Any):
+    """Where this fails for want of `_db_con`, highdicom may no longer need `database_closed`."""
+    with dicom_seg.database_closed(hd.seg.segread(written[0] / dicom_seg.SEG_FILE)) as segmentation:
+        assert segmentation._db_con.execute("SELECT 1").fetchall() == [(1,)]
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        segmentation._db_con.execute("SELECT 1")
+
+
+def test_both_refer_to_the_source_series(written: Any):
+    folder, _, scan, mask, _ = written
+    segmentation = pydicom.dcmread(folder / dicom_seg.SEG_FILE)
+    (series,) = segmentation.ReferencedSeriesSequence
+    assert series.SeriesInstanceUID == scan.series_uid
+    marked = {uid for uid, plane in zip(scan.sop_uids, mask, strict=True) if plane.any()}
+    assert {one.ReferencedSOPInstanceUID for one in series.ReferencedInstanceSequence} == marked
+    structured = pydicom.dcmread(folder / dicom_seg.SR_FILE)
+    for one in (segmentation, structured):
+        assert (one.StudyInstanceUID, one.PatientID) == (scan.study_uid, scan.patient_id)
+    evidence = {
+        instance.ReferencedSOPInstanceUID
+        for study in (
+            *structured.CurrentRequestedProcedureEvidenceSequence,
+            *structured.get("PertinentOtherEvidenceSequence", []),
+        )
+        for series in study.ReferencedSeriesSequence
+        for instance in series.ReferencedSOPSequence
+    }
+    assert {segmentation.SOPInstanceUID} | marked <= evidence
+
+
+def test_the_report_says_what_was_measured(written: Any):
+    folder, _, _, _, report = written
+    content: Any = hd.sr.srread(folder / dicom_seg.SR_FILE).content
+    groups = content.get_volumetric_roi_measurement_groups()
+    assert len(groups) == len(report["nodules"])
+    for group, nodule in zip(groups, report["nodules"], strict=True):
+        said = {one.name.meaning: (one.value, one.unit.value) for one in group.get_measurements()}
+        assert said == {
+            "Volume": (nodule["volume_mm3"], "mm3"),
+            "Long Axis": (nodule["longest_mm"], "mm"),
+            "Short Axis": (nodule["perpendicular_mm"], "mm"),
+            "Attenuation Coefficient": (nodule["mean_hu"], "[hnsf'U]"),
+        }
+        assert group.referenced_segment.referenced_segment_numbers == [nodule["number"]]
+
+
+def test_without_nodules_there_is_nothing_to_write(written: Any, tmp_path: Path):
+    report = json.loads(json.dumps(written[4])) | {"nodules": []}
+    assert dicom_seg.write(tmp_path, [], np.zeros((1, 2, 2), np.uint8), report) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_headers_in_the_order_of_the_scan(phantom_dataset: Path):
+    (entry, *_), _ = lidc.find(phantom_dataset.parent / "dicom")
+    scan = lidc.read(entry)
+    headers = dicom.read_headers([Path(path) for path in entry.locator][::-1], scan.sop_uids)
+    assert [float(one.ImagePositionPatient[2]) for one in headers] == pytest.approx(scan.z_mm.tolist())
+    assert "PixelData" not in headers[0]
+    with pytest.raises(Fault, match="has changed while it was read"):
+        dicom.read_headers([Path(entry.locator[0])], scan.sop_uids)
