@@ -136,8 +136,8 @@ network = onnxruntime.InferenceSession("model.onnx")
 }
 """How a folder of each format is used without lungjax, from within it."""
 _LOADS = (
-    "made with jax {jax} and jaxlib {jaxlib}. JAX promises that releases up to six months newer than that jaxlib, and "
-    "up to three weeks older, can load and run it; later ones may refuse, so export it again, or keep that jaxlib"
+    "made with jax {jax} and jaxlib {jaxlib}. JAX promises that jaxlib releases from three weeks before that one to "
+    "six months after it load and run this file. Others may refuse: then use that jaxlib, or export again"
 )
 """Of StableHLO, as jax.export's compatibility guarantees have it; no package tells when it was released."""
 _UNITS = {"classify": "nodules", "diagnose": "patients"}
