@@ -26,7 +26,7 @@ def nodule_box(readers: np.ndarray, box: Box, crop_px: int, nodule_draw: float |
     marks = ndimage.find_objects(labels)
     number = int(np.bincount(labels.ravel())[1:].argmax()) if nodule_draw is None else int(nodule_draw * len(marks))
     rows, columns = marks[number]
-    return rows.crop_corner, rows.stop - 1, columns.crop_corner, columns.stop - 1
+    return rows.start, rows.stop - 1, columns.start, columns.stop - 1
 
 
 def crop_corner(shape: tuple[int, ...], box: Box | None, crop_px: int, uniform: np.ndarray | None) -> tuple[int, int]:
