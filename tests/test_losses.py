@@ -259,3 +259,9 @@ def test_binary_cross_entropy_of_certain_logits_does_not_overflow():
         logits=jnp.full((1, 2, 2), 1000.0), targets=jnp.zeros((1, 2, 2)), weights=jnp.ones(1)
     )
     np.testing.assert_allclose(loss, 1000.0)
+
+
+def test_weighted_mean():
+    values = jnp.array([1.0, 5.0, 9.0])
+    np.testing.assert_allclose(losses.weighted_mean(values, jnp.array([1.0, 0.0, 3.0])), 7.0)
+    assert losses.weighted_mean(values, jnp.zeros(3)) == 0.0

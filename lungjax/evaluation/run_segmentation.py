@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from lungjax import metrics
 from lungjax.data import loader, shards
-from lungjax.evaluation.segmentation import disagreement, overlap_matrix, overlap_scores, sections
+from lungjax.evaluation.segmentation import disagreement, overlap_matrix, sections
 from lungjax.evaluation.segmentation.nodules_3d import Place
 from lungjax.evaluation.segmentation.tally import Tally
 from lungjax.tasks import segment
@@ -116,7 +117,7 @@ class Scorer:
 
     def draw(self, rows: np.ndarray, tally: Tally, out: Path) -> list[Path]:
         """Sheets of the patients with the worst and the best slices, and of slices spread evenly from worst to best."""
-        dice = overlap_scores.scores(tally.slices.counts(overlap_matrix.pairs_of(self.readers).model)[0])["dice"]
+        dice = metrics.scores(tally.slices.counts(overlap_matrix.pairs_of(self.readers).model)[0])["dice"]
         order = np.argsort(dice, kind="stable")
         order = order[sections.marked(tally.slices)[order]]  # With an empty majority there is nothing to compare.
         if len(order) == 0:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lungjax import metrics
 from lungjax.ct.scan import RATING_NAMES, READERS, Nodule, Reading, Scan
 from lungjax.data.records import SliceRecord, box_of
 
@@ -68,9 +69,9 @@ def index_row(
 
 
 def _marks(bits: np.ndarray, readers: int) -> tuple[int, int]:
-    """How many readers marked anything, and how many pixels two or more of them, or the only one, marked."""
+    """How many readers marked anything, and how many pixels the majority of them has."""
     slots = int(np.bitwise_or.reduce(bits, axis=None)).bit_count()
-    return slots, int(np.count_nonzero(np.bitwise_count(bits) >= min(2, readers)))
+    return slots, int(np.count_nonzero(metrics.majority(bits, readers=readers)))
 
 
 def _three_floats(values: tuple[float, float, float]) -> tuple[float, float, float]:

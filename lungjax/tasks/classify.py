@@ -20,7 +20,6 @@ from lungjax.data.intensity import window
 from lungjax.evaluation.classification import binary_scores
 from lungjax.evaluation.plots import gallery
 from lungjax.evaluation.stats import calibration
-from lungjax.metrics import weighted_mean
 from lungjax.models.encoder import ResNet
 from lungjax.models.nodule_net import NoduleNet
 from lungjax.tasks.task import Config, Metrics, Task
@@ -180,7 +179,7 @@ def nodule_loss(
     label, weight = labels(batch["label"])
     targets, trust = ordinal_targets(batch["ratings"])
     weight = weight * trust[:, -1] * batch["weight"]
-    malignancy = weighted_mean(cross_entropy(logits[:, 0], label), weight)
+    malignancy = losses.weighted_mean(cross_entropy(logits[:, 0], label), weight)
     trust = trust * batch["weight"][:, None]
     each = jnp.sum(cross_entropy(logits[:, 1:], targets) * trust, axis=0) / jnp.maximum(jnp.sum(trust, axis=0), 1.0)
     own = HIGHEST[-1] - 1  # Malignancy's steps, the last ones, count as much as twice all others.

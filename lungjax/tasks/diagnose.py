@@ -13,11 +13,11 @@ import numpy as np
 import scipy.special
 from jax.sharding import Mesh
 
+from lungjax import losses
 from lungjax.ct.scan import Intensity
 from lungjax.data import augment, distort
 from lungjax.data.intensity import window
 from lungjax.evaluation.plots import gallery
-from lungjax.metrics import weighted_mean
 from lungjax.models.patient_net import PatientNet
 from lungjax.tasks import classify
 from lungjax.tasks.task import Config, Metrics, Task
@@ -98,7 +98,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         )
         each, metrics = classify.nodule_loss(config, logits, pixels, marked, nodules)
         label, weight = classify.labels(batch["label"])
-        answer = weighted_mean(classify.cross_entropy(logit, label), weight * batch["weight"])
+        answer = losses.weighted_mean(classify.cross_entropy(logit, label), weight * batch["weight"])
         return answer + config.nodule_weight * each, ({**metrics, "answer": answer}, model_state)
 
     def predict(params: Any, model_state: Any, batch: Any) -> jax.Array:

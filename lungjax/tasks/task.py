@@ -9,6 +9,8 @@ from typing import Any
 import jax
 
 Metrics = dict[str, jax.Array]
+COUNTS = "counts"
+"""Of a step's metrics the confusion counts, `lungjax.metrics.confusion`, added up over its images: int32 (4,)."""
 Config = Any
 """An `ml_collections.ConfigDict`: attributes whose types only the file in configs/ knows."""
 
@@ -19,7 +21,8 @@ class Task:
 
     Attributes:
       init: (rng, batch) -> (params, model_state).
-      loss_fn: (params, model_state, batch, rng) -> (loss, (metrics, model_state)); a training step's.
+      loss_fn: (params, model_state, batch, rng) -> (loss, (metrics, model_state)); a training step's. Metrics are
+        scalars, whose mean over the steps is logged, and, of a segmentation, `COUNTS`, whose sum is scored.
       eval_fn: (params, model_state, batch, rng) -> sums over the batch, added up over batches by the loop.
       summarize: the added sums, as floats -> named figures.
       predict: (params, model_state, batch) -> what a picture or an evaluation needs, on the batch's grid;

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lungjax import metrics
 from lungjax.data import loader
 from lungjax.errors import InputError
 from lungjax.evaluation.stats import calibration
@@ -69,7 +70,7 @@ def _shares(task: Task, variables: Any, slices: Any, rows: np.ndarray, batch_siz
     sums = np.zeros((3, calibration.KNOTS))
     for batch in loader.eval_batches(slices, rows, batch_size=batch_size):
         real = batch["weight"] > 0
-        marked = np.minimum(np.bitwise_count(batch["readers"][real]) / readers, 1.0)
+        marked = metrics.share_of_readers(batch["readers"][real], readers=readers)
         sums += calibration.share_sums(np.asarray(share(variables, dict(batch)))[real], marked)
     found = calibration.fit_shares(sums)
     said = (

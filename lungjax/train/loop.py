@@ -133,7 +133,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
 
                 # 7. Figures of the window.
                 if done % config.log_every == 0 or last:
-                    shown = {**window.mean(), **progress.rates()}
+                    shown = {**window.figures(), **progress.rates()}
                     progress.show(done, shown)
                     writer.write(done, shown)
 
