@@ -126,6 +126,19 @@ def iou(shared: Array, union: Array) -> Array:
     return _fraction(shared, union, 1.0)
 
 
+def binned_auc(negatives: Array, positives: Array) -> Array:
+    """Area under the ROC curve of a score in bins: how often a positive has the higher one, ties half.
+
+    Args:
+      negatives, positives: (bins,) how many there are of each kind in bins of rising score; may be weights.
+
+    Returns:
+      A scalar in [0, 1]; 0.5 where one kind is missing.
+    """
+    lower = negatives.cumsum() - negatives / 2  # Of each bin the negatives below it, and half of its own.
+    return _fraction((positives * lower).sum(), positives.sum() * negatives.sum(), 0.5)
+
+
 def _fraction(part: Any, whole: Any, otherwise: Any) -> Any:
     """`otherwise` where the whole is 0."""
     library = _library(whole)

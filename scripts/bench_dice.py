@@ -118,10 +118,13 @@ def ours(data: Data) -> Contender:
     def advance() -> None:
         current[0], _ = train_step(current[0], mesh.to_devices(next(batches), devices))
 
+    def predict(batch: Any) -> np.ndarray:
+        return np.asarray(predict_step(current[0], mesh.to_devices(batch, devices))["logit"])
+
     return Contender(
         step=advance,
         wait=lambda: jax.block_until_ready(current[0].step),
-        dice=lambda: data.dice(lambda batch: np.asarray(predict_step(current[0], mesh.to_devices(batch, devices)))),
+        dice=lambda: data.dice(predict),
         steps=config.steps,
     )
 

@@ -53,7 +53,7 @@ def scored(model: Trained, dataset: shards.Dataset, rows: np.ndarray, distances_
         for batch in loader.eval_batches(slices, rows, batch_size=data.batch_size):
             image = moved(batch["image"], batch["row"], distance_px, beyond="reflect")
             bits = moved(batch["readers"], batch["row"], distance_px, beyond="constant")
-            logits, _ = scorer.predict({**batch, "image": image})
+            logits = scorer.predict({**batch, "image": image})["logit"]
             found = metrics.confusion(logits > 0, metrics.majority(bits, readers=dataset.readers))
             counts.append(found[batch["weight"] > 0])
         yield _report(np.concatenate(counts)[None], patients)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lungjax import metrics
+from lungjax.evaluation.classification import binary_scores
 
 LIBRARIES = pytest.mark.parametrize("library", [np, jnp], ids=["host", "device"])
 
@@ -107,6 +108,19 @@ def test_scores_hold_their_identities(counts: np.ndarray):
     np.testing.assert_allclose(scores["iou"], scores["dice"] / (2 - scores["dice"]))
     np.testing.assert_allclose(scores["precision"], swapped["recall"])
     np.testing.assert_allclose(scores["dice"], swapped["dice"])
+
+
+@LIBRARIES
+def test_auc_in_bins_is_that_of_the_ranking(library):
+    rng = np.random.default_rng(0)
+    negatives, positives = rng.integers(0, 5, (2, 30)).astype(np.float32)
+    bins, weights = np.tile(np.arange(30.0), 2), np.concatenate([negatives, positives])
+    wanted = binary_scores.ranking(np.repeat([False, True], 30), bins, weights[None])[0, 0]
+    arrays = library.asarray(negatives), library.asarray(positives)
+    assert float(metrics.binned_auc(*arrays)) == pytest.approx(wanted, rel=1e-6)
+    assert float(metrics.binned_auc(arrays[0], 0 * arrays[1])) == 0.5
+    assert float(metrics.binned_auc(0 * arrays[0], arrays[1])) == 0.5
+    assert float(metrics.binned_auc(library.asarray([3.0, 0.0]), library.asarray([0.0, 2.0]))) == 1.0
 
 
 @LIBRARIES

@@ -57,7 +57,7 @@ def _score(workdir: Path, dataset: shards.Dataset) -> dict[str, Any]:
     for batch in loader.eval_batches(slices, rows, batch_size=config.data.batch_size):
         real = batch["weight"] > 0
         truth = metrics.majority(batch["readers"][real], readers=dataset.readers)
-        counts.append(metrics.confusion(scorer.predict(batch)[0][real] > 0, truth))
+        counts.append(metrics.confusion(scorer.predict(batch)["logit"][real] > 0, truth))
     people = dataset.index["patient_id"].iloc[rows]
     sums = bootstrap.patient_sums(np.concatenate(counts), list(people))
     learnt = loader.select_rows(

@@ -7,8 +7,10 @@ import dataclasses
 import jax
 import numpy as np
 
+from lungjax.ct.scan import RATING_NAMES
 from lungjax.errors import InputError
 from lungjax.tasks import classify
+from lungjax.train import calibrate
 from lungjax.train.trained import Trained
 
 BATCH = 32
@@ -43,7 +45,7 @@ class NoduleClassifier:
         if model.config.task != "classify":
             raise InputError(f"{model.path}: is a network of the task {model.config.task!r}, which grades no nodules.")
         self.model = model
-        self._grade = jax.jit(classify.make_grade(model.config))
+        self._classify = jax.jit(classify.make_nodule_classifier(model.config))
 
     def __call__(self, hu: np.ndarray, spacing_mm: np.ndarray) -> Grades:
         """Grades patches with a nodule in the middle of each.
@@ -61,10 +63,11 @@ class NoduleClassifier:
                 f"patches (n, rows, columns) and spacings (n,) above 0 wanted, got {hu.shape}, {spacing_mm}"
             )
         variables = self.model.variables
-        found = np.zeros((0, classify.OUTPUTS), np.float32)
+        logits, ratings = [np.zeros(0, np.float32)], [np.zeros((0, len(RATING_NAMES)), np.float32)]
         for start in range(0, len(hu), BATCH):
             rows = np.minimum(np.arange(start, start + BATCH), len(hu) - 1)
             given = hu[rows].astype(np.float32), spacing_mm[rows]
-            said = np.asarray(self._grade(variables["params"], variables["model_state"], *given))
-            found = np.concatenate([found, said[: len(hu) - start]])
-        return Grades(classify.probability(found[:, 0], self.model.calibration), found[:, 1:])
+            predicted = self._classify(variables["params"], variables["model_state"], *given)
+            logits.append(np.asarray(predicted["logit"])[: len(hu) - start])
+            ratings.append(np.asarray(predicted["ratings"])[: len(hu) - start])
+        return Grades(calibrate.probability(np.concatenate(logits), self.model.calibration), np.concatenate(ratings))

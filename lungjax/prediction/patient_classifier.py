@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from lungjax.errors import InputError
-from lungjax.tasks import classify, diagnose
+from lungjax.tasks import diagnose
+from lungjax.train import calibrate
 from lungjax.train.trained import Trained
 
 _MEANING = {
@@ -61,7 +62,7 @@ class PatientClassifier:
             what = "which gives no answer for a patient"
             raise InputError(f"{model.path}: is a network of the task {model.config.task!r}, {what}.")
         self.model = model
-        self._answer = jax.jit(diagnose.make_answer(model.config))
+        self._classify = jax.jit(diagnose.make_patient_classifier(model.config))
 
     def __call__(self, hu: np.ndarray, spacing_mm: np.ndarray) -> PatientPrediction:
         """Answers for the patient whose nodules these are.
@@ -83,9 +84,9 @@ class PatientClassifier:
         inside = (np.arange(size) < len(hu)).astype(np.float32)
         variables = self.model.variables
         given = hu[filled].astype(np.float32)[None], spacing_mm[filled][None], inside[None]
-        said = np.asarray(self._answer(variables["params"], variables["model_state"], *given), np.float64)[0]
-        probability = classify.probability(said[:1], self.model.calibration)
-        return PatientPrediction(float(probability[0]), said[1 : 1 + len(hu)])
+        predicted = self._classify(variables["params"], variables["model_state"], *given)
+        probability = calibrate.probability(np.asarray(predicted["logit"], np.float64), self.model.calibration)
+        return PatientPrediction(float(probability[0]), np.asarray(predicted["attention"], np.float64)[0, : len(hu)])
 
 
 def unanswered(reason: str) -> dict[str, Any]:

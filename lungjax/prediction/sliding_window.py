@@ -50,7 +50,8 @@ class Segmenter:
 
         def probability(variables: Any, images: jax.Array) -> jax.Array:
             self.compilations += 1  # JAX runs this line as it compiles, and never again.
-            return jax.nn.sigmoid(task.predict(variables["params"], variables["model_state"], {"image": images}))
+            predicted = task.predict(variables["params"], variables["model_state"], {"image": images})
+            return jax.nn.sigmoid(predicted["logit"])
 
         self._probability = jax.jit(probability)
 

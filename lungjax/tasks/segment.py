@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import scipy.special
 from jax.sharding import Mesh
 
 from lungjax import losses, metrics
 from lungjax.ct.scan import READERS, Intensity
 from lungjax.data import augment
 from lungjax.data.intensity import to_hu, window
-from lungjax.evaluation.plots import training_plots
 from lungjax.models.encoder import ResNet
 from lungjax.models.unet import UNet
 from lungjax.tasks.task import COUNTS, Config, Metrics, Task
@@ -72,15 +68,16 @@ def reader_targets(
     return metrics.share_of_readers(bits, readers=readers)
 
 
-def over_flips(answer: Callable[[Any], jax.Array], batch: Any) -> jax.Array:
-    """The mean of a network's answers to the four flips of each slice, each flipped back.
+def over_flips(predict: Callable[[Any], dict[str, jax.Array]], batch: Any) -> dict[str, jax.Array]:
+    """Test-time augmentation: the means of the predictions of the four flips of each slice, each flipped back.
 
     Args:
-      answer: batch -> (batch, height, width) floats.
+      predict: batch -> (batch, height, width) floats by name.
       batch: its `image` is (batch, height, width).
     """
-    answers = [jnp.flip(answer({**batch, "image": jnp.flip(batch["image"], axes)}), axes) for axes in FLIPS]
-    return jnp.stack(answers).mean(axis=0)
+    flipped = [(axes, predict({**batch, "image": jnp.flip(batch["image"], axes)})) for axes in FLIPS]
+    names = flipped[0][1]
+    return {name: jnp.stack([jnp.flip(found[name], axes) for axes, found in flipped]).mean(axis=0) for name in names}
 
 
 def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> Task:
@@ -92,6 +89,10 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
       readers: how many looked at each scan of the data set; with one, every target is that one's mask.
       mesh: unused; every image's loss is its own.
 
+    Returns:
+      The task. It predicts, all (batch, height, width) float32: `image`, what the network sees, in [0, 1]; `logit`,
+      that the majority of the readers would mark a pixel; `share`, of the readers who would mark it.
+
     Raises:
       ValueError: a value of the configuration is none of its choices.
     """
@@ -102,10 +103,6 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
     model = network(config)
     augmented = augment.make_segment(intensity=intensity, **config.augment)
     window_hu = tuple(config.augment.window_hu)
-
-    def shown(images: jax.Array) -> jax.Array:
-        """As the network sees them, float32 in [0, 1]."""
-        return window(to_hu(images, intensity=intensity), window_hu)
 
     def init(rng: jax.Array, batch: Any) -> tuple[Any, Any]:
         x = jnp.zeros((2, *batch["image"].shape[1:], 1), jnp.float32)
@@ -146,21 +143,15 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         each = metrics.confusion(logits > 0, metrics.majority(bits, readers=readers))  # (batch, 4)
         return jnp.sum(each * (weights > 0).astype(jnp.int32)[:, None], axis=0)
 
-    def predict(params: Any, model_state: Any, batch: Any) -> jax.Array:
-        """Logits of the majority (batch, height, width)."""
-        return of_majority(forward(params, model_state, batch))
-
-    def share(params: Any, model_state: Any, batch: Any) -> jax.Array:
-        """The share of the readers who would mark each pixel (batch, height, width)."""
-        return jnp.mean(jax.nn.sigmoid(forward(params, model_state, batch)), axis=-1)
-
-    def forward(params: Any, model_state: Any, batch: Any) -> jax.Array:
-        logits: Any = model.apply({"params": params, **model_state}, shown(batch["image"])[..., None], train=False)
-        return logits
+    def predict(params: Any, model_state: Any, batch: Any) -> dict[str, jax.Array]:
+        image = window(to_hu(batch["image"], intensity=intensity), window_hu)
+        logits: Any = model.apply({"params": params, **model_state}, image[..., None], train=False)
+        share = jnp.mean(jax.nn.sigmoid(logits), axis=-1)
+        return {"image": image, "logit": of_majority(logits), "share": share}
 
     def eval_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> Metrics:
         del rng
-        logits = predict(params, model_state, batch)
+        logits = predict(params, model_state, batch)["logit"]
         targets = reader_targets(batch["readers"], "majority", readers=readers)
         slices = batch["weight"].sum()
         return {
@@ -173,20 +164,13 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         scores = metrics.scores(sums[COUNTS])
         return {"loss": sums["loss"] / sums["slices"], **{name: float(value) for name, value in scores.items()}}
 
-    def draw(batch: Any, logits: np.ndarray, titles: list[str], path: Path) -> None:
-        images, probability = np.asarray(shown(batch["image"])), scipy.special.expit(logits)
-        training_plots.examples(
-            images, batch["readers"], probability, titles, path, spacing_mm=batch["spacing_mm"], slots=readers
-        )
-
     return Task(
+        name="segment",
         init=init,
         loss_fn=loss_fn,
         eval_fn=eval_fn,
         summarize=summarize,
         predict=predict,
-        share=share,
-        draw=draw,
         best="dice",
-        calibrated=True,
+        calibrated="share",
     )

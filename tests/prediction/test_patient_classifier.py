@@ -46,11 +46,12 @@ def test_it_is_the_tasks_own_answer(shipped: Trained, diagnoser: patient_classif
         "inside": jnp.array([[1.0] * 3 + [0.0] * 5], jnp.float32),
     }
     task = diagnose.make(shipped.config, intensity="hu", readers=4, mesh=mesh.make_mesh(8))
-    said = np.asarray(task.predict(shipped.variables["params"], shipped.variables["model_state"], batch))[0]
+    predicted = task.predict(shipped.variables["params"], shipped.variables["model_state"], batch)
+    logit, attention = float(predicted["logit"][0]), np.asarray(predicted["attention"])[0]
     line = shipped.calibration
     answer = diagnoser(hu, spacing_mm)
-    assert answer.probability == pytest.approx(1 / (1 + np.exp(-line["slope"] * said[0] - line["offset"])), abs=1e-4)
-    np.testing.assert_allclose(answer.attention, said[1:4], atol=1e-4)
+    assert answer.probability == pytest.approx(1 / (1 + np.exp(-line["slope"] * logit - line["offset"])), abs=1e-4)
+    np.testing.assert_allclose(answer.attention, attention[:3], atol=1e-4)
     assert answer.attention.sum() == pytest.approx(1, abs=1e-5)
     assert np.ptp(answer.attention) > 0.05
     turned = diagnoser(hu[::-1], spacing_mm[::-1])

@@ -94,7 +94,7 @@ def test_segment_on_hu_learns_and_is_evaluated(phantom_dataset: Path, tmp_path: 
     lowest_hu = -600 - 1500 // 2
     assert (batch["image"] < lowest_hu).any()
     clipped = {**batch, "image": np.maximum(batch["image"], np.int16(lowest_hu))}
-    np.testing.assert_array_equal(segmenter.predict(batch)[0], segmenter.predict(clipped)[0])
+    np.testing.assert_array_equal(segmenter.predict(batch)["logit"], segmenter.predict(clipped)["logit"])
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_a_run_is_scored_by_the_readers_of_the_data(slices_dataset: Path, tmp_pa
         for batch in loader.eval_batches(whole, rows, batch_size=8):
             real = batch["weight"] > 0
             votes = np.unpackbits(batch["readers"][real][..., None], axis=-1).sum(axis=-1)
-            truth, mask = votes >= {1: 1, 4: 2}[readers], segmenter.predict(batch)[0][real] > 0
+            truth, mask = votes >= {1: 1, 4: 2}[readers], segmenter.predict(batch)["logit"][real] > 0
             both, found, there = both + (mask & truth).sum(), found + mask.sum(), there + truth.sum()
         assert there > 0
         assert report["data"]["readers"] == readers
