@@ -10,7 +10,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from lungjax.metrics import weighted_mean
+
+def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
+    """sum(weights * values) / sum(weights) of (batch,) arrays; 0 where all weights are 0."""
+    total = jnp.sum(weights)
+    return jnp.sum(weights * values) / jnp.where(total > 0, total, 1.0)
 
 
 def ntxent(

@@ -28,6 +28,8 @@ import numpy as np
 from bench_train import describe
 from tqdm import tqdm
 
+from lungjax import metrics
+
 CONFIG = Path(__file__).parents[1] / "configs" / "segment.py"
 TURN_S = 20.0
 """Seconds of training before the other's turn."""
@@ -82,14 +84,13 @@ class Data:
     def dice(self, predict: Callable[[Any], np.ndarray]) -> float:
         """Pooled Dice of `predict`: a batch -> logits (batch, height, width)."""
         from lungjax.data import loader
-        from lungjax.evaluation.segmentation import overlap_scores
 
         sums = np.zeros(4, np.int64)
         for batch in loader.eval_batches(self.slices, self.val_rows, batch_size=BATCH):
             real = batch["weight"] > 0
-            truth = overlap_scores.majority(batch["readers"][real])
-            sums += overlap_scores.counts(predict(batch)[real] > 0, truth).sum(axis=0)
-        return float(overlap_scores.scores(sums)["dice"])
+            truth = metrics.majority(batch["readers"][real])
+            sums += metrics.confusion(predict(batch)[real] > 0, truth).sum(axis=0)
+        return float(metrics.scores(sums)["dice"])
 
 
 def ours(data: Data) -> Contender:
@@ -117,10 +118,13 @@ def ours(data: Data) -> Contender:
     def advance() -> None:
         current[0], _ = train_step(current[0], mesh.to_devices(next(batches), devices))
 
+    def predict(batch: Any) -> np.ndarray:
+        return np.asarray(predict_step(current[0], mesh.to_devices(batch, devices))["logit"])
+
     return Contender(
         step=advance,
         wait=lambda: jax.block_until_ready(current[0].step),
-        dice=lambda: data.dice(lambda batch: np.asarray(predict_step(current[0], mesh.to_devices(batch, devices)))),
+        dice=lambda: data.dice(predict),
         steps=config.steps,
     )
 
@@ -149,7 +153,7 @@ def theirs(data: Data, *, threads: int) -> Contender:
 
     def advance() -> None:
         batch = next(batches)
-        masks = (np.bitwise_count(batch["readers"]) >= 2).astype(np.uint8)
+        masks = metrics.majority(batch["readers"]).astype(np.uint8)
         pairs = [turned(image, mask) for image, mask in zip(batch["image"], masks, strict=True)]
         target = torch.from_numpy(np.stack([mask for _, mask in pairs]).astype(np.float32))
         network.train()

@@ -41,7 +41,8 @@ def main() -> None:
 
     @jax.jit
     def probability(variables: Any, images: jax.Array) -> jax.Array:
-        return jax.nn.sigmoid(task.predict(variables["params"], variables["model_state"], {"image": images}))
+        predicted = task.predict(variables["params"], variables["model_state"], {"image": images})
+        return jax.nn.sigmoid(predicted["logit"])
 
     for batch in (1, 16):
         images = np.random.default_rng(0).integers(-1000, 400, (batch, SIDE_PX, SIDE_PX)).astype(np.int16)

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from lungjax import metrics
 from lungjax.data import loader, shards, splits
 from lungjax.errors import InputError
 from lungjax.evaluation.run_segmentation import Scorer
-from lungjax.evaluation.segmentation import overlap_scores
 from lungjax.evaluation.stats import figures
 from lungjax.preparation.builtin import resolve
 from lungjax.train.trained import Trained, open_trained
@@ -53,8 +53,8 @@ def scored(model: Trained, dataset: shards.Dataset, rows: np.ndarray, distances_
         for batch in loader.eval_batches(slices, rows, batch_size=data.batch_size):
             image = moved(batch["image"], batch["row"], distance_px, beyond="reflect")
             bits = moved(batch["readers"], batch["row"], distance_px, beyond="constant")
-            logits, _ = scorer.predict({**batch, "image": image})
-            found = overlap_scores.counts(logits > 0, overlap_scores.majority(bits, readers=dataset.readers))
+            logits = scorer.predict({**batch, "image": image})["logit"]
+            found = metrics.confusion(logits > 0, metrics.majority(bits, readers=dataset.readers))
             counts.append(found[batch["weight"] > 0])
         yield _report(np.concatenate(counts)[None], patients)
 
@@ -62,7 +62,7 @@ def scored(model: Trained, dataset: shards.Dataset, rows: np.ndarray, distances_
 def _report(each: np.ndarray, patients: Sequence[str]) -> dict:
     """Of the counts (1, slices, 4)."""
     own = each[..., 0] + each[..., 2] > 0
-    dice = {"dice": (overlap_scores.scores(each)["dice"], own)}
+    dice = {"dice": (metrics.scores(each)["dice"], own)}
     return figures.estimate(
         [
             figures.pooled(("pooled",), model_counts=each, reader_counts=None, patients=patients),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "lungjax"
 
 ON_DEVICE = {"losses", "metrics", "models", "data.augment", "data.distort", "data.intensity"}
-"""Pure functions of arrays: they import nothing of the project but each other, and what a scan is."""
+"""Pure functions of arrays: they import nothing of the project but each other, and what a scan is. `metrics` takes
+NumPy's arrays, too, and imports no JAX."""
 
 PURE_EVALUATION = {
     "evaluation.stats",
@@ -29,7 +32,7 @@ MAY_IMPORT = {
     "ct": {"ct"},
     "lidc": {"lidc", "ct"},
     "data": {"data", "ct"},
-    "preparation": {"preparation", "lidc", "ct", "data"},
+    "preparation": {"preparation", "lidc", "ct", "data", "metrics"},
     "tasks": ON_DEVICE | {"tasks", "ct.scan", "ct.windows"},
     "train": ON_DEVICE | {"train", "tasks", "data", "ct.scan", "evaluation"},
     "evaluation": ON_DEVICE | {"evaluation", "ct", "data", "preparation", "tasks", "train", "prediction"},
@@ -152,6 +155,15 @@ def test_no_two_modules_import_each_other():
 def test_no_jax_where_the_host_reads(module: str):
     jax_family = {"jax", "jaxlib", "flax", "optax", "orbax", "grain"}
     assert not jax_family & {name.split(".")[0] for name in imports(MODULES[module])}, module
+
+
+@pytest.mark.parametrize("room", ["evaluation.segmentation", "evaluation.stats", "evaluation.classification"])
+def test_evaluation_of_arrays_loads_no_jax(room: str):
+    """Not even through what it imports: a fresh process that has imported all of it knows no JAX."""
+    names = [f"lungjax.{module}" for module in MODULES if covers({room}, module)]
+    script = f"import importlib, sys; [importlib.import_module(name) for name in {names}]; print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("evaluation.")])

@@ -100,7 +100,7 @@ def test_patients_are_nested_and_scores_are_those_of_the_test_patients(
     batch = loader.Slices(dataset, crop_px=64, crop_at="nodule").batch(np.resize(rows, 8 * -(-len(rows) // 8)))
     scorer = Scorer(model.config, dataset, model.variables)
     parts = [{name: part[k : k + 8] for name, part in batch.items()} for k in range(0, len(batch["row"]), 8)]
-    mask = np.concatenate([scorer.predict(part)[0] for part in parts])[: len(rows)] > 0
+    mask = np.concatenate([scorer.predict(part)["logit"] for part in parts])[: len(rows)] > 0
     truth = np.unpackbits(batch["readers"][: len(rows), ..., None], axis=-1).sum(axis=-1) >= 2
     patients = dataset.index["patient_id"].iloc[rows].to_numpy()
     assert set(found[0]["counts"]) == set(patients) == {name for name, part in split.items() if part == "test"}

@@ -272,3 +272,9 @@ def test_optax_rounds_its_cross_entropy_otherwise():
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-8)
     assert np.mean(found[0][1] == found[1][1]) < 0.9
+
+
+def test_weighted_mean():
+    values = jnp.array([1.0, 5.0, 9.0])
+    np.testing.assert_allclose(losses.weighted_mean(values, jnp.array([1.0, 0.0, 3.0])), 7.0)
+    assert losses.weighted_mean(values, jnp.zeros(3)) == 0.0

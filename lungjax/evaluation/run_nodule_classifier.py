@@ -76,13 +76,13 @@ def grade(model: Trained, dataset: shards.Dataset, *, split: str) -> NoduleScore
     rows = nodules.rows_for(dataset, model.patients, split)
     config = model.config
     task = classify.make(config, intensity="hu", readers=dataset.readers, mesh=mesh.make_mesh(config.data.batch_size))
-    predicted, label = calibrate.predictions(task.predict, model.variables, patches, rows, config.data.batch_size)
+    predicted, label = calibrate.predictions(task, model.variables, patches, rows, config.data.batch_size)
     return NoduleScores(
         index=dataset.index.iloc[rows],
         label=label,
-        logit=predicted[:, 0],
-        probability=classify.probability(predicted[:, 0], model.calibration),
-        expected=predicted[:, 1:],
+        logit=predicted["logit"],
+        probability=calibrate.probability(predicted["logit"], model.calibration),
+        expected=predicted["ratings"],
         ratings=patches.ratings[rows],
         diameter_mm=nodules.diameters_mm(patches, rows),
     )
@@ -107,7 +107,7 @@ def report(graded: NoduleScores, against: NoduleScores | None = None) -> dict[st
         raise InputError("no nodule here has a median rating of malignancy above or below 3; nothing can be scored.")
     labels = graded.label > 0.5
     patients = graded.index["patient_id"].to_numpy()
-    raw = classify.probability(graded.logit, {})
+    raw = calibrate.probability(graded.logit, {})
 
     def of(which: np.ndarray, probability: np.ndarray, others: dict[str, np.ndarray]) -> dict[str, Any]:
         return binary_scores.classification_figures(

@@ -16,7 +16,7 @@ from lungjax.errors import InputError
 from lungjax.evaluation.classification import binary_scores
 from lungjax.evaluation.plots import classification_report, gallery
 from lungjax.evaluation.stats import calibration
-from lungjax.tasks import classify, diagnose
+from lungjax.tasks import diagnose
 from lungjax.train import calibrate, mesh
 from lungjax.train.trained import Trained
 
@@ -74,16 +74,15 @@ def grade(model: Trained, dataset: shards.Dataset, *, split: str) -> PatientScor
             f"{dataset.path}: no patient of split {split} has a label; the model was trained on the others."
         )
     task = diagnose.make(config, intensity="hu", readers=dataset.readers, mesh=mesh.make_mesh(config.data.batch_size))
-    said, label = calibrate.predictions(task.predict, model.variables, read, rows, config.data.batch_size)
-    number = config.data.nodules
+    predicted, label = calibrate.predictions(task, model.variables, read, rows, config.data.batch_size)
     members = [read.members[row] for row in rows]
     return PatientScores(
         index=pd.DataFrame({"patient_id": read.patients[rows], "nodules": list(map(len, members)), "label": label}),
-        logit=said[:, 0],
-        probability=classify.probability(said[:, 0], model.calibration),
-        highest=said[:, 1 + number :].max(axis=1),
+        logit=predicted["logit"],
+        probability=calibrate.probability(predicted["logit"], model.calibration),
+        highest=predicted["nodule_logit"].max(axis=1),
         diameter_mm=np.array([nodules.diameters_mm(read, one).max() for one in members]),
-        attention=said[:, 1 : 1 + number],
+        attention=predicted["attention"],
         bag=(read, rows),
     )
 
@@ -93,7 +92,7 @@ def report(found: PatientScores, against: PatientScores | None = None) -> dict[s
     if against is not None and not found.index.equals(against.index):
         raise InputError("the two models were trained on other patients, so there is nobody new to both.")
     labels, patients = found.index["label"].to_numpy() > 0.5, found.index["patient_id"].to_numpy()
-    raw = classify.probability(found.logit, {})
+    raw = calibrate.probability(found.logit, {})
     others = {"highest nodule": found.highest} | ({} if against is None else {"against": against.logit})
 
     def of(which: np.ndarray, probability: np.ndarray, compared: dict[str, np.ndarray]) -> dict[str, Any]:

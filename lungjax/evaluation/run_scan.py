@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lungjax import metrics
 from lungjax.ct import lungs
 from lungjax.ct.scan import Scan
 from lungjax.evaluation.detection import reference
@@ -109,14 +110,16 @@ def _told(one: ReferenceNodule, centre_mm: np.ndarray, at_mm: np.ndarray, scores
 
 
 def _dice(one: ReferenceNodule, number: np.ndarray, every: Sequence[Candidate]) -> float:
-    """3-D Dice of what at least two readers outlined, or the one who did, and the candidate that has most of it."""
-    majority = one.votes >= min(2, one.readers)
+    """3-D Dice of the majority of the readers who outlined a nodule and the candidate that has most of it; 0 where no
+    candidate has any of it, also where the readers agree on no voxel.
+    """
+    majority = metrics.majority_of_votes(one.votes, readers=one.readers)
     shared = np.bincount(number[one.box][majority], minlength=1)
     shared[0] = 0
     best = int(shared.argmax())
     if not shared[best]:
         return 0.0
-    return round(float(2 * shared[best] / (len(every[best - 1].voxels) + majority.sum())), 3)
+    return round(float(metrics.dice(shared[best], len(every[best - 1].voxels) + majority.sum())), 3)
 
 
 def _narrowed(

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from lungjax import metrics
 from lungjax.data import loader, shards
-from lungjax.evaluation.segmentation import disagreement, overlap_matrix, overlap_scores, sections
+from lungjax.evaluation.plots import examples
+from lungjax.evaluation.segmentation import disagreement, overlap_matrix, sections
 from lungjax.evaluation.segmentation.nodules_3d import Place
 from lungjax.evaluation.segmentation.tally import Tally
 from lungjax.tasks import segment
@@ -66,25 +68,20 @@ class Scorer:
             out_shardings=mesh.replicated(self._devices),
         )
 
-    def _predict(self, variables: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
-        assert self._task.share is not None
-        logits, share = (
-            functools.partial(answer, variables["params"], variables["model_state"])
-            for answer in (self._task.predict, self._task.share)
-        )
-        if self._flips:
-            majority, likely = segment.over_flips(logits, batch), segment.over_flips(share, batch)
-        else:
-            majority, likely = logits(batch), share(batch)
+    def _predict(self, variables: Any, batch: Any) -> dict[str, jax.Array]:
+        predict = functools.partial(self._task.predict, variables["params"], variables["model_state"])
+        found = segment.over_flips(predict, batch) if self._flips else predict(batch)
         if self._shares is not None:
             knots = (jnp.array(part, jnp.float32) for part in (self._shares.predicted, self._shares.share))
-            likely = jnp.interp(likely, *knots)
-        return majority, likely
+            found["share"] = jnp.interp(found["share"], *knots)
+        return found
 
-    def predict(self, batch: loader.Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Logits of the majority, the share of readers who would mark each pixel: (batch, height, width) float32."""
-        logits, share = self._forward(self._variables, mesh.to_devices(batch, self._devices))
-        return np.asarray(logits), np.asarray(share)
+    def predict(self, batch: loader.Batch) -> dict[str, np.ndarray]:
+        """What the task predicts, see `lungjax.tasks.segment.make`, over flips and calibrated where that was asked for:
+        `image`, `logit` and `share`, (batch, height, width) float32.
+        """
+        found = self._forward(self._variables, mesh.to_devices(batch, self._devices))
+        return {name: np.asarray(part) for name, part in found.items()}
 
     def tally(self, rows: np.ndarray) -> Tally:
         """What is kept of each of these slices; a pixel is predicted where its logit is above 0."""
@@ -92,7 +89,8 @@ class Scorer:
         with tqdm(total=len(rows), unit="slice", desc="evaluate", disable=None) as progress:
             for batch in loader.eval_batches(self._slices, rows, batch_size=self._batch_size):
                 real = batch["weight"] > 0
-                logits, share = (part[real] for part in self.predict(batch))
+                predicted = self.predict(batch)
+                logits, share = predicted["logit"][real], predicted["share"][real]
                 samples = share > _SHARES if self._has_samples else None
                 places = self._places(batch["row"][real], batch["corner"][real])
                 tally.add(share, logits > 0, batch["readers"][real], places, samples)
@@ -116,7 +114,7 @@ class Scorer:
 
     def draw(self, rows: np.ndarray, tally: Tally, out: Path) -> list[Path]:
         """Sheets of the patients with the worst and the best slices, and of slices spread evenly from worst to best."""
-        dice = overlap_scores.scores(tally.slices.counts(overlap_matrix.pairs_of(self.readers).model)[0])["dice"]
+        dice = metrics.scores(tally.slices.counts(overlap_matrix.pairs_of(self.readers).model)[0])["dice"]
         order = np.argsort(dice, kind="stable")
         order = order[sections.marked(tally.slices)[order]]  # With an empty majority there is nothing to compare.
         if len(order) == 0:
@@ -132,7 +130,8 @@ class Scorer:
             shown["spacing_mm"] = self._index["column_spacing_mm"].iloc[picked].to_numpy()
             titles = [f"{r.patient_id}, slice {r.slice_index}" for r in self._index.iloc[picked].itertuples()]
             path = out.with_suffix(f".{name}.png")
-            self._task.draw(shown, self.predict(batch)[0][: len(picked)], titles, path)
+            predicted = {key: part[: len(picked)] for key, part in self.predict(batch).items()}
+            examples.draw(self._task.name, shown, predicted, titles, path, readers=self.readers)
             written.append(path)
         return written
 

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from lungjax import metrics
 from lungjax.data import loader, shards
 from lungjax.evaluation.run_segmentation import Scorer
-from lungjax.evaluation.segmentation import overlap_scores
 from lungjax.evaluation.stats import bootstrap
 from lungjax.tasks.task import Config
 from lungjax.train import loop, trained
@@ -56,15 +56,15 @@ def _score(workdir: Path, dataset: shards.Dataset) -> dict[str, Any]:
     counts = []
     for batch in loader.eval_batches(slices, rows, batch_size=config.data.batch_size):
         real = batch["weight"] > 0
-        truth = overlap_scores.majority(batch["readers"][real], readers=dataset.readers)
-        counts.append(overlap_scores.counts(scorer.predict(batch)[0][real] > 0, truth))
+        truth = metrics.majority(batch["readers"][real], readers=dataset.readers)
+        counts.append(metrics.confusion(scorer.predict(batch)["logit"][real] > 0, truth))
     people = dataset.index["patient_id"].iloc[rows]
     sums = bootstrap.patient_sums(np.concatenate(counts), list(people))
     learnt = loader.select_rows(
         dataset, split="train", slices=config.data.slices, share=config.data.train_share, seed=config.seed
     )
     return {
-        "dice": float(overlap_scores.scores(sums.sum(axis=0))["dice"]),
+        "dice": float(metrics.scores(sums.sum(axis=0))["dice"]),
         "step": model.step,
         "train_patients": sorted(set(dataset.index["patient_id"].iloc[learnt])),
         "train_slices": len(learnt),

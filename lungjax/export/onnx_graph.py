@@ -115,7 +115,7 @@ class Graph:
         def value(x: Any) -> Any:
             return np.asarray(x.val, x.aval.dtype) if hasattr(x, "val") else known[x]
 
-        for eqn in jaxpr.eqns:
+        for eqn in _live(jaxpr):
             outputs = self._equation(eqn, [value(x) for x in eqn.invars])
             known |= zip(eqn.outvars, outputs, strict=True)
         return [value(x) for x in jaxpr.outvars]
@@ -160,6 +160,16 @@ class Graph:
 def _looped(outside: Sequence[Any], inside: Sequence[Any]) -> int:
     """How many of a loop's inputs, or outputs, have a row for each step."""
     return sum(one.aval.ndim > row.aval.ndim for one, row in zip(outside, inside, strict=True))
+
+
+def _live(jaxpr: core.Jaxpr) -> list[Any]:
+    """The equations that an output depends on: what else a network can predict, and nobody asked for, is left out."""
+    wanted, found = set(map(id, jaxpr.outvars)), []
+    for eqn in reversed(jaxpr.eqns):
+        if wanted & set(map(id, eqn.outvars)):
+            wanted |= set(map(id, eqn.invars))
+            found.append(eqn)
+    return found[::-1]
 
 
 def _static(variables: Sequence[Any]) -> bool:

@@ -80,7 +80,8 @@ def _segment(config: Config, trained: Trained) -> Signature:
     task = _task(segment, config)
 
     def function(variables: Any, hu: jax.Array) -> tuple[jax.Array, ...]:
-        return (jax.nn.sigmoid(task.predict(variables["params"], variables["model_state"], {"image": hu})),)
+        predicted = task.predict(variables["params"], variables["model_state"], {"image": hu})
+        return (jax.nn.sigmoid(predicted["logit"]),)
 
     hu = _slices(config, trained)
     said = ArraySpec(
@@ -124,17 +125,17 @@ def _patches(trained: Trained, *before: int) -> tuple[ArraySpec, ArraySpec]:
 
 
 def _calibrated(trained: Trained, logits: jax.Array) -> jax.Array:
-    """As `lungjax.tasks.classify.probability`."""
+    """As `lungjax.train.calibrate.probability`."""
     line = trained.calibration
     return jax.nn.sigmoid(line.get("slope", 1.0) * logits + line.get("offset", 0.0))
 
 
 def _classify(config: Config, trained: Trained) -> Signature:
-    grade = classify.make_grade(config)
+    classifier = classify.make_nodule_classifier(config)
 
     def function(variables: Any, hu: jax.Array, pixel_mm: jax.Array) -> tuple[jax.Array, ...]:
-        found = grade(variables["params"], variables["model_state"], hu, pixel_mm)
-        return _calibrated(trained, found[:, 0]), found[:, 1:]
+        predicted = classifier(variables["params"], variables["model_state"], hu, pixel_mm)
+        return _calibrated(trained, predicted["logit"]), predicted["ratings"]
 
     malignant = ArraySpec("probability", (), "that readers would call the nodule malignant, calibrated")
     ratings = ArraySpec("ratings", (len(RATING_NAMES),), f"expected of readers: {', '.join(RATING_NAMES)}")
@@ -146,8 +147,8 @@ def _diagnose(config: Config, trained: Trained) -> Signature:
 
     def function(variables: Any, hu: jax.Array, pixel_mm: jax.Array, inside: jax.Array) -> tuple[jax.Array, ...]:
         batch = {"image": hu, "spacing_mm": pixel_mm, "inside": inside}
-        found = task.predict(variables["params"], variables["model_state"], batch)
-        return _calibrated(trained, found[:, 0]), found[:, 1 : 1 + nodules]
+        predicted = task.predict(variables["params"], variables["model_state"], batch)
+        return _calibrated(trained, predicted["logit"]), predicted["attention"]
 
     inside = ArraySpec("inside", (nodules,), "1 for a patch with a nodule, 0 for one that only fills up; a 1 at least")
     malignant = ArraySpec("probability", (), "that one of the patient's nodules is malignant, calibrated")

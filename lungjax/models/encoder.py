@@ -33,11 +33,11 @@ class Block(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, mask: jax.Array | None = None) -> jax.Array:
         """(batch, h, w, c) -> (batch, h / stride, w / stride, channels or 4 * channels)."""
         out = self.channels * (BOTTLENECK if self.bottleneck else 1)
         conv = functools.partial(Conv, use_bias=False, dtype=self.dtype)
-        norm = make_norm(self.norm, train=train)
+        norm = make_norm(self.norm, train=train, mask=mask)
 
         y = x
         if self.bottleneck:
@@ -83,12 +83,13 @@ class ResNet(nn.Module):
         return self.stem_stride * 2 ** (len(BLOCKS[self.depth]) - 1)
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> list[jax.Array]:
+    def __call__(self, x: jax.Array, *, train: bool, mask: jax.Array | None = None) -> list[jax.Array]:
         """Feature maps, finest first.
 
         Args:
           x: (batch, height, width, channels) floats.
           train: BatchNorm uses and updates batch statistics (collection `batch_stats`).
+          mask: bool (batch,), which images enter BatchNorm's statistics; None for all.
 
         Returns:
           Four arrays (batch, height / s, width / s, width * 2**stage) of `dtype`, s = stem stride * 2**stage.
@@ -109,7 +110,7 @@ class ResNet(nn.Module):
         alike = self.stem == "torchvision"
         stem = functools.partial(Conv, self.width, use_bias=False, dtype=self.dtype, name="stem")
         x = stem((7, 7), strides=2, padding=3)(x) if alike else stem((3, 3))(x)
-        x = nn.relu(make_norm(self.norm, train=train)(name="stem_norm")(x))
+        x = nn.relu(make_norm(self.norm, train=train, mask=mask)(name="stem_norm")(x))
         if alike:
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1), (1, 1)])  # pyright: ignore[reportArgumentType]
 
@@ -124,6 +125,6 @@ class ResNet(nn.Module):
                     padding=1 if alike else "SAME",
                     dtype=self.dtype,
                     name=f"stage{stage}_block{block}",
-                )(x, train=train)
+                )(x, train=train, mask=mask)
             features.append(x)
         return features

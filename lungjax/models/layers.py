@@ -76,21 +76,34 @@ class GroupNorm(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation (Ioffe & Szegedy 2015) over the global batch, statistics in float32."""
+    """Batch normalisation (Ioffe & Szegedy 2015) over the global batch, statistics in float32.
+
+    Images that a mask leaves out, as those that only fill a batch up, are normalised like the others, and do not enter
+    the statistics.
+    """
 
     scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """(batch, height, width, c) -> the same shape and dtype; updates `batch_stats` where `train`."""
+    def __call__(self, x: jax.Array, *, train: bool, mask: jax.Array | None = None) -> jax.Array:
+        """(batch, height, width, c) -> the same shape and dtype; updates `batch_stats` where `train`.
+
+        `mask` is bool (batch,), True for at least one image; None takes all.
+        """
         norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, scale_init=self.scale_init, name="norm")
-        return norm(x.astype(jnp.float32)).astype(x.dtype)
+        where = None if mask is None else mask[:, None, None, None]
+        return norm(x.astype(jnp.float32), mask=where).astype(x.dtype)
 
 
-def make_norm(kind: Norm, *, train: bool) -> Callable[..., Callable[[jax.Array], jax.Array]]:
-    """`make_norm(kind, train=train)(name=..., scale_init=...)` is a function of feature maps."""
+def make_norm(
+    kind: Norm, *, train: bool, mask: jax.Array | None = None
+) -> Callable[..., Callable[[jax.Array], jax.Array]]:
+    """`make_norm(kind, train=train)(name=..., scale_init=...)` is a function of feature maps.
+
+    `mask`, bool (batch,), says which images enter the statistics of `batch`; `group` has none that images share.
+    """
     if kind == "group":
         return GroupNorm
     if kind == "batch":
-        return lambda **options: functools.partial(BatchNorm(**options), train=train)
+        return lambda **options: functools.partial(BatchNorm(**options), train=train, mask=mask)
     raise ValueError(f"norm is {kind!r}; use 'group' or 'batch'.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -43,19 +44,23 @@ class NoduleNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def __call__(
+        self, x: jax.Array, *, train: bool, mask: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """(batch, height, width, 1) floats -> logits.
 
         Args:
           x: images in [0, 1].
           train: BatchNorm uses and updates batch statistics; features are dropped, by the rng `dropout`.
+          mask: bool (batch,), which images enter BatchNorm's statistics; None for all.
 
         Returns:
           (batch, outputs) float32 logits of the nodule, (batch, height, width) float32 logits of its pixels,
           (batch, hidden) float32 what the logits are made of.
         """
-        maps = self.encoder(x, train=train)
-        decoded = self._climb(maps, train=train)
+        norm = make_norm(self.encoder.norm, train=train, mask=mask)
+        maps = self.encoder(x, train=train, mask=mask)
+        decoded = self._climb(maps, norm)
         block = self.encoder.stem_stride
         bias = nn.initializers.constant(PRIOR_LOGIT)
         pixels = Conv(block**2, (3, 3), bias_init=bias, dtype=self.dtype, name="outline")(decoded)
@@ -68,10 +73,10 @@ class NoduleNet(nn.Module):
         features += [mean, jnp.sqrt(jnp.maximum(square - mean * mean, 0.0) + 1e-4)]
         features += [_mean_within(one, inside) for one in (decoded, *maps[1:3])]
         features += [jnp.mean(maps[-1].astype(jnp.float32), axis=(1, 2))]
-        hidden = self._hidden(jnp.concatenate(features, axis=-1), train=train)
+        hidden = self._hidden(jnp.concatenate(features, axis=-1), norm, train=train)
         return Dense(self.outputs, name="out_layer")(hidden), pixels, hidden
 
-    def _climb(self, maps: list[jax.Array], *, train: bool) -> jax.Array:
+    def _climb(self, maps: list[jax.Array], norm: Callable[..., Any]) -> jax.Array:
         """Feature maps, finest first -> (batch, height / stem stride, width / stem stride, width)."""
         x = None
         for level, skip in enumerate(reversed(maps)):
@@ -79,14 +84,14 @@ class NoduleNet(nn.Module):
             if x is not None:
                 joined = joined + jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
             x = Conv(self.width, (3, 3), use_bias=False, dtype=self.dtype, name=f"level{level}")(joined)
-            x = nn.relu(make_norm(self.encoder.norm, train=train)(name=f"level{level}_norm")(x))
+            x = nn.relu(norm(name=f"level{level}_norm")(x))
         assert x is not None
         return x
 
-    def _hidden(self, features: jax.Array, *, train: bool) -> jax.Array:
+    def _hidden(self, features: jax.Array, norm: Callable[..., Any], *, train: bool) -> jax.Array:
         """(batch, features) -> (batch, hidden)."""
         # As images of one pixel, for norms are of images.
-        x = make_norm(self.encoder.norm, train=train)(name="features_norm")(features[:, None, None, :])[:, 0, 0, :]
+        x = norm(name="features_norm")(features[:, None, None, :])[:, 0, 0, :]
         x = nn.Dropout(self.dropout, deterministic=not train, name="dropout_in")(x)
         x = nn.relu(Dense(self.hidden, name="hidden_layer")(x))
         return nn.Dropout(self.dropout, deterministic=not train, name="dropout_out")(x)

@@ -37,7 +37,8 @@ class PatientNet(nn.Module):
 
         Args:
           x: (bags, nodules, height, width, 1) in [0, 1].
-          inside: (bags, nodules) 1, or 0 for what only fills a bag up, which gets no attention; one at least is 1.
+          inside: (bags, nodules) 1, or 0 for what only fills a bag up, which gets no attention and enters no statistic
+            of BatchNorm, so that it does not matter how far bags are filled; one at least is 1.
           train: as for `NoduleNet`.
 
         Returns:
@@ -45,7 +46,8 @@ class PatientNet(nn.Module):
           bags * nodules images.
         """
         bags, nodules = inside.shape
-        logits, pixels, hidden = self.grader(x.reshape(bags * nodules, *x.shape[2:]), train=train)
+        images, mask = x.reshape(bags * nodules, *x.shape[2:]), inside.reshape(-1) > 0
+        logits, pixels, hidden = self.grader(images, train=train, mask=mask)
         gated = jnp.tanh(self.attention_value(hidden)) * nn.sigmoid(self.attention_gate(hidden))
         scores = self.attention_score(gated).reshape(bags, nodules)
         weights = nn.softmax(jnp.where(inside > 0, scores, -jnp.inf), axis=1)

@@ -13,6 +13,7 @@ from lungjax.errors import InputError
 from lungjax.prediction import arrays
 from lungjax.prediction.arrays import Forward
 from lungjax.tasks import classify
+from lungjax.train import calibrate
 from lungjax.train.trained import Trained
 
 BATCH = 32
@@ -80,12 +81,12 @@ class NoduleClassifier:
 
 
 def _forward(trained: Trained, device: Any) -> Forward:
-    grade = jax.jit(classify.make_grade(trained.config))
+    classifier = jax.jit(classify.make_nodule_classifier(trained.config))
     variables = jax.device_put(trained.variables, device)
 
     def forward(hu: np.ndarray, pixel_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         given = jax.device_put((hu, pixel_mm), device)
-        outputs = np.asarray(grade(variables["params"], variables["model_state"], *given))
-        return classify.probability(outputs[:, 0], trained.calibration), outputs[:, 1:]
+        outputs = classifier(variables["params"], variables["model_state"], *given)
+        return calibrate.probability(np.asarray(outputs["logit"]), trained.calibration), np.asarray(outputs["ratings"])
 
     return forward

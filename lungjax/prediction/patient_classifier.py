@@ -13,7 +13,8 @@ from lungjax.errors import InputError
 from lungjax.prediction import arrays
 from lungjax.prediction.arrays import Forward
 from lungjax.prediction.predicted import PredictedPatient
-from lungjax.tasks import classify, diagnose
+from lungjax.tasks import diagnose
+from lungjax.train import calibrate
 from lungjax.train.trained import Trained
 
 _MEANING = {
@@ -119,13 +120,14 @@ class PatientClassifier:
 
 
 def _forward(trained: Trained, device: Any) -> Forward:
-    answer, most = jax.jit(diagnose.make_answer(trained.config)), int(trained.config.data.nodules)
+    classifier = jax.jit(diagnose.make_patient_classifier(trained.config))
     variables = jax.device_put(trained.variables, device)
 
     def forward(hu: np.ndarray, pixel_mm: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         given = jax.device_put((hu, pixel_mm, inside), device)
-        outputs = np.asarray(answer(variables["params"], variables["model_state"], *given), np.float64)
-        return classify.probability(outputs[:, 0], trained.calibration), outputs[:, 1 : 1 + most]
+        outputs = classifier(variables["params"], variables["model_state"], *given)
+        logit, attention = (np.asarray(outputs[name], np.float64) for name in ("logit", "attention"))
+        return calibrate.probability(logit, trained.calibration), attention
 
     return forward
 

@@ -59,7 +59,8 @@ class Segmenter:
         @jax.jit
         def probability(variables: Any, images: jax.Array) -> jax.Array:
             self.compilations += 1  # JAX runs this line as it compiles, and never again.
-            return jax.nn.sigmoid(task.predict(variables["params"], variables["model_state"], {"image": images}))
+            predicted = task.predict(variables["params"], variables["model_state"], {"image": images})
+            return jax.nn.sigmoid(predicted["logit"])
 
         return lambda images: [np.asarray(probability(variables, jax.device_put(images, device)))]
 

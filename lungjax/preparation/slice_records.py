@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lungjax import metrics
 from lungjax.ct.scan import RATING_NAMES, READERS, Nodule, Reading, Scan
 from lungjax.data.records import SliceRecord, box_of
 
@@ -68,9 +69,9 @@ def index_row(
 
 
 def _count_marks(bits: np.ndarray, readers: int) -> tuple[int, int]:
-    """The number of readers who marked anything, and of pixels that at least two of them, or the only one, marked."""
+    """The number of readers who marked anything, and of pixels that the majority of them marked."""
     slots = int(np.bitwise_or.reduce(bits, axis=None)).bit_count()
-    return slots, int(np.count_nonzero(np.bitwise_count(bits) >= min(2, readers)))
+    return slots, int(np.count_nonzero(metrics.majority(bits, readers=readers)))
 
 
 def _three_floats(values: tuple[float, float, float]) -> tuple[float, float, float]:

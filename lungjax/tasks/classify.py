@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
 from jax.sharding import Mesh
 
-from lungjax import losses
-from lungjax.ct.scan import RATING_NAMES, Intensity
+from lungjax import losses, metrics
+from lungjax.ct.scan import Intensity
 from lungjax.data import augment, distort
 from lungjax.data.intensity import window
-from lungjax.evaluation.classification import binary_scores
-from lungjax.evaluation.plots import gallery
-from lungjax.evaluation.stats import calibration
-from lungjax.metrics import weighted_mean
 from lungjax.models.encoder import ResNet
 from lungjax.models.nodule_net import NoduleNet
 from lungjax.tasks.task import Config, Metrics, Task
@@ -29,8 +23,6 @@ HIGHEST = (5, 4, 6, 5, 5, 5, 5, 5, 5)
 """Of the ratings, in the order of `RATING_NAMES`; the lowest is 1."""
 STEPS = tuple((name, above) for name, highest in enumerate(HIGHEST) for above in range(1, highest))
 """Of each ordinal logit the number of the rating, and the value that the rating is above."""
-OUTPUTS = 1 + len(RATING_NAMES)
-"""What a nodule is given: the logit of malignancy, and the nine expected ratings."""
 
 _OUTLINE_WEIGHT = 10.0
 """Of the outline's cross entropy, for most pixels are easy."""
@@ -52,16 +44,18 @@ def network(config: Config) -> NoduleNet:
     )
 
 
-def make_grade(config: Config):
-    """(params, model_state, patches (n, height, width) of HU, spacing_mm (n,)) -> float32 (n, OUTPUTS).
+def make_nodule_classifier(config: Config) -> Callable[..., dict[str, jax.Array]]:
+    """The network on patches as they are: (params, model_state, hu, spacing_mm) -> predictions by name.
 
-    The logits are means over the eight turns and flips of each patch.
+    `hu` is (n, height, width) with a nodule in the middle of each patch, `spacing_mm` (n,) between pixel centres.
+    Predicts, in float32, `logit` (n,) of malignancy and `ratings` (n, 9), the expected ones in the order of
+    `lungjax.ct.scan.RATING_NAMES`. Test-time augmentation: logits are means over the eight turns and flips of a patch.
     """
     model = network(config)
     resampled = functools.partial(distort.resample, order=1, side_px=config.patch.side_px)
     shift_px = jnp.zeros(2, jnp.float32)
 
-    def grade(params: Any, model_state: Any, hu: jax.Array, spacing_mm: jax.Array) -> jax.Array:
+    def classifier(params: Any, model_state: Any, hu: jax.Array, spacing_mm: jax.Array) -> dict[str, jax.Array]:
         def one(patch: jax.Array, mm: jax.Array) -> jax.Array:
             return resampled(patch, jnp.eye(2, dtype=jnp.float32) * (config.patch.pixel_mm / mm), shift_px)
 
@@ -71,9 +65,9 @@ def make_grade(config: Config):
         # One after the other: eight at once would need eight times the memory.
         logits = jax.lax.map(lambda x: model.apply(variables, x, train=False)[0], jnp.stack(turned))  # pyright: ignore[reportIndexIssue, reportOptionalSubscript]
         logits = jnp.mean(logits, axis=0)
-        return jnp.concatenate([logits[:, :1], expected_ratings(logits[:, 1:])], axis=-1)
+        return {"logit": logits[:, 0], "ratings": expected_ratings(logits[:, 1:])}
 
-    return grade
+    return classifier
 
 
 def expected_ratings(logits: jax.Array) -> jax.Array:
@@ -100,11 +94,6 @@ def ordinal_targets(ratings: jax.Array) -> tuple[jax.Array, jax.Array]:
     return marked / jnp.maximum(number[:, name], 1.0), jnp.sqrt(number[:, name])
 
 
-def probability(logits: np.ndarray, line: Mapping[str, float]) -> np.ndarray:
-    """Logits of malignancy -> float64 probabilities, by the slope and offset of a calibration where there is one."""
-    return calibration.Platt(line.get("slope", 1.0), line.get("offset", 0.0))(logits)
-
-
 def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> Task:
     """The task of `configs/classify.py`.
 
@@ -113,10 +102,13 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
       intensity: of the data set, which `lungjax.data.nodules.Patches` has seen to be HU.
       readers: unused; a batch tells who rated.
       mesh: unused; every patch's loss is its own.
+
+    Returns:
+      The task. It predicts what `make_nodule_classifier` does.
     """
     del intensity, readers, mesh
     model = network(config)
-    grade = make_grade(config)
+    classifier = make_nodule_classifier(config)
     side_px = config.patch.side_px
     view = jax.vmap(
         functools.partial(augment.nodule, side_px=side_px, pixel_mm=config.patch.pixel_mm, **config.augment)
@@ -136,30 +128,25 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         (logits, pixels, _), model_state = model.apply(
             variables, x, train=True, rngs={"dropout": drop_rng}, mutable=list(model_state)
         )
-        loss, metrics = nodule_loss(config, logits, pixels, marked, batch)
-        return loss, (metrics, model_state)
+        loss, figures = nodule_loss(config, logits, pixels, marked, batch)
+        return loss, (figures, model_state)
 
     def eval_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> Metrics:
         del rng
-        return decided_sums(predict(params, model_state, batch)[:, 0], batch)
+        return binned_sums(predict(params, model_state, batch)["logit"], batch)
 
-    def predict(params: Any, model_state: Any, batch: Any) -> jax.Array:
-        """(batch, OUTPUTS)."""
-        return grade(params, model_state, batch["image"], batch["spacing_mm"])
-
-    def draw(batch: Any, predicted: np.ndarray, titles: list[str], path: Path) -> None:
-        probability = scipy.special.expit(predicted[:, 0])
-        gallery.patches(batch["image"], batch["readers"], probability, batch["ratings"][:, :, -1], titles, path)
+    def predict(params: Any, model_state: Any, batch: Any) -> dict[str, jax.Array]:
+        return classifier(params, model_state, batch["image"], batch["spacing_mm"])
 
     return Task(
+        name="classify",
         init=init,
         loss_fn=loss_fn,
         eval_fn=eval_fn,
-        summarize=auc,
+        summarize=loss_and_auc,
         predict=predict,
-        draw=draw,
         best="auc",
-        calibrated=True,
+        calibrated="logit",
     )
 
 
@@ -180,7 +167,7 @@ def nodule_loss(
     label, weight = labels(batch["label"])
     targets, trust = ordinal_targets(batch["ratings"])
     weight = weight * trust[:, -1] * batch["weight"]
-    malignancy = weighted_mean(losses.sigmoid_cross_entropy(logits[:, 0], label), weight)
+    malignancy = losses.weighted_mean(losses.sigmoid_cross_entropy(logits[:, 0], label), weight)
     trust = trust * batch["weight"][:, None]
     each = losses.sigmoid_cross_entropy(logits[:, 1:], targets) * trust
     each = jnp.sum(each, axis=0) / jnp.maximum(jnp.sum(trust, axis=0), 1.0)
@@ -190,21 +177,26 @@ def nodule_loss(
     return loss, {"outline": outline, "cross_entropy": malignancy, "ratings": ratings}
 
 
-def decided_sums(logit: jax.Array, batch: Any) -> Metrics:
-    """Of a validation batch, for `auc`: the loss, and the benign and malignant (2, bins) in bins of probability."""
+def binned_sums(logit: jax.Array, batch: Any) -> Metrics:
+    """Of a validation batch, for `loss_and_auc`: the loss, and `benign` and `malignant` (bins,), how many there are in
+    bins of probability.
+    """
     label, weight = labels(batch["label"])
     weight = weight * batch["weight"]
     place = jnp.clip(jax.nn.sigmoid(logit) * _BINS, 0, _BINS - 1).astype(jnp.int32)
     counts = jnp.zeros((2, _BINS), jnp.float32).at[label.astype(jnp.int32), place].add(weight)
-    return {"loss": jnp.sum(weight * losses.sigmoid_cross_entropy(logit, label)), "counts": counts}
+    return {
+        "loss": jnp.sum(weight * losses.sigmoid_cross_entropy(logit, label)),
+        "benign": counts[0],
+        "malignant": counts[1],
+    }
 
 
-def auc(sums: dict[str, Any]) -> dict[str, float]:
-    """Mean loss and ROC AUC of the added `decided_sums`; 0.5 without both kinds, for nothing can be told apart."""
-    counts = np.asarray(sums["counts"], np.float64)
-    bins, side = np.tile(np.arange(_BINS, dtype=np.float64), 2), np.repeat([False, True], _BINS)
-    found = float(binary_scores.ranking(side, bins, counts.reshape(1, -1))[0, 0])
-    return {"loss": float(sums["loss"]) / max(counts.sum(), 1.0), "auc": found if found == found else 0.5}
+def loss_and_auc(sums: dict[str, Any]) -> dict[str, float]:
+    """Mean loss and ROC AUC of the added `binned_sums`; 0.5 without both kinds, for nothing can be told apart."""
+    benign, malignant = sums["benign"], sums["malignant"]
+    number = float(benign.sum() + malignant.sum())
+    return {"loss": float(sums["loss"]) / max(number, 1.0), "auc": float(metrics.binned_auc(benign, malignant))}
 
 
 def labels(label: jax.Array) -> tuple[jax.Array, jax.Array]:

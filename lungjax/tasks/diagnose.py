@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import scipy.special
 from jax.sharding import Mesh
 
 from lungjax import losses
 from lungjax.ct.scan import Intensity
 from lungjax.data import augment, distort
 from lungjax.data.intensity import window
-from lungjax.evaluation.plots import gallery
-from lungjax.metrics import weighted_mean
 from lungjax.models.patient_net import PatientNet
 from lungjax.tasks import classify
 from lungjax.tasks.task import Config, Metrics, Task
@@ -38,12 +33,12 @@ def _shown(config: Config) -> Callable[[jax.Array, jax.Array], jax.Array]:
     return images
 
 
-def make_answer(config: Config) -> Callable[..., jax.Array]:
-    """The network on patches as they are: (params, model_state, HU, mm between pixel centres, inside) -> what it says.
+def make_patient_classifier(config: Config) -> Callable[..., dict[str, jax.Array]]:
+    """The network on patches as they are: (params, model_state, hu, spacing_mm, inside) -> predictions by name.
 
-    HU is (bags, nodules, rows, columns), mm and `inside` (bags, nodules), the latter as for `PatientNet`. What it says
-    is (bags, 1 + 2 * nodules): the logit of the patient, the attention of each nodule, and each nodule's own logit of
-    malignancy, -inf where a bag is only filled up.
+    `hu` is (bags, nodules, rows, columns); `spacing_mm` between pixel centres and `inside`, as for `PatientNet`, are
+    (bags, nodules). Predicts, in float32, `logit` (bags,) of the patient, `attention` (bags, nodules) of sum 1, and
+    `nodule_logit` (bags, nodules), each nodule's own logit of malignancy, -inf where a bag is only filled up.
     """
     model, shown = network(config), _shown(config)
     side_px, pixel_mm = config.patch.side_px, config.patch.pixel_mm
@@ -52,21 +47,25 @@ def make_answer(config: Config) -> Callable[..., jax.Array]:
         matrix = jnp.eye(2, dtype=jnp.float32) * (pixel_mm / mm)
         return distort.resample(patch, matrix, jnp.zeros(2, jnp.float32), order=1, side_px=side_px)
 
-    def answer(params: Any, model_state: Any, hu: jax.Array, spacing_mm: jax.Array, inside: jax.Array) -> jax.Array:
+    def classifier(
+        params: Any, model_state: Any, hu: jax.Array, spacing_mm: jax.Array, inside: jax.Array
+    ) -> dict[str, jax.Array]:
         patches = jax.vmap(plain)(hu.reshape(-1, *hu.shape[2:]).astype(jnp.float32), spacing_mm.reshape(-1))
         found: Any = model.apply({"params": params, **model_state}, shown(patches, inside), inside, train=False)
         logit, attention, logits, _ = found
         own = jnp.where(inside > 0, logits[:, 0].reshape(inside.shape), -jnp.inf)
-        return jnp.concatenate([logit[:, None], attention, own], axis=1)
+        return {"logit": logit, "attention": attention, "nodule_logit": own}
 
-    return answer
+    return classifier
 
 
 def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> Task:
-    """The task of `configs/diagnose.py`; arguments as for `classify.make`. `predict` gives what `make_answer` says."""
+    """The task of `configs/diagnose.py`; arguments as for `classify.make`. It predicts what `make_patient_classifier`
+    does.
+    """
     del intensity, readers, mesh
     model, shown = network(config), _shown(config)
-    say = make_answer(config)
+    classifier = make_patient_classifier(config)
     side_px, pixel_mm = config.patch.side_px, config.patch.pixel_mm
     view = jax.vmap(functools.partial(augment.nodule, side_px=side_px, pixel_mm=pixel_mm, **config.augment))
 
@@ -97,30 +96,25 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
             rngs={"dropout": drop_rng},
             mutable=list(model_state),
         )
-        each, metrics = classify.nodule_loss(config, logits, pixels, marked, nodules)
+        each, figures = classify.nodule_loss(config, logits, pixels, marked, nodules)
         label, weight = classify.labels(batch["label"])
-        answer = weighted_mean(losses.sigmoid_cross_entropy(logit, label), weight * batch["weight"])
-        return answer + config.nodule_weight * each, ({**metrics, "answer": answer}, model_state)
+        patient = losses.weighted_mean(losses.sigmoid_cross_entropy(logit, label), weight * batch["weight"])
+        return patient + config.nodule_weight * each, ({**figures, "patient_cross_entropy": patient}, model_state)
 
-    def predict(params: Any, model_state: Any, batch: Any) -> jax.Array:
-        return say(params, model_state, batch["image"], batch["spacing_mm"], batch["inside"])
+    def predict(params: Any, model_state: Any, batch: Any) -> dict[str, jax.Array]:
+        return classifier(params, model_state, batch["image"], batch["spacing_mm"], batch["inside"])
 
     def eval_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> Metrics:
         del rng
-        return classify.decided_sums(predict(params, model_state, batch)[:, 0], batch)
-
-    def draw(batch: Any, predicted: np.ndarray, titles: list[str], path: Path) -> None:
-        attention = predicted[:, 1 : 1 + batch["inside"].shape[1]]
-        probability = scipy.special.expit(predicted[:, 0])
-        gallery.bags(batch["image"], batch["inside"], attention, probability, titles, path)
+        return classify.binned_sums(predict(params, model_state, batch)["logit"], batch)
 
     return Task(
+        name="diagnose",
         init=init,
         loss_fn=loss_fn,
         eval_fn=eval_fn,
-        summarize=classify.auc,
+        summarize=classify.loss_and_auc,
         predict=predict,
-        draw=draw,
         best="auc",
-        calibrated=True,
+        calibrated="logit",
     )

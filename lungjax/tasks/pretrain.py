@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from lungjax import losses
 from lungjax.ct.scan import Intensity
 from lungjax.data import augment
 from lungjax.data.intensity import to_hu, window
-from lungjax.evaluation.plots import training_plots
 from lungjax.models.encoder import ResNet
 from lungjax.models.heads import Projection
 from lungjax.tasks.task import Config, Metrics, Task
@@ -59,6 +56,10 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
 
     A training batch with a `partner` (`config.positives` is `neighbours`) gives pairs of that and the slice; a
     validation batch has none, so figures of both kinds of positives are of the same two views.
+
+    Returns:
+      The task. It predicts `views`, (batch, 2, height, width) float32: two views of each slice, as the network sees
+      them. Its `features` are of the slices as they are, before the projection head.
 
     Raises:
       ValueError: `config.positives` is none of its choices.
@@ -121,29 +122,22 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
     def summarize(sums: dict[str, float]) -> dict[str, float]:
         return {name: float(value / sums["batches"]) for name, value in sums.items() if name != "batches"}
 
-    def predict(params: Any, model_state: Any, batch: Any) -> jax.Array:
-        """Two views of each slice, (2, batch, height, width): what the network is shown."""
+    def predict(params: Any, model_state: Any, batch: Any) -> dict[str, jax.Array]:
         del params, model_state
-        return jnp.stack(views_of(jax.random.key(0), batch["image"]))
+        return {"views": jnp.stack(views_of(jax.random.key(0), batch["image"]), axis=1)}
 
     def features(params: Any, model_state: Any, batch: Any) -> jax.Array:
-        """Of the slices as they are, before the projection head."""
         images = window(to_hu(batch["image"], intensity=intensity), tuple(config.augment.window_hu))
         pooled: Any = model.apply({"params": params, **model_state}, images[..., None], train=False, method="pooled")
         return pooled.astype(jnp.float32)
 
-    def draw(batch: Any, views: np.ndarray, titles: list[str], path: Path) -> None:
-        del batch, titles
-        training_plots.pairs(views[0], views[1], path)
-
     return Task(
+        name="pretrain",
         init=init,
         loss_fn=loss_fn,
         eval_fn=eval_fn,
         summarize=summarize,
         predict=predict,
-        draw=draw,
         best="accuracy",
-        batch_axis=1,
         features=features,
     )

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import scipy.special
 from jax.sharding import Mesh
 
 from lungjax import losses, metrics
-from lungjax.ct.scan import Intensity
+from lungjax.ct.scan import READERS, Intensity
 from lungjax.data import augment
 from lungjax.data.intensity import to_hu, window
-from lungjax.evaluation.plots import training_plots
-from lungjax.evaluation.segmentation import overlap_scores
 from lungjax.models.encoder import ResNet
 from lungjax.models.unet import UNet
-from lungjax.tasks.task import Config, Metrics, Task
+from lungjax.tasks.task import COUNTS, Config, Metrics, Task
 
-LEVELS = overlap_scores.SLOTS
+TargetMode = Literal["majority", "soft", "random"]
+
+LEVELS = READERS
 """Logits a pixel where `config.targets` is `levels`: at least 1, 2, 3, 4 readers marked it."""
-MAJORITY = 1
-"""Of these levels the one that is scored: at least two."""
-
+MAJORITY = metrics.MAJORITY_READERS - 1
+"""Of these levels the one that is scored."""
 
 FLIPS = ((), (1,), (2,), (1, 2))
 """Axes of (batch, height, width) along which a slice is turned over for `over_flips`."""
@@ -43,15 +39,45 @@ def network(config: Config) -> UNet:
     )
 
 
-def over_flips(answer: Callable[[Any], jax.Array], batch: Any) -> jax.Array:
-    """The mean of a network's answers to the four flips of each slice, each flipped back.
+def reader_targets(
+    bits: jax.Array, mode: TargetMode, rng: jax.Array | None = None, *, readers: int = READERS
+) -> jax.Array:
+    """What a segmentation is trained towards.
 
     Args:
-      answer: batch -> (batch, height, width) floats.
+      bits: uint8 (batch, height, width); bit r is reader r's mask.
+      mode: `majority`: 1 where `lungjax.metrics.majority` is; `soft`: the share of the readers who marked the pixel;
+        `random`: the mask of one reader, drawn anew for each image, empty where that one marked nothing.
+      rng: key, for `random` only.
+      readers: how many looked at each scan.
+
+    Returns:
+      float32 (batch, height, width) in [0, 1].
+
+    Raises:
+      ValueError: unknown mode, or `random` without a key.
+    """
+    if mode not in get_args(TargetMode) or (mode == "random" and rng is None):
+        raise ValueError(f"mode is {mode!r}; use 'majority', 'soft', or 'random' with a key.")
+    if mode == "random":
+        assert rng is not None
+        slot = jax.random.randint(rng, (bits.shape[0], 1, 1), 0, readers, jnp.int32).astype(jnp.uint8)
+        return (jnp.right_shift(bits, slot) & jnp.uint8(1)).astype(jnp.float32)
+    if mode == "majority":
+        return metrics.majority(bits, readers=readers).astype(jnp.float32)
+    return metrics.share_of_readers(bits, readers=readers)
+
+
+def over_flips(predict: Callable[[Any], dict[str, jax.Array]], batch: Any) -> dict[str, jax.Array]:
+    """Test-time augmentation: the means of the predictions of the four flips of each slice, each flipped back.
+
+    Args:
+      predict: batch -> (batch, height, width) floats by name.
       batch: its `image` is (batch, height, width).
     """
-    answers = [jnp.flip(answer({**batch, "image": jnp.flip(batch["image"], axes)}), axes) for axes in FLIPS]
-    return jnp.stack(answers).mean(axis=0)
+    flipped = [(axes, predict({**batch, "image": jnp.flip(batch["image"], axes)})) for axes in FLIPS]
+    names = flipped[0][1]
+    return {name: jnp.stack([jnp.flip(found[name], axes) for axes, found in flipped]).mean(axis=0) for name in names}
 
 
 def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> Task:
@@ -63,20 +89,20 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
       readers: how many looked at each scan of the data set; with one, every target is that one's mask.
       mesh: unused; every image's loss is its own.
 
+    Returns:
+      The task. It predicts, all (batch, height, width) float32: `image`, what the network sees, in [0, 1]; `logit`,
+      that the majority of the readers would mark a pixel; `share`, of the readers who would mark it.
+
     Raises:
       ValueError: a value of the configuration is none of its choices.
     """
     del mesh
-    modes = (*get_args(metrics.TargetMode), "levels")
+    modes = (*get_args(TargetMode), "levels")
     if config.targets not in modes:
         raise ValueError(f"config.targets is {config.targets!r}; use one of {', '.join(modes)}.")
     model = network(config)
     augmented = augment.make_segment(intensity=intensity, **config.augment)
     window_hu = tuple(config.augment.window_hu)
-
-    def shown(images: jax.Array) -> jax.Array:
-        """As the network sees them, float32 in [0, 1]."""
-        return window(to_hu(images, intensity=intensity), window_hu)
 
     def init(rng: jax.Array, batch: Any) -> tuple[Any, Any]:
         x = jnp.zeros((2, *batch["image"].shape[1:], 1), jnp.float32)
@@ -91,10 +117,9 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         if config.targets == "levels":
             loss = over_levels(logits, bits, batch["weight"])
         else:
-            targets = metrics.reader_targets(bits, mode=config.targets, rng=reader_rng, slots=readers)
+            targets = reader_targets(bits, mode=config.targets, rng=reader_rng, readers=readers)
             loss = objective(logits[..., 0], targets, batch["weight"])
-        scores = metrics.scores(counts(of_majority(logits), bits, batch["weight"]))
-        return loss, (jax.lax.stop_gradient(scores), model_state)
+        return loss, ({COUNTS: counts(of_majority(logits), bits, batch["weight"])}, model_state)
 
     def objective(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
         bce = losses.binary_cross_entropy(logits=logits, targets=targets, weights=weights)
@@ -103,7 +128,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
 
     def over_levels(logits: jax.Array, bits: jax.Array, weights: jax.Array) -> jax.Array:
         """The majority's level counts as much as the other three together."""
-        marked = metrics.reader_targets(bits, mode="soft", slots=readers) * LEVELS
+        marked = metrics.share_of_readers(bits, readers=readers) * LEVELS
         levels = [
             objective(logits[..., level], (marked > level).astype(jnp.float32), weights) for level in range(LEVELS)
         ]
@@ -113,55 +138,39 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
     def of_majority(logits: jax.Array) -> jax.Array:
         return logits[..., MAJORITY if config.targets == "levels" else 0]
 
-    def majority(bits: jax.Array) -> jax.Array:
-        return metrics.reader_targets(bits, mode="majority", slots=readers)
-
     def counts(logits: jax.Array, bits: jax.Array, weights: jax.Array) -> jax.Array:
-        return metrics.confusion(logits=logits, targets=majority(bits) > 0.5, weights=weights).sum(axis=0)  # (4,)
+        """int32 (4,), of the images that have a weight."""
+        each = metrics.confusion(logits > 0, metrics.majority(bits, readers=readers))  # (batch, 4)
+        return jnp.sum(each * (weights > 0).astype(jnp.int32)[:, None], axis=0)
 
-    def predict(params: Any, model_state: Any, batch: Any) -> jax.Array:
-        """Logits of the majority (batch, height, width)."""
-        return of_majority(forward(params, model_state, batch))
-
-    def share(params: Any, model_state: Any, batch: Any) -> jax.Array:
-        """The share of the readers who would mark each pixel (batch, height, width)."""
-        return jnp.mean(jax.nn.sigmoid(forward(params, model_state, batch)), axis=-1)
-
-    def forward(params: Any, model_state: Any, batch: Any) -> jax.Array:
-        logits: Any = model.apply({"params": params, **model_state}, shown(batch["image"])[..., None], train=False)
-        return logits
+    def predict(params: Any, model_state: Any, batch: Any) -> dict[str, jax.Array]:
+        image = window(to_hu(batch["image"], intensity=intensity), window_hu)
+        logits: Any = model.apply({"params": params, **model_state}, image[..., None], train=False)
+        share = jnp.mean(jax.nn.sigmoid(logits), axis=-1)
+        return {"image": image, "logit": of_majority(logits), "share": share}
 
     def eval_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> Metrics:
         del rng
-        logits = predict(params, model_state, batch)
+        logits = predict(params, model_state, batch)["logit"]
+        targets = reader_targets(batch["readers"], "majority", readers=readers)
         slices = batch["weight"].sum()
         return {
-            "loss": objective(logits, majority(batch["readers"]), batch["weight"]) * slices,
+            "loss": objective(logits, targets, batch["weight"]) * slices,
             "slices": slices,
-            "counts": counts(logits, batch["readers"], batch["weight"]),
+            COUNTS: counts(logits, batch["readers"], batch["weight"]),
         }
 
     def summarize(sums: dict[str, Any]) -> dict[str, float]:
-        scores = overlap_scores.scores(sums["counts"])
-        return {
-            "loss": sums["loss"] / sums["slices"],
-            **{name: float(v) for name, v in scores.items() if v == v},
-        }
-
-    def draw(batch: Any, logits: np.ndarray, titles: list[str], path: Path) -> None:
-        images, probability = np.asarray(shown(batch["image"])), scipy.special.expit(logits)
-        training_plots.examples(
-            images, batch["readers"], probability, titles, path, spacing_mm=batch["spacing_mm"], slots=readers
-        )
+        scores = metrics.scores(sums[COUNTS])
+        return {"loss": sums["loss"] / sums["slices"], **{name: float(value) for name, value in scores.items()}}
 
     return Task(
+        name="segment",
         init=init,
         loss_fn=loss_fn,
         eval_fn=eval_fn,
         summarize=summarize,
         predict=predict,
-        share=share,
-        draw=draw,
         best="dice",
-        calibrated=True,
+        calibrated="share",
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from lungjax import metrics
 from lungjax.data import loader
 from lungjax.errors import InputError
 from lungjax.evaluation.stats import calibration
@@ -26,7 +27,7 @@ def fit(workdir: Path, task: Task, slices: Any, rows: np.ndarray, config: Config
 
     Args:
       workdir: of the finished run.
-      task: its task; the share of readers of one that has it, else the logit that `predict` begins with.
+      task: its task, of whose predictions `calibrated` is made a probability.
       slices, rows: the validation slices, nodules, or bags.
       config: of the run.
       write: whether this process writes `calibration.json`.
@@ -35,7 +36,7 @@ def fit(workdir: Path, task: Task, slices: Any, rows: np.ndarray, config: Config
       A sentence on what was found.
     """
     variables, step = checkpoint.load(workdir)
-    fitted = _shares if task.share is not None else _line
+    fitted = _shares if task.calibrated == "share" else _line
     known, said = fitted(task, variables, slices, rows, config.data.batch_size)
     if write:
         text = json.dumps({**known, "step": step}, indent=1, sort_keys=True) + "\n"
@@ -48,9 +49,14 @@ def shares_of(known: Mapping[str, Any]) -> calibration.Shares | None:
     return calibration.Shares(tuple(known["predicted"]), tuple(known["share"])) if "share" in known else None
 
 
+def probability(logits: np.ndarray, known: Mapping[str, Any]) -> np.ndarray:
+    """Logits -> float64 probabilities, by the calibration of a classifier; as they are where it has none."""
+    return calibration.Platt(known.get("slope", 1.0), known.get("offset", 0.0))(logits)
+
+
 def _line(task: Task, variables: Any, slices: Any, rows: np.ndarray, batch_size: int) -> tuple[dict[str, Any], str]:
-    labels, logits = scored(task.predict, variables, slices, rows, batch_size)
-    known = ~np.isnan(labels)
+    predicted, labels = predictions(task, variables, slices, rows, batch_size)
+    logits, known = predicted["logit"], ~np.isnan(labels)
     positive = labels[known] > 0.5
     if positive.all() or not positive.any():
         line = calibration.Platt()
@@ -64,13 +70,12 @@ def _line(task: Task, variables: Any, slices: Any, rows: np.ndarray, batch_size:
 
 
 def _shares(task: Task, variables: Any, slices: Any, rows: np.ndarray, batch_size: int) -> tuple[dict[str, Any], str]:
-    assert task.share is not None
-    share, readers = _forward(task.share), slices.dataset.readers
+    forward, readers = _forward(task, ["share"]), slices.dataset.readers
     sums = np.zeros((3, calibration.KNOTS))
     for batch in loader.eval_batches(slices, rows, batch_size=batch_size):
         real = batch["weight"] > 0
-        marked = np.minimum(np.bitwise_count(batch["readers"][real]) / readers, 1.0)
-        sums += calibration.share_sums(np.asarray(share(variables, dict(batch)))[real], marked)
+        marked = metrics.share_of_readers(batch["readers"][real], readers=readers)
+        sums += calibration.share_sums(np.asarray(forward(variables, dict(batch))["share"])[real], marked)
     found = calibration.fit_shares(sums)
     said = (
         f"calibrated on {len(rows)} validation slices: where all readers were predicted, {found.share[-1]:.2f} of them"
@@ -92,27 +97,26 @@ def read(workdir: Path, step: int) -> dict[str, Any]:
         ) from error
 
 
-def scored(
-    predict: Any, variables: Any, slices: Any, rows: np.ndarray, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (rows,), 1 or 0, NaN where a nodule is neither, and logits (rows,)."""
-    predicted, labels = predictions(predict, variables, slices, rows, batch_size)
-    return labels, predicted[:, 0]
-
-
 def predictions(
-    predict: Any, variables: Any, slices: Any, rows: np.ndarray, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """What a task's `predict` says of every row, (rows, outputs), and the labels (rows,)."""
-    forward = _forward(predict)
-    found, labels = [], []
+    task: Task, variables: Any, slices: Any, rows: np.ndarray, batch_size: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What a task predicts of every row, by name, (rows, ...) each; and the labels (rows,), 1 or 0, NaN where a nodule
+    is neither.
+    """
+    forward = _forward(task)
+    parts, labels = [], []
     for batch in loader.eval_batches(slices, rows, batch_size=batch_size):
         real = batch["weight"] > 0
-        found.append(np.asarray(forward(variables, dict(batch)))[real])
+        parts.append({name: np.asarray(part)[real] for name, part in forward(variables, dict(batch)).items()})
         labels.append(batch["label"][real])
-    return np.concatenate(found), np.concatenate(labels)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, np.concatenate(labels)
 
 
-def _forward(function: Any) -> Any:
-    """(params, model_state, batch) -> jitted (variables, batch)."""
-    return jax.jit(lambda variables, batch: function(variables["params"], variables["model_state"], batch))
+def _forward(task: Task, names: Sequence[str] | None = None) -> Callable[..., dict[str, jax.Array]]:
+    """Jitted (variables, batch) -> the task's predictions, all or those of these names."""
+
+    def forward(variables: Any, batch: Any) -> dict[str, jax.Array]:
+        found = task.predict(variables["params"], variables["model_state"], batch)
+        return {name: found[name] for name in names or found}
+
+    return jax.jit(forward)

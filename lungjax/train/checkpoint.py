@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ class Checkpoints:
 
     Args:
       workdir: of the run; checkpoints lie in its folder `checkpoints/<step>`.
-      every: steps between checkpoints.
+      every: steps between checkpoints; a state that is validated and the best so far is always stored.
       keep: how many of the last to keep; the one with the highest score is kept, too.
     """
 
@@ -45,6 +46,8 @@ class Checkpoints:
             ),
             cleanup_tmp_directories=True,
         )
+        # Of a run that goes on: the best is among those kept, so it is that of a run that was never stopped.
+        self._best: float = max(map(_score, self._checkpointer.checkpoints), default=-math.inf)
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -61,7 +64,7 @@ class Checkpoints:
         score: float | None,
         force: bool = False,
     ) -> None:
-        """Starts writing if a checkpoint is due; returns as soon as the arrays are copied.
+        """Starts writing if a checkpoint is due or the score is the best so far; returns once the arrays are copied.
 
         Args:
           step: steps done.
@@ -69,6 +72,8 @@ class Checkpoints:
           score: of this state on the validation patients, higher is better; None if it was not measured.
           force: save whether due or not. A step that is saved already is left alone.
         """
+        if score is not None and score > self._best:
+            self._best, force = score, True
         latest = self._checkpointer.latest
         if latest is not None and latest.step == step:
             return
@@ -87,6 +92,11 @@ class Checkpoints:
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
         loaded = self._checkpointer.load_checkpointables(latest.step, {"state": abstract, "data": data})
         return loaded["state"]
+
+
+def _score(info: Any) -> float:
+    """Of a checkpoint that Orbax lists; less than any where it was not validated."""
+    return info.metrics["score"] if info.metrics else -math.inf
 
 
 def write_weights(variables: dict[str, Any], path: Path) -> None:
@@ -136,8 +146,7 @@ def load(workdir: Path) -> tuple[dict[str, Any], int]:
         infos = list(checkpointer.checkpoints)
         if not infos:
             raise InputError(f"{workdir}: no finished checkpoint yet; let the run reach its first one.")
-        ranked = [info for info in infos if info.metrics]
-        chosen = max(ranked, key=lambda info: info.metrics["score"]) if ranked else infos[-1]
+        chosen = max(infos, key=_score) if any(info.metrics for info in infos) else infos[-1]
         known = checkpointer.metadata(chosen.step).metadata
         # As NumPy arrays: the devices of the run need not be those of this process.
         state = checkpointer.load(chosen.step, jax.tree.map(lambda x: np.empty(x.shape, x.dtype), known))

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lungjax.data import loader
-from lungjax.evaluation.plots import training_plots
+from lungjax.evaluation.plots import examples, training_plots
 from lungjax.tasks.task import Task
 from lungjax.train import logs, mesh, step
 from lungjax.train.probe import Probe
@@ -82,10 +82,12 @@ class Validation:
             index = self._slices.dataset.index.iloc[chosen["row"][sheet]]
             titles = [f"{row.patient_id}, slice {row.slice_index}" for row in index.itertuples()]
             shown = {name: part[sheet] for name, part in chosen.items()}
-            self._task.draw(
+            examples.draw(
+                self._task.name,
                 {**shown, "spacing_mm": index["column_spacing_mm"].to_numpy()},
-                np.take(predicted, sheet, axis=self._task.batch_axis),
+                {name: part[sheet] for name, part in predicted.items()},
                 titles,
                 workdir / "examples" / f"{step_number:07d}.png",
+                readers=self._slices.dataset.readers,
             )
             training_plots.curves(workdir / logs.METRICS_FILE, workdir / "plots")

@@ -133,7 +133,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
 
                 # 7. Figures of the window.
                 if done % config.log_every == 0 or last:
-                    shown = {**window.mean(), **progress.rates()}
+                    shown = {**window.figures(), **progress.rates()}
                     progress.show(done, shown)
                     writer.write(done, shown)
 
@@ -148,8 +148,9 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
                         writer.write(done, {f"val/{name}": value for name, value in scores.items()})
                         validation.draw(train_state, workdir, done)
 
-                # 9. The checkpoint: no state is stored before its loss is known to be finite.
-                if done % config.checkpoint_every == 0 or last:
+                # 9. The checkpoint, where one is due and of every state that is the best so far; none is stored before
+                # its loss is known to be finite.
+                if done % config.checkpoint_every == 0 or score is not None or last:
                     window.flush()
                     checkpoints.save(done, train_state, batches, score=score, force=last)
                 if stopping:

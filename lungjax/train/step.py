@@ -112,10 +112,10 @@ def make_features_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], ja
     return jax.jit(features_step, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))
 
 
-def make_predict_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], jax.Array]:
+def make_predict_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], dict[str, jax.Array]]:
     """(state, batch) -> `task.predict`, gathered on every device."""
 
-    def predict_step(state: TrainState, batch: Any) -> jax.Array:
+    def predict_step(state: TrainState, batch: Any) -> dict[str, jax.Array]:
         return task.predict(*state.scored, batch)
 
     return jax.jit(predict_step, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))

@@ -12,7 +12,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from lungjax import metrics
 from lungjax.data.loader import Batch
+from lungjax.tasks.task import COUNTS
 
 IN_FLIGHT = 2
 """Steps dispatched before the figures of the oldest are looked at: the host never waits for the newest."""
@@ -28,7 +30,7 @@ class Window:
     def __init__(self, workdir: Path):
         self._workdir = workdir
         self._in_flight: collections.deque = collections.deque()
-        self._rows: list[dict[str, float]] = []
+        self._rows: list[dict[str, np.ndarray]] = []
 
     def add(self, step_number: int, figures: Any, batch: Batch) -> None:
         for value in figures.values():
@@ -42,24 +44,27 @@ class Window:
         while self._in_flight:
             self._take()
 
-    def mean(self) -> dict[str, float]:
-        """Means of the fetched steps as `train/NAME`, over those where a figure is defined; starts anew.
+    def figures(self) -> dict[str, float]:
+        """`train/NAME` of the fetched steps; starts anew.
 
-        Where nothing is predicted, for instance, precision is NaN and left out.
+        Scores of the pixels counted over all these steps, as validation has them of all its batches; of every other
+        figure the mean over the steps where it is finite.
         """
         if not self._rows:
             self.flush()
         rows, self._rows = self._rows, []
-        means = {}
+        found = {}
         for name in rows[0]:
-            defined = [row[name] for row in rows if math.isfinite(row[name])]
-            if defined:
-                means[f"train/{name}"] = float(np.mean(defined))
-        return means
+            values = np.stack([row[name] for row in rows])
+            if name == COUNTS:
+                found |= metrics.scores(values.sum(axis=0, dtype=np.int64))
+            elif (finite := values[np.isfinite(values)]).size:
+                found[name] = finite.mean(dtype=np.float64)
+        return {f"train/{name}": float(value) for name, value in found.items()}
 
     def _take(self) -> None:
         step_number, figures, batch = self._in_flight.popleft()
-        row = {name: float(value) for name, value in jax.device_get(figures).items()}
+        row = {name: np.asarray(value) for name, value in jax.device_get(figures).items()}
         if not math.isfinite(row["loss"]):
             path = self._workdir / f"not-finite-{step_number}-{jax.process_index()}.npz"
             np.savez_compressed(path, **batch)

@@ -12,7 +12,7 @@ import pytest
 import scans
 import stacks
 
-from lungjax.evaluation.segmentation import overlap_scores, report, surface
+from lungjax.evaluation.segmentation import report, surface
 from lungjax.evaluation.segmentation.tally import Tally
 from lungjax.evaluation.stats import bootstrap
 
@@ -166,7 +166,7 @@ def test_one_reader_is_the_truth_and_there_are_no_others(some: list[scans.Series
     assert found["readers"] is None
     assert "ged" not in found
     assert "against_readers" not in found
-    assert found["conventions"]["scores"] == overlap_scores.CONVENTIONS_OF_ONE
+    assert found["conventions"]["scores"] == report.AGAINST_ONE_READER
     json.dumps(found, allow_nan=False)
 
 

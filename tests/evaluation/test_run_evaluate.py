@@ -40,7 +40,7 @@ def test_pooled_figures_by_a_second_way(segment_run: Path, slices_dataset: Path,
     for batch in loader.eval_batches(loader.Slices(dataset, crop_px=64, crop_at="nodule"), rows, batch_size=8):
         real = batch["weight"] > 0
         votes = np.unpackbits(batch["readers"][real][..., None], axis=-1).sum(axis=-1)
-        mask, truth = segmenter.predict(batch)[0][real] > 0, votes >= 2
+        mask, truth = segmenter.predict(batch)["logit"][real] > 0, votes >= 2
         hits, predicted, there = hits + (mask & truth).sum(), predicted + mask.sum(), there + truth.sum()
     assert report["slices"] == len(rows)
     assert report["pooled"]["dice"]["value"] == pytest.approx(2 * hits / (predicted + there))
@@ -57,7 +57,7 @@ def test_readers_and_nodules_by_a_second_way(segment_run: Path, slices_dataset: 
     for start in range(0, len(dataset), 8):
         rows = np.arange(start, min(start + 8, len(dataset)))
         batch = slices.batch(np.resize(rows, 8))
-        for row, mask, bits in zip(rows, found.predict(batch)[0] > 0, batch["readers"], strict=False):
+        for row, mask, bits in zip(rows, found.predict(batch)["logit"] > 0, batch["readers"], strict=False):
             nodules.setdefault(dataset.index["series_uid"].iloc[row], []).append((mask, bits))
     dice, pooled = [], np.zeros(2)
     for stack in nodules.values():
@@ -107,9 +107,9 @@ def test_samples_are_what_that_share_of_readers_would_mark(
     left = np.zeros((64, 64), bool)
     left[:, :32] = True
 
-    def predict(_: run_segmentation.Scorer, batch: loader.Batch) -> tuple[np.ndarray, np.ndarray]:
+    def predict(_: run_segmentation.Scorer, batch: loader.Batch) -> dict[str, np.ndarray]:
         share = np.where(left, np.float32(likely), np.float32(0)) * np.ones(batch["image"].shape, np.float32)
-        return share - 1, share
+        return {"logit": share - 1, "share": share}
 
     monkeypatch.setattr(run_segmentation.Scorer, "predict", predict)
     rows = np.arange(11)
@@ -138,9 +138,10 @@ def test_shares_are_calibrated_on_the_val_patients(segment_run: Path, slices_dat
     given = (model.config, dataset, model.variables)
     plain, calibrated = run_segmentation.Scorer(*given), run_segmentation.Scorer(*given, known=known)
     batch = loader.Slices(dataset, crop_px=64, crop_at="nodule").batch(np.resize(val, 8))
-    (logits, before), (same, after) = plain.predict(batch), calibrated.predict(batch)
-    np.testing.assert_array_equal(logits, same)
-    np.testing.assert_allclose(after, np.interp(before, known["predicted"], known["share"]), atol=1e-5)
+    before, after = plain.predict(batch), calibrated.predict(batch)
+    np.testing.assert_array_equal(before["logit"], after["logit"])
+    risen = np.interp(before["share"], known["predicted"], known["share"])
+    np.testing.assert_allclose(after["share"], risen, atol=1e-5)
     ece = [
         (run_evaluate.evaluate(run, data=None, split="val", out=tmp_path / "o.json"))["reliability"]["ece"]["value"]
         for run in (segment_run, _without(segment_run, tmp_path / "run", calibrate.CALIBRATION_FILE))
@@ -178,12 +179,12 @@ def test_the_mean_over_flips(segment_run: Path, slices_dataset: Path, tmp_path: 
     answers = []
     for turn in (lambda x: x, lambda x: x[:, ::-1], lambda x: x[:, :, ::-1], lambda x: x[:, ::-1, ::-1]):
         turned = {**batch, "image": turn(batch["image"])}
-        answers.append([turn(part) for part in plain.predict(turned)])
-        for part, flipped in zip(flipping.predict(turned), flipping.predict(batch), strict=True):
-            np.testing.assert_allclose(turn(part), flipped, atol=1e-5)
-    for part, expected in zip(flipping.predict(batch), np.mean(answers, axis=0), strict=True):
-        np.testing.assert_allclose(part, expected, atol=1e-5)
-    assert not np.allclose(flipping.predict(batch)[0], plain.predict(batch)[0])
+        answers.append({name: turn(part) for name, part in plain.predict(turned).items()})
+        for name, part in flipping.predict(turned).items():
+            np.testing.assert_allclose(turn(part), flipping.predict(batch)[name], atol=1e-5)
+    for name, part in flipping.predict(batch).items():
+        np.testing.assert_allclose(part, np.mean([answer[name] for answer in answers], axis=0), atol=1e-5)
+    assert not np.allclose(flipping.predict(batch)["logit"], plain.predict(batch)["logit"])
     report = run_evaluate.evaluate(segment_run, data=None, split="test", out=tmp_path / "figures.json", flips=True)
     assert report["model"]["flips"]
 

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
+from lungjax import metrics
 from lungjax.evaluation.plots import segmentation_charts
-from lungjax.evaluation.segmentation import overlap_scores, report
+from lungjax.evaluation.segmentation import report
 
 
 def _labels(axes: Axes) -> list[str]:
@@ -53,7 +54,7 @@ def test_dice_of_slices_and_nodules_beside_the_readers(tmp_path: Path, figures: 
     dice = []
     for one in some:
         truth = one.readers.sum(axis=0) >= 2
-        score = overlap_scores.scores(overlap_scores.counts(one.prediction, truth))["dice"]
+        score = metrics.scores(metrics.confusion(one.prediction, truth))["dice"]
         dice += [value for value, mask in zip(score, truth, strict=True) if mask.any()]
     heights, _ = np.histogram(dice, bins=20, range=(0, 1))
     bars = [patch.get_height() for patch in slices.patches if isinstance(patch, Rectangle)]

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import scans
 
-from lungjax.evaluation.segmentation import overlap_scores, report, table
+from lungjax import metrics
+from lungjax.evaluation.segmentation import report, table
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def test_every_figure_stands_in_its_column(compared: dict[str, Any]):
     assert lines[2].startswith(f"{compared['nodules']} nodules, {compared['nodules_marked']} where at least 2")
     header = next(line for line in lines if line.split() == ["model", "readers"])
     slices = _rows(lines, "against the majority, mean per slice")
-    assert list(slices)[:5] == list(overlap_scores.SCORES)
+    assert list(slices)[:5] == list(metrics.SCORES)
     for column, found in (("model", compared), ("readers", compared["readers"])):
         at = header.index(column)
         for label, name in (("dice", "dice"), ("HD95, mm", "hd95_mm"), ("dice, own reference", "dice_own")):

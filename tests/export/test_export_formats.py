@@ -22,8 +22,8 @@ from lungjax.export import model_card, parity, signature
 from lungjax.export import run as exporting
 from lungjax.prediction.nodule_classifier import NoduleClassifier
 from lungjax.prediction.sliding_window import Segmenter
-from lungjax.tasks import classify, diagnose
-from lungjax.train import mesh, trained
+from lungjax.tasks import diagnose
+from lungjax.train import calibrate, mesh, trained
 
 STANDALONE = ("stablehlo", "onnx")
 LIBRARIES = {
@@ -90,19 +90,19 @@ def test_the_answer_is_what_lungjax_says_elsewhere(models: dict[str, Path]):
     np.testing.assert_allclose(said["classify"]["3.ratings"], grades.ratings, atol=1e-5)
 
     model, inside = opened["diagnose"], asked["diagnose"]["3.inside"]
-    logits = _predicted(
+    predicted = _predicted(
         model, {"image": asked["diagnose"]["3.hu"], "spacing_mm": asked["diagnose"]["3.pixel_mm"], "inside": inside}
     )
-    wanted = classify.probability(logits[:, 0], model.calibration)
+    wanted = calibrate.probability(predicted["logit"], model.calibration)
     np.testing.assert_allclose(said["diagnose"]["3.probability"], wanted, atol=1e-6)
     assert (said["diagnose"]["3.attention"][inside == 0] == 0).all()
     np.testing.assert_allclose(said["diagnose"]["3.attention"].sum(axis=1), 1, atol=1e-6)
     assert said["simclr"]["3.features"].shape == (3, 64)
 
 
-def _predicted(model: trained.Trained, batch: dict[str, np.ndarray]) -> np.ndarray:
+def _predicted(model: trained.Trained, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     task = diagnose.make(model.config, intensity="hu", readers=4, mesh=mesh.make_mesh(8))
-    return np.asarray(jax.jit(task.predict)(model.variables["params"], model.variables["model_state"], batch))
+    return jax.device_get(jax.jit(task.predict)(model.variables["params"], model.variables["model_state"], batch))
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,20 @@ def test_batch_norm_updates_its_statistics_in_training_only():
     np.testing.assert_allclose(still, x, rtol=1e-4)
 
 
+def test_batch_norm_leaves_out_what_only_fills_a_batch_up():
+    x = 5.0 + 2.0 * jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
+    mask = jnp.array([True, False, True, True])
+    variables: Any = BatchNorm().init(jax.random.key(1), x, train=True)
+    alone, wanted = BatchNorm().apply(variables, x[mask], train=True, mutable=["batch_stats"])
+    for filling in (x[1], 0 * x[1], x[1] * 1e3):
+        y, updated = BatchNorm().apply(variables, x.at[1].set(filling), train=True, mask=mask, mutable=["batch_stats"])
+        np.testing.assert_allclose(y[mask], alone, rtol=1e-4, atol=1e-5)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), updated, wanted)
+    _, of_all_four = BatchNorm().apply(variables, x.at[1].set(0.0), train=True, mutable=["batch_stats"])
+    means: list[Any] = [state["batch_stats"]["norm"]["mean"] for state in (of_all_four, wanted)]
+    assert not np.allclose(*means, rtol=1e-2)
+
+
 def test_space_to_depth_keeps_each_patch_together_and_has_an_inverse():
     x = jnp.arange(2 * 4 * 6 * 3, dtype=jnp.float32).reshape(2, 4, 6, 3)
     deep = space_to_depth(x, 2)

@@ -65,5 +65,33 @@ def test_order_and_filling_change_nothing(network, bag, variables):
     assert not np.allclose(changed[1], logit[1], rtol=1e-4, atol=1e-6)
 
 
+def test_statistics_do_not_depend_on_how_far_a_bag_is_filled(bag):
+    """A patient of one nodule counts once, in a bag of one as in a bag of eight: as its nodule alone would."""
+    encoder = ResNet(depth=10, width=8, norm="batch", stem="patch", patch_px=2)
+    grader = NoduleNet(encoder=encoder, width=8, hidden=16, outputs=5, pixel_mm=0.5, dropout=0.0)
+    network = PatientNet(grader=grader, attention=4)
+    images = bag[0].reshape(6, 32, 32, 1)
+    counts = [1, 2]  # Nodules of the two patients.
+    own = [images[:1], images[1:3]]
+
+    def trained(nodules: int) -> tuple[Any, Any]:
+        x = jnp.stack([part[jnp.arange(nodules) % len(part)] for part in own])
+        inside = (jnp.arange(nodules)[None, :] < jnp.array(counts)[:, None]).astype(jnp.float32)
+        variables = network.init(jax.random.key(1), x, inside, train=False)
+        (logit, _, logits, _), state = network.apply(variables, x, inside, train=True, mutable=["batch_stats"])
+        return state, (logit, logits[inside.reshape(-1) > 0])
+
+    state, found = trained(2)
+    for nodules in (3, 8):
+        again, same = trained(nodules)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), again, state)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), same, found)
+    variables = grader.init(jax.random.key(1), images, train=False)
+    params = network.init(jax.random.key(1), bag[0], bag[1], train=False)["params"]
+    alone = {"params": {name: params[name] for name in variables["params"]}, "batch_stats": variables["batch_stats"]}
+    _, wanted = grader.apply(alone, images[:3], train=True, mutable=["batch_stats"])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), state, wanted)
+
+
 def test_a_graders_encoder_lies_where_it_is_looked_for(variables):
     assert {"encoder", "hidden_layer", "out_layer", "answer"} <= set(variables["params"])

@@ -48,12 +48,13 @@ def test_it_is_the_tasks_own_prediction(shipped: Trained, classifier: PatientCla
         "inside": jnp.array([[1.0] * 3 + [0.0] * 5], jnp.float32),
     }
     task = diagnose.make(shipped.config, intensity="hu", readers=4, mesh=mesh.make_mesh(8))
-    outputs = np.asarray(task.predict(shipped.variables["params"], shipped.variables["model_state"], batch))[0]
+    outputs = task.predict(shipped.variables["params"], shipped.variables["model_state"], batch)
+    logit, attention = float(outputs["logit"][0]), np.asarray(outputs["attention"])[0]
     line = shipped.calibration
     predicted = classifier.predict(hu[None], pixel_mm[None])
-    wanted = 1 / (1 + np.exp(-line["slope"] * outputs[0] - line["offset"]))
+    wanted = 1 / (1 + np.exp(-line["slope"] * logit - line["offset"]))
     assert predicted.probability == pytest.approx([wanted], abs=1e-4)
-    np.testing.assert_allclose(predicted.attention, [outputs[1:4]], atol=1e-4)
+    np.testing.assert_allclose(predicted.attention, [attention[:3]], atol=1e-4)
     assert predicted.attention.sum() == pytest.approx(1, abs=1e-5)
     assert np.ptp(predicted.attention) > 0.05
     turned = classifier.predict(hu[None, ::-1], pixel_mm[None, ::-1])

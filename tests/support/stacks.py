@@ -11,9 +11,10 @@ from collections.abc import Iterable
 import numpy as np
 import scans
 
-from lungjax.evaluation.segmentation import disagreement, overlap_scores, surface
+from lungjax import metrics
+from lungjax.evaluation.segmentation import disagreement, surface
 
-SCORES = overlap_scores.SCORES
+SCORES = metrics.SCORES
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

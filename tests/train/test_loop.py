@@ -14,7 +14,7 @@ import runs
 
 from lungjax.data import shards, splits
 from lungjax.errors import InputError
-from lungjax.train import loop, mesh, probe, step
+from lungjax.train import checkpoint, evals, loop, mesh, probe, step
 from lungjax.train.watch import NotFinite, StopSignal
 
 
@@ -173,6 +173,49 @@ def test_a_batch_the_devices_cannot_share(slices_dataset: Path, tmp_path: Path):
     with pytest.raises(InputError, match="batch_size 6 is no multiple of the 8 devices"):
         loop.train_and_evaluate(config, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def stored(workdir: Path) -> set[str]:
+    return {path.name for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal()}
+
+
+@pytest.mark.parametrize("broken_at", [None, 5, 7])
+def test_every_best_state_is_stored_also_between_checkpoints(
+    slices_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken_at: int | None
+):
+    """Checkpoints are due at 4 and 8; the best state is that of step 6, and no later or worse one takes its place."""
+    config = short("segment", slices_dataset)
+    config.steps, config.eval_every, config.checkpoint_every, config.keep_checkpoints = 8, 1, 4, 8
+    dice = {1: 0.1, 2: 0.3, 3: 0.2, 4: 0.2, 5: 0.3, 6: 0.5, 7: 0.4, 8: 0.4}
+    monkeypatch.setattr(evals.Validation, "scores", lambda self, state: {"dice": dice[int(state.step)]})
+    monkeypatch.setattr(evals.Validation, "draw", lambda *_: None)
+    whole, workdir = tmp_path / "whole", tmp_path / "run"
+    assert loop.train_and_evaluate(config, whole)
+    assert stored(whole) == {"1", "2", "4", "6", "8"}
+    variables, step_number = checkpoint.load(whole)
+    assert step_number == 6
+    if broken_at is None:  # With room for one only, the best stays beside the last.
+        config.keep_checkpoints = 1
+        assert loop.train_and_evaluate(config, workdir)
+        assert stored(workdir) == {"6", "8"}
+    else:  # Killed in step `broken_at`: it goes on from the last state stored before, and knows which is the best.
+        with monkeypatch.context() as killed:
+            killed.setattr(StopSignal, "reached", lambda _, done: kill(done == broken_at))
+            with pytest.raises(KeyboardInterrupt):
+                loop.train_and_evaluate(config, workdir)
+        before = {str(number) for number in (1, 2, 4, 6) if number < broken_at}
+        assert stored(workdir) == before
+        assert loop.train_and_evaluate(config, workdir)
+        assert stored(workdir) == stored(whole)
+    again, step_number = checkpoint.load(workdir)
+    assert step_number == 6
+    jax.tree.map(np.testing.assert_array_equal, again, variables)  # bit for bit
+
+
+def kill(now: bool) -> bool:
+    if now:
+        raise KeyboardInterrupt
+    return False
 
 
 def test_pairs_of_neighbours(slices_dataset: Path, tmp_path: Path):

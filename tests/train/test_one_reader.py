@@ -19,7 +19,7 @@ from PIL import Image
 from lungjax.data import loader, shards, splits
 from lungjax.evaluation import run_evaluate, run_segmentation
 from lungjax.evaluation.plots import training_plots
-from lungjax.evaluation.segmentation import overlap_scores
+from lungjax.evaluation.segmentation.report import AGAINST_ONE_READER
 from lungjax.lidc import annotations
 from lungjax.preparation.run import prepare
 from lungjax.tasks import segment
@@ -115,7 +115,7 @@ def test_figures_are_those_of_the_one_mask(
         assert report[kind][score]["value"] == pytest.approx(value), (kind, score)
     assert (report["patients"], report["slices"], report["slices_marked"]) == (2, 8, 6)
     assert (report["readers"], report["data"]["readers"]) == (None, 1)
-    assert overlap_scores.CONVENTIONS_OF_ONE in report["conventions"].values()
+    assert AGAINST_ONE_READER in report["conventions"].values()
     assert json.loads((tmp_path / "run" / "evaluation-test.json").read_text()) == json.loads(json.dumps(report))
     printed = capsys.readouterr().out
     assert "2 patients, 8 slices, 6 that the reader marked" in printed
@@ -146,7 +146,7 @@ def test_a_run_is_scored_by_the_readers_of_the_data(slices_dataset: Path, tmp_pa
         for batch in loader.eval_batches(whole, rows, batch_size=8):
             real = batch["weight"] > 0
             votes = np.unpackbits(batch["readers"][real][..., None], axis=-1).sum(axis=-1)
-            truth, mask = votes >= {1: 1, 4: 2}[readers], segmenter.predict(batch)[0][real] > 0
+            truth, mask = votes >= {1: 1, 4: 2}[readers], segmenter.predict(batch)["logit"][real] > 0
             both, found, there = both + (mask & truth).sum(), found + mask.sum(), there + truth.sum()
         assert there > 0
         assert report["data"]["readers"] == readers

@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import Normal, Stroke
 
+from lungjax import metrics
 from lungjax.evaluation.plots import mask_edges
-from lungjax.evaluation.segmentation import overlap_scores
 
 # Okabe and Ito's palette: told apart by colour-blind readers as well.
 BLUE, VERMILLION = "#0072B2", "#D55E00"
@@ -42,11 +42,11 @@ def row(
 ) -> None:
     """Draws one slice into three panels; arguments as in `plots.examples`, of one slice (rows, columns)."""
     image, readers, probability = np.asarray(image), np.asarray(readers), np.asarray(probability)
-    prediction, majority = probability > threshold, overlap_scores.majority(readers[None], readers=slots)[0]
+    prediction, majority = probability > threshold, metrics.majority(readers[None], readers=slots)[0]
     marked = (readers > 0) | prediction
     close = mask_edges.window(marked, side_px=CLOSE_PX, margin=1.0)
     whole = mask_edges.window(marked, side_px=max(WHOLE_PX, close[1] - close[0], close[3] - close[2]))
-    dice = overlap_scores.scores(overlap_scores.counts(prediction[None], majority[None]))["dice"][0]
+    dice = metrics.scores(metrics.confusion(prediction[None], majority[None]))["dice"][0]
     used = [slot for slot in range(8) if (readers >> slot & 1).any()]
     who = {0: "no reader", 1: "1 reader"}.get(len(used), f"{len(used)} readers")
     _show(panels[0], image, whole, title)

@@ -16,9 +16,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from lungjax.ct.scan import READERS
 from lungjax.evaluation.plots import overlay
 from lungjax.evaluation.plots.overlay import BLUE, VERMILLION
-from lungjax.evaluation.segmentation import overlap_scores
 
 CURVES = ("loss", "accuracy", "precision", "dice", "auc")
 _DPI = 110
@@ -107,7 +107,7 @@ def examples(
     *,
     threshold: float = 0.5,
     spacing_mm: Sequence[float] | None = None,
-    slots: int = overlap_scores.SLOTS,
+    slots: int = READERS,
 ) -> None:
     """One sheet, a row each slice: image | the readers' outlines | prediction and majority, with their Dice.
 

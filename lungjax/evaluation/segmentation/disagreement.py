@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lungjax import metrics
 from lungjax.evaluation.segmentation import overlap_matrix
 
 SAMPLES = (16, 100)
@@ -38,7 +39,7 @@ def distances(overlaps: np.ndarray) -> np.ndarray:
     """
     pixels = np.diagonal(overlaps, axis1=-2, axis2=-1)
     union = pixels[..., :, None] + pixels[..., None, :] - overlaps
-    return 1 - np.divide(overlaps, union, out=np.ones(overlaps.shape), where=union > 0)
+    return 1 - metrics.iou(overlaps, union)
 
 
 def ged2(distances: np.ndarray, samples: slice, readers: slice) -> np.ndarray:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lungjax.evaluation.segmentation import overlap_scores
+from lungjax import metrics
+from lungjax.ct.scan import READERS
 
 PREDICTION, MAJORITY, READER = 0, 1, 2
 """Where in `masks` they stand; reader r at `READER + r`, and after the readers, for each, the others' majority."""
@@ -51,7 +52,7 @@ def pairs_of(readers: int) -> Pairs:
     )
 
 
-def masks(prediction: np.ndarray, bits: np.ndarray, *, readers: int = overlap_scores.SLOTS) -> np.ndarray:
+def masks(prediction: np.ndarray, bits: np.ndarray, *, readers: int = READERS) -> np.ndarray:
     """Every mask that is compared.
 
     Args:
@@ -71,9 +72,9 @@ def masks(prediction: np.ndarray, bits: np.ndarray, *, readers: int = overlap_sc
             f"a bool prediction of the bits' shape {bits.shape} wanted, got {prediction.dtype} {prediction.shape}"
         )
     slots = [np.uint8(1 << slot) for slot in range(readers)]
-    found = [prediction, overlap_scores.majority(bits, readers=readers), *(bits & slot != 0 for slot in slots)]
+    found = [prediction, metrics.majority(bits, readers=readers), *(bits & slot != 0 for slot in slots)]
     if readers > 1:
-        found += [overlap_scores.majority(bits & ~slot, readers=readers - 1) for slot in slots]
+        found += [metrics.majority(bits & ~slot, readers=readers - 1) for slot in slots]
     return np.stack(found)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lungjax import metrics
 from lungjax.evaluation.segmentation import overlap_matrix
 
 BINS = 20
@@ -44,7 +45,7 @@ def sums(probability: np.ndarray, bits: np.ndarray, *, readers: int) -> np.ndarr
         raise ValueError("probabilities must lie in [0, 1]")
     slices = len(probability)
     likely = probability.reshape(slices, -1).astype(np.float64)
-    share = np.minimum(np.bitwise_count(bits).reshape(slices, -1) / readers, 1.0)
+    share = metrics.share_of_readers(bits, readers=readers).reshape(slices, -1)
     bins = np.minimum((likely * BINS).astype(np.int64), BINS - 1) + BINS * np.arange(slices)[:, None]
     added = [np.bincount(bins.ravel(), w, slices * BINS) for w in (None, likely.ravel(), share.ravel())]
     return np.concatenate([one.reshape(slices, BINS) for one in added], axis=1)

@@ -6,10 +6,29 @@ from typing import Any
 
 import numpy as np
 
-from lungjax.evaluation.segmentation import disagreement, nodules_3d, overlap_scores, reliability, sections, surface
+from lungjax.evaluation.segmentation import disagreement, nodules_3d, reliability, sections, surface
 from lungjax.evaluation.segmentation.tally import Tally
 from lungjax.evaluation.stats import bootstrap, figures
 
+AGAINST_MAJORITY = (
+    "The model is scored against the majority: pixels marked by at least 2 readers. A reader is scored "
+    "against the pixels marked by at least 2 of the other readers; a slot is an order within a nodule, "
+    "not a person, and the readers' value is the mean over slots. pooled: pixels counted over all slices, "
+    "then scored; pooled_own: over those slices alone where the reference of that rater is not empty, so "
+    "what is marked where no two readers agree does not count. per_slice: each slice scored, then averaged "
+    "over the slices where the majority of all readers is not empty, the same slices for model and readers; "
+    "dice_all averages over every slice, dice_own over the slices where the reference of that reader is not "
+    "empty (for the model the same as dice). Mind that where only two readers marked, each of them meets an "
+    "empty reference and scores 0 in dice: dice_own is the fairer figure of a reader. Two empty masks agree: "
+    "dice, iou, precision and recall are 1; where just one is empty they are 0. null: undefined."
+)
+AGAINST_ONE_READER = (
+    "The data have the mask of one reader, or one consensus, and the model is scored against that; readers is null, "
+    "for there is no other to compare it with. pooled: pixels counted over all slices, then scored; pooled_own: over "
+    "the slices where the mask is not empty. per_slice: each slice scored, then averaged over the slices where the "
+    "mask is not empty; dice_all averages over every slice, dice_own is the same as dice. Two empty masks agree: dice, "
+    "iou, precision and recall are 1; where just one is empty they are 0. null: undefined."
+)
 AGAINST_READERS = (
     "The model against each reader, the readers each against each other one, both ways round; each pair of a slice (or "
     "nodule) and a reader counts once, so it does not matter in which slot a reading lies. pooled: pixels counted over "
@@ -74,7 +93,7 @@ def _complete(part: dict[str, Any], scored: list[tuple[figures.Section, np.ndarr
 def _conventions(*, alone: bool, compared: bool) -> dict[str, str]:
     several = {"against_readers": AGAINST_READERS, "ged": disagreement.CONVENTIONS}
     return {
-        "scores": overlap_scores.CONVENTIONS_OF_ONE if alone else overlap_scores.CONVENTIONS,
+        "scores": AGAINST_ONE_READER if alone else AGAINST_MAJORITY,
         "per_nodule": nodules_3d.CONVENTIONS,
         "surface": surface.CONVENTIONS,
         "reliability": reliability.CONVENTIONS,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lungjax.evaluation.segmentation import disagreement, overlap_matrix, overlap_scores, reliability, surface
+from lungjax import metrics
+from lungjax.evaluation.segmentation import disagreement, overlap_matrix, reliability, surface
 from lungjax.evaluation.segmentation.tally import Tally
 from lungjax.evaluation.segmentation.units import Units
 from lungjax.evaluation.stats import figures
@@ -63,7 +64,7 @@ def majority(path: tuple[str, ...], units: Units, *, readers: int) -> Section:
     def values(pairs: Sequence[overlap_matrix.Pair]) -> Means:
         counts = units.counts(pairs)  # (raters, units, 4)
         part = np.tile(there, (len(pairs), 1))
-        dice = overlap_scores.scores(counts)["dice"]
+        dice = metrics.scores(counts)["dice"]
         own: Means = {"dice_all": (dice, np.ones_like(part)), "dice_own": (dice, _referenced(counts))}
         return _scores(counts, part) | own | _surfaces(units.surfaces(pairs), part)
 
@@ -82,9 +83,7 @@ def each(path: tuple[str, ...], units: Units, *, readers: int) -> Section:
     def values(pairs: Sequence[overlap_matrix.Pair]) -> Means:
         counts = units.counts(pairs)
         part = _referenced(counts)
-        both: Means = {
-            "dice_both": (overlap_scores.scores(counts)["dice"], part & (counts[..., 0] + counts[..., 1] > 0))
-        }
+        both: Means = {"dice_both": (metrics.scores(counts)["dice"], part & (counts[..., 0] + counts[..., 1] > 0))}
         return _scores(counts, part) | both | _surfaces(units.surfaces(pairs), part)
 
     pairs = overlap_matrix.pairs_of(readers)
@@ -106,8 +105,8 @@ def dice(units: Units, *, readers: int) -> tuple[np.ndarray, np.ndarray | None]:
     """
     pairs = overlap_matrix.pairs_of(readers)
     model, others = (units.counts(of) for of in (pairs.model, pairs.readers))
-    ours = overlap_scores.scores(model)["dice"][_referenced(model)]
-    return ours, overlap_scores.scores(others)["dice"][_referenced(others)] if readers > 1 else None
+    ours = metrics.scores(model)["dice"][_referenced(model)]
+    return ours, metrics.scores(others)["dice"][_referenced(others)] if readers > 1 else None
 
 
 def left_out(section: Section, who: np.ndarray) -> int | None:
@@ -161,7 +160,7 @@ def _of_referenced(counts: np.ndarray) -> np.ndarray:
 
 
 def _scores(counts: np.ndarray, part: np.ndarray) -> Means:
-    return {name: (score, part) for name, score in overlap_scores.scores(counts).items()}
+    return {name: (score, part) for name, score in metrics.scores(counts).items()}
 
 
 def _surfaces(values: np.ndarray, part: np.ndarray) -> Means:

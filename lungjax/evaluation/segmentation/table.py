@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lungjax.evaluation.segmentation import disagreement, surface
-from lungjax.evaluation.segmentation.overlap_scores import SCORES
+from lungjax.metrics import SCORES
 
 _SURFACE = {"hd95_mm": "HD95, mm", **{name: name.replace("_", " ").replace("mm", " mm") for name in surface.NAMES[1:]}}
 _MAJORITY = {

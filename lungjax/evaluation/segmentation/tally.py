@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lungjax.evaluation.segmentation import disagreement, overlap_matrix, overlap_scores, reliability, surface
+from lungjax.ct.scan import READERS
+from lungjax.evaluation.segmentation import disagreement, overlap_matrix, reliability, surface
 from lungjax.evaluation.segmentation.nodules_3d import Nodules, Place
 from lungjax.evaluation.segmentation.units import Units
 
@@ -22,7 +23,7 @@ class Tally:
       nodules: those of the series that are finished.
     """
 
-    def __init__(self, *, readers: int = overlap_scores.SLOTS):
+    def __init__(self, *, readers: int = READERS):
         self.readers = readers
         self.slices = Units(readers)
         self.nodules = Nodules(readers=readers)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lungjax.evaluation.segmentation import overlap_scores
+from lungjax import metrics
 from lungjax.evaluation.stats import bootstrap
 
 
@@ -41,13 +41,13 @@ class Section:
 def pooled(
     path: tuple[str, ...], *, model_counts: np.ndarray, reader_counts: np.ndarray | None, patients: Sequence[str]
 ) -> Section:
-    """Counts (raters, units, 4) added up, then scored: `segmentation.SCORES`; undefined without any pixel."""
+    """Counts (raters, units, 4) added up, then scored: `lungjax.metrics.SCORES`; undefined without any pixel."""
 
     def scored(sums: np.ndarray) -> np.ndarray:
-        found = np.stack([overlap_scores.scores(sums)[name] for name in overlap_scores.SCORES], axis=-1)
+        found = np.stack([metrics.scores(sums)[name] for name in metrics.SCORES], axis=-1)
         return np.where(sums.sum(axis=-1, keepdims=True) > 0, found, np.nan)
 
-    return Section(path, overlap_scores.SCORES, patients, model_counts, reader_counts, scored)
+    return Section(path, metrics.SCORES, patients, model_counts, reader_counts, scored)
 
 
 _NO_INTERVAL = "none: one patient says nothing about the spread between patients"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lungjax import metrics
 from lungjax.evaluation.plots import training_plots
 from lungjax.evaluation.plots.overlay import BLUE, VERMILLION
 from lungjax.evaluation.plots.segmentation_charts import GREEN
-from lungjax.evaluation.segmentation import overlap_scores
 from lungjax.evaluation.stats import bootstrap
 
 SCRATCH = "scratch"
@@ -86,8 +86,8 @@ def point(runs: Sequence[Run], less: Sequence[Run] = (), *, resamples: int = boo
     sums = np.array([[[side[seed].counts[p] for seed in seeds] for side in sides] for p in people], np.float64)
     drawn_people = bootstrap.draw(len(people), resamples=resamples, seed=0).astype(np.float64)
     drawn_seeds = bootstrap.draw(len(seeds), resamples=resamples, seed=1) / len(seeds)
-    each = overlap_scores.scores(sums.sum(axis=0))["dice"]  # (sides, seeds)
-    dice = overlap_scores.scores(np.tensordot(drawn_people, sums, axes=1))["dice"]  # (resamples, sides, seeds)
+    each = metrics.scores(sums.sum(axis=0))["dice"]  # (sides, seeds)
+    dice = metrics.scores(np.tensordot(drawn_people, sums, axes=1))["dice"]  # (resamples, sides, seeds)
     low, high = bootstrap.percentiles(_difference((dice * drawn_seeds[:, None]).sum(axis=-1)))
     ends = (float(low), float(high)) if len(people) > 1 else (math.nan, math.nan)
     return Point(float(_difference(each.mean(axis=-1))), *ends, len(seeds), sides[0][seeds[0]].patients)

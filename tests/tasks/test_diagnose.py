@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import patches as made
 import pytest
@@ -15,7 +17,8 @@ from lungjax.errors import InputError
 from lungjax.evaluation import run_evaluate, run_patient_classifier
 from lungjax.export import run as exporting
 from lungjax.preparation.run import prepare
-from lungjax.train import loop, trained
+from lungjax.tasks import diagnose
+from lungjax.train import loop, mesh, trained
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +81,27 @@ def test_labels_of_a_file_are_read_as_the_sheet_codes_them(data: Path, tmp_path:
             file.write_text(content)
         with pytest.raises(InputError, match=r"labels\.csv is not a CSV of patient_id,label"):
             bags.read_labels(file)
+
+
+def test_what_fills_a_bag_up_changes_no_loss_no_gradient_and_no_statistic(data: Path):
+    config = small(data)
+    task = diagnose.make(config, intensity="hu", readers=4, mesh=mesh.make_mesh(8))
+    read = bags.Bags(shards.open_dataset(data), nodules=3)
+    batch = {name: jnp.asarray(part) for name, part in read.batch(np.arange(8)).items()}
+    filling = batch["inside"] == 0
+    assert 0 < int(filling.sum()) < filling.size
+    fresh = task.init(jax.random.key(0), batch)
+    step = jax.jit(jax.value_and_grad(task.loss_fn, has_aux=True))
+    (loss, (figures, state)), gradients = step(*fresh, batch, jax.random.key(1))
+    noise = jax.random.randint(jax.random.key(2), batch["image"].shape, -1000, 400, jnp.int16)
+    noisy = {**batch, "image": jnp.where(filling[:, :, None, None], noise, batch["image"])}
+    (again, (same, state_again)), same_gradients = step(*fresh, noisy, jax.random.key(1))
+    assert float(again) == pytest.approx(float(loss), rel=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), same, figures)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), state_again, state)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), same_gradients, gradients)
+    inner = {**batch, "image": jnp.where(filling[:, :, None, None], batch["image"], noise)}
+    assert float(step(*fresh, inner, jax.random.key(1))[0][0]) != pytest.approx(float(loss), rel=1e-3)
 
 
 def test_a_run_answers_for_patients(data: Path, tmp_path: Path):

@@ -88,15 +88,17 @@ def test_the_share_that_marked_is_of_those_who_marked():
 
 
 def test_no_turn_and_no_flip_changes_a_grade(config, batch, fresh):
-    grade = jax.jit(classify.make_grade(config))
+    predict = jax.jit(classify.make_nodule_classifier(config))
     hu, mm = batch["image"], batch["spacing_mm"]
     rough = hu + jax.random.randint(jax.random.key(1), hu.shape, -300, 300, jnp.int16)
-    said = grade(*fresh, rough, mm)
-    assert said.shape == (8, classify.OUTPUTS)
+    predicted = predict(*fresh, rough, mm)
+    assert {name: part.shape for name, part in predicted.items()} == {"logit": (8,), "ratings": (8, 9)}
     for turned in (jnp.rot90(rough, 1, axes=(1, 2)), rough[:, ::-1], rough.transpose(0, 2, 1)):
-        np.testing.assert_allclose(grade(*fresh, turned, mm), said, atol=2e-4)
-    wider = grade(*fresh, rough, 2 * mm)
-    assert not np.allclose(wider, said, atol=1e-3)
+        again = predict(*fresh, turned, mm)
+        for name, part in predicted.items():
+            np.testing.assert_allclose(again[name], part, atol=2e-4)
+    wider = predict(*fresh, rough, 2 * mm)
+    assert not np.allclose(wider["logit"], predicted["logit"], atol=1e-3)
 
 
 def test_a_patch_is_moved_with_its_outline_to_pixels_of_one_size():
@@ -131,7 +133,7 @@ def test_what_is_not_known_costs_nothing(task, batch, fresh):
 
 def test_validation_sums_give_the_auc_of_all_batches(task, batch, fresh):
     step = jax.jit(task.eval_fn)
-    logits = np.asarray(task.predict(*fresh, batch))[:, 0]
+    logits = np.asarray(task.predict(*fresh, batch)["logit"])
     padded = {**batch, "weight": jnp.array([1, 1, 1, 1, 1, 1, 1, 0], jnp.float32)}
     sums = {name: np.asarray(value, np.float64) for name, value in step(*fresh, padded, jax.random.key(0)).items()}
     label = np.asarray(batch["label"])
@@ -142,4 +144,5 @@ def test_validation_sums_give_the_auc_of_all_batches(task, batch, fresh):
     p = 1 / (1 + np.exp(-logits[used]))
     loss = -np.mean(np.where(label[used] == 1, np.log(p), np.log(1 - p)))
     assert found["loss"] == pytest.approx(loss, rel=1e-4)
-    assert task.summarize({"loss": 0.0, "counts": np.zeros((2, 2000))}) == {"loss": 0.0, "auc": 0.5}
+    nobody = {"loss": np.float64(0), "benign": np.zeros(2000), "malignant": np.zeros(2000)}
+    assert task.summarize(nobody) == {"loss": 0.0, "auc": 0.5}
