@@ -225,7 +225,12 @@ OBJECTS = np.array([[Bomb()]], object)
 DAMAGE = {
     "no mask": (MASK, None, "missing_mask", "an image but no mask of nodule 001, slice 001"),
     "no image": (IMAGE, None, "missing_image", "a mask but no image of nodule 001, slice 001"),
-    "mask shape": (MASK, npy_bytes(FLAT[1:] > 0), "mask_shape", r"has \(47, 48\) pixels, the images \(48, 48\)"),
+    "mask shape": (
+        MASK,
+        npy_bytes(FLAT[1:] > 0),
+        "mask_shape",
+        r"has \(47, 48\) pixels, but the images have \(48, 48\)",
+    ),
     "image shape": (IMAGE, npy_bytes(FLAT[1:]), "mixed_geometry", "several sizes"),
     "objects": (IMAGE, npy_bytes(OBJECTS), "object_array", "image of nodule 001, slice 001 holds Python objects"),
     "mask of objects": (MASK, npy_bytes(OBJECTS), "object_array", "mask of nodule 001, slice 001 holds Python"),

@@ -117,7 +117,7 @@ def test_quarantine_of_names(tree, rows):
     [
         ("masks/{}_slice9.png", None, "missing_mask", "no mask of slice 9"),
         ("images/{}_slice30.png", None, "missing_image", "no image of slice 30"),
-        ("masks/{}_slice*.png", (8, 8), "mask_shape", r"masks has \(8, 8\) pixels, the images \(24, 24\)"),
+        ("masks/{}_slice*.png", (8, 8), "mask_shape", r"masks has \(8, 8\) pixels, but the images have \(24, 24\)"),
         ("images/{}_slice2.png", (8, 8), "mixed_geometry", "several sizes"),
         ("images/{}_slice2.png", "text", "unreadable_file", r"images/\d+_slice2.png cannot be read \(it is not a PNG"),
         ("masks/{}_slice2.png", "16 bit", "not_8_bit", "not 8-bit grey"),

@@ -25,8 +25,8 @@ from lungjax.preparation.sources import FORMATS
 PATIENTS = ("LIDC-IDRI-0003", "LIDC-IDRI-0365", "LIDC-IDRI-0957", "LIDC-IDRI-0983")
 """Of all three splits; 0365 has two scans, 0003 is test whatever its hash says."""
 MATRIX = 32
-KNOWN = [name for name, module in FORMATS.items() if not getattr(module, "WITHOUT_PATIENTS", False)]
-"""Formats that tell whose a scan is; the others never meet these (see test_formats_prob_unet.py)."""
+KNOWN = [name for name, module in FORMATS.items() if module.HAS_PATIENT_IDS]
+"""Formats that record patients; data of others are never mixed with these (see test_formats_prob_unet.py)."""
 
 
 @pytest.fixture(scope="module")

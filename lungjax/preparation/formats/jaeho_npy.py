@@ -108,7 +108,9 @@ def read(entry: Entry) -> Scan:
         raise Fault("mixed_geometry", f"{entry.where} has slices of several sizes: {shapes}")
     for key, mask in marks.items():
         if mask.shape != shapes[0]:
-            message = f"{entry.where}: mask of {_describe(key)} has {mask.shape} pixels, the images {shapes[0]}"
+            message = (
+                f"{entry.where}: mask of {_describe(key)} has {mask.shape} pixels, but the images have {shapes[0]}"
+            )
             raise Fault("mask_shape", message)
     voxels, places = _merge_slices(pixels)
     scan = bare_scan(
@@ -188,8 +190,8 @@ def _merge_slices(images: Mapping[Key, np.ndarray]) -> tuple[np.ndarray, dict[Ke
 def _show_same_slice(image: np.ndarray, other: np.ndarray) -> bool:
     """Whether two images show the same slice: they agree to the last bit wherever both are inside the lungs.
 
-    The project's lung segmentation is random, so its border can differ from one file to the next. Images that share
-    little lung, or are all 0, do not count as the same.
+    The project's lung segmentation is partly random, so its border can differ from one file to the next. Images that
+    share little lung, or are all 0, do not count as the same.
     """
     shared = np.count_nonzero((image != 0) & (other != 0))
     larger = max(np.count_nonzero(image), np.count_nonzero(other))

@@ -160,7 +160,9 @@ def _voxels(file: _File) -> np.ndarray:
 
 def _check_position(label: _File, image: volume.Layout) -> None:
     if label.layout.shape != image.shape:
-        message = f"{label.path} has {label.layout.shape} voxels, its volume {image.shape} (slices, rows, columns)"
+        message = (
+            f"{label.path} has {label.layout.shape} voxels, but its volume has {image.shape} (slices, rows, columns)"
+        )
         raise Fault("mask_shape", message)
     far_corners_mm = [
         layout.position_mm + np.array(layout.spacing_mm[::-1]) * image.shape[::-1] for layout in (label.layout, image)
