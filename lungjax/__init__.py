@@ -81,8 +81,8 @@ def read_scan(path: Path | str, *, series_uid: str | None = None) -> Scan:
       series_uid: which scan, where there are several: its SeriesInstanceUID; of NIfTI the file's name without suffix.
 
     Returns:
-      The scan, with `hu`, int16 (slices, rows, columns) Hounsfield units, from the feet to the head; `spacing_mm`, (slice,
-      row, column) between voxel centres; `affine_lps`, float64 (4, 4) from (column, row, slice, 1) to mm to the
+      The scan, with `hu`, int16 (slices, rows, columns) Hounsfield units, from the feet to the head; `spacing_mm`,
+      (slice, row, column) between voxel centres; `affine_lps`, float64 (4, 4) from (column, row, slice, 1) to mm to the
       patient's left, back and head, None where the source lost it; `patient_id`, `series_uid`, `source`.
 
     Raises:

@@ -3,9 +3,9 @@
     .venv/bin/python scripts/bench_components.py --source FOLDER [--repeats 7]
 
 FOLDER holds the DICOM of one scan. Masks: those that `lungs.find_lungs` labels on its grid of 3 mm, and at the scan's
-own voxels what is denser than -400 HU, all of it and within the lungs alone. What is timed is what lungjax needs: labels,
-the size of every component, and a mask of the largest; of connected-components-3d also its labels alone. CPU seconds
-of one process, the best of the repeats.
+own voxels what is denser than -400 HU, all of it and within the lungs alone. What is timed is what lungjax needs:
+labels, the size of every component, and a mask of the largest; of connected-components-3d also its labels alone. CPU
+seconds of one process, the best of the repeats.
 """
 
 from __future__ import annotations
