@@ -143,9 +143,9 @@ _LOADS = (
 _UNITS = {"classify": "nodules", "diagnose": "patients"}
 """What is classified, by the task."""
 _PROBED = """\
-no labels were learnt from: `accuracy` is how often a slice's other view is told from all others of the batch;
-`knn_auc`, `linear_auc` are the ROC AUC of simple classifiers on the frozen features: of whether two readers marked one
-pixel (`majority`), and of the readers' median of malignancy, 4 and 5 against 1 and 2. 0.5 is chance."""
+and without labels: `accuracy` is how often a slice's other view is recognised among all views of the batch; `knn_auc`
+and `linear_auc` are the ROC AUC of simple classifiers on the frozen features, for whether at least two readers marked
+the same pixel (`majority`), and for the readers' median of malignancy, 4 and 5 against 1 and 2. 0.5 is chance."""
 _GRADED = ("roc_auc", "pr_auc", "sensitivity_at_specificity_0.90", "brier", "ece")
 _SCORES = ("dice", "iou", "precision", "recall")
 
@@ -155,10 +155,10 @@ def text(trained: Trained, given: Signature, *, format: str, dtype: str, differe
 
     Args:
       trained: what is exported.
-      given: its answer.
+      given: its inputs and outputs.
       format: of the folder.
       dtype: of the weights in the file.
-      difference: of the exported network's answers from the original's, as `lungjax.export.run.parity`.
+      difference: the greatest difference of its outputs from the original's, by `lungjax.export.parity.difference`.
     """
     config, count = trained.config, parameter_count(trained.variables["params"])
     of = {split: sum(s == split for s in trained.patients.values()) for split in splits.SPLITS}
@@ -249,7 +249,7 @@ def _calibrated(task: str, known: dict[str, Any]) -> str:
 def _reported(task: str, name: str, report: dict[str, Any]) -> str:
     if task == "pretrain":
         rows = "\n".join(f"| {score} | {value:.3f} |" for score, value in sorted(report.items()))
-        return f"On val patients, {_PROBED}\n\n| | |\n|---|---|\n{rows}\n"
+        return f"On the validation patients {_PROBED}\n\n| | |\n|---|---|\n{rows}\n"
     return _graded(name, report, _UNITS[task]) if task in _UNITS else _figures(name, report)
 
 
@@ -271,9 +271,9 @@ def _graded(name: str, report: dict[str, Any], unit: str) -> str:
             difference = _cell(figures["difference"]["roc_auc"])
             lines.append(f"| roc_auc less that of the {other}, on {part['nodules']:,} {unit} | {difference} |")
     if readers := report.get("readers"):
-        said = f"against the median of the other readers, on {readers['readings']:,} readings"
+        reference = f"against the median of the other readers, on {readers['readings']:,} readings"
         for name, figure in (("model", readers["roc_auc"]), *((n, o["roc_auc"]) for n, o in readers["others"].items())):
-            lines.append(f"| roc_auc of the {name} {said} | {_cell(figure)} |")
+            lines.append(f"| roc_auc of the {name} {reference} | {_cell(figure)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,1 +1,1 @@
-"""A scan to candidates, nodules, their classes and the patient's answer."""
+"""A scan to candidates and nodules, the malignancy of each, and a probability for the patient."""

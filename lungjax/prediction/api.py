@@ -28,7 +28,7 @@ _TOLERANCE = 0.01
 def read_scan(path: Path | str, *, series_uid: str | None = None) -> Scan:
     """See `lungjax.read_scan`."""
     source = Path(path)
-    module, entries, quarantined = sources.find(source)
+    module, entries, quarantined = sources.find_scans(source)
     try:
         return sources.read(module, _chosen(source, entries, quarantined, series_uid))
     except Fault as fault:

@@ -63,7 +63,7 @@ def predict(
     """`lungjax.predict` of every scan of a source, saved.
 
     Args:
-      source: see `lungjax.prediction.sources.find`.
+      source: see `lungjax.prediction.sources.find_scans`.
       model, nodule_classifier, patient_classifier, device: see `lungjax.predict`.
       out: folder to make. One scan's files lie in it; of several, each has a folder of its own in it that is named by
         its SeriesInstanceUID or, of NIfTI, its case. What is there already is not made anew.
@@ -74,7 +74,7 @@ def predict(
     networks = pipeline.open_networks(
         model, nodule_classifier=nodule_classifier, patient_classifier=patient_classifier, device=device
     )
-    module, entries, unreadable = sources.find(source)
+    module, entries, unreadable = sources.find_scans(source)
     quarantined = list(unreadable)
     reports: dict[Path, dict[str, Any]] = {}
     resumed = 0

@@ -68,7 +68,7 @@ class Segmenter:
         """The probability of each pixel that at least two of four readers would mark it as nodule.
 
         Slices of the size that the network was trained on (`tiling.tile_px` square) are given to it as they are; others
-        are covered with overlapping tiles of that size, whose answers are blended. A whole scan is a matter of
+        are covered with overlapping tiles of that size, and blended where these overlap. A whole scan is a matter of
         `lungjax.predict`, which looks in the lungs alone and knows what is a nodule.
 
         Args:

@@ -19,7 +19,7 @@ _READERS: tuple[Reader, ...] = (scans, ct, luna16, nifti)
 """The first that fits a source reads it."""
 
 
-def find(source: Path) -> tuple[Reader, list[Entry], list[Quarantined]]:
+def find_scans(source: Path) -> tuple[Reader, list[Entry], list[Quarantined]]:
     """What reads a source, its scans and what is none, sorted by key.
 
     Args:

@@ -22,7 +22,7 @@ STORED = np.random.default_rng(0).integers(0, 1500, (6, 20, 24)).astype(np.int16
 
 
 def read_all(source: Path) -> list[Scan]:
-    module, entries, quarantined = sources.find(source)
+    module, entries, quarantined = sources.find_scans(source)
     assert list(quarantined) == []
     return [sources.read(module, entry) for entry in entries]
 
@@ -82,7 +82,7 @@ def test_several_series_in_one_tree_and_what_is_none(tmp_path: Path):
     source_files.write_ct(tmp_path / "b", STORED[:4], series_uid="1.2.3", z_mm=[0, 5, 15, 20])
     source_files.write_ct(tmp_path / "c", STORED[:1], series_uid="1.2.4", tags={"Modality": "MR"})
     source_files.write_ct(tmp_path / "d", STORED[:2], series_uid="1.2.5", tags={"PatientID": None})
-    module, entries, quarantined = sources.find(tmp_path)
+    module, entries, quarantined = sources.find_scans(tmp_path)
     assert [(one.key, one.patient_id) for one in entries] == [
         ("1.2.1", "TEST-1"),
         ("1.2.2", "TEST-2"),
@@ -104,7 +104,7 @@ def test_several_series_in_one_tree_and_what_is_none(tmp_path: Path):
 )
 def test_a_series_is_checked_as_prepare_does(tmp_path: Path, tags: dict[str, Any], fault: str):
     source_files.write_ct(tmp_path, STORED, tags=tags)
-    module, (entry,), _ = sources.find(tmp_path)
+    module, (entry,), _ = sources.find_scans(tmp_path)
     with pytest.raises(Fault, match=fault):
         sources.read(module, entry)
 
@@ -119,7 +119,7 @@ def test_a_series_of_lidc_is_held_against_the_database(tmp_path: Path, rows):
     assert (scan.z_mm == expected.z_mm).all()
     assert scan.nodules == ()  # What readers marked is nothing that a model is given.
     paths[-1].unlink()
-    module, (entry,), _ = sources.find(tmp_path)
+    module, (entry,), _ = sources.find_scans(tmp_path)
     with pytest.raises(Fault, match="incomplete_series"):
         sources.read(module, entry)
 
@@ -163,4 +163,4 @@ def test_what_holds_no_scan(tmp_path: Path, kaggle_tree: Path):
         (kaggle_tree, "holds no scans"),
     ):
         with pytest.raises(InputError, match=says):
-            sources.find(source)
+            sources.find_scans(source)

@@ -79,16 +79,17 @@ def spoil_bytes(content: bytes, data: st.DataObject) -> bytes:
 
 
 def spoil_element(content: bytes, data: st.DataObject) -> bytes:
-    """Another value, VR and length of one element of the header."""
+    """Another value, VR or length of one element of the header, or several of these."""
     tag = Tag(data.draw(st.sampled_from([name for name in TAGS if place_of(content, name) >= 0])))
     start = place_of(content, tag)
     (length,) = struct.unpack("<H", content[start + 6 : start + 8])
-    vr = data.draw(st.sampled_from(VRS))
+    own_vr, own_value = content[start + 4 : start + 6], content[start + 8 : start + 8 + length]
+    vr = data.draw(st.one_of(st.just(own_vr), st.sampled_from(VRS)))
     numbers = st.sampled_from(
         [b"nan", b"inf", b"-1e400", b"", b"0", b"1e9", b"\\", b"1\\2\\3\\4\\5\\6\\7", b"\xff\x00"]
     )
-    value = data.draw(st.one_of(numbers, st.binary(max_size=40)))
-    said = data.draw(st.sampled_from([len(value), 0, 65534, len(value) + 7]))
+    value = data.draw(st.one_of(st.just(own_value), numbers, st.binary(max_size=40)))
+    said = data.draw(st.one_of(st.just(len(value)), st.sampled_from([0, 65534, len(value) + 7])))
     element = content[start : start + 4] + vr + struct.pack("<H", said) + value
     return content[:start] + element + content[start + 8 + length :]
 
@@ -111,12 +112,12 @@ def test_whatever_is_spoilt_is_a_fault_or_a_volume(one, spoil):
         path.write_bytes(spoil(content, data))
         outcomes[read(path)] += 1
 
+    path.write_bytes(content)
+    assert read(path) == "volume"
     attempt()
-    print(outcomes)
-    faults = {name: number for name, number in outcomes.items() if name not in ("volume", "no CT")}
-    assert outcomes["volume"] >= 20
-    assert sum(faults.values()) >= 20
-    assert len(faults) >= 3
+    faults = outcomes.keys() - {"volume", "no CT"}
+    assert outcomes["volume"] >= 5, outcomes  # Of 200; usually 20 to 45.
+    assert len(faults) >= 2, outcomes
 
 
 def test_a_header_of_a_billion_pixels_asks_for_no_memory(write_scan, rows, tmp_path):

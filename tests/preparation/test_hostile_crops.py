@@ -137,12 +137,12 @@ def test_a_crash_of_the_library_is_one_sentence_or_a_fault(tmp_path, monkeypatch
     """Some files do that to HDF5 2.0; here the process that reads kills itself."""
     write_hdf5(tmp_path / "x.h5")
     with monkeypatch.context() as patch:
-        patch.setattr(prob_unet_hdf5, "_uids", crash)
+        patch.setattr(prob_unet_hdf5, "_read_uids", crash)
         assert cli.main(["doctor", str(tmp_path / "x.h5")]) == 2
         assert "x.h5 cannot be read as HDF5 (its library crashes on it); fetch it again" in capsys.readouterr().err
     entries, _ = prob_unet_hdf5.find(tmp_path / "x.h5")
     with monkeypatch.context() as patch:
-        patch.setattr(prob_unet_hdf5, "_pixels", crash)
+        patch.setattr(prob_unet_hdf5, "_read_pixels", crash)
         with pytest.raises(Fault, match=r"unreadable_file: .*x\.h5 cannot be read as HDF5 \(its library crashes on it"):
             prob_unet_hdf5.read(entries[0])
     assert len(prob_unet_hdf5.read(entries[0]).voxels) == 2, "the next series is not read"

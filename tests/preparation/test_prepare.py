@@ -138,7 +138,7 @@ def test_a_scan_that_kills_its_worker_twice_is_named(tree, tmp_path, monkeypatch
         raise pool.WorkerDied(tasks[1])
 
     monkeypatch.setattr(pool, "run", run)
-    with pytest.raises(InputError, match=r"died twice on .*9001/nodule-0 .*fewer --workers"):
+    with pytest.raises(InputError, match=r"died twice on .*9001/nodule-0, .*fewer --workers"):
         prepare(tree, tmp_path / "out", workers=2)
 
 

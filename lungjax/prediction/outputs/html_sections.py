@@ -1,4 +1,4 @@
-"""The sections of `report.html` above and beside the scan, as HTML, from the report that `html_report` is given."""
+"""The sections of `report.html` around the scan, as HTML, from the report that `html_report` is given."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _COLUMNS = (
     "centre x, y, z, mm",
 )
 _LIMITS = (
-    "The model has seen chest CT of adults from LIDC-IDRI, 2000 to 2010, and nothing else. It misses nodules and finds "
-    "some where there are none. Sizes come from its outlines, not from a reader's calipers."
+    "The models were trained on chest CT of adults from LIDC-IDRI, 2000 to 2010, and on nothing else. They miss "
+    "nodules and predict some where there are none. Sizes are of the predicted outlines, not of a reader's calipers."
 )
 
 

@@ -60,7 +60,7 @@ def affine_of(scan: Scan) -> np.ndarray:
 
 def describe_model(trained: Trained) -> dict[str, Any]:
     """What a report says of a network: `model`, `nodule_classifier`, and the `model` of `patient`."""
-    seen = trained.config.augment if trained.config.task == "segment" else trained.config.patch
+    view = trained.config.augment if trained.config.task == "segment" else trained.config.patch
     patients = sum(split == "train" for split in trained.patients.values())
     return {
         "name": trained.path.resolve().name,
@@ -70,7 +70,7 @@ def describe_model(trained: Trained) -> dict[str, Any]:
         "trained_on": f"{trained.intensity} slices of {patients} patients",
         "split_digest": splits.digest(trained.patients),
         "intensity": trained.intensity,
-        "window_hu": [float(value) for value in seen.window_hu],
+        "window_hu": [float(value) for value in view.window_hu],
         # A segmenter's is for samples of readers, and does not enter its nodules.
         **({"calibration": trained.calibration} if "slope" in trained.calibration else {}),
     }
