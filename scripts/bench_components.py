@@ -25,7 +25,7 @@ from lungjax.prediction import sources
 
 def masks(source: Path) -> dict[str, np.ndarray]:
     """By what they show; voxels of all that are labelled here touch by their faces."""
-    module, (entry, *_), _ = sources.find(source)
+    module, (entry, *_), _ = sources.find_scans(source)
     scan = sources.read(module, entry)
     found: dict[str, np.ndarray] = {}
     original = connected_components.find_components

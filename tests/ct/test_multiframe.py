@@ -113,7 +113,7 @@ def test_one_file_is_the_series(classic: list[Path], tmp_path: Path, make: Any, 
         dataset = pydicom.dcmread(path)
         dataset.compress(RLELossless, generate_instance_uid=False)
         dataset.save_as(path)
-    module, (entry,), quarantined = sources.find(tmp_path / "one")
+    module, (entry,), quarantined = sources.find_scans(tmp_path / "one")
     assert not quarantined
     scan = sources.read(module, entry)
     assert_same(scan, wanted)
@@ -159,7 +159,7 @@ def test_a_header_of_billions_of_pixels_asks_for_no_memory(classic: list[Path], 
     dataset.compress(RLELossless, generate_instance_uid=False)
     dataset.Rows = dataset.Columns = 65535
     dataset.save_as(path)
-    module, (entry,), _ = sources.find(path.parent)
+    module, (entry,), _ = sources.find_scans(path.parent)
     with pytest.raises(Fault, match="by the bytes of its pixels") as caught:
         sources.read(module, entry)
     assert caught.value.name == "too_large"
@@ -167,7 +167,7 @@ def test_a_header_of_billions_of_pixels_asks_for_no_memory(classic: list[Path], 
 
 def test_a_segmentation_refers_to_its_frames(classic: list[Path], tmp_path: Path):
     path = legacy(classic, tmp_path / "one" / "all.dcm")
-    module, (entry,), _ = sources.find(path.parent)
+    module, (entry,), _ = sources.find_scans(path.parent)
     scan = sources.read(module, entry)
     mask = np.zeros(scan.voxels.shape, np.uint8)
     mask[1:3, 2:4, 5:9] = 1

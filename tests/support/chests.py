@@ -126,4 +126,4 @@ def report(scan: Scan, candidates: Any, **model: Any) -> dict[str, Any]:
 
 def folders(dicom: Path) -> dict[str, Path]:
     """The folder of each series, by its UID."""
-    return {entry.key: Path(entry.where) for entry in sources.find(dicom)[1]}
+    return {entry.key: Path(entry.where) for entry in sources.find_scans(dicom)[1]}
