@@ -1,4 +1,4 @@
-"""The verbs, `lungjax doctor | prepare | ... | predict | report`: each imports what it needs as it runs."""
+"""The command line, `lungjax VERB ...`: each verb calls one function, and imports what it needs as it runs."""
 
 from __future__ import annotations
 
@@ -15,23 +15,27 @@ from lungjax import arguments
 from lungjax.errors import InputError
 
 _OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-"""Full or broken disks, and what one may not write: no fault of the program's, so no traceback."""
+"""A disk that is full, broken, or not to be written: no fault of the program, so no traceback."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 scans are quarantined (`prepare --strict`) or would be (`doctor`), 2 a user's mistake."""
+    """Runs a verb; returns the exit code.
+
+    0: done. 1: scans are quarantined (`prepare --strict`), or would be (`doctor`). 2: a user's mistake, or a disk that
+    is full or cannot be written. 130: interrupted.
+    """
     given = arguments.parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # A file's name need not be text.
     try:
         code = _RUN[given.verb](given)
-        sys.stdout.flush()  # Here, where a full disk can still be told.
+        sys.stdout.flush()  # Here, where a full disk can still be reported.
         return code
     except InputError as error:
         print(f"lungjax: error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # The reader of our output, `head` say, has enough.
+    except BrokenPipeError:  # Who reads the output, `head` say, has enough.
         _drop_output()
         return 0
     except OSError as error:
@@ -41,17 +45,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"lungjax: error: {error.filename or _written(given)}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("lungjax: interrupted; run the same command again (prepare goes on where it was)", file=sys.stderr)
+        print("lungjax: interrupted; run the same command again (prepare and predict resume)", file=sys.stderr)
         return 130
 
 
 def _written(given: argparse.Namespace) -> str:
-    """What was written when an error names no file: `--out` and what is in it, or this program's own output."""
+    """What was being written, where an error names no file: `--out`, or this program's own output."""
     return str(getattr(given, "out", None) or "output")
 
 
 def _drop_output() -> None:
-    """What stdout still holds goes nowhere, or Python would try again, and complain, as it ends."""
+    """Throws away what stdout still holds: Python would try to write it again as it ends, and complain."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -101,6 +101,41 @@ def test_each_verb_passes_on_what_it_was_given(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [["--nodule-classifier", "n", "--patient-classifier", "p"], ["--grader", "n", "--patient", "p"], []],
+)
+def test_predict_takes_the_classifiers_by_either_name(options, monkeypatch):
+    from lungjax.prediction import run as predicting
+
+    calls = []
+    monkeypatch.setattr(predicting, "predict", lambda *given, **named: calls.append((given, named)) or Summary())
+    assert cli.main(["predict", "scan", "--out", "out", *options]) == 0
+    ((given, named),) = calls
+    assert given == (Path("scan"),)
+    names = ("n", "p") if options else ("nodule-classifier", "patient-classifier")
+    assert named == {
+        "model": Path("detector"),
+        "nodule_classifier": Path(names[0]),
+        "patient_classifier": Path(names[1]),
+        "out": Path("out"),
+        "device": None,
+    }
+
+
+class Summary:
+    def text(self) -> str:
+        return ""
+
+
+@pytest.mark.parametrize("name", ["grader", "nodule-classifier"])
+def test_a_bundled_model_goes_by_either_name_in_every_verb(name, tmp_path, capsys):
+    assert cli.main(["export", "--model", name, "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert cli.main(["evaluate", "--model", name, "--data", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
 def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
 
     def stop(*_, **__):
