@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import runs
@@ -47,9 +48,11 @@ def test_a_network_that_looks_at_single_pixels_has_no_middle(slices_dataset: Pat
     make = segment.make
 
     def bright(*args: Any, **kwargs: Any) -> Any:
-        return dataclasses.replace(
-            make(*args, **kwargs), predict=lambda params, state, batch: batch["image"].astype(np.float32) - 115.0
-        )
+        def predict(params: Any, state: Any, batch: Any) -> dict[str, Any]:
+            logit = batch["image"].astype(np.float32) - 115.0
+            return {"logit": logit, "share": jax.nn.sigmoid(logit)}
+
+        return dataclasses.replace(make(*args, **kwargs), predict=predict)
 
     monkeypatch.setattr(segment, "make", bright)
     model, dataset = trained.open_trained(Path("segmenter")), shards.open_dataset(slices_dataset)

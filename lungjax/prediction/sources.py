@@ -10,7 +10,7 @@ from lungjax.ct.scan import Scan
 from lungjax.ct.series import is_even
 from lungjax.ct.source import Entry, Quarantined, Reader
 from lungjax.data import scans
-from lungjax.errors import InputError
+from lungjax.errors import Fault, InputError
 from lungjax.lidc import annotations, match
 from lungjax.preparation import sources
 from lungjax.preparation.formats import luna16, nifti
@@ -48,7 +48,14 @@ def read(reader: Reader, entry: Entry) -> Scan:
     if row is None:
         scan = reader.read(entry)
     else:
-        scan = ct.read(entry, uneven=not is_even(row.z_mm))
+        try:
+            scan = ct.read(entry, uneven=not is_even(row.z_mm))
+        except Fault as fault:
+            if fault.name == "uneven_spacing" and len(entry.locator) < len(row.z_mm):  # The gap is what is missing.
+                held = f"{len(entry.locator)} of {len(row.z_mm)} slices"
+                message = f"{entry.where} has {held} ({fault.message}); fetch the series again"
+                raise Fault("incomplete_series", message) from fault
+            raise
         match.check_scan(scan, row, entry.where)
     is_dicom = reader is ct and Path(entry.where).is_dir()
     files = tuple(Path(path) for path in entry.locator) if is_dicom else ()

@@ -222,11 +222,11 @@ def test_data_with_another_split_are_refused(
     with monkeypatch.context() as patch:
         patch.setattr(splits, "SALT", "another")
         prepare(kaggle_tree, tmp_path / "data", workers=1)
-    with pytest.raises(InputError, match=r"data: \d+ patients lie in another split than when the checkpoint was"):
+    with pytest.raises(InputError, match=r"data: \d+ patients are in another split than when the checkpoint was"):
         run_evaluate.evaluate(segment_run, data=tmp_path / "data", split="test", out=None)
     config = workdir.read_config(segment_run)
     config.data.path, config.init_from = str(tmp_path / "data"), str(segment_run)
-    with pytest.raises(InputError, match=r"data: \d+ patients lie in another split than when the checkpoint was"):
+    with pytest.raises(InputError, match=r"data: \d+ patients are in another split than when the checkpoint was"):
         loop.train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
 

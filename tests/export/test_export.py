@@ -50,7 +50,7 @@ def test_the_card_says_what_it_is(run: Path, tmp_path: Path):
     (run / "evaluation-test.json").unlink()
     card = (tmp_path / "out" / "README.md").read_text()
     digest = json.loads((run / "split.json").read_text())["digest"]
-    off = "these lay up to 19 px off the middle of 64 x 64 px"  # A quarter of them, and 5 % of shift.
+    off = "these lay up to 19 px off the middle of 64 x 64"  # A quarter of them, and 5 % of shift.
     for part in (digest, "not a medical device", "CC BY 3.0", "python -m lungjax.main", "parity", off):
         assert part in card
     assert f"| dice | {report['pooled']['dice']['value']:.3f} [" in card

@@ -112,7 +112,7 @@ def test_the_leak_lock(simclr_run: Path, slices_dataset: Path, tmp_path: Path):
     from lungjax.train import workdir
     from lungjax.train.trained import open_trained
 
-    with pytest.raises(InputError, match=f"1 patients lie in another split.*{patient}, now test, then train"):
+    with pytest.raises(InputError, match=f"1 patients are in another split.*{patient}, now test, then train"):
         splits.lock(open_trained(simclr_run).patients, moved, where="DATA")
     config = short("simclr", slices_dataset)
     with pytest.raises(InputError, match="another split"):
