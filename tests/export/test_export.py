@@ -122,6 +122,11 @@ def test_a_run_starts_from_an_exported_encoder(tmp_path: Path):
         assert not any(leaf.any() for name in found if name != "encoder" for leaf in jax.tree.leaves(found[name]))
 
 
+@pytest.mark.parametrize("name", ["grader", "nodule-classifier"])
+def test_a_run_starts_from_a_bundled_model_by_either_name(name: str):
+    assert trained.open_encoder(Path(name)).path == trained.SHIPPED / "nodule-classifier"
+
+
 @pytest.mark.parametrize("kind", ["segment", "simclr", "classify"])
 def test_a_run_of_the_same_task_starts_from_the_whole_network(tmp_path: Path, kind: str):
     source = trained.open_encoder(networks.made(kind, tmp_path / "exported"))
