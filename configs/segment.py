@@ -10,13 +10,29 @@ Expected of quick, on the phantom: pooled Dice of at least 0.70 on the test pati
 `configs/segment.py:slices` is for the 128 x 128 LIDC crops: 35 minutes on two CPU cores. Expected: pooled Dice of
 0.74 on the test patients, where one reader against the others reaches 0.70.
 `configs/segment.py:slices_fine` is as quick with a quarter of the parameters at twice the resolution. Expected: 0.75.
-`configs/segment.py:slices_scans` is `slices_fine` for whole scans: nodules lie up to 32 px off the middle of the crops.
-It was used for the shipped `detector`. Expected: 0.73.
+`configs/segment.py:scans` trains the detector of whole scans: `slices_fine`, with batches that are mixed from several
+data sets, `config.data.parts`. Crops at nodules, in which these lie anywhere or are cut off; crops in the lungs of
+phantoms and of people without nodules, which show what is none; and, in a second round, `scans_again`, what the first
+round's detector took for a nodule:
+
+    lungjax prepare --source lidc-slices.zip --out data/slices
+    lungjax prepare --source HEALTHY --format unmarked --out data/healthy
+    lungjax phantom --scans 60 --seed 18 --out phantoms && lungjax prepare --source phantoms --out data/phantoms
+    python -m lungjax.main --config=configs/segment.py:scans --workdir=workdir/scans
+    lungjax mine --model workdir/scans --data data/slices data/healthy data/phantoms --out data/candidates
+    python -m lungjax.main --config=configs/segment.py:scans_again --workdir=workdir/scans-again \
+        --config.init_from=workdir/scans
+
+Who has LIDC-IDRI itself names it as the path of `nodules` and of `lungs`. Validation is on the crops of `data.path`.
 `configs/segment.py:slices_gpu` is for them, too, with twice the resolution and depth, and was used for the shipped
 `segmenter`: under ten minutes on an H100. Expected: 0.76.
 """
 
 import ml_collections
+
+
+def _part(path: str, slices: str, crop_at: str, rate: float) -> ml_collections.ConfigDict:
+    return ml_collections.ConfigDict({"path": path, "slices": slices, "crop_at": crop_at, "rate": rate})
 
 
 def get_config(variant: str = "full") -> ml_collections.ConfigDict:
@@ -40,6 +56,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.data.crop_px = 256
     config.data.crop_at = "nodule"
     config.data.workers = 8
+    config.data.parts = ml_collections.ConfigDict()  # Where there are some, training draws from these by their rates.
 
     config.model = ml_collections.ConfigDict()
     config.model.encoder = ml_collections.ConfigDict()  # The same in configs/simclr.py, which this starts from.
@@ -103,7 +120,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         "optimizer.learning_rate": 2e-3,
     }
     slices_fine = {"model.encoder.width": 16, "model.encoder.patch_px": 2, "model.decoder": (64, 32, 16)}
-    slices_scans = {**slices_fine, "steps": 7_000, "augment.shift": 0.25}
+    scans = {**slices_fine, "steps": 6_000, "data.crop_px": 96, "data.crop_at": "random", "augment.shift": 0.05}
+    scans_again = {**scans, "steps": 3_000, "optimizer.learning_rate": 1e-3}
     slices_gpu = {
         "steps": 18_000,
         "log_every": 200,
@@ -119,10 +137,19 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         "quick": two_cores | quick,
         "slices": two_cores | slices,
         "slices_fine": two_cores | slices | slices_fine,
-        "slices_scans": two_cores | slices | slices_scans,
+        "scans": two_cores | slices | scans,
+        "scans_again": two_cores | slices | scans_again,
         "slices_gpu": two_cores | slices | slices_gpu,
     }
     if variant not in variants:
         raise KeyError(f"there is no variant {variant!r}; use one of {', '.join(variants)}")
     config.update_from_flattened_dict(variants[variant])
+    if variant.startswith("scans"):
+        config.data.parts.nodules = _part("data/slices", "nodule", "random", 5.0)
+        config.data.parts.phantom_nodules = _part("data/phantoms", "nodule", "nodule", 1.0)
+        config.data.parts.phantom_lungs = _part("data/phantoms", "lung", "lung", 1.0)
+        config.data.parts.lungs = _part("data/healthy", "lung", "lung", 1.0)
+        config.data.parts.candidates = _part(
+            "data/candidates", "all", "random", 3.0 if variant == "scans_again" else 0.0
+        )
     return config

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lungjax.ct.scan import Scan
+    from lungjax.prediction.candidate_classifier import CandidateClassifier
     from lungjax.prediction.encoder import Encoder
     from lungjax.prediction.nodule_classifier import NoduleClassifier, NodulePrediction
     from lungjax.prediction.patient_classifier import PatientClassifier, PatientPrediction
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CandidateClassifier",
     "Encoder",
     "InputError",
     "NoduleClassifier",
@@ -56,6 +58,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "CandidateClassifier": "lungjax.prediction.candidate_classifier",
     "Encoder": "lungjax.prediction.encoder",
     "NoduleClassifier": "lungjax.prediction.nodule_classifier",
     "NodulePrediction": "lungjax.prediction.nodule_classifier",
@@ -129,15 +132,18 @@ def predict(
     scan: Scan,
     *,
     model: Path | str | Segmenter = "detector",
+    candidate_classifier: Path | str | CandidateClassifier | None = "candidate-classifier",
     nodule_classifier: Path | str | NoduleClassifier | None = "nodule-classifier",
     patient_classifier: Path | str | PatientClassifier | None = "patient-classifier",
     device: Device | None = None,
+    false_positives: float | None = None,
+    threshold: float | None = None,
 ) -> Prediction:
     """Looks for nodules in a scan, measures and classifies them; the patient gets a probability from all of them.
 
     The segmenter is moved over the lungs slice by slice, with overlapping tiles (sliding window). Connected components
-    of its probability are candidates, ranked by a score; those that reach a threshold are nodules. A scan unlike what
-    the segmenter was trained on is refused.
+    of its probability are candidates; a candidate classifier gives each the probability that it is a nodule, its score,
+    and those that reach a threshold are nodules. A scan unlike what the segmenter was trained on is refused.
 
     Of many scans, open the models once: `model = lungjax.load("detector")`, and give `predict` that. A model that is
     given by name is opened and compiled by every call.
@@ -146,9 +152,13 @@ def predict(
       scan: by `read_scan` or `scan_from_array`.
       model: a segmenter: a bundled one's name (`detector`, `segmenter`), the path of a run's workdir or of an exported
         folder, or what `load` returned.
+      candidate_classifier: likewise, for each candidate's score; None takes the mean probability of its voxels.
       nodule_classifier: likewise, for each nodule's malignancy; None leaves that out.
       patient_classifier: likewise, for the patient's probability; None leaves that out.
       device: where models run that are opened by this call; JAX's own choice by default.
+      false_positives: how many false findings a scan are accepted, on average; the threshold is the one that was fitted
+        on validation scans for it. None for the default of the model.
+      threshold: the score from which a candidate is a nodule, instead.
 
     Returns:
       The nodules, candidates, mask and patient, with warnings; `.save("out")` writes what `lungjax predict` writes, and
@@ -162,14 +172,19 @@ def predict(
     return api.predict(
         scan,
         model=model,
+        candidate_classifier=candidate_classifier,
         nodule_classifier=nodule_classifier,
         patient_classifier=patient_classifier,
         device=device,
+        false_positives=false_positives,
+        threshold=threshold,
     )
 
 
 @overload
 def load(model: Literal["segmenter", "detector"], *, device: Device | None = None) -> Segmenter: ...
+@overload
+def load(model: Literal["candidate-classifier"], *, device: Device | None = None) -> CandidateClassifier: ...
 @overload
 def load(model: Literal["nodule-classifier", "grader"], *, device: Device | None = None) -> NoduleClassifier: ...
 @overload
@@ -190,6 +205,8 @@ def load(model: Path | str, *, device: Device | None = None) -> Any:
       By what the model was trained for:
 
       - `Segmenter` ("segmenter", "detector"): `.predict(hu)`, the probability of each pixel of slices;
+      - `CandidateClassifier` ("candidate-classifier"): `.predict(hu, pixel_mm)`, the probability that a candidate in a
+        stack of three slices is a nodule;
       - `NoduleClassifier` ("nodule-classifier", or "grader"): `.predict(hu, pixel_mm)`, malignancy and ratings of
         nodules in patches;
       - `PatientClassifier` ("patient-classifier", or "patient"): `.predict(hu, pixel_mm)`, a probability for each
@@ -257,6 +274,8 @@ def evaluate(
     against: Path | str | None = None,
     flips: bool = False,
     whole_scans: bool = False,
+    candidate_classifier: Path | str | None = "candidate-classifier",
+    fit_operating_point: bool = False,
     submission: Path | str | None = None,
     luna16: Path | str | None = None,
 ) -> dict[str, Any]:
@@ -271,6 +290,9 @@ def evaluate(
       against: another model, to be scored on the same slices: differences, paired by patient.
       flips: score the mean over a slice's four flips (test-time augmentation).
       whole_scans: find nodules in whole scans: FROC, and recall over the slices kept.
+      candidate_classifier: with `whole_scans`, for each candidate's score, as for `predict`.
+      fit_operating_point: with `whole_scans` of val patients: store with the network that scores candidates the
+        thresholds for 1/8 to 8 false positives a scan, which `predict` then uses.
       submission: a CSV of any detector's candidates, to be scored by LUNA16's rules, with `luna16` and without a model.
       luna16: the folder of LUNA16's annotation files.
 
@@ -295,7 +317,16 @@ def evaluate(
             raise InputError("evaluate --whole-scans needs --data, and takes neither --against nor --flips.")
         from lungjax.evaluation import run_detection
 
-        return run_detection.evaluate(Path(model), data=Path(data), split=split, out=out)
+        return run_detection.evaluate(
+            Path(model),
+            candidate_classifier=None if candidate_classifier is None else Path(candidate_classifier),
+            data=Path(data),
+            split=split,
+            out=out,
+            fit_operating_point=fit_operating_point,
+        )
+    if fit_operating_point:
+        raise InputError("evaluate --fit-operating-point needs --whole-scans: thresholds are of whole scans.")
     from lungjax.evaluation import run_evaluate
 
     return run_evaluate.evaluate(

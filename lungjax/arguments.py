@@ -53,7 +53,8 @@ def _add_data(verbs: Any) -> None:
     prepare.add_argument("--source", type=Path, required=True, help=source)
     prepare.add_argument("--out", type=Path, required=True, help="folder to make: the data set")
     formats = (
-        "auto, lidc, slices, lungd-png, jaeho-npy, luna16, nifti, prob-unet-pickle, prob-unet-hdf5 or nodule-patches"
+        "auto, lidc, slices, lungd-png, jaeho-npy, luna16, nifti, prob-unet-pickle, prob-unet-hdf5, nodule-patches, or "
+        "unmarked: scans of people without nodules, which auto never takes"
     )
     prepare.add_argument("--format", default="auto", help=f"{formats} (default: %(default)s)")
     prepare.add_argument("--workers", type=_positive, help="processes (default: one for each core)")
@@ -91,6 +92,15 @@ def _add_figures(verbs: Any) -> None:
     evaluate.add_argument("--flips", action="store_true", help=flips)
     whole = "find nodules in whole scans: FROC, and recall over the slices that are kept"
     evaluate.add_argument("--whole-scans", action="store_true", help=whole)
+    evaluate.add_argument(
+        "--candidate-classifier",
+        type=Path,
+        metavar="MODEL",
+        default="candidate-classifier",
+        help="of whole scans, as for predict (default: %(default)s)",
+    )
+    fit = "of whole scans of val patients: store the thresholds for 1/8 to 8 false positives a scan, for predict"
+    evaluate.add_argument("--fit-operating-point", action="store_true", help=fit)
     submission = "candidates of any detector, scored by LUNA16's rules"
     evaluate.add_argument("--submission", type=Path, metavar="CSV", help=submission)
     evaluate.add_argument("--luna16", type=Path, metavar="DIR", help="LUNA16's annotation files, for --submission")
@@ -110,6 +120,13 @@ def _add_uses(verbs: Any) -> None:
     predict.add_argument("scan", type=Path, metavar="SCAN", help=scan)
     predict.add_argument("--model", type=Path, default="detector", help=f"segmenter: {_MODEL} (default: %(default)s)")
     predict.add_argument(
+        "--candidate-classifier",
+        type=Path,
+        metavar="MODEL",
+        default="candidate-classifier",
+        help="tells nodules from what resembles them, likewise; none: the segmenter alone (default: %(default)s)",
+    )
+    predict.add_argument(
         *("--nodule-classifier", "--grader"),
         type=Path,
         metavar="MODEL",
@@ -127,12 +144,26 @@ def _add_uses(verbs: Any) -> None:
     predict.add_argument("--out", type=Path, required=True, help=out)
     predict.add_argument("--device", choices=("cpu", "gpu", "tpu"), help="where it runs (default: JAX's own choice)")
 
+    false_positives = "false findings that are accepted in a scan, on average (default: as the model's card says)"
+    predict.add_argument("--false-positives", type=float, metavar="RATE", help=false_positives)
+    predict.add_argument("--threshold", type=float, help="score from which a candidate is a nodule, instead")
+
     gather = verbs.add_parser("gather", help="make training data of what predict found", description=_GATHER)
     gather.add_argument(
         "predicted", type=Path, metavar="PREDICTED", help="what predict wrote, of the scans of --source"
     )
     gather.add_argument("--source", type=Path, required=True, help="LIDC-IDRI's DICOM, or LUNA16's MetaImage")
     gather.add_argument("--out", type=Path, required=True, help=".npz of patches; the labels lie beside it in a .csv")
+
+    mine = verbs.add_parser(
+        "mine",
+        help="make training data of what a detector takes for nodules",
+        description="Every candidate of a detector in prepared data, right or wrong, as a data set: for its second "
+        "round of training, and to train a candidate classifier. A second run resumes.",
+    )
+    mine.add_argument("--model", type=Path, required=True, help=f"detector: {_MODEL}")
+    mine.add_argument("--data", type=Path, required=True, nargs="+", help="prepared folders: whole scans, or crops")
+    mine.add_argument("--out", type=Path, required=True, help="folder to make: the data set")
 
     export = verbs.add_parser(
         "export",

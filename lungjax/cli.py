@@ -101,6 +101,8 @@ def _evaluate(given: argparse.Namespace) -> int:
         against=given.against,
         flips=given.flips,
         whole_scans=given.whole_scans,
+        candidate_classifier=None if str(given.candidate_classifier) == "none" else given.candidate_classifier,
+        fit_operating_point=given.fit_operating_point,
         submission=given.submission,
         luna16=given.luna16,
     )
@@ -113,10 +115,13 @@ def _predict(given: argparse.Namespace) -> int:
     summary = predict(
         given.scan,
         model=given.model,
+        candidate_classifier=None if str(given.candidate_classifier) == "none" else given.candidate_classifier,
         nodule_classifier=given.nodule_classifier,
         patient_classifier=given.patient_classifier,
         out=given.out,
         device=given.device,
+        false_positives=given.false_positives,
+        threshold=given.threshold,
     )
     print(summary.text())
     return 0
@@ -126,6 +131,13 @@ def _gather(given: argparse.Namespace) -> int:
     from lungjax.preparation.from_predictions import gather
 
     print(gather(given.predicted, source=given.source, out=given.out).text())
+    return 0
+
+
+def _mine(given: argparse.Namespace) -> int:
+    from lungjax.preparation.mine import mine
+
+    print(mine(given.model, given.data, given.out).text())
     return 0
 
 
@@ -150,6 +162,7 @@ _RUN = {
     "evaluate": _evaluate,
     "predict": _predict,
     "gather": _gather,
+    "mine": _mine,
     "export": _export,
     "report": _report,
 }

@@ -22,6 +22,7 @@ FAULTS = {
     "not_ct": "a series has a modality that LIDC-IDRI does not contain, or a CT of LIDC-IDRI has another modality in "
     "its header; fetch it again",
     "not_in_database": "not a scan of LIDC-IDRI, so no reader's outlines fit it; its UIDs may have been replaced",
+    "has_readers": "a scan of LIDC-IDRI, whose readers' nodules are known, among scans without nodules; use lidc",
     "duplicate_series": "the same scan exists twice; keep one",
     "several_patients": "the same scan is assigned to several patients; correct the source",
     "several_channels": "a case has more than one channel, but a CT has one; remove the others",

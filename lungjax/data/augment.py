@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from lungjax.ct import windows
 from lungjax.ct.scan import Intensity
 from lungjax.data import distort
-from lungjax.data.intensity import WindowHu, to_hu, window
+from lungjax.data.intensity import LUNG_HU, WindowHu, to_hu, window
 
 
 def make_views(*, intensity: Intensity, **strengths) -> Callable[..., tuple[jax.Array, jax.Array]]:
@@ -171,6 +171,50 @@ def nodule(
     strength_hu = jax.random.uniform(strength_key, (), jnp.float32, 0.0, noise_hu)
     moved = moved + strength_hu * jax.random.normal(noise_key, moved.shape, jnp.float32)
     return moved, distort.resample(marked, matrix, shift_px, order=1, side_px=side_px)
+
+
+def stack(
+    key: jax.Array,
+    hu: jax.Array,
+    spacing_mm: jax.Array,
+    *,
+    side_px: int,
+    pixel_mm: float,
+    zoom: float = 0.15,
+    shift_mm: float = 2.0,
+    contrast: float = 0.15,
+    offset_hu: float = 30.0,
+    noise_hu: float = 40.0,
+    one_plane: float = 0.2,
+) -> jax.Array:
+    """A random version of a stack around a candidate, all planes moved alike, resampled to a fixed pixel size.
+
+    Args:
+      key: the only source of randomness.
+      hu: (planes, height, width) floats.
+      spacing_mm: distance between pixel centres.
+      side_px, pixel_mm: side and pixel size of the result, a square.
+      zoom: largest natural logarithm of the scale, in either direction.
+      shift_mm: largest displacement in each direction.
+      contrast: largest natural logarithm of the factor by which HU differ from those of lung.
+      offset_hu: standard deviation of the value added to the whole stack.
+      noise_hu: largest standard deviation of white noise.
+      one_plane: how often the middle plane takes the place of all: some sources have no neighbours of a slice.
+
+    Returns:
+      float32 HU (side_px, side_px, planes): turned by any angle, randomly flipped, also upside down.
+    """
+    keys = jax.random.split(key, 10)
+    matrix = distort.rotation(keys[0], 180.0) @ jnp.diag(distort.signs(keys[1]))
+    matrix = matrix * (pixel_mm / spacing_mm) * jnp.exp(jax.random.uniform(keys[2], (), jnp.float32, -zoom, zoom))
+    shift_px = jax.random.uniform(keys[3], (2,), jnp.float32, -shift_mm, shift_mm) / spacing_mm
+    hu = jnp.where(jax.random.bernoulli(keys[4]), hu, hu[::-1])
+    hu = jnp.where(jax.random.bernoulli(keys[5], one_plane), hu[len(hu) // 2][None], hu)
+    moved = jax.vmap(lambda plane: distort.resample(plane, matrix, shift_px, order=1, side_px=side_px), out_axes=-1)(hu)
+    factor = jnp.exp(jax.random.uniform(keys[6], (), jnp.float32, -contrast, contrast))
+    moved = LUNG_HU + factor * (moved - LUNG_HU) + offset_hu * jax.random.normal(keys[7], (), jnp.float32)
+    strength_hu = jax.random.uniform(keys[8], (), jnp.float32, 0.0, noise_hu)
+    return moved + strength_hu * jax.random.normal(keys[9], moved.shape, jnp.float32)
 
 
 def jittered_window(key: jax.Array, hu: jax.Array, *, window_hu: WindowHu, strength: float) -> jax.Array:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lungjax.data import splits
+from lungjax.data.candidates import Stacks
 from lungjax.data.loader import Slices
 from lungjax.data.nodules import Patches
 from lungjax.data.shards import Dataset
@@ -106,6 +107,8 @@ def make_reader(dataset: Dataset, data: Any, *, task: str) -> Slices:
     """
     if task == "classify":
         return Patches(dataset)
+    if task == "sift":
+        return Stacks(dataset)
     if task == "diagnose":
         return Bags(dataset, nodules=data.nodules, labels=data.labels)
     return Slices(dataset, crop_px=data.crop_px, crop_at=data.crop_at)

@@ -51,6 +51,23 @@ def crop_corner(shape: tuple[int, ...], box: Box | None, crop_px: int, uniform: 
     return corner[0], corner[1]
 
 
+def centred_within(shape: tuple[int, ...], box: Box, crop_px: int, uniform: np.ndarray | None) -> tuple[int, int]:
+    """Upper left corner of a crop whose centre lies anywhere in `box`, or in the slice where that is -1.
+
+    Args:
+      shape: (rows, columns) of the slice; the crop may reach beyond it.
+      box: for instance of the lungs.
+      crop_px: side of the crop.
+      uniform: (2,) random numbers in [0, 1) that place the crop; None centres it.
+    """
+    corner = []
+    for axis, size in enumerate(shape):
+        low, high = box[2 * axis : 2 * axis + 2] if box[0] >= 0 else (0, size - 1)
+        u = 0.5 if uniform is None else uniform[axis]
+        corner.append(round(low + u * (high - low) - crop_px / 2))
+    return corner[0], corner[1]
+
+
 def cut(image: np.ndarray, corner: tuple[int, int], crop_px: int, fill: int | None = None) -> np.ndarray:
     """The crop, filled with `fill`, or with the image's minimum, where it reaches beyond the image."""
     row, column = corner

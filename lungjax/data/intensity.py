@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Mapping
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,20 @@ def to_hu(image: jax.Array, *, intensity: Intensity) -> jax.Array:
     fill = values == (0.0 if intensity == "zscore" else jnp.min(values, axis=(-2, -1), keepdims=True))
     stack = (-1, *values.shape[-2:])
     return jax.vmap(_slice_to_hu)(values.reshape(stack), fill.reshape(stack)).reshape(values.shape)
+
+
+def batch_to_hu(batch: Mapping[str, jax.Array], *, intensity: Intensity | Literal["mixed"]) -> jax.Array:
+    """Float32 HU of the images (batch, height, width) of a batch.
+
+    Args:
+      batch: `image`, and, where intensities are mixed, `scaled` (batch,), see `lungjax.data.mixture`: an image that
+        is not HU is estimated by itself.
+      intensity: of all images, or "mixed".
+    """
+    if intensity != "mixed":
+        return to_hu(batch["image"], intensity=intensity)
+    values = batch["image"].astype(jnp.float32)
+    return jnp.where(batch["scaled"][:, None, None] > 0, to_hu(values, intensity="fraction"), values)
 
 
 def window(hu: jax.Array, window_hu: WindowHu = windows.LUNG_HU) -> jax.Array:

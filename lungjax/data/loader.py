@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import grain
 import numpy as np
 import pandas as pd
 
+from lungjax.ct.scan import Intensity
 from lungjax.data import crop, index_columns, splits
 from lungjax.data.neighbours import Neighbours
 from lungjax.data.shards import Dataset
 from lungjax.data.splits import Split
 from lungjax.data.workers import init_grain_worker
 from lungjax.errors import InputError
+
+if TYPE_CHECKING:
+    from lungjax.data.mixture import Mixture
 
 Batch = Mapping[str, np.ndarray]
 """One batch: `image` (b, h, w) int16 HU, uint8 or float32; `readers` (b, h, w) uint8, one bit per reader; `row` (b,)
@@ -88,13 +93,14 @@ class Slices:
       dataset: the data set with the slices.
       crop_px: side of the square crop; 0 takes whole slices, which must then all have the same size.
       crop_at: `nodule` places crops near the readers' marks where there are any, or near one nodule if the marks do not
-        fit into one crop; `random` places them anywhere.
+        fit into one crop; `lung` centres them anywhere in the box of the lungs; `random` places them anywhere.
     """
 
     def __init__(self, dataset: Dataset, *, crop_px: int, crop_at: str):
-        if crop_at not in ("nodule", "random"):
-            raise InputError(f"config.data.crop_at is {crop_at!r}; use 'nodule' or 'random'.")
+        if crop_at not in ("nodule", "lung", "random"):
+            raise InputError(f"config.data.crop_at is {crop_at!r}; use 'nodule', 'lung' or 'random'.")
         self.dataset = dataset
+        self.planes = dataset.planes
         self.crop_px = crop_px
         self.crop_at = crop_at
         index = dataset.index
@@ -102,6 +108,26 @@ class Slices:
         self._scan = pd.factorize(index["study_uid"])[0].astype(np.int32)
         self._z_mm = index["z_mm"].to_numpy(np.float32)
         self._boxes_px = index[["row_min", "row_max", "column_min", "column_max"]].to_numpy()
+        if crop_at == "lung":
+            _lung_area_mm2(dataset)  # Raises where the lungs are not known.
+            self._lungs_px = index[
+                [f"lung_{name}" for name in ("row_min", "row_max", "column_min", "column_max")]
+            ].to_numpy()
+
+    @property
+    def index(self) -> pd.DataFrame:
+        """That of the data set."""
+        return self.dataset.index
+
+    @property
+    def intensity(self) -> Intensity:
+        """That of the data set."""
+        return self.dataset.intensity
+
+    @property
+    def scan_count(self) -> int:
+        """How many scans a batch's `scan` tells apart."""
+        return int(self._scan.max()) + 1
 
     def rows(self, *, split: Split | None, slices: str, share: float = 1.0, seed: int = 0) -> np.ndarray:
         """The rows that `select_rows` selects from the data set."""
@@ -111,9 +137,15 @@ class Slices:
         """The index rows that make up `rows`."""
         return rows
 
+    def endless(self, rows: np.ndarray, *, seed: int) -> grain.MapDataset:
+        """Rows for training without an end, reshuffled every epoch."""
+        return grain.MapDataset.source(rows).seed(seed).shuffle().repeat()  # pyright: ignore[reportArgumentType]  It only needs length and items.
+
     def batch(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The batch of `rows` (b,). `uniform` (b, 3) in [0, 1) places crops and picks nodules; None centres crops."""
         images, readers = self.dataset.pixels(rows)
+        if self.planes > 1:  # One below the other, of which the middle one shows the candidate.
+            images, readers = ([_middle(tall, self.planes) for tall in some] for some in (images, readers))
         corners = [(0, 0)] * len(rows)
         if self.crop_px:
             draws = [None] * len(rows) if uniform is None else list(uniform)
@@ -139,15 +171,22 @@ class Slices:
         position, nodule_draw = (None, None) if draws is None else (draws[:2], float(draws[2]))
         if self.crop_at == "random":
             return crop.crop_corner(readers.shape, None, self.crop_px, position)
+        if self.crop_at == "lung":
+            return crop.centred_within(readers.shape, tuple(self._lungs_px[row].tolist()), self.crop_px, position)
         box = crop.nodule_box(readers, tuple(self._boxes_px[row].tolist()), self.crop_px, nodule_draw)
         return crop.crop_corner(readers.shape, box, self.crop_px, position)
+
+
+def _middle(tall: np.ndarray, planes: int) -> np.ndarray:
+    """The middle one of planes that lie one below the other."""
+    return np.split(tall, planes)[planes // 2]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Decode(grain.transforms.RandomMap):
     """Turns the row numbers of a global batch into this process's contiguous part of the batch."""
 
-    slices: Slices
+    slices: Slices | Mixture
     neighbours: Neighbours | None
     process_index: int
     process_count: int
@@ -166,7 +205,7 @@ class _Decode(grain.transforms.RandomMap):
 
 
 def train_batches(
-    slices: Slices,
+    slices: Slices | Mixture,
     rows: np.ndarray,
     *,
     batch_size: int,
@@ -189,10 +228,7 @@ def train_batches(
     """
     _check_share(batch_size, process_count)
     pipeline = (
-        grain.MapDataset.source(rows)  # pyright: ignore[reportArgumentType]  It only needs length and items.
-        .seed(seed)
-        .shuffle()
-        .repeat()
+        slices.endless(rows, seed=seed)
         .batch(batch_size)
         .random_map(_Decode(slices, neighbours, process_index, process_count))
     )

@@ -1,4 +1,4 @@
-"""Reads the scans of a data set that `lungjax prepare` made, for `lungjax predict`."""
+"""Reads the scans of a data set that `lungjax prepare` made, for `lungjax predict` and `lungjax mine`."""
 
 from __future__ import annotations
 
@@ -39,6 +39,11 @@ def read(entry: Entry) -> Scan:
       Fault: `mixed_geometry` where its slices differ in size, as crops do.
       InputError: the data set is damaged.
     """
+    return read_with_marks(entry)[0]
+
+
+def read_with_marks(entry: Entry) -> tuple[Scan, np.ndarray]:
+    """As `read`, and the readers' bits, uint8 (slices, rows, columns)."""
     path, series_uid = entry.locator
     dataset = shards.open_dataset(path)
     index = dataset.index
@@ -48,7 +53,7 @@ def read(entry: Entry) -> Scan:
     if len({record.image.shape for record in records}) > 1:
         raise Fault("mixed_geometry", f"{entry.where} has slices of several sizes: they are crops, not a scan")
     first = records[0]
-    return Scan(
+    scan = Scan(
         patient_id=first.patient_id,
         study_uid=first.study_uid,
         series_uid=first.series_uid,
@@ -60,3 +65,4 @@ def read(entry: Entry) -> Scan:
         padding_hu=first.padding_hu,
         nodules=(),
     )
+    return scan, np.stack([record.readers for record in records])

@@ -87,6 +87,11 @@ class Dataset:
         """Number of readers who looked at each scan; older versions did not record it and assumed LIDC's four."""
         return self.manifest.get("readers", READERS)
 
+    @property
+    def planes(self) -> int:
+        """Of how many planes, one below the other, each image consists: 1, but for candidates."""
+        return int(self.manifest["source"].get("planes", 1))
+
     def read(self, rows: Sequence[int] | np.ndarray) -> list[SliceRecord]:
         """The records of these rows of the index, in the same order.
 

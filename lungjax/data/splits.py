@@ -101,3 +101,18 @@ def lock(trained_with: Mapping[str, Split], data: Mapping[str, Split], *, where:
             f"(first: {first}, now {data[first]}, then {trained_with[first]}); prepare the data again with this "
             "version of lungjax, or train again."
         )
+
+
+def joined(first: Mapping[str, Split], second: Mapping[str, Split], *, where: str) -> dict[str, Split]:
+    """The patients of two data sets that are trained on together, and the split of each.
+
+    Args:
+      first, second: patients and splits.
+      where: path of the data of `second`, for the message.
+
+    Raises:
+      InputError: a patient is in both with different splits, or one of the two does not record patients.
+    """
+    if first and second:
+        lock(first, second, where=where)
+    return {**first, **second}

@@ -22,13 +22,18 @@ from lungjax.evaluation.detection.luna16_rules import Matches, ScoredPoints
 from lungjax.evaluation.detection.reference import LEAST_MM, LEAST_READERS
 from lungjax.evaluation.plots import detection_charts, nodule_sheet
 from lungjax.evaluation.run_scan import ScoredScan
-from lungjax.prediction import detection
+from lungjax.prediction import operating_point
+from lungjax.prediction.candidate_classifier import CandidateClassifier
+from lungjax.prediction.operating_point import OperatingPoint
 from lungjax.prediction.outputs import report_json
 from lungjax.prediction.sliding_window import Segmenter
 from lungjax.preparation import sources
+from lungjax.train import trained as models
 from lungjax.train import workdir
 from lungjax.train.trained import Trained, open_trained
 
+DEFAULT_RATE = 1.0
+"""False positives a scan for which `predict` takes the threshold, unless it is asked for another."""
 _FORMATS = ("lidc", "luna16", "nifti")
 """Whole scans with all that their readers outlined."""
 _TRUTH = (
@@ -39,16 +44,27 @@ _TRUTH = (
 )
 
 
-def evaluate(model: Path, *, data: Path, split: str, out: Path | None) -> dict[str, Any]:
+def evaluate(
+    model: Path,
+    *,
+    candidate_classifier: Path | None,
+    data: Path,
+    split: str,
+    out: Path | None,
+    fit_operating_point: bool = False,
+) -> dict[str, Any]:
     """Looks for nodules in every scan of a split, and compares with what the readers outlined.
 
     Args:
       model: a segmenter, see `lungjax.train.trained.open_trained`.
+      candidate_classifier: gives candidates their scores; None for the mean probability of their voxels.
       data: LIDC-IDRI's DICOM in any tree, LUNA16's MetaImage, or NIfTI with label maps.
       split: `train`, `val`, `test` or `all`; who is in which the model's own training tells, and strangers are `test`.
       out: the JSON file to write; None for `scans-SPLIT-DATA.json` in the workdir, or in the current folder with the
         name of a model that is no run. Beside it lie the table, two charts, a sheet of nodules, and the candidates as
         LUNA16's CSV.
+      fit_operating_point: store the thresholds for `froc.RATES` with the network that scores candidates; of scans of
+        the split `val` only.
 
     Returns:
       What the JSON holds.
@@ -56,8 +72,13 @@ def evaluate(model: Path, *, data: Path, split: str, out: Path | None) -> dict[s
     Raises:
       InputError: no such model or data, no scan of the split that could be read, or nowhere to write.
     """
+    if fit_operating_point and split != "val":
+        raise InputError("--fit-operating-point: thresholds are fitted on val patients alone; add --split val.")
     trained = open_trained(model)
     segmenter = Segmenter(trained)
+    classifier = None if candidate_classifier is None else CandidateClassifier(open_trained(candidate_classifier))
+    scorer = trained if classifier is None else classifier.trained
+    point = operating_point.choose(scorer, false_positives=None, threshold=None)
     name, entries, faulty = _find(data, trained, split)
     out = _to_write(out, trained, split, data)
     least = min(LEAST_READERS, sources.readers_of(name))
@@ -68,7 +89,15 @@ def evaluate(model: Path, *, data: Path, split: str, out: Path | None) -> dict[s
         except Fault as fault:
             faulty.append(Quarantined(entry.key, entry.where, fault.name, fault.message))
             continue
-        one = run_scan.score(scan, entry.key, trained, segmenter, least_readers=least)
+        one = run_scan.score(
+            scan,
+            entry.key,
+            trained,
+            segmenter,
+            classifier=classifier,
+            threshold=point.threshold,
+            least_readers=least,
+        )
         # No more views than are drawn, or those of a thousand scans would fill the memory.
         room = nodule_sheet.MOST - sum(len(before.views) for before in scans)
         scans.append(dataclasses.replace(one, views=one.views[: max(room, 0)]))
@@ -82,13 +111,22 @@ def evaluate(model: Path, *, data: Path, split: str, out: Path | None) -> dict[s
         "model": report_json.describe_model(trained) | {"trained_on_patients": _trained_on(trained, scans)},
         "data": {"path": str(data), "format": name},
         "truth": _TRUTH.format(least=least, least_mm=LEAST_MM),
-        "froc": {**froc.froc_figures(marks), "at_threshold": _at_threshold(marks)},
+        "candidate_classifier": None if classifier is None else report_json.describe_model(classifier.trained),
+        "froc": {**froc.froc_figures(marks), "at_threshold": _at_threshold(marks, point)},
         "narrowing": narrowing.narrowing_figures([one.narrowed for one in scans]),
         "each_nodule": [nodule for one in scans for nodule in one.nodules],
         "refused": {one.key: one.refused for one in scans if one.refused},
         "quarantined": {one.key: f"{one.name}: {one.message}" for one in faulty},
     }
-    _write_all(said, scans, marks, out)
+    _write_all(said, scans, marks, out, point)
+    if fit_operating_point:
+        fitted_on = (
+            f"{len(scans)} scans of {said['patients']} val patients ({data.resolve().name}), {trained.path.name}"
+        )
+        points = _fit(marks, fitted_on)
+        models.write_operating_points(scorer, points)
+        threshold = operating_point.threshold_at(points, points["default"])
+        print(f"operating point: {points['default']:g} false positives a scan from a score of {threshold:.3f} on")
     return said
 
 
@@ -144,18 +182,36 @@ def _candidates(scans: Sequence[ScoredScan]) -> ScoredPoints:
     )
 
 
-def _at_threshold(marks: Matches) -> dict[str, Any]:
+def _fit(marks: Matches, fitted_on: str) -> dict[str, Any]:
+    """`operating_points`: for each rate the lowest threshold at which no more false positives are kept."""
+    false_positives, _, levels = froc.curve(marks)
+    allowed = np.searchsorted(false_positives, froc.RATES, side="right") - 1
+    # Infinite where not even the surest false one is accepted: then just above that one.
+    highest = np.nextafter(marks.probability[~marks.hit].max(initial=0.0), 1.0)
+    thresholds = np.minimum(levels[allowed], highest)
+    return {
+        "false_positives_a_scan": list(froc.RATES),
+        "threshold": [float(level) for level in thresholds],
+        "default": DEFAULT_RATE,
+        "fitted_on": fitted_on,
+    }
+
+
+def _at_threshold(marks: Matches, point: OperatingPoint) -> dict[str, Any]:
     """What `lungjax predict` would call a nodule."""
-    sure = marks.probability >= detection.THRESHOLD
+    sure = marks.probability >= point.threshold
     nodules = int(marks.nodules.sum())
     return {
-        "threshold": detection.THRESHOLD,
+        "threshold": point.threshold,
+        "fitted": point.source,
         "sensitivity": float((marks.hit & sure).sum() / nodules) if nodules else None,
         "false_positives_a_scan": float((~marks.hit & sure).sum() / len(marks.nodules)),
     }
 
 
-def _write_all(said: dict[str, Any], scans: Sequence[ScoredScan], marks: Matches, out: Path) -> None:
+def _write_all(
+    said: dict[str, Any], scans: Sequence[ScoredScan], marks: Matches, out: Path, point: OperatingPoint
+) -> None:
     """All files, and what is to be said on the screen."""
     table = "\n".join(_table(said))
     workdir.write_text(out, json.dumps(said, indent=1, allow_nan=False) + "\n")
@@ -166,7 +222,7 @@ def _write_all(said: dict[str, Any], scans: Sequence[ScoredScan], marks: Matches
     detection_charts.narrowing_chart([one.narrowed for one in scans], said["narrowing"], pictures[1])
     if views := [view for one in scans for view in one.views]:
         pictures.append(out.with_suffix(".nodules.png"))
-        nodule_sheet.draw(views, pictures[-1], threshold=detection.THRESHOLD)
+        nodule_sheet.draw(views, pictures[-1], threshold=point.threshold)
     print(f"{table}\n\nfigures: {out}\ncandidates: {out.with_suffix('.candidates.csv')}")
     for picture in pictures:
         print(f"picture: {picture}")

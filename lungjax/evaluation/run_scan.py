@@ -16,6 +16,7 @@ from lungjax.evaluation.detection.narrowing import Narrowed, rank
 from lungjax.evaluation.detection.reference import ReferenceNodule
 from lungjax.evaluation.plots.nodule_sheet import NoduleView
 from lungjax.prediction import detection
+from lungjax.prediction.candidate_classifier import CandidateClassifier
 from lungjax.prediction.candidates import Candidate
 from lungjax.prediction.detection import Network
 from lungjax.prediction.outputs import report_json
@@ -50,16 +51,25 @@ class ScoredScan:
     views: list[NoduleView]
 
 
-def score(scan: Scan, key: str, trained: Trained, network: Network, *, least_readers: int) -> ScoredScan:
+def score(
+    scan: Scan,
+    key: str,
+    trained: Trained,
+    network: Network,
+    *,
+    classifier: CandidateClassifier | None,
+    threshold: float,
+    least_readers: int,
+) -> ScoredScan:
     """Looks for nodules in a scan whose readers' outlines are known.
 
     Args:
       scan: with its `nodules`.
       key: a name for it.
-      trained, network: as for `lungjax.prediction.detection.detect`.
+      trained, network, classifier, threshold: as for `lungjax.prediction.detection.detect`.
       least_readers: who must have outlined a nodule that is to be found.
     """
-    found = detection.detect(scan, trained, network)
+    found = detection.detect(scan, trained, network, classifier=classifier, threshold=threshold)
     every = [*found.nodules, *found.candidates]
     number = np.zeros(scan.voxels.shape, np.uint16)  # Of the candidate, from 1.
     for at, one in enumerate(every, start=1):

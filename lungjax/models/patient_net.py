@@ -38,7 +38,8 @@ class PatientNet(nn.Module):
         Args:
           x: (bags, nodules, height, width, 1) in [0, 1].
           inside: (bags, nodules) 1, or 0 for what only fills a bag up, which gets no attention and enters no statistic
-            of BatchNorm, so that it does not matter how far bags are filled; one at least is 1.
+            of BatchNorm, so that it does not matter how far bags are filled; one at least is above 0. What lies between
+            is the certainty that there is a nodule, by which its attention is multiplied.
           train: as for `NoduleNet`.
 
         Returns:
@@ -50,6 +51,8 @@ class PatientNet(nn.Module):
         logits, pixels, hidden = self.grader(images, train=train, mask=mask)
         gated = jnp.tanh(self.attention_value(hidden)) * nn.sigmoid(self.attention_gate(hidden))
         scores = self.attention_score(gated).reshape(bags, nodules)
-        weights = nn.softmax(jnp.where(inside > 0, scores, -jnp.inf), axis=1)
+        weights = nn.softmax(
+            jnp.where(inside > 0, scores, -jnp.inf) + jnp.log(jnp.where(inside > 0, inside, 1.0)), axis=1
+        )
         pooled = jnp.sum(weights[:, :, None] * hidden.reshape(bags, nodules, -1), axis=1)
         return self.answer(pooled)[:, 0], weights, logits, pixels

@@ -11,7 +11,8 @@ from lungjax.ct import hounsfield
 from lungjax.ct.scan import Scan
 from lungjax.ct.source import Entry, Quarantined
 from lungjax.errors import Fault, InputError
-from lungjax.prediction import arrays, pipeline, sources
+from lungjax.prediction import arrays, operating_point, pipeline, sources
+from lungjax.prediction.candidate_classifier import CandidateClassifier
 from lungjax.prediction.nodule_classifier import NoduleClassifier
 from lungjax.prediction.patient_classifier import PatientClassifier
 from lungjax.prediction.result import Prediction
@@ -104,12 +105,20 @@ def predict(
     scan: Scan,
     *,
     model: Path | str | Segmenter,
+    candidate_classifier: Path | str | CandidateClassifier | None,
     nodule_classifier: Path | str | NoduleClassifier | None,
     patient_classifier: Path | str | PatientClassifier | None,
     device: str | None,
+    false_positives: float | None,
+    threshold: float | None,
 ) -> Prediction:
     """See `lungjax.predict`."""
     networks = pipeline.open_networks(
-        model, nodule_classifier=nodule_classifier, patient_classifier=patient_classifier, device=device
+        model,
+        candidate_classifier=candidate_classifier,
+        nodule_classifier=nodule_classifier,
+        patient_classifier=patient_classifier,
+        device=device,
     )
-    return pipeline.predict(scan, networks)
+    point = operating_point.choose(networks.scorer, false_positives=false_positives, threshold=threshold)
+    return pipeline.predict(scan, networks, point)

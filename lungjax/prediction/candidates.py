@@ -1,4 +1,4 @@
-"""From probabilities to candidates: connected components in 3-D, measured and ranked."""
+"""From probabilities to candidates: connected components in 3-D, pieces of one joined, measured, ranked."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from lungjax.prediction import measure
 
 VOXEL_THRESHOLD = 0.5
 """A voxel more probable than this is a nodule's: at least two of four readers would rather mark it than not."""
+JOIN_THRESHOLD = 0.2
+"""Components between which every voxel on some way is more probable than this are pieces of one candidate: a large
+ground-glass nodule falls to pieces at `VOXEL_THRESHOLD`. This is hysteresis thresholding (Canny 1986)."""
 LEAST_MM3 = math.pi / 6 * 3**3
 """LIDC's readers outlined nodules from 3 mm on: what is smaller than a ball of that diameter is no candidate."""
 LEAST_IN_LUNG = 0.25
@@ -50,21 +53,21 @@ class Candidate:
 
 
 def ranked_candidates(
-    probability: np.ndarray, hu: np.ndarray, lungs: np.ndarray, spacing_mm: tuple[float, float, float]
+    probability: np.ndarray, hu: np.ndarray, lungs: np.ndarray | None, spacing_mm: tuple[float, float, float]
 ) -> list[Candidate]:
-    """Every candidate of a scan, by falling score.
+    """Every candidate of a scan, by falling mean probability.
 
     Args:
       probability: (slices, rows, columns) floats.
       hu: int16 of that shape.
-      lungs: bool of that shape, `lungjax.ct.lungs.Lungs.mask`.
+      lungs: bool of that shape, `lungjax.ct.lungs.Lungs.mask`; None where they are not known, as of crops.
       spacing_mm: (slice, row, column) distance between voxel centres.
     """
     candidates = []
-    for voxels in _components(probability > VOXEL_THRESHOLD):
+    for voxels in _joined_components(probability):
         volume_mm3 = len(voxels) * math.prod(spacing_mm)
         at = tuple(voxels.T)
-        if volume_mm3 < LEAST_MM3 or lungs[at].mean() < LEAST_IN_LUNG:
+        if volume_mm3 < LEAST_MM3 or (lungs is not None and lungs[at].mean() < LEAST_IN_LUNG):
             continue
         widest, longest_mm, perpendicular_mm = measure.recist(voxels, spacing_mm)
         candidates.append(
@@ -84,10 +87,22 @@ def ranked_candidates(
 def score(probability: np.ndarray, volume_mm3: float, longest_mm: float) -> float:
     """The mean probability of a candidate's voxels, (n,): it ranks nodules above vessels.
 
-    It is no probability that this is a nodule, for the network was trained where there was one.
+    It is no probability that this is a nodule, for the network was trained where there was one; the candidate
+    classifier's is.
     """
     del volume_mm3, longest_mm
     return float(probability.mean(dtype=np.float64))
+
+
+def _joined_components(probability: np.ndarray) -> list[np.ndarray]:
+    """(n, 3) voxels above `VOXEL_THRESHOLD`, ascending, of each component of those above `JOIN_THRESHOLD`; voxels that
+    share a face are connected."""
+    joined = []
+    for voxels in _components(probability > JOIN_THRESHOLD):
+        sure = voxels[probability[tuple(voxels.T)] > VOXEL_THRESHOLD]
+        if len(sure):
+            joined.append(sure)
+    return joined
 
 
 def _components(mask: np.ndarray) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Nodules of one scan: the lungs, the network over them, candidates, and which of them are nodules."""
+"""Nodules of one scan: the lungs, the network over them, candidates, their scores, and which are nodules."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ import numpy as np
 from lungjax.ct import lungs, morphology
 from lungjax.ct.lungs import Lungs
 from lungjax.ct.scan import Scan
-from lungjax.prediction import candidates, input_checks
+from lungjax.prediction import candidates, input_checks, patches
+from lungjax.prediction.candidate_classifier import CandidateClassifier
 from lungjax.prediction.candidates import Candidate
 from lungjax.prediction.input_checks import TrainedRange
 from lungjax.train.trained import Trained
 
-THRESHOLD = 0.83
-"""Score from which a candidate is a nodule. The highest, to two digits, that keeps the three nodules of LIDC-IDRI-0003
-that four readers marked, with each shipped network: chosen by one scan, for no network has been tried on many.
-"""
 MOST_NODULES = 255
 """A mask has one byte a voxel."""
 WALL_MM = 6.0
@@ -49,13 +46,22 @@ class Detection:
     mask: np.ndarray
 
 
-def detect(scan: Scan, trained: Trained, network: Network) -> Detection:
+def detect(
+    scan: Scan,
+    trained: Trained,
+    network: Network,
+    *,
+    classifier: CandidateClassifier | None,
+    threshold: float,
+) -> Detection:
     """Looks for nodules in one scan.
 
     Args:
       scan: from `lungjax.prediction.sources.read`.
       trained: what the network was trained on.
-      network: the network.
+      network: the network, which proposes candidates.
+      classifier: gives each its score; without one, the score is the mean probability of a candidate's voxels.
+      threshold: the score from which a candidate is a nodule.
     """
     refused, warnings, ranked = input_checks.refusal(scan, TrainedRange.by(trained)), [], []
     if refused is None:
@@ -63,16 +69,27 @@ def detect(scan: Scan, trained: Trained, network: Network) -> Detection:
         warnings = input_checks.warnings(scan, lung, trained)
         refused = input_checks.no_chest(lung)
         if refused is None:
-            probability = network.volume(scan.voxels, _with_wall(lung).mask())
+            probability = network.volume(scan.voxels, with_wall(lung).mask())
             ranked = candidates.ranked_candidates(probability, scan.voxels, lung.mask(), scan.spacing_mm)
-    count = min(sum(candidate.score >= THRESHOLD for candidate in ranked), MOST_NODULES)
+            if classifier is not None:
+                ranked = _rescored(ranked, scan, classifier)
+    count = min(sum(candidate.score >= threshold for candidate in ranked), MOST_NODULES)
     mask = np.zeros(scan.voxels.shape, np.uint8)
     for number, nodule in enumerate(ranked[:count], start=1):
         mask[tuple(nodule.voxels.T)] = number
     return Detection(refused, ranked[:count], ranked[count:], warnings, mask)
 
 
-def _with_wall(lung: Lungs) -> Lungs:
+def _rescored(proposed: list[Candidate], scan: Scan, classifier: CandidateClassifier) -> list[Candidate]:
+    """The candidates with the classifier's probability as their score, by falling score."""
+    slice_mm, row_mm, _ = scan.spacing_mm
+    stacks = patches.cut_stacks(scan.voxels, proposed, slice_mm)
+    probability = classifier.predict(stacks, np.full(len(proposed), row_mm)).tolist()
+    rescored = [dataclasses.replace(one, score=score) for one, score in zip(proposed, probability, strict=True)]
+    return sorted(rescored, key=lambda candidate: -candidate.score)
+
+
+def with_wall(lung: Lungs) -> Lungs:
     """The lungs and, in each slice, `WALL_MM` around them."""
     grid = lung.grid
     for _ in range(round(WALL_MM / lungs.GRID_MM)):

@@ -9,6 +9,7 @@ import jax
 
 from lungjax.errors import InputError
 from lungjax.prediction import exported
+from lungjax.prediction.candidate_classifier import CandidateClassifier
 from lungjax.prediction.encoder import Encoder
 from lungjax.prediction.nodule_classifier import NoduleClassifier
 from lungjax.prediction.patient_classifier import PatientClassifier
@@ -18,6 +19,7 @@ from lungjax.train.trained import TORCHVISION_FILE
 
 _CLASSES: dict[str, Any] = {
     "segment": Segmenter,
+    "sift": CandidateClassifier,
     "classify": NoduleClassifier,
     "diagnose": PatientClassifier,
     "pretrain": Encoder,
@@ -34,7 +36,7 @@ def open_model(model: Path | str, *, device: str | None = None) -> Any:
       device: where it runs: `cpu`, `gpu` or `tpu`; JAX's own choice by default.
 
     Returns:
-      A `Segmenter`, `NoduleClassifier`, `PatientClassifier` or `Encoder`, by its task.
+      A `Segmenter`, `CandidateClassifier`, `NoduleClassifier`, `PatientClassifier` or `Encoder`, by its task.
 
     Raises:
       InputError: there is no such model or device, or it is damaged.

@@ -84,13 +84,17 @@ class PatientClassifier:
     ) -> PatientPrediction:
         """A probability for each patient.
 
+        Where it is not certain that a patch shows a nodule, the patient's probability is that of any being one, times
+        what the network gives if so; each patch's attention is multiplied by its certainty.
+
         Args:
           hu: (patients, nodules, rows, columns) Hounsfield units of axial patches with a nodule in the middle of each,
             the surest first: of each patient the first `most_nodules` are looked at. Any number of patients and
             nodules, any numeric dtype.
           pixel_mm: (patients, nodules) distance between pixel centres, or one number for all.
-          present: bool (patients, nodules), False for patches that only fill up the array, because another patient has
-            more nodules; by default all are there. Each patient has one at least.
+          present: (patients, nodules), bool or from 0 to 1: 0 for patches that only fill up the array, because another
+            patient has more nodules; 1 for nodules; in between the probability that it is a nodule. By default all are
+            nodules. Each patient has one patch at least.
 
         Returns:
           Predictions of the patients. They do not depend on how many there are, nor on what fills up the array.
@@ -102,19 +106,24 @@ class PatientClassifier:
         """
         hu = arrays.checked_hu(hu, "patients", "nodules", "rows", "columns")
         pixel_mm = arrays.checked_pixel_mm(pixel_mm, hu.shape[:2])
-        there = np.ones(hu.shape[:2], bool) if present is None else np.asarray(present, bool)
-        if there.shape != hu.shape[:2]:
-            raise InputError(f"present has shape {there.shape}; it must have shape {hu.shape[:2]}, as hu.")
+        certainty = np.ones(hu.shape[:2]) if present is None else np.asarray(present, np.float64)
+        if certainty.shape != hu.shape[:2]:
+            raise InputError(f"present has shape {certainty.shape}; it must have shape {hu.shape[:2]}, as hu.")
+        if not ((certainty >= 0) & (certainty <= 1)).all():
+            raise InputError("present holds numbers that are not from 0 to 1.")
+        there = certainty > 0
         if not there.any(axis=1).all():
             raise InputError(f"patient {int(there.any(axis=1).argmin())} of hu has no nodule; each must have one.")
         probability, attention = np.zeros(len(hu)), np.zeros(hu.shape[:2])
         for patient in range(len(hu)):  # One after the other: so none depends on another.
             chosen = np.flatnonzero(there[patient])[: self.most_nodules]
             filled = chosen[np.arange(self.most_nodules) % len(chosen)]
-            inside = (np.arange(self.most_nodules) < len(chosen)).astype(np.float32)
+            own = certainty[patient, chosen]
+            inside = np.zeros(self.most_nodules, np.float32)
+            inside[: len(chosen)] = own
             given = hu[patient, filled].astype(np.float32)[None], pixel_mm[patient, filled][None], inside[None]
             one_probability, one_attention = self._forward(*given)
-            probability[patient] = one_probability[0]
+            probability[patient] = (1 - np.prod(1 - own)) * one_probability[0]
             attention[patient, chosen] = one_attention[0, : len(chosen)]
         return PatientPrediction(probability, attention)
 
@@ -133,7 +142,13 @@ def _forward(trained: Trained, device: Any) -> Forward:
 
 
 def describe(
-    probability: float, attention: Sequence[float], numbers: Sequence[int], model: Trained, *, patient_id: str
+    probability: float,
+    attention: Sequence[float],
+    numbers: Sequence[int],
+    model: Trained,
+    *,
+    patient_id: str,
+    kept: int,
 ) -> PredictedPatient:
     """A probability with what it means and what limits it.
 
@@ -143,11 +158,17 @@ def describe(
       numbers: of these nodules.
       model: which predicted it.
       patient_id: whose nodules they are.
+      kept: how many of them reach the threshold.
     """
     used, of_readers = min(len(numbers), int(model.config.data.nodules)), not model.config.data.labels
     limits = []
     if len(numbers) > used:
-        limits.append(f"Of {len(numbers)} nodules it looked at the {used} with the highest score.")
+        limits.append(f"Of {len(numbers)} nodules and candidates it looked at the {used} with the highest score.")
+    if not kept:
+        limits.append(
+            "No candidate reached the threshold: the probability is that of candidates below it. Nodules are missed, "
+            "so it is no sign of health."
+        )
     if model.patients.get(patient_id) in ("train", "val"):
         limits.append(f"{patient_id} is one of the patients that the model was trained on, or chosen by.")
     return PredictedPatient(

@@ -11,14 +11,17 @@ import numpy as np
 from lungjax.ct.scan import Scan
 from lungjax.errors import InputError
 from lungjax.prediction import detection, opening, patches, patient_classifier
+from lungjax.prediction.candidate_classifier import CandidateClassifier
 from lungjax.prediction.candidates import Candidate
 from lungjax.prediction.detection import Detection
 from lungjax.prediction.nodule_classifier import NoduleClassifier
+from lungjax.prediction.operating_point import OperatingPoint
 from lungjax.prediction.outputs import report_json
 from lungjax.prediction.patient_classifier import PatientClassifier
 from lungjax.prediction.predicted import PredictedNodule, PredictedPatient
 from lungjax.prediction.result import Prediction
 from lungjax.prediction.sliding_window import Segmenter
+from lungjax.train.trained import Trained
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,18 +30,26 @@ class Networks:
 
     Attributes:
       segmenter: proposes candidates.
+      candidate_classifier: gives each candidate its score; None leaves the mean probability of its voxels.
       nodule_classifier: None leaves nodules without a malignancy.
       patient_classifier: None leaves the patient without a probability.
     """
 
     segmenter: Segmenter
+    candidate_classifier: CandidateClassifier | None = None
     nodule_classifier: NoduleClassifier | None = None
     patient_classifier: PatientClassifier | None = None
 
+    @property
+    def scorer(self) -> Trained:
+        """The network whose scores are compared with the threshold."""
+        return (self.candidate_classifier or self.segmenter).trained
+
     def descriptions(self) -> dict[str, dict[str, Any] | None]:
-        """`model`, `nodule_classifier` and `patient_classifier`, each as a report describes it."""
+        """By the names of `Networks`, but `model` for the segmenter, each as a report describes it."""
         networks = {
             "model": self.segmenter,
+            "candidate_classifier": self.candidate_classifier,
             "nodule_classifier": self.nodule_classifier,
             "patient_classifier": self.patient_classifier,
         }
@@ -51,6 +62,7 @@ class Networks:
 def open_networks(
     model: Path | str | Segmenter,
     *,
+    candidate_classifier: Path | str | CandidateClassifier | None,
     nodule_classifier: Path | str | NoduleClassifier | None,
     patient_classifier: Path | str | PatientClassifier | None,
     device: str | None,
@@ -58,8 +70,8 @@ def open_networks(
     """Opens the networks that are not open yet.
 
     Args:
-      model, nodule_classifier, patient_classifier: a bundled model's name, where a model lies, or what `lungjax.load`
-        returned.
+      model, candidate_classifier, nodule_classifier, patient_classifier: a bundled model's name, where a model lies, or
+        what `lungjax.load` returned.
       device: where those run that are opened here: `cpu`, `gpu` or `tpu`; JAX's own choice by default.
 
     Raises:
@@ -76,14 +88,21 @@ def open_networks(
 
     return Networks(
         opened(model, "segment", "segmenter"),
+        opened(candidate_classifier, "sift", "candidate classifier"),
         opened(nodule_classifier, "classify", "nodule classifier"),
         opened(patient_classifier, "diagnose", "patient classifier"),
     )
 
 
-def predict(scan: Scan, networks: Networks) -> Prediction:
-    """All that the networks predict of a scan."""
-    detected = detection.detect(scan, networks.segmenter.trained, networks.segmenter)
+def predict(scan: Scan, networks: Networks, point: OperatingPoint) -> Prediction:
+    """All that the networks predict of a scan; the operating point parts nodules from candidates."""
+    detected = detection.detect(
+        scan,
+        networks.segmenter.trained,
+        networks.segmenter,
+        classifier=networks.candidate_classifier,
+        threshold=point.threshold,
+    )
     found = [*detected.nodules, *detected.candidates]
     hu, pixel_mm = _patches(scan, found)
     malignancy: list[float | None] = [None] * len(found)
@@ -100,10 +119,11 @@ def predict(scan: Scan, networks: Networks) -> Prediction:
         nodules=tuple(described[:count]),
         candidates=tuple(described[count:]),
         mask=detected.mask,
-        patient=_patient(scan, detected, networks.patient_classifier, hu[:count], pixel_mm[:count]),
+        patient=_patient(scan, detected, networks, point, hu, pixel_mm),
         warnings=tuple(detected.warnings),
         refused=detected.refused,
-        threshold=detection.THRESHOLD,
+        threshold=point.threshold,
+        operating_point=point,
         models=networks.descriptions(),
         made=report_json.now(),
     )
@@ -137,23 +157,33 @@ def predicted_nodule(
 
 
 def _patient(
-    scan: Scan, detected: Detection, classifier: PatientClassifier | None, hu: np.ndarray, pixel_mm: np.ndarray
+    scan: Scan, detected: Detection, networks: Networks, point: OperatingPoint, hu: np.ndarray, pixel_mm: np.ndarray
 ) -> PredictedPatient:
-    """From the patches of all nodules, the surest first."""
+    """From the patches of candidates, the surest first: of all, each by its probability of being a nodule, where that
+    is known; else of those that are kept."""
+    classifier = networks.patient_classifier
     if classifier is None:
         return PredictedPatient.without("No patient classifier was used.")
     if detected.refused:
         return PredictedPatient.without("The scan was not looked at.")
-    if not len(hu):
+    if networks.candidate_classifier is None:
+        certainty = np.ones(len(detected.nodules))
+    else:
+        certainty = np.array([one.score for one in (*detected.nodules, *detected.candidates)])
+    if not len(certainty):
+        if networks.candidate_classifier is not None:
+            return patient_classifier.describe(0.0, [], [], classifier.trained, patient_id=scan.patient_id, kept=0)
         return PredictedPatient.without(
-            f"No candidate reached the threshold of {detection.THRESHOLD:g}, and the model knows only patients who "
+            f"No candidate reached the threshold of {point.threshold:g}, and the model knows only patients who "
             "have a nodule. That is no sign of health: nodules are missed."
         )
-    predicted = classifier.predict(hu[None], pixel_mm[None])
+    count = len(certainty)
+    predicted = classifier.predict(hu[None, :count], pixel_mm[None, :count], certainty[None])
     return patient_classifier.describe(
         float(predicted.probability[0]),
         predicted.attention[0].tolist(),
-        range(1, len(hu) + 1),
+        range(1, count + 1),
         classifier.trained,
         patient_id=scan.patient_id,
+        kept=len(detected.nodules),
     )

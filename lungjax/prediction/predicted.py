@@ -18,7 +18,8 @@ class PredictedNodule:
       longest_mm, perpendicular_mm: RECIST 1.1 (Eisenhauer et al. 2009): its longest diameter in any slice, and the
         longest at right angles to that.
       mean_hu: of its voxels.
-      score: from 0 to 1; how sure the segmenter is of its voxels. It ranks candidates, and is no probability.
+      score: from 0 to 1: the candidate classifier's probability that it is a nodule; without one, how sure the
+        segmenter is of its voxels, which ranks candidates and is no probability.
       malignancy: the probability that LIDC-IDRI's readers would call it malignant; None without a nodule classifier.
       slices: the first and the last in which it lies.
     """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lungjax.ct.scan import Scan
+from lungjax.prediction.operating_point import OperatingPoint
 from lungjax.prediction.outputs import folder, report_json
 from lungjax.prediction.predicted import PredictedNodule, PredictedPatient
 
@@ -31,8 +32,9 @@ class Prediction:
       refused: one sentence why the scan was not looked at, because it is unlike what the networks were trained on; then
         there are no nodules and no candidates. None otherwise.
       threshold: the score from which a candidate is a nodule.
-      models: of the `model`, the `nodule_classifier` and the `patient_classifier` what is known of each, None where
-        none was used.
+      operating_point: where the threshold comes from.
+      models: of the `model`, the `candidate_classifier`, the `nodule_classifier` and the `patient_classifier` what is
+        known of each, None where none was used.
       made: when, ISO 8601.
     """
 
@@ -44,6 +46,7 @@ class Prediction:
     warnings: tuple[str, ...]
     refused: str | None
     threshold: float
+    operating_point: OperatingPoint
     models: Mapping[str, Mapping[str, Any] | None]
     made: str
 
@@ -74,7 +77,7 @@ class Prediction:
             patient=self.patient,
             refused=self.refused,
             warnings=self.warnings,
-            threshold=self.threshold,
+            operating_point=self.operating_point,
             made=self.made,
         )
 

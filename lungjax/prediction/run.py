@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from lungjax.ct.source import Quarantined
 from lungjax.errors import Fault, InputError
-from lungjax.prediction import detection, pipeline, sources
+from lungjax.prediction import operating_point, pipeline, sources
+from lungjax.prediction.operating_point import OperatingPoint
 from lungjax.prediction.outputs import folder as scan_folder
 from lungjax.prediction.outputs import report_json
 from lungjax.prediction.outputs.folder import REPORT
@@ -55,16 +56,20 @@ def predict(
     source: Path,
     *,
     model: Path | str,
+    candidate_classifier: Path | str | None,
     nodule_classifier: Path | str | None,
     patient_classifier: Path | str | None,
     out: Path,
     device: str | None = None,
+    false_positives: float | None = None,
+    threshold: float | None = None,
 ) -> Summary:
     """`lungjax.predict` of every scan of a source, saved.
 
     Args:
       source: see `lungjax.prediction.sources.find_scans`.
-      model, nodule_classifier, patient_classifier, device: see `lungjax.predict`.
+      model, candidate_classifier, nodule_classifier, patient_classifier, device: see `lungjax.predict`.
+      false_positives, threshold: likewise.
       out: folder to make. One scan's files lie in it; of several, each has a folder of its own in it that is named by
         its SeriesInstanceUID or, of NIfTI, its case. What is there already is not made anew.
 
@@ -72,8 +77,13 @@ def predict(
       InputError: no such source, model or device, nothing could be read, or `out` holds something else.
     """
     networks = pipeline.open_networks(
-        model, nodule_classifier=nodule_classifier, patient_classifier=patient_classifier, device=device
+        model,
+        candidate_classifier=candidate_classifier,
+        nodule_classifier=nodule_classifier,
+        patient_classifier=patient_classifier,
+        device=device,
     )
+    point = operating_point.choose(networks.scorer, false_positives=false_positives, threshold=threshold)
     module, entries, unreadable = sources.find_scans(source)
     quarantined = list(unreadable)
     reports: dict[Path, dict[str, Any]] = {}
@@ -81,7 +91,7 @@ def predict(
     for entry in tqdm(entries, unit="scan", disable=None if len(entries) > 1 else True):
         folder = out if len(entries) == 1 else out / file_name(entry.key)
         if not scan_folder.is_free(folder):
-            reports[folder] = _earlier_report(folder, networks)
+            reports[folder] = _earlier_report(folder, networks, point)
             resumed += 1
             continue
         try:
@@ -89,7 +99,7 @@ def predict(
         except Fault as fault:
             quarantined.append(Quarantined(entry.key, entry.where, fault.name, fault.message))
             continue
-        pipeline.predict(scan, networks).save(folder)
+        pipeline.predict(scan, networks, point).save(folder)
         reports[folder] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     if not reports:
         raise _nothing_read(source, quarantined)
@@ -103,7 +113,7 @@ def file_name(key: str) -> str:
     return f"%2E{name[1:]}" if name.startswith(".") else name
 
 
-def _earlier_report(folder: Path, networks: Networks) -> dict[str, Any]:
+def _earlier_report(folder: Path, networks: Networks, point: OperatingPoint) -> dict[str, Any]:
     """The report of an earlier call.
 
     Raises:
@@ -112,13 +122,13 @@ def _earlier_report(folder: Path, networks: Networks) -> dict[str, Any]:
     try:
         report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         schema, threshold, patient = report["schema"], report["threshold"], report["patient"]
-        models = {name: report.get(name) for name in ("model", "nodule_classifier")}
+        models = {name: report.get(name) for name in ("model", "candidate_classifier", "nodule_classifier")}
         models["patient_classifier"] = patient["model"] if schema == report_json.SCHEMA else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder} exists and holds no {REPORT} of ours; name another --out.") from error
     if schema != report_json.SCHEMA:
         raise InputError(f"{folder} was made by another version of lungjax; name another --out.")
-    if models != networks.descriptions() or threshold != detection.THRESHOLD:
+    if models != networks.descriptions() or threshold != point.threshold:
         raise InputError(f"{folder} was made with another model or threshold; name another --out.")
     return report
 

@@ -17,6 +17,7 @@ from lungjax.preparation.formats import (
     prob_unet_hdf5,
     prob_unet_pickle,
     slices,
+    unmarked,
 )
 
 FORMATS: dict[str, Format] = {
@@ -29,6 +30,7 @@ FORMATS: dict[str, Format] = {
     "prob-unet-pickle": prob_unet_pickle,
     "prob-unet-hdf5": prob_unet_hdf5,
     "nodule-patches": nodule_patches,
+    "unmarked": unmarked,
 }
 """`auto` tries them in this order."""
 

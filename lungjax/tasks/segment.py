@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from lungjax import losses, metrics
 from lungjax.ct.scan import READERS, Intensity
 from lungjax.data import augment
-from lungjax.data.intensity import to_hu, window
+from lungjax.data.intensity import batch_to_hu, window
 from lungjax.models.encoder import ResNet
 from lungjax.models.unet import UNet
 from lungjax.tasks.task import COUNTS, Config, Metrics, Task
@@ -80,12 +80,12 @@ def over_flips(predict: Callable[[Any], dict[str, jax.Array]], batch: Any) -> di
     return {name: jnp.stack([jnp.flip(found[name], axes) for axes, found in flipped]).mean(axis=0) for name in names}
 
 
-def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> Task:
+def make(config: Config, *, intensity: Intensity | Literal["mixed"], readers: int, mesh: Mesh) -> Task:
     """The task of `configs/segment.py`.
 
     Args:
       config: the whole configuration.
-      intensity: the data set's, see `lungjax.data.intensity.Intensity`.
+      intensity: the data set's, or "mixed", see `lungjax.data.mixture`.
       readers: how many looked at each scan of the data set; with one, every target is that one's mask.
       mesh: unused; every image's loss is its own.
 
@@ -101,7 +101,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
     if config.targets not in modes:
         raise ValueError(f"config.targets is {config.targets!r}; use one of {', '.join(modes)}.")
     model = network(config)
-    augmented = augment.make_segment(intensity=intensity, **config.augment)
+    augmented = augment.make_segment(intensity="hu", **config.augment)
     window_hu = tuple(config.augment.window_hu)
 
     def init(rng: jax.Array, batch: Any) -> tuple[Any, Any]:
@@ -111,7 +111,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
 
     def loss_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
         view_rng, reader_rng = jax.random.split(rng)
-        image, bits = augmented(view_rng, batch["image"], batch["readers"])
+        image, bits = augmented(view_rng, batch_to_hu(batch, intensity=intensity), batch["readers"])
         variables = {"params": params, **model_state}
         logits, model_state = model.apply(variables, image[..., None], train=True, mutable=list(model_state))
         if config.targets == "levels":
@@ -144,7 +144,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         return jnp.sum(each * (weights > 0).astype(jnp.int32)[:, None], axis=0)
 
     def predict(params: Any, model_state: Any, batch: Any) -> dict[str, jax.Array]:
-        image = window(to_hu(batch["image"], intensity=intensity), window_hu)
+        image = window(batch_to_hu(batch, intensity=intensity), window_hu)
         logits: Any = model.apply({"params": params, **model_state}, image[..., None], train=False)
         share = jnp.mean(jax.nn.sigmoid(logits), axis=-1)
         return {"image": image, "logit": of_majority(logits), "share": share}

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 
-from lungjax.data import bags, extent, loader, neighbours, shards, splits
+from lungjax.data import bags, extent, loader, mixture, neighbours, shards, splits
 from lungjax.errors import InputError
-from lungjax.tasks import classify, diagnose, pretrain, segment
+from lungjax.tasks import classify, diagnose, pretrain, segment, sift
 from lungjax.tasks.task import Config, Task
 from lungjax.train import calibrate, checkpoint, logs, mesh, state, step, trained, transfer
 from lungjax.train import workdir as folder
@@ -23,6 +24,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "pretrain": pretrain.make,
     "segment": segment.make,
     "classify": classify.make,
+    "sift": sift.make,
     "diagnose": diagnose.make,
 }
 
@@ -43,18 +45,24 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
     folder.check_counts(config)
     folder.check_shares(config)
     dataset = shards.open_dataset(Path(config.data.path))
-    patients = dataset.manifest["split"]["patients"]
+    mixed = mixture.open_parts(config.data.parts, crop_px=config.data.crop_px) if config.data.get("parts") else None
+    patients = splits.joined(
+        dataset.manifest["split"]["patients"], mixed.patients if mixed else {}, where=config.data.path
+    )
     devices = mesh.make_mesh(config.data.batch_size)
 
-    # 2. Data: training draws from the train patients alone, pretraining too.
+    # 2. Data: training draws from the train patients alone, pretraining too; of several data sets if there are parts.
     slices = bags.make_reader(dataset, config.data, task=config.task)
-    train_rows = slices.rows(split="train", slices=config.data.slices, share=config.data.train_share, seed=config.seed)
+    train_on = mixed or slices
+    train_rows = train_on.rows(
+        split="train", slices=config.data.slices, share=config.data.train_share, seed=config.seed
+    )
     val_rows = slices.rows(split="val", slices=config.data.slices)
     near = None
     if config.get("positives") == "neighbours":
         near = neighbours.Neighbours(dataset, train_rows, within_mm=config.neighbour_mm)
     batches = loader.train_batches(
-        slices,
+        train_on,
         train_rows,
         batch_size=config.data.batch_size,
         seed=config.seed,
@@ -67,7 +75,9 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
     # 3. The task and its steps.
     key = jax.random.key(config.seed)
     with folder.config_mistakes():
-        task = TASKS[config.task](config, intensity=dataset.intensity, readers=dataset.readers, mesh=devices)
+        make = functools.partial(TASKS[config.task], config, mesh=devices)
+        task = make(intensity=dataset.intensity, readers=dataset.readers)
+        train_task = make(intensity=mixed.intensity, readers=mixed.readers) if mixed else task
         optimizer = step.make_optimizer(config.optimizer, config.steps)
         shape = slices.batch(val_rows[:1])
         replicated = mesh.replicated(devices)
@@ -75,7 +85,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
             lambda rng: state.create(task, optimizer, rng, shape, averaged=config.average_decay > 0),
             out_shardings=replicated,
         )(key)
-    train_step = step.make_train_step(task, optimizer, devices, key, average_decay=config.average_decay)
+    train_step = step.make_train_step(train_task, optimizer, devices, key, average_decay=config.average_decay)
     validation = Validation(task, devices, key, slices, val_rows, config.data.batch_size, train_rows=train_rows)
 
     # 4. A workdir goes on with nothing but what it was begun with; a fresh run may start from another one's encoder.
@@ -103,8 +113,8 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
         elif said:
             progress.say(said)
         if lead:  # Only now: a mistake until here leaves a workdir that the right command can use.
-            seen = extent.spacing_extent(dataset.index, slices.index_rows(train_rows))
-            folder.remember(workdir, config, patients, intensity=dataset.intensity, seen=seen)
+            seen = extent.spacing_extent(train_on.index, train_on.index_rows(train_rows))
+            folder.remember(workdir, config, patients, intensity=train_on.intensity, seen=seen)
         first_step = int(jax.device_get(train_state.step))
         writer.start(first_step)
         progress.start(

@@ -46,6 +46,9 @@ class Trained:
       calibration: of a grader, the slope and offset that make a probability of its logit; of a segmenter, the shares of
         readers by the `predicted` ones; else empty.
       figures: reports of `lungjax evaluate` by file name, of an exported network; a run's lie in its workdir.
+      operating_points: thresholds for whole scans, see `lungjax.prediction.operating_point`: `false_positives_a_scan`
+        and `threshold`, lists of which the first ascends; `default`, which of these rates is used; `fitted_on`, words.
+        Empty where none were fitted.
     """
 
     path: Path
@@ -58,6 +61,7 @@ class Trained:
     origin: dict[str, Any]
     figures: dict[str, Any]
     calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
+    operating_points: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def is_run(self) -> bool:
@@ -112,6 +116,14 @@ def write_exported(trained: Trained, path: Path, *, dtype: str) -> None:
     flat = flax.traverse_util.flatten_dict(trained.variables, sep="/")
     (path / WEIGHTS_FILE).write_bytes(_bytes({name: np.asarray(value, dtype) for name, value in flat.items()}))
     write_known(trained, path)
+
+
+def write_operating_points(trained: Trained, points: dict[str, Any]) -> None:
+    """Stores thresholds for whole scans with a network: in its run's workdir, or in its exported folder."""
+    if trained.is_run:
+        folder.write_operating_points(trained.path, points)
+    else:
+        write_known(dataclasses.replace(trained, operating_points=points), trained.path)
 
 
 def write_orbax(trained: Trained, path: Path) -> None:
@@ -173,6 +185,7 @@ def write_known(trained: Trained, path: Path, **more: Any) -> None:
         "origin": trained.origin,
         "figures": trained.figures,
         "calibration": trained.calibration,
+        "operating_points": trained.operating_points,
         "patients": trained.patients,
         "split_digest": splits.digest(trained.patients),
         **more,
@@ -194,6 +207,7 @@ def _run(path: Path) -> Trained:
         origin=folder.read_origin(path),
         figures={},
         calibration=calibrate.read(path, step),
+        operating_points=folder.read_operating_points(path),
     )
 
 
@@ -215,7 +229,7 @@ def read_description(path: Path) -> Trained:
         if known["schema"] != SCHEMA:
             raise InputError(f"{path}: was exported by another version of lungjax; export it again.")
         kept = {name: known[name] for name in ("step", "patients", "intensity", "origin", "figures")}
-        kept |= {"seen": known.get("seen", {}), "calibration": known.get("calibration", {})}
+        kept |= {name: known.get(name, {}) for name in ("seen", "calibration", "operating_points")}
         return Trained(path, ml_collections.ConfigDict(known["config"]), {}, **kept)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path, error) from error

@@ -23,6 +23,7 @@ from lungjax.tasks.task import Config
 CONFIG_FILE = "config.json"
 SPLIT_FILE = "split.json"
 ORIGIN_FILE = "origin.json"
+POINTS_FILE = "operating_points.json"
 
 
 @contextlib.contextmanager
@@ -115,6 +116,17 @@ def read_origin(workdir: Path) -> dict[str, Any]:
         older = "an older lungjax, whose networks saw other images, began it; train anew"
         raise InputError(f"{workdir}: no {ORIGIN_FILE} in it: {older}.")
     return _read_json(path)
+
+
+def read_operating_points(workdir: Path) -> dict[str, Any]:
+    """Of a run, the thresholds that were fitted on whole scans; empty where none were."""
+    path = workdir / POINTS_FILE
+    return _read_json(path) if path.is_file() else {}
+
+
+def write_operating_points(workdir: Path, points: dict[str, Any]) -> None:
+    """Stores thresholds with a run."""
+    _write_json(workdir / POINTS_FILE, points)
 
 
 def _origin() -> dict[str, Any]:

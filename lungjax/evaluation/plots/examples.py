@@ -39,6 +39,8 @@ def draw(task: str, batch: Arrays, predicted: Arrays, titles: Sequence[str], pat
     elif task == "classify":
         probability, malignancy = scipy.special.expit(predicted["logit"]), batch["ratings"][:, :, -1]
         gallery.patches(batch["image"], batch["readers"], probability, malignancy, titles, path)
+    elif task == "sift":
+        gallery.stacks(batch["image"], scipy.special.expit(predicted["logit"]), batch["label"], titles, path)
     elif task == "diagnose":
         probability = scipy.special.expit(predicted["logit"])
         gallery.bags(batch["image"], batch["inside"], predicted["attention"], probability, titles, path)

@@ -51,6 +51,29 @@ def patches(
     training_plots.save(figure, path)
 
 
+def stacks(hu: np.ndarray, probability: np.ndarray, label: np.ndarray, titles: Sequence[str], path: Path) -> None:
+    """One sheet of candidates, a row each: the planes of the stack, the probability given, and what it is.
+
+    Args:
+      hu: (candidates, planes, rows, columns) HU, shown from -1000 to 400.
+      probability: (candidates,) in [0, 1], that it is a nodule.
+      label: (candidates,) 1 or 0.
+      titles: (candidates,).
+      path: the PNG; its folder is made where missing.
+    """
+    figure = training_plots.canvas(hu.shape[1] * _PANEL_INCHES, len(hu) * (_PANEL_INCHES + 0.3) + 0.4)
+    rows = figure.subplots(len(hu), hu.shape[1], squeeze=False)
+    for panels, planes, likely, is_nodule, title in zip(rows, hu, probability, label, titles, strict=True):
+        for axes, plane in zip(panels, planes, strict=True):
+            axes.imshow(plane, cmap="gray", vmin=_WINDOW_HU[0], vmax=_WINDOW_HU[1], interpolation="nearest")
+            axes.set_axis_off()
+        panels[len(panels) // 2].set_title(
+            f"{title}: P {likely:.2f}, {'a nodule' if is_nodule else 'no nodule'}", fontsize=8
+        )
+    figure.suptitle("Probability that a candidate is a nodule", fontsize=10)
+    training_plots.save(figure, path)
+
+
 def bags(
     hu: np.ndarray,
     inside: np.ndarray,

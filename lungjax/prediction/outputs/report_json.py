@@ -1,10 +1,11 @@
 """`report.json` and `nodules.csv`: what is predicted of one scan, for programs to read.
 
-report.json, schema 3:
+report.json, schema 4:
 
-    schema, lungjax, made, notice   3; version; ISO 8601 time; what it must not be used for
+    schema, lungjax, made, notice   4; version; ISO 8601 time; what it must not be used for
     model       the segmenter: name, path, task, step, trained_on, split_digest, intensity (of the training data),
                 window_hu (centre, width)
+    candidate_classifier   the same of the candidate classifier, with its calibration; null where none was used
     nodule_classifier   the same of the nodule classifier, with its calibration; null where none was used
     scan        patient_id, series_uid, source, shape [slices, rows, columns], spacing_mm (the same order),
                 affine_lps: 4 x 4, from (column, row, slice, 1) to mm to the patient's left, back and head
@@ -12,14 +13,16 @@ report.json, schema 3:
     warnings    sentences that must be known to read the rest
     voxel_threshold   a voxel above this probability is part of a candidate
     threshold   candidates with at least this score are nodules
+    operating_point   where the threshold comes from: threshold; false_positives_a_scan, for which it was fitted, or
+                null; source (a sentence)
     nodules     by falling score: number (from 1; its voxels' value in mask.nii.gz), centre_voxel [slice, row, column],
                 centre_mm [x, y, z] (left, back, head), volume_mm3, longest_mm, perpendicular_mm (RECIST), mean_hu,
                 score, malignancy (probability or null), slices [first, last], counted from 0, the lowest
     candidates  those below the threshold, likewise, numbered on
-    patient     of the whole patient, from the nodules of this scan:
-                probability (or null), reason (null, or one sentence why there is no probability; there is none where
-                no candidate is a nodule, for the model knows only patients who have one, and candidates are mostly
-                vessels), calibration (slope and offset on the logit; null where it was not calibrated), attention
+    patient     of the whole patient, from the nodules of this scan and, where a candidate classifier gave their
+                probability, from its candidates:
+                probability (or null), reason (null, or one sentence why there is no probability), calibration (slope
+                and offset on the logit; null where it was not calibrated), attention
                 (number and attention of each nodule that the model looked at, those of the highest score, of sum 1),
                 meaning (a sentence), limits (sentences), model (the patient classifier, as above; null where none was
                 used)
@@ -28,6 +31,7 @@ report.json, schema 3:
 from __future__ import annotations
 
 import csv
+import dataclasses
 import datetime
 import io
 from collections.abc import Mapping, Sequence
@@ -39,10 +43,11 @@ import lungjax
 from lungjax.ct.scan import Scan
 from lungjax.data import splits
 from lungjax.prediction.candidates import VOXEL_THRESHOLD
+from lungjax.prediction.operating_point import OperatingPoint
 from lungjax.prediction.predicted import PredictedNodule, PredictedPatient
 from lungjax.train.trained import Trained
 
-SCHEMA = 3
+SCHEMA = 4
 NOTICE = "Research software, not a medical device. Not for diagnosis or treatment."
 
 
@@ -90,15 +95,16 @@ def as_dict(
     patient: PredictedPatient,
     refused: str | None,
     warnings: Sequence[str],
-    threshold: float,
+    operating_point: OperatingPoint,
     made: str,
 ) -> dict[str, Any]:
     """All that report.json holds, see above, as plain Python values.
 
     Args:
       scan: that was looked at.
-      models: `model`, `nodule_classifier` and `patient_classifier`, each by `describe_model`, or None.
-      nodules, candidates, patient, refused, warnings, threshold: as in `lungjax.prediction.result.Prediction`.
+      models: `model`, `candidate_classifier`, `nodule_classifier`, `patient_classifier`, each by `describe_model` or
+        None.
+      nodules, candidates, patient, refused, warnings, operating_point: as in `lungjax.prediction.result.Prediction`.
       made: by `now`.
     """
     return {
@@ -107,6 +113,7 @@ def as_dict(
         "made": made,
         "notice": NOTICE,
         "model": models["model"],
+        "candidate_classifier": models["candidate_classifier"],
         "nodule_classifier": models["nodule_classifier"],
         "scan": {
             "patient_id": scan.patient_id,
@@ -119,7 +126,8 @@ def as_dict(
         "refused": refused,
         "warnings": list(warnings),
         "voxel_threshold": VOXEL_THRESHOLD,
-        "threshold": threshold,
+        "threshold": operating_point.threshold,
+        "operating_point": dataclasses.asdict(operating_point),
         "nodules": [_rounded(nodule) for nodule in nodules],
         "candidates": [_rounded(candidate) for candidate in candidates],
         "patient": {**_patient(patient), "model": models["patient_classifier"]},

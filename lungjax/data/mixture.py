@@ -1,0 +1,167 @@
+"""Several data sets, drawn from at rates that a configuration sets: crops around nodules, lungs of whole scans, ..."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grain
+import numpy as np
+import pandas as pd
+
+from lungjax.ct.scan import Intensity
+from lungjax.data import shards, splits
+from lungjax.data.loader import Slices, select_rows
+from lungjax.data.shards import Dataset
+from lungjax.data.splits import Split
+from lungjax.errors import InputError
+
+MIXED = "mixed"
+"""In place of one `lungjax.ct.scan.Intensity`: each image of a batch has its own, see `Mixture.batch`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One of the data sets.
+
+    Attributes:
+      name: of the part, for messages.
+      slices: reads it.
+      chosen: `config.data.parts.NAME.slices`, which of its slices.
+      rate: how often it is drawn from, beside the other parts' rates.
+    """
+
+    name: str
+    slices: Slices
+    chosen: str
+    rate: float
+
+
+class Mixture:
+    """Reads batches of several data sets; to the loop it is one data set whose rows are those of all parts.
+
+    Args:
+      parts: at least one. All have as many readers, and agree on the split of each patient.
+
+    Attributes:
+      parts: as above.
+      patients: the split of each patient of all parts.
+      intensity: that of all parts, or `MIXED`.
+      readers: how many looked at each scan.
+      index: the rows of all parts, one part after the other.
+
+    Raises:
+      InputError: two parts disagree on a patient's split or on the number of readers, or one has z-scores and another
+        has not: what was z-scored cannot be told from HU once both are in one batch.
+    """
+
+    def __init__(self, parts: Sequence[Part]):
+        self.parts = tuple(parts)
+        self.patients: dict[str, Split] = {}
+        for part in parts:
+            own = part.slices.dataset.manifest["split"]["patients"]
+            self.patients = splits.joined(self.patients, own, where=str(part.slices.dataset.path))
+        readers = {part.slices.dataset.readers for part in parts}
+        if len(readers) > 1:
+            raise InputError(
+                f"config.data.parts have {sorted(readers)} readers; only data of equally many can be mixed."
+            )
+        self.readers = readers.pop()
+        self._intensities = [part.slices.dataset.intensity for part in parts]
+        self.intensity = self._intensities[0] if len({*self._intensities}) == 1 else MIXED
+        if self.intensity == MIXED and "zscore" in self._intensities:
+            raise InputError("config.data.parts: z-scored slices cannot be mixed with others; leave them out.")
+        self.index = pd.concat([part.slices.dataset.index for part in parts], ignore_index=True)
+        lengths = [len(part.slices.dataset) for part in parts]
+        self._starts = np.cumsum([0, *lengths])
+        scans = [int(part.slices.scan_count) for part in parts]
+        self._first_scan = np.cumsum([0, *scans])
+
+    def rows(self, *, split: Split | None, slices: str, share: float = 1.0, seed: int = 0) -> np.ndarray:
+        """(n,) rows of `index` of a split, of all parts; see `lungjax.data.loader.select_rows`."""
+        del slices  # Each part has its own.
+        each = [
+            start + select_rows(part.slices.dataset, split=split, slices=part.chosen, share=share, seed=seed)
+            for start, part in zip(self._starts, self.parts, strict=False)
+        ]
+        return np.concatenate(each)
+
+    def index_rows(self, rows: np.ndarray) -> np.ndarray:
+        """The index rows that make up `rows`."""
+        return rows
+
+    def endless(self, rows: np.ndarray, *, seed: int) -> grain.MapDataset:
+        """Rows for training without an end: of each part in turn, as often as its rate says; so every batch is mixed
+        alike. Each part is reshuffled when all of it was drawn."""
+        which = self._part_of(rows)
+        each = [part.slices.endless(rows[which == number], seed=seed) for number, part in enumerate(self.parts)]
+        return grain.MapDataset.mix(each, weights=[part.rate for part in self.parts]).seed(seed)
+
+    def _part_of(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) the number of each row's part."""
+        return np.searchsorted(self._starts, rows, side="right") - 1
+
+    def batch(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The batch of `rows` (b,) of `index`, as `Slices.batch` gives it.
+
+        Where intensities are `MIXED`, `image` is int16, or float32 if a part has fractions, and `scaled` (b,) float32
+        is 0 for HU, 1 for values that a source has scaled.
+        """
+        which = self._part_of(rows)
+        dtypes = [self._dtype(part) for part in self.parts]
+        joined: dict[str, np.ndarray] = {}
+        for number in np.unique(which):
+            places = np.flatnonzero(which == number)
+            own = None if uniform is None else uniform[places]
+            batch = self.parts[number].slices.batch(rows[places] - self._starts[number], own)
+            batch["row"] += np.int32(self._starts[number])
+            batch["scan"] += np.int32(self._first_scan[number])
+            if self.intensity == MIXED:
+                batch["image"] = batch["image"].astype(np.result_type(*dtypes))
+                batch["scaled"] = np.full(len(places), self._intensities[number] != "hu", np.float32)
+            for name, values in batch.items():
+                if name not in joined:
+                    joined[name] = np.zeros((len(rows), *values.shape[1:]), values.dtype)
+                if joined[name].shape[1:] != values.shape[1:]:
+                    raise InputError(
+                        f"config.data.parts.{self.parts[number].name} gives images of {values.shape[1:]} and another "
+                        f"part of {joined[name].shape[1:]}; set config.data.crop_px."
+                    )
+                joined[name][places] = values
+        return joined
+
+    def _dtype(self, part: Part) -> np.dtype:
+        kinds: dict[Intensity, type] = {"hu": np.int16, "unit": np.uint8, "fraction": np.float32, "zscore": np.float32}
+        return np.dtype(kinds[part.slices.dataset.intensity])
+
+
+def open_parts(parts: Mapping[str, Any], *, crop_px: int) -> Mixture:
+    """The mixture of a configuration.
+
+    Args:
+      parts: `config.data.parts`: by name, `path` of a prepared folder; `slices` and `crop_at` as in `config.data`;
+        `rate`, how often it is drawn from beside the others. A part without a path, or of rate 0, is left out.
+      crop_px: `config.data.crop_px`, of all.
+
+    Raises:
+      InputError: as for `Mixture`, a path is no data set, or no part is left.
+    """
+    opened = []
+    for name, part in sorted(parts.items()):
+        if part.rate < 0:
+            raise InputError(f"config.data.parts.{name}.rate is {part.rate}; it must be 0 or more.")
+        if part.path and part.rate:
+            slices = Slices(_open(name, part.path), crop_px=crop_px, crop_at=part.crop_at)
+            opened.append(Part(name, slices, part.slices, float(part.rate)))
+    if not opened:
+        raise InputError("config.data.parts: no part has a path and a rate above 0; set both of at least one.")
+    return Mixture(opened)
+
+
+def _open(name: str, path: str) -> Dataset:
+    try:
+        return shards.open_dataset(Path(path))
+    except InputError as error:
+        raise InputError(f"config.data.parts.{name}: {error}") from error
