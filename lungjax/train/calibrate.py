@@ -62,7 +62,7 @@ def _line(task: Task, variables: Any, slices: Any, rows: np.ndarray, batch_size:
         line = calibration.Platt()
         said = "no calibration: the validation patients are all of one kind"
     else:
-        line = calibration.fit(logits[known], positive)
+        line = calibration.fit_platt(logits[known], positive)
         said = (
             f"calibrated on {known.sum()} of the validation patients: slope {line.slope:.3g}, offset {line.offset:.3g}"
         )

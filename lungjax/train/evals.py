@@ -82,7 +82,7 @@ class Validation:
             index = self._slices.dataset.index.iloc[chosen["row"][sheet]]
             titles = [f"{row.patient_id}, slice {row.slice_index}" for row in index.itertuples()]
             shown = {name: part[sheet] for name, part in chosen.items()}
-            examples.draw(
+            examples.draw_examples(
                 self._task.name,
                 {**shown, "spacing_mm": index["column_spacing_mm"].to_numpy()},
                 {name: part[sheet] for name, part in predicted.items()},

@@ -136,7 +136,7 @@ def test_shares_are_calibrated_on_the_val_patients(segment_run: Path, slices_dat
     val = np.flatnonzero(dataset.index["split"] == "val")
     assert known["fitted_on"] == len(val)
     given = (model.config, dataset, model.variables)
-    plain, calibrated = run_segmentation.Scorer(*given), run_segmentation.Scorer(*given, known=known)
+    plain, calibrated = run_segmentation.Scorer(*given), run_segmentation.Scorer(*given, calibration=known)
     batch = loader.Slices(dataset, crop_px=64, crop_at="nodule").batch(np.resize(val, 8))
     before, after = plain.predict(batch), calibrated.predict(batch)
     np.testing.assert_array_equal(before["logit"], after["logit"])
