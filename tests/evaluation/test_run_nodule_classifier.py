@@ -156,8 +156,8 @@ def test_what_is_no_patch_is_not_graded(slices_dataset: Path, run: Path, tmp_pat
     shutil.move(tmp_path / "kept.json", run / "calibration.json")
     line = {"slope": 2.0, "offset": 1.0, "step": 1}
     (tmp_path / "calibration.json").write_text(json.dumps(line))
-    assert calibrate.read(tmp_path, 1) == line
-    assert calibrate.read(tmp_path, 2) == {}  # Of another checkpoint.
+    assert calibrate.read_calibration(tmp_path, 1) == line
+    assert calibrate.read_calibration(tmp_path, 2) == {}  # Of another checkpoint.
 
 
 def test_diameter_is_that_of_the_mean_area():
