@@ -1,4 +1,4 @@
-"""lungjax: lung nodules in CT scans, with JAX; from a scan, or from a folder of LIDC-IDRI, to nodules and figures.
+"""lungjax: lung nodules in CT scans, with JAX: from a scan, or from a folder of LIDC-IDRI, to nodules and figures.
 
     scan = lungjax.read_scan("FOLDER_OR_FILE")
     result = lungjax.predict(scan)
@@ -7,8 +7,8 @@
     model = lungjax.load("nodule-classifier")
     malignancy = model.predict(hu, pixel_mm=0.7).probability
 
-What is listed in `__all__` is the public API; all else may change from one version to the next. Functions and classes
-are loaded as they are used: importing lungjax imports neither JAX nor NumPy.
+The names in `__all__` are the public API; everything else may change from one version to the next. Functions and
+classes are loaded when they are first used: importing lungjax imports neither JAX nor NumPy.
 
 Research software, not a medical device. Not for diagnosis or treatment.
 """
@@ -70,7 +70,7 @@ _MODULES = {
     "Scan": "lungjax.ct.scan",
     "Segmenter": "lungjax.prediction.sliding_window",
 }
-"""Where the classes are that are loaded as they are used."""
+"""The modules of the classes that are loaded when they are first used."""
 
 Device = Literal["cpu", "gpu", "tpu"]
 
@@ -79,18 +79,18 @@ def read_scan(path: Path | str, *, series_uid: str | None = None) -> Scan:
     """Reads a CT scan.
 
     Args:
-      path: a folder of DICOM, in any tree below it; a NIfTI or MetaImage file, or a folder of them; or a data set that
+      path: a folder of DICOM files, at any depth; a NIfTI or MetaImage file, or a folder of them; or a data set that
         `prepare` made.
-      series_uid: which scan, where there are several: its SeriesInstanceUID; of NIfTI the file's name without suffix.
+      series_uid: which scan, where there are several: its SeriesInstanceUID; for NIfTI, the file's name without suffix.
 
     Returns:
       The scan, with `hu`, int16 (slices, rows, columns) Hounsfield units, from the feet to the head; `spacing_mm`,
-      (slice, row, column) between voxel centres; `affine_lps`, float64 (4, 4) from (column, row, slice, 1) to mm to the
-      patient's left, back and head, None where the source lost it; `patient_id`, `series_uid`, `source`.
+      (slice, row, column) between voxel centres; `affine_lps`, float64 (4, 4), from (column, row, slice, 1) to mm to
+      the patient's left, back and head, None where the source does not record it; `patient_id`, `series_uid`, `source`.
 
     Raises:
-      InputError: nothing is there, or no scan; there are several, which are then listed, and `series_uid` names none of
-        them; or the scan cannot be read, with the reason: slices are missing, say, or lie unevenly.
+      InputError: there is no scan at `path`; there are several, which the message lists, and `series_uid` names none of
+        them; or the scan cannot be read, for instance because slices are missing or unevenly spaced.
     """
     from lungjax.prediction import api
 
@@ -104,24 +104,24 @@ def scan_from_array(
     affine_lps: np.ndarray | None = None,
     patient_id: str = "unknown",
 ) -> Scan:
-    """Makes a scan of a NumPy array.
+    """Makes a scan from a NumPy array.
 
     Args:
       hu: (slices, rows, columns) Hounsfield units of any numeric dtype, rounded to int16. Slices ascend from the feet
         to the head; rows run from the patient's front to the back, columns from the right to the left, unless
         `affine_lps` says otherwise.
       spacing_mm: (slice, row, column) distance between voxel centres.
-      affine_lps: (4, 4), from (column, row, slice, 1) to mm to the patient's left, back and head. Without it, places in
-        mm are counted from the first voxel. (NIfTI's affines lead to the right, the front and the head: their first two
-        rows have the other sign.)
+      affine_lps: (4, 4), from (column, row, slice, 1) to mm to the patient's left, back and head. Without it, positions
+        in mm are relative to the first voxel. (NIfTI's affines point to the right, the front and the head: their first
+        two rows have the opposite sign.)
       patient_id: for reports, and to tell whether a model was trained on this patient.
 
     Returns:
-      The scan, as `read_scan` does.
+      The scan, as from `read_scan`.
 
     Raises:
-      InputError: `hu` is no such array, holds NaN or numbers that are no Hounsfield units; a spacing is not above 0; or
-        the affine is none, has another spacing, or has slices that do not ascend.
+      InputError: `hu` is not such an array, or has NaN or values that cannot be Hounsfield units; a spacing is not
+        above 0; or the affine is invalid, has another spacing, or has slices that do not ascend.
     """
     from lungjax.prediction import api
 
@@ -139,33 +139,34 @@ def predict(
     false_positives: float | None = None,
     threshold: float | None = None,
 ) -> Prediction:
-    """Looks for nodules in a scan, measures and classifies them; the patient gets a probability from all of them.
+    """Detects, measures and classifies the nodules of a scan, and gives the patient a probability from all of them.
 
-    The segmenter is moved over the lungs slice by slice, with overlapping tiles (sliding window). Connected components
-    of its probability are candidates; a candidate classifier gives each the probability that it is a nodule, its score,
-    and those that reach a threshold are nodules. A scan unlike what the segmenter was trained on is refused.
+    The segmenter runs over the lungs slice by slice, in overlapping tiles (sliding-window inference). Connected
+    components of its probability are candidates; a candidate classifier scores each with the probability that it is a
+    nodule, and those whose score reaches the operating point are nodules. A scan unlike those that the segmenter was
+    trained on is refused.
 
-    Of many scans, open the models once: `model = lungjax.load("detector")`, and give `predict` that. A model that is
-    given by name is opened and compiled by every call.
+    For many scans, open each model once, `model = lungjax.load("detector")`, and pass it to `predict`. A model that is
+    passed by name is opened and compiled by every call.
 
     Args:
-      scan: by `read_scan` or `scan_from_array`.
-      model: a segmenter: a bundled one's name (`detector`, `segmenter`), the path of a run's workdir or of an exported
-        folder, or what `load` returned.
-      candidate_classifier: likewise, for each candidate's score; None takes the mean probability of its voxels.
-      nodule_classifier: likewise, for each nodule's malignancy; None leaves that out.
-      patient_classifier: likewise, for the patient's probability; None leaves that out.
-      device: where models run that are opened by this call; JAX's own choice by default.
-      false_positives: how many false findings a scan are accepted, on average; the threshold is the one that was fitted
-        on validation scans for it. None for the default of the model.
-      threshold: the score from which a candidate is a nodule, instead.
+      scan: from `read_scan` or `scan_from_array`.
+      model: a segmenter: the name of a bundled model (`detector`, `segmenter`), the path of a run's workdir or of an
+        exported folder, or what `load` returned.
+      candidate_classifier: likewise, for the score of each candidate; None takes the mean probability of its voxels.
+      nodule_classifier: likewise, for the malignancy of each nodule; None leaves it out.
+      patient_classifier: likewise, for the patient's probability; None leaves it out.
+      device: where the models run that this call opens; JAX's own choice by default.
+      false_positives: how many false positives a scan are accepted, on average: the threshold is the one fitted for it
+        on validation scans. None for the model's default.
+      threshold: the score from which a candidate is a nodule, instead of a fitted one.
 
     Returns:
-      The nodules, candidates, mask and patient, with warnings; `.save("out")` writes what `lungjax predict` writes, and
-      `.to_dataframe()` gives a table of the nodules.
+      The nodules, candidates, mask and patient, with warnings; `.save("out")` writes the files that `lungjax predict`
+      writes, and `.to_dataframe()` returns a table of the nodules.
 
     Raises:
-      InputError: no such model or device, or a model of another task.
+      InputError: a model or the device does not exist, or a model is of another task.
     """
     from lungjax.prediction import api
 
@@ -194,7 +195,7 @@ def load(model: Literal["encoder"], *, device: Device | None = None) -> Encoder:
 @overload
 def load(model: Path | str, *, device: Device | None = None) -> Any: ...
 def load(model: Path | str, *, device: Device | None = None) -> Any:
-    """Opens a model, for arrays of any number of slices, patches or patients.
+    """Opens a model to predict arrays of any number of slices, patches or patients.
 
     Args:
       model: a bundled model's name, or the path of a run's workdir or of an exported folder of any format:
@@ -202,22 +203,22 @@ def load(model: Path | str, *, device: Device | None = None) -> Any:
       device: where it runs; JAX's own choice by default.
 
     Returns:
-      By what the model was trained for:
+      A class for the task that the model was trained for:
 
-      - `Segmenter` ("segmenter", "detector"): `.predict(hu)`, the probability of each pixel of slices;
-      - `CandidateClassifier` ("candidate-classifier"): `.predict(hu, pixel_mm)`, the probability that a candidate in a
-        stack of three slices is a nodule;
+      - `Segmenter` ("segmenter", "detector"): `.predict(hu)`, the probability of nodule for each pixel of slices;
+      - `CandidateClassifier` ("candidate-classifier"): `.predict(hu, pixel_mm)`, the probability that candidates are
+        nodules, from stacks of three slices;
       - `NoduleClassifier` ("nodule-classifier", or "grader"): `.predict(hu, pixel_mm)`, malignancy and ratings of
-        nodules in patches;
+        nodules from patches;
       - `PatientClassifier` ("patient-classifier", or "patient"): `.predict(hu, pixel_mm)`, a probability for each
-        patient from patches of all of their nodules;
+        patient from patches of all the patient's nodules;
       - `Encoder` ("encoder"): `.embed(hu)`, features of slices.
 
-      It is compiled at its first batch, once for images of one size; what it predicts for an image does not depend on
-      how many others there are.
+      It is compiled at its first batch, once for each size of image; predictions for an image do not depend on the
+      number of other images.
 
     Raises:
-      InputError: there is no such model or device, or it is damaged.
+      InputError: the model or the device does not exist, or the model is damaged.
     """
     from lungjax.prediction.opening import open_model
 
@@ -234,23 +235,23 @@ def prepare(
     overwrite: bool = False,
     without_patients: bool = False,
 ) -> Summary:
-    """Makes a data set to train on, as `lungjax prepare` does. Its bytes depend on the source alone.
+    """Makes a data set to train on, as `lungjax prepare` does. Its bytes depend only on the source.
 
     Args:
-      source: folder or archive of scans.
-      out: folder to make; until it is whole, work lies in `OUT.partial`, and a second call resumes there.
-      format: a name that `lungjax prepare --help` lists, or `auto` to look.
-      workers: processes; None for one a core. Each holds one scan in memory.
-      dask: address of a Dask scheduler, whose workers read the scans instead.
-      overwrite: make it anew, even if `out` is complete or another run was begun.
-      without_patients: prepare a source that does not tell its patients, too; its own split then stands.
+      source: a folder or archive of scans.
+      out: the folder to make. Until it is complete, work is kept in `OUT.partial`, and a second call resumes it.
+      format: a name that `lungjax prepare --help` lists, or `auto` to detect it.
+      workers: the number of processes; None for one for each core. Each holds one scan in memory.
+      dask: the address of a Dask scheduler whose workers read the scans instead.
+      overwrite: start again, even if `out` is complete or a run with other options was started.
+      without_patients: accept a source that does not record patients; its own split is then kept.
 
     Returns:
-      What was done: how many scans, slices and patients, what was quarantined and why.
+      A summary: how many scans, slices and patients were prepared, what was quarantined, and why.
 
     Raises:
-      InputError: nothing at `source`, no known format, `out` is something else, nothing could be prepared, or a worker
-        process died twice over the same scan.
+      InputError: there is nothing at `source`, or nothing of a known format; `out` is something else; nothing could be
+        prepared; or a worker process died twice with the same scan.
     """
     from lungjax.preparation import run
 
@@ -282,26 +283,27 @@ def evaluate(
     """Scores a model, as `lungjax evaluate` does: prints a table, and writes JSON and pictures.
 
     Args:
-      model: a bundled model's name, or the path of a run's workdir or of an exported folder; without `submission`.
-      data: a prepared folder, or a file that can be prepared; by default what the model was trained with. With
+      model: a bundled model's name, or the path of a run's workdir or of an exported folder; not with `submission`.
+      data: a prepared folder, or a file that can be prepared; by default the model's training data. With
         `whole_scans`: LIDC-IDRI's DICOM, LUNA16's MetaImage, or NIfTI with label maps.
-      split: of the patients.
-      out: the JSON file; the table and pictures lie beside it. By default in the workdir, or in the current folder.
-      against: another model, to be scored on the same slices: differences, paired by patient.
+      split: which patients to score.
+      out: the JSON file; the table and pictures are written next to it. By default in the workdir, or in the current
+        folder.
+      against: another model to score on the same slices: differences, paired by patient.
       flips: score the mean over a slice's four flips (test-time augmentation).
-      whole_scans: find nodules in whole scans: FROC, and recall over the slices kept.
-      candidate_classifier: with `whole_scans`, for each candidate's score, as for `predict`.
-      fit_operating_point: with `whole_scans` of val patients: store with the network that scores candidates the
-        thresholds for 1/8 to 8 false positives a scan, which `predict` then uses.
-      submission: a CSV of any detector's candidates, to be scored by LUNA16's rules, with `luna16` and without a model.
+      whole_scans: detect nodules in whole scans: FROC, and recall over the number of slices kept.
+      candidate_classifier: with `whole_scans`, for the score of each candidate, as for `predict`.
+      fit_operating_point: with `whole_scans` of val patients: store the thresholds for 1/8 to 8 false positives a scan
+        with the network that scores candidates, for `predict` to use.
+      submission: a CSV of any detector's candidates to score by LUNA16's rules, with `luna16` and without a model.
       luna16: the folder of LUNA16's annotation files.
 
     Returns:
-      What the JSON holds: figures with 95 % intervals by bootstrap over patients, and where they come from.
+      The content of the JSON file: figures with 95 % intervals by bootstrap over patients, and where they come from.
 
     Raises:
-      InputError: no such model or data, data whose split disagrees with the model's, arguments that exclude each other,
-        or nowhere to write.
+      InputError: the model or the data do not exist, the data's split disagrees with the model's, arguments exclude
+        each other, or `out` cannot be written.
     """
     out = None if out is None else Path(out)
     if submission is not None or luna16 is not None:

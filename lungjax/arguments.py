@@ -1,4 +1,4 @@
-"""What each verb of the command line takes."""
+"""The arguments of each verb of the command line."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _MODEL = (
 )
 
 _GATHER = (
-    "Nodules that predict found, as patches with the readers' outlines and ratings of what they hit, and a label for "
-    "each patient: to train a patient classifier on what it will be given."
+    "Makes patches of the nodules that predict detected, with the outlines and ratings of the readers' nodules that "
+    "they hit, and a label for each patient: to train a patient classifier on the input it will get in use."
 )
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the command line; `verb` of what it parses is the verb."""
+    """The parser of the command line; the verb is stored as `verb`."""
     commands = argparse.ArgumentParser(
         prog="lungjax",
-        description="Lung nodules in CT scans: finds and classifies them, and prepares data for, scores and exports "
-        "the networks that do. Research software, not a medical device. To train: python -m lungjax.main --help",
+        description="Lung nodules in CT scans: detects and classifies them; prepares data for networks, and "
+        "scores and exports them. Research software, not a medical device. To train: python -m lungjax.main --help",
     )
     commands.add_argument("--version", action="version", version=f"lungjax {lungjax.__version__}")
     verbs = commands.add_subparsers(required=True, dest="verb", metavar="VERB")
@@ -34,11 +34,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_data(verbs: Any) -> None:
-    """Verbs that check or make data."""
+    """The verbs that check or make data."""
     doctor = verbs.add_parser(
         "doctor",
         help="check a source before it is prepared",
-        description="Checks a source by names and headers alone, in seconds: what prepare would quarantine, and why.",
+        description="Checks a source by names and headers, in seconds: what prepare would quarantine, and why.",
     )
     doctor.add_argument("path", type=Path, metavar="PATH", help="the source, as for `prepare --source`")
     doctor.add_argument("--format", default="auto", help="as for prepare (default: %(default)s)")
@@ -51,7 +51,7 @@ def _add_data(verbs: Any) -> None:
     )
     source = "folder of scans, or archive of slices"
     prepare.add_argument("--source", type=Path, required=True, help=source)
-    prepare.add_argument("--out", type=Path, required=True, help="folder to make: the data set")
+    prepare.add_argument("--out", type=Path, required=True, help="folder of the data set to make")
     formats = (
         "auto, lidc, slices, lungd-png, jaeho-npy, luna16, nifti, prob-unet-pickle, prob-unet-hdf5, nodule-patches, or "
         "unmarked: scans of people without nodules, which auto never takes"
@@ -61,13 +61,13 @@ def _add_data(verbs: Any) -> None:
     prepare.add_argument("--dask", metavar="ADDRESS", help="read the scans on the workers of this Dask scheduler")
     prepare.add_argument("--overwrite", action="store_true", help="remove an earlier result first")
     prepare.add_argument("--strict", action="store_true", help="exit with code 1 if a scan was quarantined")
-    without = "accept a source that does not say which patient a scan is of"
+    without = "accept a source that does not record which patient a scan is of"
     prepare.add_argument("--without-patients", action="store_true", help=without)
 
     phantom = verbs.add_parser(
         "phantom",
-        help="write made-up LIDC-IDRI series",
-        description="Writes DICOM series with the real outlines of LIDC-IDRI's readers in schematic chests.",
+        help="write synthetic LIDC-IDRI series",
+        description="Writes DICOM series of schematic chests with the real outlines of LIDC-IDRI's readers.",
     )
     phantom.add_argument("--scans", type=_positive, required=True, help="how many of LIDC-IDRI's 1,018")
     phantom.add_argument("--out", type=Path, required=True, help="folder to make")
@@ -76,21 +76,21 @@ def _add_data(verbs: Any) -> None:
 
 
 def _add_figures(verbs: Any) -> None:
-    """The verb that scores."""
+    """The verb that scores models."""
     evaluate = verbs.add_parser(
         "evaluate",
         help="score a model",
-        description="Scores a model, a run's best checkpoint for instance: figures with 95 % intervals by patient, and "
+        description="Scores a model, for instance a run's best checkpoint: figures with 95 % intervals by patient, and "
         "pictures.",
     )
     evaluate.add_argument("--model", "--workdir", type=Path, help=f"{_MODEL}; not with --submission")
-    evaluate.add_argument("--data", type=Path, help="prepared folder (default: what the model was trained with)")
-    split = "train: the patients it was trained on, to tell what it can learn at most (default: %(default)s)"
+    evaluate.add_argument("--data", type=Path, help="prepared folder (default: the model's training data)")
+    split = "train: the patients it was trained on, as an upper bound (default: %(default)s)"
     evaluate.add_argument("--split", choices=("train", "val", "test", "all"), default="test", help=split)
     evaluate.add_argument("--against", type=Path, metavar="MODEL", help="another model: differences, paired by patient")
     flips = "test-time augmentation: score the mean over a slice's four flips; takes four times as long"
     evaluate.add_argument("--flips", action="store_true", help=flips)
-    whole = "find nodules in whole scans: FROC, and recall over the slices that are kept"
+    whole = "detect nodules in whole scans: FROC, and recall over the number of slices kept"
     evaluate.add_argument("--whole-scans", action="store_true", help=whole)
     evaluate.add_argument(
         "--candidate-classifier",
@@ -104,17 +104,17 @@ def _add_figures(verbs: Any) -> None:
     submission = "candidates of any detector, scored by LUNA16's rules"
     evaluate.add_argument("--submission", type=Path, metavar="CSV", help=submission)
     evaluate.add_argument("--luna16", type=Path, metavar="DIR", help="LUNA16's annotation files, for --submission")
-    out = "JSON file to write, the rest beside it (default: WORKDIR/evaluation-SPLIT[-DATA].json)"
+    out = "JSON file to write; other files go next to it (default: WORKDIR/evaluation-SPLIT[-DATA].json)"
     evaluate.add_argument("--out", type=Path, help=out)
 
 
 def _add_uses(verbs: Any) -> None:
-    """Verbs that use a model, or show a run."""
+    """The verbs that use a model, or show a run."""
     predict = verbs.add_parser(
         "predict",
-        help="find and classify the nodules of scans",
-        description="Finds, measures and classifies the nodules of whole scans, and writes a folder for each. A second "
-        "run resumes.",
+        help="detect and classify the nodules of scans",
+        description="Detects, measures and classifies the nodules of whole scans, and writes a folder for each scan. A "
+        "second run resumes.",
     )
     scan = "folder of DICOM, of NIfTI or of MetaImage, a NIfTI or MetaImage file, or a prepared data set"
     predict.add_argument("scan", type=Path, metavar="SCAN", help=scan)
@@ -131,29 +131,31 @@ def _add_uses(verbs: Any) -> None:
         type=Path,
         metavar="MODEL",
         default="nodule-classifier",
-        help="for the malignancy of each nodule, likewise (default: %(default)s)",
+        help="model for the malignancy of each nodule (default: %(default)s)",
     )
     predict.add_argument(
         *("--patient-classifier", "--patient"),
         type=Path,
         metavar="MODEL",
         default="patient-classifier",
-        help="for the patient's probability, likewise (default: %(default)s)",
+        help="model for the patient's probability (default: %(default)s)",
     )
-    out = "folder to make: of one scan; of several, with a folder for each"
+    out = "folder to make; for several scans, with a folder for each"
     predict.add_argument("--out", type=Path, required=True, help=out)
     predict.add_argument("--device", choices=("cpu", "gpu", "tpu"), help="where it runs (default: JAX's own choice)")
 
-    false_positives = "false findings that are accepted in a scan, on average (default: as the model's card says)"
+    false_positives = "false positives a scan that are accepted, on average (default: see the model's card)"
     predict.add_argument("--false-positives", type=float, metavar="RATE", help=false_positives)
     predict.add_argument("--threshold", type=float, help="score from which a candidate is a nodule, instead")
 
-    gather = verbs.add_parser("gather", help="make training data of what predict found", description=_GATHER)
+    gather = verbs.add_parser("gather", help="make training data from predicted nodules", description=_GATHER)
     gather.add_argument(
-        "predicted", type=Path, metavar="PREDICTED", help="what predict wrote, of the scans of --source"
+        "predicted", type=Path, metavar="PREDICTED", help="folder that predict wrote for the scans of --source"
     )
     gather.add_argument("--source", type=Path, required=True, help="LIDC-IDRI's DICOM, or LUNA16's MetaImage")
-    gather.add_argument("--out", type=Path, required=True, help=".npz of patches; the labels lie beside it in a .csv")
+    gather.add_argument(
+        "--out", type=Path, required=True, help=".npz file of patches to write; the labels go next to it in a .csv"
+    )
 
     mine = verbs.add_parser(
         "mine",
@@ -167,8 +169,8 @@ def _add_uses(verbs: Any) -> None:
 
     export = verbs.add_parser(
         "export",
-        help="hand a model on",
-        description="Writes a model with its configuration and model card, and checks that it predicts the same.",
+        help="write a model for other people and runtimes",
+        description="Writes a model with its configuration and model card, and checks its predictions.",
     )
     export.add_argument("--model", "--workdir", type=Path, required=True, help=_MODEL)
     export.add_argument("--out", type=Path, required=True, help="folder to make")
@@ -184,15 +186,15 @@ def _add_uses(verbs: Any) -> None:
     report = verbs.add_parser(
         "report",
         help="show a training run on one page",
-        description="Writes one HTML page of a training run, at any time: curves, examples, figures.",
+        description="Writes one HTML page about a training run, at any time: curves, examples, figures.",
     )
-    report.add_argument("workdir", type=Path, metavar="WORKDIR", help="of a run, which may still be training")
+    report.add_argument("workdir", type=Path, metavar="WORKDIR", help="folder of a run, which may still be training")
     report.add_argument("--out", type=Path, help="HTML file (default: WORKDIR/report.html)")
 
 
 def _natural(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 
 

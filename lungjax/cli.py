@@ -1,4 +1,4 @@
-"""The command line, `lungjax VERB ...`: each verb calls one function, and imports what it needs as it runs."""
+"""The command line, `lungjax VERB ...`: each verb calls one function, and imports only what it needs."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import lungjax
 from lungjax import arguments
 from lungjax.errors import InputError
 
-_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-"""A disk that is full, broken, or not to be written: no fault of the program, so no traceback."""
+_MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+"""Errors of the machine, such as a full or read-only disk, which need no traceback."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb; returns the exit code.
 
-    0: done. 1: scans are quarantined (`prepare --strict`), or would be (`doctor`). 2: a user's mistake, or a disk that
-    is full or cannot be written. 130: interrupted.
+    0: done. 1: scans were quarantined (`prepare --strict`), or would be (`doctor`). 2: a user's mistake, or a disk that
+    is full or not writable. 130: interrupted.
     """
     given = arguments.parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # A file's name need not be text.
+            stream.reconfigure(errors="backslashreplace")  # A file name need not be valid text.
     try:
         code = _RUN[given.verb](given)
         sys.stdout.flush()  # Here, where a full disk can still be reported.
@@ -35,11 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"lungjax: error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # Who reads the output, `head` say, has enough.
+    except BrokenPipeError:  # The reader of the output, for instance `head`, has stopped reading.
         _drop_output()
         return 0
     except OSError as error:
-        if error.errno not in _OF_THE_MACHINE:
+        if error.errno not in _MACHINE_ERRORS:
             raise
         _drop_output()
         print(f"lungjax: error: {error.filename or _written(given)}: {error.strerror}", file=sys.stderr)
@@ -50,12 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _written(given: argparse.Namespace) -> str:
-    """What was being written, where an error names no file: `--out`, or this program's own output."""
+    """What was being written, for an error that names no file: `--out`, or this program's output."""
     return str(getattr(given, "out", None) or "output")
 
 
 def _drop_output() -> None:
-    """Throws away what stdout still holds: Python would try to write it again as it ends, and complain."""
+    """Discards what stdout still buffers: Python would otherwise try to write it again at exit, and report an error."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
-    """sum(weights * values) / sum(weights) of (batch,) arrays; 0 where all weights are 0."""
+    """sum(weights * values) / sum(weights) of (batch,) arrays; 0 if all weights are 0."""
     total = jnp.sum(weights)
     return jnp.sum(weights * values) / jnp.where(total > 0, total, 1.0)
 
@@ -26,23 +26,22 @@ def ntxent(
     z_mm: jax.Array | None = None,
     exclude_within_mm: float = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
-    """Normalised temperature-scaled cross entropy of SimCLR (Chen et al. 2020), over the batch as given.
+    """NT-Xent, the normalised temperature-scaled cross entropy of SimCLR (Chen et al. 2020), over the given batch.
 
-    Each of the 2 * batch views is classified among the 2 * batch - 1 others; the right answer is the other
-    view of its slice. Where `scan` is given, views of *different* slices of the same scan with |dz| <=
-    `exclude_within_mm`
-    are no negatives of each other: neighbouring slices are near copies.
+    Each of the 2 * batch views is classified among the 2 * batch - 1 others; the correct class is the other view of its
+    slice. Where `scan` is given, views of *different* slices of the same scan with |dz| <= `exclude_within_mm` are not
+    negatives of each other, because neighbouring slices are nearly copies.
 
     Args:
       embeddings_a, embeddings_b: (batch, features), the two views of each slice; normalised here.
       temperature: divides the cosine similarities.
       scan: (batch,) int32; equal numbers are slices of one scan. None excludes nothing.
-      z_mm: (batch,) position of the slices. NaN or None: unknown, which counts as close.
-      exclude_within_mm: distance up to which slices of a scan are no negatives.
+      z_mm: (batch,) positions of the slices; NaN or None where unknown, which counts as close.
+      exclude_within_mm: the distance up to which slices of a scan are not negatives.
 
     Returns:
-      (loss, top1), float32 scalars: the mean over the views, and the share of views that are more similar to
-      their other view than to every negative.
+      (loss, top1), float32 scalars: the mean over the views, and the share of views that are more similar to the other
+      view of their slice than to every negative.
     """
     batch = _check_pair(embeddings_a, embeddings_b)
     scan, z_mm = _fill(scan, z_mm, batch)
@@ -75,7 +74,7 @@ def ntxent_sharded(
     Each device holds the logits of its own views against all gathered ones: (2 * batch / devices, 2 * batch).
 
     Raises:
-      ValueError: the batch is no multiple of the devices.
+      ValueError: the batch is not a multiple of the devices.
     """
     batch = _check_pair(embeddings_a, embeddings_b)
     devices = mesh.shape[axis]
@@ -104,7 +103,7 @@ def ntxent_sharded(
 
 
 def _ntxent_sums(a, b, scan, z_mm, *, gather, offset, temperature, exclude_within_mm):
-    """Sums of loss and hits over the views of the given slices, against all slices that `gather` returns."""
+    """Sums of loss and hits over the views of these slices, against all slices that `gather` returns."""
     a, b = normalize(a), normalize(b)  # (rows, features)
     queries = jnp.concatenate([a, b])  # (2 rows, features)
     keys = jnp.concatenate([gather(a), gather(b)])  # (2 batch, features)
@@ -112,7 +111,7 @@ def _ntxent_sums(a, b, scan, z_mm, *, gather, offset, temperature, exclude_withi
 
     rows, batch = a.shape[0], keys.shape[0] // 2
     index = offset + jnp.arange(rows, dtype=jnp.int32)
-    same = index[:, None] == jnp.arange(batch, dtype=jnp.int32)[None, :]  # (rows, batch), one True a row
+    same = index[:, None] == jnp.arange(batch, dtype=jnp.int32)[None, :]  # (rows, batch), one True in each row
     apart_mm = jnp.abs(z_mm[:, None] - gather(z_mm)[None, :])
     close = (scan[:, None] == gather(scan)[None, :]) & ~(apart_mm > exclude_within_mm)  # NaN counts as close
     negative = jnp.tile(~(same | close), (2, 2))
@@ -127,33 +126,31 @@ def _ntxent_sums(a, b, scan, z_mm, *, gather, offset, temperature, exclude_withi
 
 def _check_pair(a: jax.Array, b: jax.Array) -> int:
     if a.shape != b.shape or a.ndim != 2:
-        raise ValueError(
-            f"The two views' embeddings must be (batch, features) alike; they are {a.shape} and {b.shape}."
-        )
+        raise ValueError(f"The two views' embeddings must both be (batch, features); they are {a.shape} and {b.shape}.")
     return a.shape[0]
 
 
 def _fill(scan: jax.Array | None, z_mm: jax.Array | None, batch: int) -> tuple[jax.Array, jax.Array]:
-    """Without scans every slice is a scan of its own; without positions none is known."""
+    """Defaults: every slice is a scan of its own, and positions are unknown."""
     scan = jnp.arange(batch, dtype=jnp.int32) if scan is None else scan
     return scan, jnp.full((batch,), jnp.nan, jnp.float32) if z_mm is None else z_mm
 
 
 def normalize(embeddings: jax.Array) -> jax.Array:
-    """(..., features) -> float32 of unit length; a zero vector stays zero, with finite gradients."""
+    """(..., features) -> float32 vectors of unit length; a zero vector stays zero, with finite gradients."""
     x = embeddings.astype(jnp.float32)
     return x * lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))
 
 
 def alignment(*, embeddings_a: jax.Array, embeddings_b: jax.Array) -> jax.Array:
-    """Mean squared distance of the two views on the unit sphere, 0 best, 2 chance (Wang & Isola 2020)."""
+    """Mean squared distance of the two views on the unit sphere: 0 is best, 2 is chance (Wang & Isola 2020)."""
     return jnp.mean(jnp.sum((normalize(embeddings_a) - normalize(embeddings_b)) ** 2, axis=-1))
 
 
 def uniformity(*, embeddings: jax.Array) -> jax.Array:
-    """log mean exp(-2 |x - y|^2) over pairs of different rows, lower is better (Wang & Isola 2020).
+    """log mean exp(-2 |x - y|^2) over pairs of different rows; lower is better (Wang & Isola 2020).
 
-    Of unit vectors in many dimensions, 0 is collapse and about -4 a uniform sphere.
+    For unit vectors in many dimensions, 0 is collapse and about -4 is uniform on the sphere.
     """
     x = normalize(embeddings)  # (n, features)
     n = x.shape[0]
@@ -165,7 +162,7 @@ def uniformity(*, embeddings: jax.Array) -> jax.Array:
 def effective_rank(*, embeddings: jax.Array) -> jax.Array:
     """exp of the entropy of the singular values' distribution (Roy & Vetterli 2007), 1 to min(n, features).
 
-    Of the embeddings as given, neither centred nor normalised; no gradient flows.
+    The embeddings are neither centred nor normalised, and no gradient flows through.
     """
     values = jnp.linalg.svd(lax.stop_gradient(embeddings).astype(jnp.float32), compute_uv=False)
     share = values / jnp.maximum(jnp.sum(values), jnp.finfo(jnp.float32).tiny)
@@ -182,15 +179,15 @@ def dice_loss(
 ) -> jax.Array:
     """One minus Dice of sigmoid(logits) and targets.
 
-    Overlap is sum(p + t - |p - t|), which is 2 sum(p t) for hard targets and, unlike that, is largest at p =
-    t for soft ones too (Dice semimetric loss, Wang et al. 2023).
+    The overlap is sum(p + t - |p - t|). For hard targets it equals 2 sum(p t); unlike that, it is largest at p = t for
+    soft targets too (Dice semimetric loss, Wang et al. 2023).
 
     Args:
       logits: (batch, ...) floats.
       targets: the same shape, in [0, 1].
-      weights: (batch,), 0 for an image that does not count.
+      weights: (batch,), 0 for an image to leave out.
       smoothing: pixels added to both sides of the fraction.
-      pool: `batch`: one Dice of all images' summed pixels; `image`: weighted mean of each image's Dice.
+      pool: `batch` for one Dice of all images' summed pixels; `image` for the weighted mean of the images' Dice.
 
     Returns:
       float32 scalar in [0, 1].
@@ -207,22 +204,22 @@ def dice_loss(
 def sigmoid_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """Cross entropy of sigmoid(logits) with targets in [0, 1], in nats, of each element.
 
-    Not `optax.sigmoid_binary_cross_entropy`: the same function, but its values and gradients differ in their last bits,
-    as tests/test_losses.py shows, so that no run would repeat the figures that are published.
+    `optax.sigmoid_binary_cross_entropy` is the same function, but values and gradients differ in their last bits, as
+    tests/test_losses.py shows, so that the published figures could not be reproduced.
     """
     return jax.nn.softplus(logits) - logits * targets
 
 
 def binary_cross_entropy(*, logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
-    """Mean over pixels, weighted mean over images, of the cross entropy in nats; targets may be soft.
+    """Cross entropy in nats: the mean over pixels, then the weighted mean over images; targets may be soft.
 
     Args:
       logits: (batch, ...) floats.
       targets: the same shape, in [0, 1].
-      weights: (batch,), 0 for an image that does not count.
+      weights: (batch,), 0 for an image to leave out.
 
     Returns:
-      float32 scalar; 0 where all weights are 0.
+      float32 scalar; 0 if all weights are 0.
     """
     logits, targets = logits.astype(jnp.float32), targets.astype(jnp.float32)
     per_pixel = sigmoid_cross_entropy(logits, targets)

@@ -1,10 +1,10 @@
 """Training: `python -m lungjax.main --config=NAME[:VARIANT] --workdir=DIR [--config.KEY=VALUE]`.
 
 NAME is one of lungjax's own configurations (classify, diagnose, segment, simclr), or the path of a file like those.
-Each file says which variants it has, what they need and what to expect of them; `quick` is for a first try.
+Each file says which variants it has, what they need and what to expect from them; `quick` is for a first try.
 
-On several machines the same command runs on each, with `--coordinator`: `auto` on TPU pods, Slurm and Open MPI, where
-JAX finds out the rest; otherwise `HOST:PORT` of the first machine, with `--processes` and `--process`.
+On several machines, run the same command on each, with `--coordinator`: `auto` on TPU pods, Slurm and Open MPI, where
+JAX detects the rest; otherwise `HOST:PORT` of the first machine, with `--processes` and `--process`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ml_collections import config_flags
 from lungjax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "NAME or NAME:VARIANT, or a file's path.", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same command resumes a run that was stopped.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "Several processes: `auto`, or HOST:PORT of process 0.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same command resumes a stopped run.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "For several processes: `auto`, or HOST:PORT of process 0.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes, unless --coordinator=auto.")
 _PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0, unless --coordinator=auto.")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0 done, or stopped by SIGTERM or Ctrl-C after saving; 1 the loss became NaN; 2 a user's mistake;
-    130 a Ctrl-C before the first step, or a second one.
+    """Exit code: 0 done, or stopped by SIGTERM or Ctrl-C after saving; 1 the loss became NaN or infinite; 2 a
+    user's mistake; 130 Ctrl-C before the first step, or a second Ctrl-C.
 
     Args:
-      argv: the program's name and its arguments; None for those of the command line.
+      argv: the program's name and its arguments; None for the command line's.
     """
     argv = [*(sys.argv if argv is None else argv)]
     if {"-h", "-help", "--help", "--helpfull", "--helpshort"} & {*argv[1:]}:
@@ -48,12 +48,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def with_paths(argv: Sequence[str]) -> list[str]:
-    """The arguments, with the path of its file in place of a configuration's name.
+    """The arguments, with a configuration's name replaced by the path of its file.
 
     Raises:
       InputError: there is no configuration of that name, or no file at that path.
     """
-    found, after_flag = [], False
+    arguments, after_flag = [], False
     for argument in argv:
         flag, equals, value = argument.partition("=")
         is_flag = flag in ("--config", "-config")
@@ -62,12 +62,12 @@ def with_paths(argv: Sequence[str]) -> list[str]:
         elif is_flag and equals:
             argument = f"{flag}={_config_file(value)}"
         after_flag = is_flag and not equals
-        found.append(argument)
-    return found
+        arguments.append(argument)
+    return arguments
 
 
 def config_files() -> dict[str, Path]:
-    """lungjax's own configurations by name: those of the installed package, or of the repository it runs from."""
+    """lungjax's own configurations by name: from the installed package, or from the repository it runs in."""
     folder = Path(__file__).parent / "configs"
     if not folder.is_dir():
         folder = Path(__file__).parents[1] / "configs"
@@ -83,7 +83,9 @@ def _config_file(value: str) -> str:
     if Path(name).is_file():
         return value
     names = ", ".join(files)
-    raise InputError(f"--config={value}: there is no configuration and no file {name}; name one of {names}, or a file.")
+    raise InputError(
+        f"--config={value}: there is no configuration and no file {name}; use one of {names}, or the path of a file."
+    )
 
 
 def _usage() -> str:
@@ -97,9 +99,11 @@ def _parse(argv: list[str]) -> None:
     try:
         flags.FLAGS(argv)
         if _CONFIG.value is not None:
-            _ = _CONFIG.value.task  # Fails where the file could not be read.
-    except Exception as error:  # A configuration is code: it and ml_collections raise whatever they like.
-        raise InputError(f"--config: {_last_line(error)}; see the configuration's file for what it offers.") from error
+            _ = _CONFIG.value.task  # Raises if the file could not be read.
+    except Exception as error:  # A configuration is code: it and ml_collections may raise anything.
+        raise InputError(
+            f"--config: {_last_line(error)}; see the configuration's file for its keys and variants."
+        ) from error
     for flag in ("config", "workdir"):
         if flags.FLAGS[flag].value is None:
             names = ", ".join(config_files())
@@ -108,7 +112,7 @@ def _parse(argv: list[str]) -> None:
 
 
 def _last_line(error: BaseException) -> str:
-    """Where ml_collections puts the key or path at fault, below tracebacks of its own."""
+    """The last line of an error, where ml_collections names the wrong key or path, below its own tracebacks."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = str(error.args[0]) if error.args else repr(error)

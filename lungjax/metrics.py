@@ -1,7 +1,7 @@
-"""Majority of the readers, Dice and its like, and what they are of empty masks: one definition for host and device.
+"""The majority of readers, Dice and related scores, also of empty masks: one definition for host and device.
 
-Every function takes arrays of NumPy or of JAX, traced ones too, and computes with the library of its argument: on the
-host in int64 and float64, on the device in int32 and float32. JAX is not imported here.
+Every function takes NumPy or JAX arrays, including traced ones, and computes with the library of its argument: in int64
+and float64 on the host, in int32 and float32 on the device. JAX is not imported here.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 Array = TypeVar("Array", np.ndarray, "jax.Array")
 
 MAJORITY_READERS = 2
-"""How many readers make a majority, also of four, as most of what is published on LIDC-IDRI has it; where only one
-looked, that one."""
+"""The number of readers that make a majority, also out of four, as in most publications on LIDC-IDRI. A single
+reader is the majority."""
 SCORES = ("dice", "iou", "precision", "recall", "accuracy")
 
 
 def majority(bits: Array, *, readers: int = READERS) -> Array:
-    """The pixels that at least two readers marked, or the one where only one looked.
+    """The pixels that at least two readers marked, or the only reader where there is one.
 
     Args:
       bits: uint8 of any shape; bit r is set where the reader in slot r marked the pixel.
-      readers: how many looked at each scan.
+      readers: the number of readers of each scan.
 
     Returns:
-      bool of that shape.
+      bool, of the same shape.
 
     Raises:
       ValueError: `bits` is not uint8.
@@ -40,23 +40,23 @@ def majority(bits: Array, *, readers: int = READERS) -> Array:
 
 
 def majority_of_votes(votes: Array, *, readers: int = READERS) -> Array:
-    """`majority` where it is known how many readers marked each pixel: `votes`, integers of any shape."""
+    """`majority` from `votes`, the number of readers who marked each pixel: integers of any shape."""
     return votes >= min(MAJORITY_READERS, readers)
 
 
 def share_of_readers(bits: Array, *, readers: int = READERS) -> Array:
-    """The share of the readers who marked each pixel, arguments as for `majority`; floats in [0, 1].
+    """The share of the readers who marked each pixel, floats in [0, 1]; arguments as for `majority`.
 
-    A nodule may have more marks than there are readers, for a slot is no person: the share is 1 then.
+    A nodule may have more marks than there are readers, because a slot is not a person: the share is then 1.
     """
     library = _library(bits)
     return library.minimum(library.asarray(_votes(bits), dtype=float) / readers, 1.0)
 
 
 def confusion(prediction: Array, target: Array) -> Array:
-    """Pixels of each slice: true positive, false positive, false negative, true negative.
+    """The pixels of each slice that are true positive, false positive, false negative, true negative.
 
-    Exact: int32 on the device holds the sum over 8,192 slices of 512 x 512; add up longer runs on the host.
+    On the device, int32 holds the sum over 8,192 slices of 512 x 512; add up more slices on the host.
 
     Args:
       prediction, target: bool (slices, rows, columns).
@@ -65,34 +65,33 @@ def confusion(prediction: Array, target: Array) -> Array:
       int64, or int32 on the device, (slices, 4).
 
     Raises:
-      ValueError: the shapes differ, or a mask is not bool (a probability wants a threshold first).
+      ValueError: the shapes differ, or a mask is not bool (apply a threshold to a probability first).
     """
     if prediction.shape != target.shape or prediction.ndim != 3:
-        raise ValueError(f"two masks (slices, rows, columns) wanted, got {prediction.shape} and {target.shape}")
+        raise ValueError(f"expected two masks (slices, rows, columns), got {prediction.shape} and {target.shape}")
     if prediction.dtype != bool or target.dtype != bool:
         raise ValueError(f"masks must be bool, got {prediction.dtype} and {target.dtype}")
     library = _library(prediction)
-    both, predicted, there = (
+    both, predicted, marked = (
         library.count_nonzero(mask, axis=(1, 2)) for mask in (prediction & target, prediction, target)
     )
     pixels = prediction.shape[1] * prediction.shape[2]
-    return library.stack([both, predicted - both, there - both, pixels - predicted - there + both], axis=-1)
+    return library.stack([both, predicted - both, marked - both, pixels - predicted - marked + both], axis=-1)
 
 
 def scores(counts: Array) -> dict[str, Array]:
-    """Scores from confusion counts, of one slice or of any sum of slices.
+    """Scores from confusion counts, of one slice or of the sum over slices.
 
     dice = 2 tp / (2 tp + fp + fn), iou = tp / (tp + fp + fn), precision = tp / (tp + fp),
-    recall = tp / (tp + fn), accuracy = (tp + tn) / all. Where a denominator is 0: if both masks are empty
-    they agree, and dice, iou, precision and recall are 1. Precision is 0 where nothing is predicted though
-    something is there, recall is 0 where something is predicted though nothing is there. Accuracy of no
-    pixels at all is 1. No score is ever NaN.
+    recall = tp / (tp + fn), accuracy = (tp + tn) / all. Where a denominator is 0: two empty masks agree, so dice, iou,
+    precision and recall are 1. Precision is 0 where the prediction is empty and the reference is not, recall is 0 where
+    the reference is empty and the prediction is not. Accuracy without any pixel is 1. No score is ever NaN.
 
     Args:
-      counts: (..., 4) as `confusion` gives them, or weighted sums of them.
+      counts: (..., 4), from `confusion`, or weighted sums of these.
 
     Returns:
-      float64, or float32 on the device, (...) for each name in `SCORES`.
+      By each name in `SCORES`: float64, or float32 on the device, (...).
     """
     library = _library(counts)
     hit, false, missed, clear = library.moveaxis(library.asarray(counts, dtype=float), -1, 0)
@@ -111,7 +110,7 @@ def dice(shared: Array, total: Array) -> Array:
 
     Args:
       shared: pixels that are in both masks, arrays of any shape.
-      total: the pixels of one and the pixels of the other, added.
+      total: the number of pixels in one mask plus that in the other.
     """
     return _fraction(2 * shared, total, 1.0)
 
@@ -121,29 +120,29 @@ def iou(shared: Array, union: Array) -> Array:
 
     Args:
       shared: pixels that are in both masks, arrays of any shape.
-      union: pixels that are in one at least.
+      union: pixels that are in at least one mask.
     """
     return _fraction(shared, union, 1.0)
 
 
 def binned_auc(negatives: Array, positives: Array) -> Array:
-    """Area under the ROC curve of a score in bins: how often a positive has the higher one, ties half.
+    """Area under the ROC curve of a binned score: how often a positive scores higher than a negative; ties count half.
 
     Args:
-      negatives, positives: (bins,) how many there are of each kind in bins of rising score; may be weights.
+      negatives, positives: (bins,), the number or weight of each class in bins of rising score.
 
     Returns:
-      A scalar in [0, 1]; 0.5 where one kind is missing.
+      A scalar in [0, 1]; 0.5 where a class is missing.
     """
-    lower = negatives.cumsum() - negatives / 2  # Of each bin the negatives below it, and half of its own.
+    lower = negatives.cumsum() - negatives / 2  # For each bin, the negatives below it and half of its own.
     return _fraction((positives * lower).sum(), positives.sum() * negatives.sum(), 0.5)
 
 
 def _fraction(part: Any, whole: Any, otherwise: Any) -> Any:
-    """`otherwise` where the whole is 0."""
+    """part / whole, and `otherwise` where the whole is 0."""
     library = _library(whole)
-    some = whole != 0
-    return library.where(some, part / library.where(some, whole, 1), otherwise)
+    nonzero = whole != 0
+    return library.where(nonzero, part / library.where(nonzero, whole, 1), otherwise)
 
 
 def _votes(bits: Array) -> Array:
@@ -153,5 +152,5 @@ def _votes(bits: Array) -> Array:
 
 
 def _library(array: Any) -> Any:
-    """`numpy` or `jax.numpy`, as the array itself says it (Python array API standard)."""
+    """`numpy` or `jax.numpy`, by the Python array API standard."""
     return array.__array_namespace__()

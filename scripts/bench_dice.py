@@ -110,7 +110,8 @@ def ours(data: Data) -> Contender:
     batches = data.train(config.data.batch_size)
     first = mesh.to_devices(data.slices.batch(data.val_rows[: config.data.batch_size]), devices)
     fresh = jax.jit(
-        lambda rng: state.create(task, optimizer, rng, first, averaged=True), out_shardings=mesh.replicated(devices)
+        lambda rng: state.create_state(task, optimizer, rng, first, averaged=True),
+        out_shardings=mesh.replicated(devices),
     )
     current = [fresh(key)]
     train_step(fresh(key), first)  # Compiles; the clock does not run yet.

@@ -65,8 +65,8 @@ def _report(each: np.ndarray, patients: Sequence[str]) -> dict:
     dice = {"dice": (metrics.scores(each)["dice"], own)}
     return figures.estimate(
         [
-            figures.pooled(("pooled",), model_counts=each, reader_counts=None, patients=patients),
-            figures.means(("per_slice",), model=dice, readers=None, patients=patients),
+            figures.pooled_section(("pooled",), model_counts=each, reader_counts=None, patients=patients),
+            figures.means_section(("per_slice",), model=dice, readers=None, patients=patients),
         ]
     )
 

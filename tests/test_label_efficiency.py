@@ -73,7 +73,7 @@ def test_a_study_goes_on_where_it_was_stopped(
     assert (tmp_path / "chart.png").stat().st_size > 5000
 
     config.optimizer.learning_rate = 1e-4
-    with pytest.raises(InputError, match=r"scratch-20-0: was begun with another config\.optimizer\.learning_rate"):
+    with pytest.raises(InputError, match=r"scratch-20-0: was started with another config\.optimizer\.learning_rate"):
         study({"scratch": ""}, 1)
 
 

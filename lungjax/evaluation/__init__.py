@@ -1,1 +1,1 @@
-"""Figures with intervals by patient, and the pictures of them; only `run_*.py` run a network."""
+"""Figures with intervals by patient, and their charts; only the `run_*.py` modules run a network."""

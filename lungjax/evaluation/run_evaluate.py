@@ -1,4 +1,4 @@
-"""A finished run on a split of a data set, alone or against another one: its report, table and pictures."""
+"""A model scored on a split of a data set, alone or against another model: report, table and pictures."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, Literal
 from lungjax.data import loader, shards, splits
 from lungjax.errors import InputError
 from lungjax.evaluation import run_nodule_classifier, run_patient_classifier
-from lungjax.evaluation.plots import classification_report as grading_text
-from lungjax.evaluation.plots import segmentation_charts
+from lungjax.evaluation.plots import classification_report, segmentation_charts
 from lungjax.evaluation.run_segmentation import Scorer
-from lungjax.evaluation.segmentation import report, table
+from lungjax.evaluation.segmentation.report import segmentation_figures
+from lungjax.evaluation.segmentation.table import segmentation_table
 from lungjax.preparation.builtin import prepared, resolve
 from lungjax.tasks.task import Config
 from lungjax.train import workdir as folder
 from lungjax.train.state import parameter_count
 from lungjax.train.trained import Trained, open_trained
 
-GRADERS: dict[str, Any] = {"classify": run_nodule_classifier, "diagnose": run_patient_classifier}
-"""What grades, reports, writes and draws, of the tasks that give a probability of malignancy."""
+CLASSIFIERS: dict[str, Any] = {"classify": run_nodule_classifier, "diagnose": run_patient_classifier}
+"""For each task that predicts a probability of malignancy, the module that scores it."""
 
 
 def evaluate(
@@ -33,114 +33,128 @@ def evaluate(
     against: Path | None = None,
     flips: bool = False,
 ) -> dict[str, Any]:
-    """Scores a segmenter or a grader: figures, a table, and pictures.
+    """Scores a segmenter, a nodule classifier or a patient classifier: figures, a table, and pictures.
 
     Args:
-      model: a run's workdir, whose best checkpoint is taken, or an exported folder.
+      model: a run's workdir, whose best checkpoint is used, or an exported folder.
       data: a prepared folder, or a file that can be prepared; None for the folder the run was trained with.
-        Its readers say what is true: a run may be scored on data of one reader and on data of four, whichever it was
-        trained on.
-      split: `val`, `test` or `all`.
-      out: the JSON file to write; None for `evaluation-SPLIT.json` in the workdir, or in the current folder with the
-        name of a model that is no run, with the name of `data` and of `against` added where they are given. The table,
-        `.table.txt`, and pictures lie beside it.
-      against: another model, to be scored on the same slices; figures of it and the differences are added.
-      flips: whether each model's answer is the mean of those to a slice's four flips.
+        The readers of these data are the reference: a run may be scored on data of one reader or of four, whichever it
+        was trained on.
+      split: `train`, `val`, `test` or `all`.
+      out: the JSON file to write; None for `evaluation-SPLIT.json` in the workdir or, for a model that is not in a
+        workdir, `evaluation-MODEL-SPLIT.json` in the current folder; the names of `data` and `against` are added where
+        they are given. The table, `.table.txt`, and the pictures are written next to it.
+      against: another model to score on the same slices; its figures and the differences are added.
+      flips: test-time augmentation: score the mean of each model's predictions for a slice's four flips.
 
     Returns:
-      What the JSON holds: figures with 95 % intervals by bootstrap over patients, and where they come from.
+      The content of the JSON file: figures with 95 % intervals by bootstrap over patients, and where they come from.
 
     Raises:
-      InputError: no such model or data, data whose split disagrees with a model's, two models that see different
-        parts of the slices, or nowhere to write.
+      InputError: a model or the data do not exist, the data's split disagrees with a model's, the two models see
+        different parts of the slices, or `out` cannot be written.
     """
     models = [open_trained(name) for name in (model, against) if name is not None]
-    if models[0].config.task in GRADERS:
-        return _evaluate_grader(models, data=data, split=split, out=out)
-    for one in models:
-        _check_segmenter(one)
+    if models[0].config.task in CLASSIFIERS:
+        return _evaluate_classifier(models, data=data, split=split, out=out)
+    for opened in models:
+        _check_segmenter(opened)
     _check_same_pixels(models)
-    out = _to_write(out, models, split, data)
-    with prepared(resolve(models[0].config.data.path) if data is None else data) as where:
-        return _evaluate_segmenter(models, shards.open_dataset(where), data, split=split, out=out, flips=flips)
+    out = _output_file(out, models, split, data)
+    with prepared(resolve(models[0].config.data.path) if data is None else data) as path:
+        return _evaluate_segmenter(models, shards.open_dataset(path), data, split=split, out=out, flips=flips)
 
 
 def _evaluate_segmenter(
     models: Sequence[Trained], dataset: shards.Dataset, data: Path | None, *, split: Any, out: Path, flips: bool
 ) -> dict[str, Any]:
     config = models[0].config
-    for one in models:
-        splits.lock(one.patients, dataset.manifest["split"]["patients"], where=str(data or dataset.path))
+    for model in models:
+        splits.lock(model.patients, dataset.manifest["split"]["patients"], where=str(data or dataset.path))
     rows = loader.select_rows(dataset, split=None if split == "all" else split, slices=config.data.slices)
-    scorers = [Scorer(one.config, dataset, one.variables, flips=flips, known=one.calibration) for one in models]
+    scorers = [
+        Scorer(model.config, dataset, model.variables, flips=flips, calibration=model.calibration) for model in models
+    ]
     tallies = [scorer.tally(rows) for scorer in scorers]
-    scored = set(dataset.index["patient_id"].to_numpy()[rows])
-    about = [{**_described(one, scored), "flips": flips} for one in models]
+    patients = set(dataset.index["patient_id"].to_numpy()[rows])
+    described = [{**_described(model, patients), "flips": flips} for model in models]
     source = {**_data(dataset, config), "path": str(data or dataset.path)}
-    found = {"split": split, **report.report(*tallies), "model": about[0], "data": source}
-    for one in about[1:]:
-        found["against"]["model"] = one
-    folder.write_text(out, json.dumps(found, indent=1, allow_nan=False) + "\n")
-    # Never the JSON file itself, whatever --out is named.
-    folder.write_text(out.with_suffix(".table.txt"), table.text(found) + "\n")
-    _print(found, dataset, config)
+    report = {"split": split, **segmentation_figures(*tallies), "model": described[0], "data": source}
+    for other in described[1:]:
+        report["against"]["model"] = other
+    folder.write_text(out, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    # With this suffix it is never the JSON file itself, whatever the name of --out.
+    folder.write_text(out.with_suffix(".table.txt"), segmentation_table(report) + "\n")
+    _print_report(report, dataset, config)
     print(f"figures: {out}")
-    for picture in (*segmentation_charts.draw(tallies[0], found, out), *scorers[0].draw(rows, tallies[0], out)):
+    charts = segmentation_charts.draw_charts(tallies[0], report, out)
+    for picture in (*charts, *scorers[0].draw_examples(rows, tallies[0], out)):
         print(f"picture: {picture}")
-    return found
+    return report
 
 
-def _print(found: Mapping[str, Any], dataset: shards.Dataset, config: Config) -> None:
-    print(table.text(found))
-    print(f"\nscored on {_scope(config)}: how well nodules are outlined, not how well they are found")
+def _print_report(report: Mapping[str, Any], dataset: shards.Dataset, config: Config) -> None:
+    print(segmentation_table(report))
+    print(f"\nscored on {_scope(config)}: how well nodules are outlined, not how well they are detected")
     if splits.is_unknown(dataset.index["patient_id"].iloc[0]):
-        print("Mind: the source does not tell its patients; each series counts as one, in intervals too.")
-    _print_trained_on(found)
+        print("Note: the source does not record patients; each series counts as a patient, also for the intervals.")
+    _print_trained_on(report)
 
 
-def _print_trained_on(found: Mapping[str, Any]) -> None:
-    for one in (found["model"], *([found["against"]["model"]] if "against" in found else [])):
-        if one["trained_on_patients"]:
-            print(f"Mind: {one['workdir']} was trained on {one['trained_on_patients']} of these patients.")
+def _print_trained_on(report: Mapping[str, Any]) -> None:
+    for model in (report["model"], *([report["against"]["model"]] if "against" in report else [])):
+        if model["trained_on_patients"]:
+            print(f"Note: {model['workdir']} was trained on {model['trained_on_patients']} of these patients.")
 
 
-def _check_segmenter(found: Trained) -> None:
-    if found.config.task != "segment":
-        what = "evaluate scores segmenters and graders, each against its like"
-        raise InputError(f"{found.path}: is a network of the task {found.config.task!r}; {what}.")
+def _check_segmenter(model: Trained) -> None:
+    if model.config.task != "segment":
+        scored = "evaluate scores segmenters, nodule classifiers and patient classifiers, each against its own kind"
+        raise InputError(f"{model.path}: is a network of the task {model.config.task!r}; {scored}.")
 
 
-def _evaluate_grader(models: Sequence[Trained], *, data: Path | None, split: str, out: Path | None) -> dict[str, Any]:
-    """`evaluate` of a grader; who is in which split its own training tells."""
-    module = GRADERS[models[0].config.task]
-    for one in models[1:]:
-        if one.config.task != models[0].config.task:
-            raise InputError(f"{one.path}: is a network of the task {one.config.task!r}; a grader was to be compared.")
-    out = _to_write(out, models, split, data)
-    with prepared(resolve(models[0].config.data.path) if data is None else data) as where:
-        dataset = shards.open_dataset(where)
-        graded = [module.grade(one, dataset, split=split) for one in models]
+def _evaluate_classifier(
+    models: Sequence[Trained], *, data: Path | None, split: str, out: Path | None
+) -> dict[str, Any]:
+    """`evaluate` of a nodule or patient classifier; a patient's split is the one recorded with the model."""
+    task = models[0].config.task
+    module = CLASSIFIERS[task]
+    for other in models[1:]:
+        if other.config.task != task:
+            raise InputError(
+                f"{other.path}: is a network of the task {other.config.task!r}; --against must name one of the task "
+                f"{task!r}."
+            )
+    out = _output_file(out, models, split, data)
+    with prepared(resolve(models[0].config.data.path) if data is None else data) as path:
+        dataset = shards.open_dataset(path)
+        scores = [module.score_split(model, dataset, split=split) for model in models]
         source = {"path": str(data or dataset.path), "source": dataset.manifest["source"]}
-    scored = set(graded[0].index["patient_id"])
-    found = {"split": split, **module.report(*graded), "model": _described(models[0], scored), "data": source}
-    found["calibration"] = models[0].calibration
-    for one in models[1:]:
-        found["against"] = {"model": _described(one, scored)}
-    folder.write_text(out, json.dumps(found, indent=1, allow_nan=False) + "\n")
-    written = grading_text.table(found, unit=module.UNIT)
-    folder.write_text(out.with_suffix(".table.txt"), written + "\n")
-    module.write_predictions(graded[0], out.with_suffix(".csv"))
-    print(written)
+    patients = set(scores[0].index["patient_id"])
+    report = {
+        "split": split,
+        **module.score_figures(*scores),
+        "model": _described(models[0], patients),
+        "data": source,
+    }
+    report["calibration"] = models[0].calibration
+    for other in models[1:]:
+        report["against"] = {"model": _described(other, patients)}
+    folder.write_text(out, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    table = classification_report.classification_table(report, unit=module.UNIT)
+    folder.write_text(out.with_suffix(".table.txt"), table + "\n")
+    module.write_predictions(scores[0], out.with_suffix(".csv"))
+    print(table)
     print("\nmalignant is what the readers judged, not pathology")
-    _print_trained_on(found)
+    _print_trained_on(report)
     print(f"figures: {out}\npredictions: {out.with_suffix('.csv')}")
-    for picture in module.draw(graded[0], found, out):
+    for picture in module.draw_charts(scores[0], report, out):
         print(f"picture: {picture}")
-    return found
+    return report
 
 
-def _to_write(out: Path | None, models: Sequence[Trained], split: str, data: Path | None) -> Path:
-    """The JSON file, in a folder that exists."""
+def _output_file(out: Path | None, models: Sequence[Trained], split: str, data: Path | None) -> Path:
+    """The JSON file; its folder is made if it does not exist."""
     out = _default_out(models, split, data) if out is None else out
     folder.make(out.parent, option="--out")
     if out.is_dir():
@@ -149,7 +163,7 @@ def _to_write(out: Path | None, models: Sequence[Trained], split: str, data: Pat
 
 
 def _default_out(models: Sequence[Trained], split: str, data: Path | None) -> Path:
-    first, *others = (one.path.resolve() for one in models)
+    first, *others = (model.path.resolve() for model in models)
     parts = [
         split,
         *([data.resolve().stem] if data else []),
@@ -161,7 +175,7 @@ def _default_out(models: Sequence[Trained], split: str, data: Path | None) -> Pa
 
 
 def _check_same_pixels(models: Sequence[Trained]) -> None:
-    """Differences are paired: both models must see the same pixels of the same slices."""
+    """Differences are paired, so both models must see the same pixels of the same slices."""
     first, *others = models
     for other in others:
         for name in ("slices", "crop_px", "crop_at"):
@@ -172,16 +186,16 @@ def _check_same_pixels(models: Sequence[Trained]) -> None:
                 )
 
 
-def _described(model: Trained, scored: set[str]) -> dict[str, Any]:
-    """`scored`: the patients of the figures."""
-    seen = {patient for patient, split in model.patients.items() if split == "train"}
+def _described(model: Trained, patients: set[str]) -> dict[str, Any]:
+    """The model, for JSON; `patients` are those that it is scored on."""
+    trained_on = {patient for patient, split in model.patients.items() if split == "train"}
     return {
         "workdir": str(model.path),
         "step": model.step,
         "parameters": parameter_count(model.variables["params"]),
         "init_from": model.config.init_from,
         "trained_on": model.intensity,
-        "trained_on_patients": len(seen & scored),
+        "trained_on_patients": len(trained_on & patients),
     }
 
 
@@ -199,7 +213,7 @@ def _data(dataset: shards.Dataset, config: Config) -> dict[str, Any]:
 
 
 def _scope(config: Config) -> str:
-    """Which pixels a run sees."""
+    """In words, which pixels a model of this configuration sees."""
     slices = {"nodule": "slices that a reader marked", "lung": "slices of the lungs", "all": "all slices"}
     crops = {"nodule": "around the marks", "random": "in their middle"}
     where = f", crops of {config.data.crop_px} px {crops[config.data.crop_at]}" if config.data.crop_px else ""

@@ -1,4 +1,4 @@
-"""`lungjax evaluate` of a grader: its figures on the patients that it was not trained on."""
+"""`lungjax evaluate` of a nodule classifier: its figures on the rated nodules of a split."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from lungjax.train.trained import Trained
 
 UNIT = "nodules"
 DIAMETER = "diameter"
-"""Of the readers' outlines: what is to be beaten, for it alone tells most."""
-SEVERAL = 3
-"""Readers; most of what is published on LIDC leaves out nodules that fewer of them rated."""
+"""Of the readers' outlines: the baseline to beat, because it alone predicts most of the readers' malignancy."""
+SEVERAL_READERS = 3
+"""Most publications on LIDC-IDRI leave out nodules that fewer readers than these rated."""
 RATINGS = (
-    "mean absolute difference of the expected rating from the mean of the readers who gave it; `constant`: that of "
-    "always saying the mean of these nodules"
+    "mean absolute difference of the expected rating from the mean of the readers who gave it; `constant`: the same of "
+    "always predicting the mean over these nodules"
 )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NoduleScores:
-    """Nodules, what is true of them and what was said; all (nodules,) but where told otherwise.
+    """Nodules with the readers' ratings and the model's predictions; arrays are (nodules,) unless stated otherwise.
 
     Attributes:
-      index: of the data set, a line each.
+      index: a row for each nodule, from the data set's index.
       label: 1 malignant, 0 benign, NaN neither.
       logit, probability: of malignancy; the probability is calibrated.
-      expected: (nodules, 9) ratings.
+      expected: (nodules, 9), the expected ratings.
       ratings: (nodules, readers, 9), 0 where a reader gave none.
-      diameter_mm: of the circle of the area that readers marked, their mean; NaN where no outline is known.
+      diameter_mm: of a circle with the area that a reader marked, mean over readers; NaN where no outline is known.
     """
 
     index: pd.DataFrame
@@ -53,24 +53,25 @@ class NoduleScores:
     diameter_mm: np.ndarray
 
     def only(self, which: np.ndarray) -> NoduleScores:
-        """Those for which `which` (nodules,) is True."""
+        """The nodules for which `which` (nodules,) is True."""
         return NoduleScores(**{field.name: getattr(self, field.name)[which] for field in dataclasses.fields(self)})
 
 
 def pooled(parts: Sequence[NoduleScores]) -> NoduleScores:
-    """All nodules of several."""
+    """All nodules of several scores, for instance of the folds of a cross-validation."""
     names = [field.name for field in dataclasses.fields(NoduleScores) if field.name != "index"]
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     return NoduleScores(index=pd.concat([part.index for part in parts]), **arrays)
 
 
-def grade(model: Trained, dataset: shards.Dataset, *, split: str) -> NoduleScores:
-    """Grades every rated nodule of a split.
+def score_split(model: Trained, dataset: shards.Dataset, *, split: str) -> NoduleScores:
+    """Classifies every rated nodule of a split.
 
-    A patient's split is that of the model's own training; who was not there was never seen, and counts as `test`.
+    A patient's split is the one recorded with the model; a patient whom the model's data did not contain counts as
+    `test`.
 
     Raises:
-      InputError: the data are no patches, or no rated nodule of this split is there.
+      InputError: the data are not patches of nodules, or have no rated nodule of this split.
     """
     patches = nodules.Patches(dataset)
     rows = nodules.rows_for(dataset, model.patients, split)
@@ -88,28 +89,29 @@ def grade(model: Trained, dataset: shards.Dataset, *, split: str) -> NoduleScore
     )
 
 
-def report(graded: NoduleScores, against: NoduleScores | None = None) -> dict[str, Any]:
+def score_figures(scores: NoduleScores, against: NoduleScores | None = None) -> dict[str, Any]:
     """Figures of the nodules that are malignant or benign, ready for JSON.
 
     Returns:
-      What `binary_scores.classification_figures` gives, and `before`, its figures of the probability before
-      calibration; `curve` and `curve_before`; `on_fewer`, where `outlined` are the nodules whose outlines are known,
-      compared with their diameter, and `several_readers` those that three readers rated; `readers`, of
-      `one_reader.reader_figures`; `ratings`.
+      What `binary_scores.classification_figures` returns, and `before`, the calibration figures of the uncalibrated
+      probability; `curve` and `curve_before`, their reliability curves; `on_fewer`, the figures of fewer nodules:
+      `outlined`, those whose outlines are known, compared with their diameter, and `several_readers`, those of them
+      that at least three readers rated; `readers`, from `one_reader.reader_figures`; `ratings`; `indeterminate`, the
+      number of nodules that are neither malignant nor benign.
 
     Raises:
-      InputError: no nodule is malignant or benign, or the two models did not grade the same ones.
+      InputError: no nodule is malignant or benign, or the two models did not score the same nodules.
     """
-    if against is not None and not graded.index.equals(against.index):
-        raise InputError("the two models were trained on other patients, so there are no nodules new to both.")
-    known = ~np.isnan(graded.label)
+    if against is not None and not scores.index.equals(against.index):
+        raise InputError("the two models were trained on different patients, so no nodules are new to both.")
+    known = ~np.isnan(scores.label)
     if not known.any():
-        raise InputError("no nodule here has a median rating of malignancy above or below 3; nothing can be scored.")
-    labels = graded.label > 0.5
-    patients = graded.index["patient_id"].to_numpy()
-    raw = calibrate.probability(graded.logit, {})
+        raise InputError("no nodule here has a median malignancy rating above or below 3, so nothing can be scored.")
+    labels = scores.label > 0.5
+    patients = scores.index["patient_id"].to_numpy()
+    uncalibrated = calibrate.probability(scores.logit, {})
 
-    def of(which: np.ndarray, probability: np.ndarray, others: dict[str, np.ndarray]) -> dict[str, Any]:
+    def figures_of(which: np.ndarray, probability: np.ndarray, others: dict[str, np.ndarray]) -> dict[str, Any]:
         return binary_scores.classification_figures(
             labels=labels[which],
             probability=probability[which],
@@ -117,71 +119,72 @@ def report(graded: NoduleScores, against: NoduleScores | None = None) -> dict[st
             others={name: score[which] for name, score in others.items()},
         )
 
-    found = of(known, graded.probability, {} if against is None else {"against": against.logit})
-    before = of(known, raw, {})
-    found["before"] = {name: before[name] for name in binary_scores.CALIBRATION}
-    found["curve"] = calibration.curve(labels[known], graded.probability[known])
-    found["curve_before"] = calibration.curve(labels[known], raw[known])
-    outlined = known & ~np.isnan(graded.diameter_mm)
-    several = outlined & ((graded.ratings[:, :, -1] > 0).sum(axis=1) >= SEVERAL)
-    found["on_fewer"] = {}
+    report = figures_of(known, scores.probability, {} if against is None else {"against": against.logit})
+    before = figures_of(known, uncalibrated, {})
+    report["before"] = {name: before[name] for name in binary_scores.CALIBRATION}
+    report["curve"] = calibration.reliability_curve(labels[known], scores.probability[known])
+    report["curve_before"] = calibration.reliability_curve(labels[known], uncalibrated[known])
+    outlined = known & ~np.isnan(scores.diameter_mm)
+    several = outlined & ((scores.ratings[:, :, -1] > 0).sum(axis=1) >= SEVERAL_READERS)
+    diameter = {DIAMETER: scores.diameter_mm}
+    report["on_fewer"] = {}
     if outlined.any():
-        found["on_fewer"]["outlined"] = of(outlined, graded.probability, {DIAMETER: graded.diameter_mm})
+        report["on_fewer"]["outlined"] = figures_of(outlined, scores.probability, diameter)
     if several.any():
-        found["on_fewer"]["several_readers"] = of(several, graded.probability, {DIAMETER: graded.diameter_mm})
-    found["readers"] = one_reader.reader_figures(graded.ratings[:, :, -1], graded.probability, patients.tolist())
-    found["ratings"] = _ratings(graded, patients)
-    found["indeterminate"] = int((~known).sum())
-    return found
+        report["on_fewer"]["several_readers"] = figures_of(several, scores.probability, diameter)
+    report["readers"] = one_reader.reader_figures(scores.ratings[:, :, -1], scores.probability, patients.tolist())
+    report["ratings"] = _rating_figures(scores, patients)
+    report["indeterminate"] = int((~known).sum())
+    return report
 
 
-def _ratings(graded: NoduleScores, patients: np.ndarray) -> dict[str, Any]:
-    """Of each rating how far the expected one is from the readers', with its interval."""
-    found: dict[str, Any] = {"what": RATINGS}
+def _rating_figures(scores: NoduleScores, patients: np.ndarray) -> dict[str, Any]:
+    """For each rating, how far the expected rating is from the readers' mean, with an interval."""
+    report: dict[str, Any] = {"what": RATINGS}
     for place, name in enumerate(RATING_NAMES):
-        given = graded.ratings[:, :, place]
+        given = scores.ratings[:, :, place]
         number = (given > 0).sum(axis=1)
         rated = number > 0
         mean = given.sum(axis=1)[rated] / number[rated]
         if not rated.any():
             continue
-        off = np.stack([np.abs(graded.expected[rated, place] - mean), np.ones(rated.sum())], axis=1)
-        sums = bootstrap.patient_sums(off, patients[rated].tolist())
+        errors = np.stack([np.abs(scores.expected[rated, place] - mean), np.ones(rated.sum())], axis=1)
+        sums = bootstrap.patient_sums(errors, patients[rated].tolist())
         low, high = bootstrap.interval(sums, lambda s: s[..., 0] / s[..., 1])
         figure = {
-            "value": float(off[:, 0].mean()),
-            "low": figures.number(float(low)),
-            "high": figures.number(float(high)),
+            "value": float(errors[:, 0].mean()),
+            "low": figures.finite_or_none(float(low)),
+            "high": figures.finite_or_none(float(high)),
         }
-        found[name] = {**figure, "constant": float(np.abs(mean - mean.mean()).mean())}
-    return found
+        report[name] = {**figure, "constant": float(np.abs(mean - mean.mean()).mean())}
+    return report
 
 
-def draw(graded: NoduleScores, found: dict[str, Any], out: Path) -> list[Path]:
-    """The ROC curves and the reliability, beside the report's file `out`; returns the files written."""
+def draw_charts(scores: NoduleScores, report: dict[str, Any], out: Path) -> list[Path]:
+    """Draws ROC curves and reliability, named after the report's file `out`; returns the files written."""
     written = out.with_suffix(".roc.png"), out.with_suffix(".reliability.png")
-    known, beside = ~np.isnan(graded.label), found["on_fewer"].get("outlined")
-    scores = {"model": (graded.logit, found["roc_auc"])}
-    if beside is not None:
-        known &= ~np.isnan(graded.diameter_mm)
-        scores = {
-            "model": (graded.logit, beside["roc_auc"]),
-            "diameter of the readers' outlines": (graded.diameter_mm, beside["others"][DIAMETER]["roc_auc"]),
+    shown, outlined = ~np.isnan(scores.label), report["on_fewer"].get("outlined")
+    curves = {"model": (scores.logit, report["roc_auc"])}
+    if outlined is not None:
+        shown &= ~np.isnan(scores.diameter_mm)
+        curves = {
+            "model": (scores.logit, outlined["roc_auc"]),
+            "diameter of the readers' outlines": (scores.diameter_mm, outlined["others"][DIAMETER]["roc_auc"]),
         }
-    labels = graded.label[known] > 0.5
+    labels = scores.label[shown] > 0.5
     if labels.any() and not labels.all():
         classification_report.roc_chart(
-            labels, {name: (score[known], auc) for name, (score, auc) in scores.items()}, written[0]
+            labels, {name: (score[shown], auc) for name, (score, auc) in curves.items()}, written[0]
         )
-    classification_report.reliability_chart(found, written[1])
+    classification_report.reliability_chart(report, written[1])
     return [path for path in written if path.is_file()]
 
 
-def write_predictions(graded: NoduleScores, path: Path) -> None:
-    """A CSV with a line for each nodule: who, where, what was said, and what the readers said."""
-    columns = graded.index[["patient_id", "series_uid", "sop_uid", "z_mm", "malignancy_median"]].copy()
-    columns["probability"] = graded.probability
-    columns["diameter_mm"] = graded.diameter_mm
+def write_predictions(scores: NoduleScores, path: Path) -> None:
+    """Writes a CSV with a line for each nodule: patient, position, predictions, and the readers' median malignancy."""
+    columns = scores.index[["patient_id", "series_uid", "sop_uid", "z_mm", "malignancy_median"]].copy()
+    columns["probability"] = scores.probability
+    columns["diameter_mm"] = scores.diameter_mm
     for place, name in enumerate(RATING_NAMES):
-        columns[f"expected_{name}"] = graded.expected[:, place]
+        columns[f"expected_{name}"] = scores.expected[:, place]
     columns.to_csv(path, index=False, na_rep="nan", float_format="%.6g", lineterminator="\n")

@@ -1,4 +1,4 @@
-"""A trained segmenter, slice by slice: predictions on the device, counts and pictures of them on the host."""
+"""A trained segmenter, slice by slice: predictions on the device, counts and pictures on the host."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from lungjax.tasks.task import Config
 from lungjax.train import calibrate, mesh
 
 SHOWN = 6
-"""Slices on a sheet."""
+"""The number of slices on a sheet of examples."""
 _GOLDEN = (5**0.5 - 1) / 2
 _SHARES = (np.arange(1, disagreement.SAMPLES[-1] + 1) * _GOLDEN % 1).astype(np.float32)[:, None, None, None]
-"""Spread evenly over (0, 1), the first few of them too."""
+"""Thresholds for samples, spread evenly over (0, 1), as are the first few of them."""
 
 
 class Scorer:
     """A trained segmenter over rows of a data set; compiled once.
 
     Args:
-      config, variables: of the run.
-      dataset: what to look at.
-      flips: the mean of the answers to a slice's four flips counts, in four times the time.
-      known: the run's calibration, of the share of readers; empty for none.
+      config, variables: the run's.
+      dataset: the data to predict.
+      flips: whether to average the predictions for a slice's four flips, which takes four times as long.
+      calibration: the run's calibration of the share of readers; empty or None for none.
 
-    A network that learns how many readers mark a pixel (targets `soft` or `levels`) gives samples, too: the masks of
-    generous and of strict readers, each the pixels whose share of readers is above a value between 0 and 1.
+    A network that learns how many readers mark a pixel (targets `soft` or `levels`) also gives samples: masks as more
+    and less generous readers would draw them, each the pixels whose share of readers is above a threshold in (0, 1).
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Scorer:
         variables: Any,
         *,
         flips: bool = False,
-        known: Mapping[str, Any] | None = None,
+        calibration: Mapping[str, Any] | None = None,
     ):
         self.readers = dataset.readers
         self._dataset = dataset
@@ -60,7 +60,7 @@ class Scorer:
         self._slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
         self._variables = jax.device_put(variables, mesh.replicated(self._devices))
         self._flips = flips
-        self._shares = calibrate.shares_of(known or {})
+        self._shares = calibrate.shares_of(calibration or {})
         self._has_samples = config.targets in ("soft", "levels")
         self._forward = jax.jit(
             self._predict,
@@ -70,21 +70,21 @@ class Scorer:
 
     def _predict(self, variables: Any, batch: Any) -> dict[str, jax.Array]:
         predict = functools.partial(self._task.predict, variables["params"], variables["model_state"])
-        found = segment.over_flips(predict, batch) if self._flips else predict(batch)
+        predicted = segment.over_flips(predict, batch) if self._flips else predict(batch)
         if self._shares is not None:
             knots = (jnp.array(part, jnp.float32) for part in (self._shares.predicted, self._shares.share))
-            found["share"] = jnp.interp(found["share"], *knots)
-        return found
+            predicted["share"] = jnp.interp(predicted["share"], *knots)
+        return predicted
 
     def predict(self, batch: loader.Batch) -> dict[str, np.ndarray]:
-        """What the task predicts, see `lungjax.tasks.segment.make`, over flips and calibrated where that was asked for:
-        `image`, `logit` and `share`, (batch, height, width) float32.
+        """The task's predictions, see `lungjax.tasks.segment.make`, with flips and calibration where chosen: `image`,
+        `logit` and `share`, (batch, height, width) float32.
         """
-        found = self._forward(self._variables, mesh.to_devices(batch, self._devices))
-        return {name: np.asarray(part) for name, part in found.items()}
+        predicted = self._forward(self._variables, mesh.to_devices(batch, self._devices))
+        return {name: np.asarray(part) for name, part in predicted.items()}
 
     def tally(self, rows: np.ndarray) -> Tally:
-        """What is kept of each of these slices; a pixel is predicted where its logit is above 0."""
+        """Predicts and counts the slices of these rows; a pixel is predicted where its logit is above 0."""
         tally = Tally(readers=self.readers)
         with tqdm(total=len(rows), unit="slice", desc="evaluate", disable=None) as progress:
             for batch in loader.eval_batches(self._slices, rows, batch_size=self._batch_size):
@@ -112,11 +112,17 @@ class Scorer:
             for row, nodules, corner in described
         ]
 
-    def draw(self, rows: np.ndarray, tally: Tally, out: Path) -> list[Path]:
-        """Sheets of the patients with the worst and the best slices, and of slices spread evenly from worst to best."""
+    def draw_examples(self, rows: np.ndarray, tally: Tally, out: Path) -> list[Path]:
+        """Draws the worst and the best slices, one a patient, and slices spread evenly from the worst to the best.
+
+        Returns:
+          The files written: `OUT.worst.png`, `OUT.spread.png` and `OUT.best.png`.
+        """
         dice = metrics.scores(tally.slices.counts(overlap_matrix.pairs_of(self.readers).model)[0])["dice"]
         order = np.argsort(dice, kind="stable")
-        order = order[sections.marked(tally.slices)[order]]  # With an empty majority there is nothing to compare.
+        order = order[
+            sections.has_majority(tally.slices)[order]
+        ]  # Where the majority is empty there is nothing to compare.
         if len(order) == 0:
             return []
         spread = np.linspace(0, len(order) - 1, 2 * SHOWN + 1).round().astype(int)[1::2]
@@ -131,7 +137,7 @@ class Scorer:
             titles = [f"{r.patient_id}, slice {r.slice_index}" for r in self._index.iloc[picked].itertuples()]
             path = out.with_suffix(f".{name}.png")
             predicted = {key: part[: len(picked)] for key, part in self.predict(batch).items()}
-            examples.draw(self._task.name, shown, predicted, titles, path, readers=self.readers)
+            examples.draw_examples(self._task.name, shown, predicted, titles, path, readers=self.readers)
             written.append(path)
         return written
 

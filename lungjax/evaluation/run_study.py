@@ -1,4 +1,4 @@
-"""A run of a study that compares many: trained to its end, then scored on each test patient; done once."""
+"""One run of a study that compares many: trained to its end, then scored on each test patient, once."""
 
 from __future__ import annotations
 
@@ -21,29 +21,31 @@ SCORES_FILE = "scores.json"
 
 
 def scores(config: Config, workdir: Path, dataset: shards.Dataset) -> dict[str, Any] | None:
-    """Trains a segmenter unless its workdir is finished, going on where it was stopped, and scores its best checkpoint.
+    """Trains a segmenter, resuming where it was stopped, and scores its best checkpoint; a finished run is not
+    repeated.
 
     Args:
-      config: of the run.
-      workdir: its folder; `scores.json` in it holds the result, which is read the next time.
-      dataset: that of the configuration.
+      config: the run's configuration.
+      workdir: the run's folder. The result is stored there as `scores.json` and read by the next call.
+      dataset: the data set of the configuration.
 
     Returns:
       `counts`: true positive, false positive, false negative, true negative pixels of each test patient, by id; `dice`,
-      pooled; `step`; `train_patients`, `train_slices` that it learnt from. None where a SIGTERM or Ctrl-C ended it.
+      pooled; `step`; `train_patients` and `train_slices`, what it was trained on. None where a SIGTERM or Ctrl-C ended
+      the training.
 
     Raises:
-      InputError: the workdir was begun with another configuration.
+      InputError: the workdir was started with another configuration.
     """
-    folder.check_begun(workdir, config, dataset.manifest["split"]["patients"])  # A finished run, too, is this one.
+    folder.check_begun(workdir, config, dataset.manifest["split"]["patients"])  # Also of a finished run.
     file = workdir / SCORES_FILE
     if not file.exists():
         if not loop.train_and_evaluate(config, workdir):
             return None
-        found = _score(workdir, dataset)
-        folder.write_text(file, json.dumps(found, indent=1) + "\n")
-        print(f"{workdir.name}: test Dice {found['dice']:.3f}, step {found['step']}")
-        jax.clear_caches()  # Many runs' programs would fill the memory.
+        result = _score(workdir, dataset)
+        folder.write_text(file, json.dumps(result, indent=1) + "\n")
+        print(f"{workdir.name}: test Dice {result['dice']:.3f}, step {result['step']}")
+        jax.clear_caches()  # The compiled programs of many runs would fill the memory.
     return json.loads(file.read_text())
 
 
@@ -56,17 +58,20 @@ def _score(workdir: Path, dataset: shards.Dataset) -> dict[str, Any]:
     counts = []
     for batch in loader.eval_batches(slices, rows, batch_size=config.data.batch_size):
         real = batch["weight"] > 0
-        truth = metrics.majority(batch["readers"][real], readers=dataset.readers)
-        counts.append(metrics.confusion(scorer.predict(batch)["logit"][real] > 0, truth))
-    people = dataset.index["patient_id"].iloc[rows]
-    sums = bootstrap.patient_sums(np.concatenate(counts), list(people))
-    learnt = loader.select_rows(
+        majority = metrics.majority(batch["readers"][real], readers=dataset.readers)
+        counts.append(metrics.confusion(scorer.predict(batch)["logit"][real] > 0, majority))
+    patients = dataset.index["patient_id"].iloc[rows]
+    sums = bootstrap.patient_sums(np.concatenate(counts), list(patients))
+    train_rows = loader.select_rows(
         dataset, split="train", slices=config.data.slices, share=config.data.train_share, seed=config.seed
     )
     return {
         "dice": float(metrics.scores(sums.sum(axis=0))["dice"]),
         "step": model.step,
-        "train_patients": sorted(set(dataset.index["patient_id"].iloc[learnt])),
-        "train_slices": len(learnt),
-        "counts": {name: one.astype(int).tolist() for name, one in zip(sorted(set(people)), sums, strict=True)},
+        "train_patients": sorted(set(dataset.index["patient_id"].iloc[train_rows])),
+        "train_slices": len(train_rows),
+        "counts": {
+            patient: sums_of_patient.astype(int).tolist()
+            for patient, sums_of_patient in zip(sorted(set(patients)), sums, strict=True)
+        },
     }

@@ -1,4 +1,4 @@
-"""`lungjax evaluate --submission`: any detector's candidates by LUNA16's rules, from the challenge's own files."""
+"""`lungjax evaluate --submission`: any detector's candidates, scored by LUNA16's rules and with its files."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ _FILES = ("annotations.csv", "annotations_excluded.csv", "seriesuids.csv")
 
 
 def evaluate(submission: Path, *, luna16: Path, out: Path | None) -> dict[str, Any]:
-    """Scores `seriesuid,coordX,coordY,coordZ,probability`: figures, a table and the FROC chart.
+    """Scores a CSV of `seriesuid,coordX,coordY,coordZ,probability`: figures, a table and the FROC chart.
 
     Args:
       submission: the CSV.
-      luna16: the folder of `annotations.csv`, `annotations_excluded.csv` and `seriesuids.csv`, which lists the scans
-        that count, one a line, those without a nodule too.
+      luna16: the folder of `annotations.csv`, `annotations_excluded.csv` and `seriesuids.csv`. The last lists the scans
+        to score, one a line, including those without a nodule.
       out: the JSON file to write; None for `froc-SUBMISSION.json` in the current folder. The table, `.table.txt`, and
-        `.froc.png` lie beside it.
+        the chart, `.froc.png`, are written next to it.
 
     Returns:
-      What the JSON holds: `lungjax.evaluation.detection.froc.froc_figures`, and where it comes from.
+      The content of the JSON file: what `lungjax.evaluation.detection.froc.froc_figures` returns, and the sources.
 
     Raises:
-      InputError: a file is missing or is no such CSV, the submission names none of the scans, or nowhere to write.
+      InputError: a file is missing or is not a CSV of this form, the submission names none of the scans, or `out`
+        cannot be written.
     """
     out = Path(f"froc-{submission.stem}.json") if out is None else out
     workdir.make(out.parent, option="--out")
@@ -39,7 +40,7 @@ def evaluate(submission: Path, *, luna16: Path, out: Path | None) -> dict[str, A
         scans = [line.split(",")[0].strip() for line in listed.read_text(encoding="utf-8-sig").splitlines()]
         scans = [scan for scan in scans if scan and scan != "seriesuid"]
         candidates = luna16_rules.read_points(submission, "probability")
-        marks = luna16_rules.match(
+        matches = luna16_rules.match(
             scans,
             candidates,
             luna16_rules.read_points(annotations, "diameter_mm"),
@@ -51,16 +52,23 @@ def evaluate(submission: Path, *, luna16: Path, out: Path | None) -> dict[str, A
         ) from error
     except ValueError as error:
         raise InputError(str(error)) from error
-    strangers = len(set(candidates.scan) - set(scans))
-    if len(candidates.scan) and not marks.candidates:
-        raise InputError(f"{submission} names none of the {len(scans)} scans of {listed}; take files of the same ids.")
-    said = {**froc.froc_figures(marks), "submission": str(submission), "luna16": str(luna16), "other_scans": strangers}
-    table = "\n".join(detection_table.froc(said))
-    workdir.write_text(out, json.dumps(said, indent=1, allow_nan=False) + "\n")
+    other_scans = len(set(candidates.scan) - set(scans))
+    if len(candidates.scan) and not matches.candidates:
+        raise InputError(
+            f"{submission} names none of the {len(scans)} scans in {listed}; both must use the same series IDs."
+        )
+    report = {
+        **froc.froc_figures(matches),
+        "submission": str(submission),
+        "luna16": str(luna16),
+        "other_scans": other_scans,
+    }
+    table = "\n".join(detection_table.froc_lines(report))
+    workdir.write_text(out, json.dumps(report, indent=1, allow_nan=False) + "\n")
     workdir.write_text(out.with_suffix(".table.txt"), table + "\n")
-    detection_charts.froc_chart(marks, said, out.with_suffix(".froc.png"))
+    detection_charts.froc_chart(matches, report, out.with_suffix(".froc.png"))
     print(table)
-    if strangers:
-        print(f"Mind: candidates of {strangers} other scans, which {listed.name} does not list, were passed over.")
+    if other_scans:
+        print(f"Note: candidates in {other_scans} other scans, which {listed.name} does not list, were ignored.")
     print(f"\nfigures: {out}\npicture: {out.with_suffix('.froc.png')}")
-    return said
+    return report

@@ -1,1 +1,1 @@
-"""A trained network as a folder for other people and other runtimes, checked to give the same answers."""
+"""A trained network as a folder for other people and other runtimes, checked to give the same predictions."""

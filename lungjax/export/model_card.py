@@ -150,22 +150,22 @@ _GRADED = ("roc_auc", "pr_auc", "sensitivity_at_specificity_0.90", "brier", "ece
 _SCORES = ("dice", "iou", "precision", "recall")
 
 
-def text(trained: Trained, given: Signature, *, format: str, dtype: str, difference: float) -> str:
+def card_text(trained: Trained, given: Signature, *, format: str, dtype: str, difference: float) -> str:
     """The card, as Markdown.
 
     Args:
       trained: what is exported.
-      given: its inputs and outputs.
-      format: of the folder.
+      given: the network's signature.
+      format: the folder's format.
       dtype: of the weights in the file.
-      difference: the greatest difference of its outputs from the original's, by `lungjax.export.parity.difference`.
+      difference: the greatest difference of its outputs from the original's, from `lungjax.export.parity.difference`.
     """
     config, count = trained.config, parameter_count(trained.variables["params"])
-    of = {split: sum(s == split for s in trained.patients.values()) for split in splits.SPLITS}
+    counts = {split: sum(s == split for s in trained.patients.values()) for split in splits.SPLITS}
     rows = {
         "network": f"{count:,} parameters, {dtype}; encoder {dict(config.model.encoder)}",
-        "trained on": f"`{trained.intensity}` slices of {of['train']} patients ({of['val']} val, {of['test']} test), "
-        f"split {splits.digest(trained.patients)}, by a hash of the patient's id; LIDC-IDRI-0001 and -0003 left out",
+        "trained on": f"`{trained.intensity}` slices of {counts['train']} patients ({counts['val']} val, "
+        f"{counts['test']} test), split {splits.digest(trained.patients)}, by a hash of the patient's id; LIDC-IDRI-0001 and -0003 left out",
         "steps": f"{trained.step:,} of {config.steps:,}, batch {config.data.batch_size}, seed {config.seed}",
         "started from": config.init_from or "random weights",
         "command": f"`{trained.origin.get('command', 'unknown')}`",
@@ -183,27 +183,27 @@ def text(trained: Trained, given: Signature, *, format: str, dtype: str, differe
     if trained.calibration:
         rows["calibration"] = _calibrated(config.task, trained.calibration)
     about = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    figures = "\n".join(_reported(config.task, name, one) for name, one in trained.figures.items())
+    figures = "\n".join(_reported(config.task, name, report) for name, report in trained.figures.items())
     header = _HEADER.format(library=_LIBRARIES.get(format, "lungjax"), kind=_KINDS[config.task])
     return (
         f"{header}# lungjax {config.task}\n\n{_WHAT.get(config.task, '')}\n\n| | |\n|---|---|\n{about}\n\n"
-        f"## Use\n\n{use(trained, given, format=format)}\n"
+        f"## Use\n\n{use_section(trained, given, format=format)}\n"
         f"## Figures\n\n{figures or 'None were stored with the run: `lungjax evaluate` makes them.'}\n\n"
         f"## Limits\n\n{_LIMITS.format(scope=scope)}\n## Licence\n\n{_LICENCE}"
     )
 
 
-def use(trained: Trained, given: Signature, *, format: str, where: str = ".") -> str:
+def use_section(trained: Trained, given: Signature, *, format: str, where: str = ".") -> str:
     """The section "Use" of a card, as Markdown.
 
     Args:
-      trained, given, format: as for `text`.
+      trained, given, format: as for `card_text`.
       where: what `lungjax.load` is given: the folder, as seen from within it, or a bundled model's name.
     """
     weights = format in ("safetensors", "orbax")
     task = "pretrain" if format == "torchvision" else trained.config.task
     code = _WITH_LUNGJAX[task].format(where=where, side_px=given.inputs[0].shape[-1])
-    meanings = "".join(f"- `{array.name}`: {array.says}.\n" for array in given.outputs)
+    meanings = "".join(f"- `{array.name}`: {array.meaning}.\n" for array in given.outputs)
     own = f"```python\n{code}```\n\n{meanings}"
     if task == "segment":
         scan = 'lungjax.predict(lungjax.read_scan("FOLDER_OR_FILE"), model=model)'
@@ -220,7 +220,7 @@ def use(trained: Trained, given: Signature, *, format: str, where: str = ".") ->
 def _without_lungjax(given: Signature, format: str, depth: int) -> str:
     inputs = "".join(
         f"{array.name} = np.{'zeros' if array.name == 'hu' else 'ones'}({(4, *array.shape)}, np.float32)"
-        f"  # {array.says}\n"
+        f"  # {array.meaning}\n"
         for array in given.inputs
     )
     names = [array.name for array in given.inputs]
@@ -234,7 +234,7 @@ def _without_lungjax(given: Signature, format: str, depth: int) -> str:
     meanings = ""
     if "{inputs}" in _WITHOUT_LUNGJAX[format]:
         for array in (*given.inputs, *given.outputs):
-            meanings += f"- `{array.name}` ({', '.join(map(str, ('batch', *array.shape)))}): {array.says}.\n"
+            meanings += f"- `{array.name}` ({', '.join(map(str, ('batch', *array.shape)))}): {array.meaning}.\n"
     return f"```python\n{code}```\n" + (f"\n{meanings}" if meanings else "")
 
 

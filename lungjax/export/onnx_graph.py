@@ -1,9 +1,9 @@
 """A traced function as an ONNX model: its jaxpr, operation by operation. Needs the extra `lungjax[onnx]`.
 
-Only operations of our networks are known. A loop is written out; what depends on no input is computed here.
+Only the operations of our networks are supported. Loops are unrolled; what does not depend on inputs is computed here.
 
 Written here and not by jax2onnx 0.17.1, which is right for the segmenter, the detector and the encoder. For a batch of
-any size it cannot write a remainder, by which grader and patient classifier resample (findings/jax2onnx_rem.sh; "signs
+any size it cannot write a remainder, which both classifiers need to resample (findings/jax2onnx_rem.sh; "signs
 of remainders" in tests/export/test_onnx_graph.py is one); with jax 0.12 it cannot write anything jitted
 (findings/jax2onnx_jit.sh); and it demands an Orbax below 0.11.37, where our checkpoints need 0.12.6.
 """
@@ -22,15 +22,15 @@ from lungjax.errors import InputError
 from lungjax.export import onnx_ops
 
 OPSET, IR = 18, 8
-"""Of 2022: what runtimes of some years ago read, too."""
+"""Of 2022, so that older runtimes can read the file."""
 _CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")
 
 
 def convert(function: Any, specs: Sequence[Any], input_names: Sequence[str], output_names: Sequence[str]) -> bytes:
-    """A jitted function of float32 arrays, all of whose first axis is the symbolic batch, to a serialized model.
+    """Converts a jitted function of float32 arrays, all with the symbolic batch as first axis, to a serialized model.
 
     Raises:
-      InputError: an operation has no counterpart here.
+      InputError: an operation is not supported.
     """
     closed = function.trace(*specs).jaxpr
     graph = Graph(closed.jaxpr.invars[0].aval.shape[0], input_names[0])
@@ -68,22 +68,22 @@ class Graph:
 
     Args:
       batch: the symbolic size.
-      of: the input whose first axis has it.
+      batch_input: the name of an input whose first axis is the batch.
     """
 
-    def __init__(self, batch: Any, of: str):
+    def __init__(self, batch: Any, batch_input: str):
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[Any, onnx.TensorProto] = {}
-        self._batch, self._of = batch, of
+        self._batch, self._batch_input = batch, batch_input
 
     def add(self, op: str, *inputs: Any, **attributes: Any) -> Tensor:
-        """A node of one output."""
+        """Adds a node with one output; returns the output."""
         out = Tensor(f"{op}_{len(self.nodes)}")
         self.nodes.append(helper.make_node(op, [self.name(x) for x in inputs], [out], **attributes))
         return out
 
     def name(self, x: Any) -> str:
-        """Of a tensor, or of a constant, which is stored once however often it is used."""
+        """The name of a tensor or of a constant, which is stored once however often it is used."""
         if isinstance(x, Tensor):
             return x
         array = np.ascontiguousarray(x) if np.ndim(x) else np.asarray(x)
@@ -93,10 +93,10 @@ class Graph:
         return self.constants[key].name
 
     def sizes(self, shape: Sequence[Any]) -> Any:
-        """A shape, int64: a constant, or where the batch is part of it, computed as the model runs."""
+        """A shape, int64: a constant or, where the batch is part of it, computed when the model runs."""
         if all(isinstance(_length(size), int) for size in shape):
             return np.array(shape, np.int64)
-        batch = self.add("Gather", self.add("Shape", Tensor(self._of)), np.array([0]), axis=0)
+        batch = self.add("Gather", self.add("Shape", Tensor(self._batch_input)), np.array([0]), axis=0)
         parts = []
         for size in shape:
             if isinstance(_length(size), int):
@@ -108,7 +108,7 @@ class Graph:
         return self.add("Concat", *parts, axis=0)
 
     def run(self, jaxpr: core.Jaxpr, consts: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
-        """Adds what a jaxpr computes; returns its outputs."""
+        """Adds the operations of a jaxpr; returns its outputs."""
         known: dict[Any, Any] = dict(zip(jaxpr.constvars, map(np.asarray, consts), strict=True))
         known |= zip(jaxpr.invars, inputs, strict=True)
 
@@ -128,30 +128,30 @@ class Graph:
         if name == "scan":
             return self._scan(eqn, inputs)
         if not any(isinstance(x, Tensor) for x in inputs) and _static(eqn.outvars):
-            found = eqn.primitive.bind(*inputs, **eqn.params)
-            return [np.asarray(x) for x in (found if eqn.primitive.multiple_results else [found])]
+            values = eqn.primitive.bind(*inputs, **eqn.params)
+            return [np.asarray(x) for x in (values if eqn.primitive.multiple_results else [values])]
         if name in onnx_ops.SIMPLE:
             return [self.add(onnx_ops.SIMPLE[name], *inputs)]
         translate = getattr(onnx_ops, name, None)
         if translate is None:
             raise InputError(f"--format onnx: lungjax's writer does not know the operation {name!r}.")
-        found = translate(self, eqn, *inputs)
-        return found if eqn.primitive.multiple_results else [found]
+        outputs = translate(self, eqn, *inputs)
+        return outputs if eqn.primitive.multiple_results else [outputs]
 
     def _scan(self, eqn: Any, inputs: list[Any]) -> list[Any]:
         params = eqn.params
         inner, length = params["jaxpr"], params["length"]
-        # The inputs are constants, what is carried, and what is looped over. JAX's releases note differently how many
-        # there are of each (`num_consts`, `ft_in`), but only what is looped over has one axis less inside the loop.
+        # The inputs are constants, carried values, and arrays that are looped over. Releases of JAX store their numbers
+        # differently (`num_consts`, `ft_in`), but only arrays that are looped over have one axis less inside the loop.
         last = len(inputs) - _looped(eqn.invars, inner.jaxpr.invars)
         first = last - (len(eqn.outvars) - _looped(eqn.outvars, inner.jaxpr.outvars))
         consts, carried, over = inputs[:first], inputs[first:last], inputs[last:]
         rows = []
         for step in range(length)[:: -1 if params["reverse"] else 1]:
             at = [self.add("Gather", x, np.array(step), axis=0) for x in over]
-            found = self.run(inner.jaxpr, inner.consts, [*consts, *carried, *at])
-            carried = found[: len(carried)]
-            rows.append(found[len(carried) :])
+            outputs = self.run(inner.jaxpr, inner.consts, [*consts, *carried, *at])
+            carried = outputs[: len(carried)]
+            rows.append(outputs[len(carried) :])
         if params["reverse"]:
             rows.reverse()
         return [*carried, *(onnx_ops.stacked(self, row, axis=0) for row in zip(*rows, strict=True))]
@@ -159,17 +159,17 @@ class Graph:
 
 def _looped(outside: Sequence[Any], inside: Sequence[Any]) -> int:
     """How many of a loop's inputs, or outputs, have a row for each step."""
-    return sum(one.aval.ndim > row.aval.ndim for one, row in zip(outside, inside, strict=True))
+    return sum(whole.aval.ndim > row.aval.ndim for whole, row in zip(outside, inside, strict=True))
 
 
 def _live(jaxpr: core.Jaxpr) -> list[Any]:
-    """The equations that an output depends on: what else a network can predict, and nobody asked for, is left out."""
-    wanted, found = set(map(id, jaxpr.outvars)), []
+    """The equations that an output depends on; predictions that are not exported are left out."""
+    needed, live = set(map(id, jaxpr.outvars)), []
     for eqn in reversed(jaxpr.eqns):
-        if wanted & set(map(id, eqn.outvars)):
-            wanted |= set(map(id, eqn.invars))
-            found.append(eqn)
-    return found[::-1]
+        if needed & set(map(id, eqn.outvars)):
+            needed |= set(map(id, eqn.invars))
+            live.append(eqn)
+    return live[::-1]
 
 
 def _static(variables: Sequence[Any]) -> bool:

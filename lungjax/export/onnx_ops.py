@@ -1,4 +1,4 @@
-"""Operations of JAX in those of ONNX; functions are named as JAX's primitives are, and take graph, equation, inputs."""
+"""JAX's operations in ONNX: functions named after JAX's primitives; they take graph, equation and inputs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SIMPLE = {
     "gt": "Greater",
     "ge": "GreaterOrEqual",
 }
-"""Those that differ in name only."""
+"""The operations that differ only in name."""
 
 _TO_NCHW, _TO_NHWC, _TO_OIHW = (0, 3, 1, 2), (0, 2, 3, 1), (3, 2, 0, 1)
 
@@ -50,7 +50,7 @@ def _axes(*axes: Any) -> np.ndarray:
 
 
 def stacked(graph: Any, parts: Sequence[Any], *, axis: int) -> Any:
-    """Arrays along a new axis."""
+    """Stacks arrays along a new axis."""
     return graph.add("Concat", *(graph.add("Unsqueeze", part, _axes(axis)) for part in parts), axis=axis)
 
 
@@ -178,7 +178,7 @@ def reduce_window_max(graph: Any, eqn: Any, x: Any) -> Any:
 
 
 def gather(graph: Any, eqn: Any, x: Any, indices: Any) -> Any:
-    """One element at each place of each image of a batch; or fixed places of an axis; or a fixed window."""
+    """Elements at given positions of each image in a batch; or fixed positions on an axis; or a fixed window."""
     numbers, shape = eqn.params["dimension_numbers"], eqn.invars[0].aval.shape
     axes, sizes = [int(axis) for axis in numbers.start_index_map], eqn.params["slice_sizes"]
     if numbers.operand_batching_dims == numbers.start_indices_batching_dims == (0,):

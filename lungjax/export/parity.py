@@ -1,4 +1,4 @@
-"""Whether what was written answers as the original does: asked in a process of its own, by what its user would have."""
+"""Whether an exported network predicts as the original does: run in a fresh process, with the software of its users."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from lungjax.errors import InputError
 
 SCRIPTS = Path(__file__).parent / "roundtrip"
 TIMEOUT_S = 900
-_OF_ONE = ("probability", "attention")
+_ABSOLUTE = ("probability", "attention")
 
 
-def ask(script: str, folder: Path, asked: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Runs a script of `lungjax/export/roundtrip` on a CPU, with nothing on its path but what is installed.
+def run_script(script: str, folder: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Runs a script of `lungjax/export/roundtrip` on a CPU, in an isolated Python with the installed packages.
 
     Args:
-      script: its name.
-      folder: what was exported.
-      asked: inputs by `BATCH.NAME`.
+      script: the script's name.
+      folder: the exported folder.
+      inputs: by `BATCH.NAME`.
 
     Returns:
-      What it says.
+      The outputs, by `BATCH.NAME`.
 
     Raises:
-      InputError: it fails.
+      InputError: the script fails.
     """
     with tempfile.TemporaryDirectory() as holder:
-        files = Path(holder) / "asked.npz", Path(holder) / "said.npz"
-        np.savez(files[0], **asked)  # pyright: ignore[reportArgumentType]
+        files = Path(holder) / "inputs.npz", Path(holder) / "outputs.npz"
+        np.savez(files[0], **inputs)  # pyright: ignore[reportArgumentType]
         command = [sys.executable, "-I", SCRIPTS / f"{script}.py", folder.absolute(), *files]
         environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
         done = subprocess.run(
             command, env=environment, cwd=holder, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
         )
         if done.returncode:
-            why = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-            raise InputError(f"{folder.name}: the exported network cannot be run in a fresh process ({why[-1]}).")
-        with np.load(files[1]) as found:
-            return dict(found)
+            lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            raise InputError(f"{folder.name}: the exported network cannot be run in a fresh process ({lines[-1]}).")
+        with np.load(files[1]) as outputs:
+            return dict(outputs)
 
 
-def difference(said: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> float:
-    """The greatest difference between two answers; of what is no probability, in units of its largest value.
+def difference(outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> float:
+    """The greatest difference between outputs; relative to the largest value, except for probabilities and attention.
 
-    Infinite where shapes or names differ or a value is no number.
+    Infinite where names or shapes differ or a value is not finite.
     """
-    if {k: v.shape for k, v in said.items()} != {k: v.shape for k, v in wanted.items()}:
+    if {k: v.shape for k, v in outputs.items()} != {k: v.shape for k, v in expected.items()}:
         return np.inf
-    found = []
-    for name, value in wanted.items():
-        unit = 1.0 if name.split(".")[-1] in _OF_ONE else np.abs(value).max()
-        found.append(float(np.abs(said[name] - value).max() / unit))
-    return max(found) if np.isfinite(found).all() else np.inf
+    differences = []
+    for name, value in expected.items():
+        unit = 1.0 if name.split(".")[-1] in _ABSOLUTE else np.abs(value).max()
+        differences.append(float(np.abs(outputs[name] - value).max() / unit))
+    return max(differences) if np.isfinite(differences).all() else np.inf

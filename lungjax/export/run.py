@@ -1,4 +1,4 @@
-"""`lungjax export`: a trained network as a folder that can be handed on, checked to give the same answers."""
+"""`lungjax export`: a trained network as a folder for other people, checked to give the same predictions."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from lungjax.evaluation.plots import training_plots
 from lungjax.export import model_card, parity, signature
 from lungjax.export.signature import Signature
 from lungjax.train.logs import METRICS_FILE
-from lungjax.train.trained import Trained, open_trained, write_exported, write_known, write_orbax, write_torchvision
+from lungjax.train.trained import Trained, open_trained, write_exported, write_description, write_orbax,
+write_torchvision
 
 Dtype = Literal["float16", "float32"]
 Format = Literal["safetensors", "orbax", "stablehlo", "onnx", "torchvision"]
 FORMATS = get_args(Format)
 
 TOLERANCES = {"float32": 1e-4, "float16": 5e-3}
-"""Greatest difference from the original that an export may make, see `lungjax.export.parity.difference`."""
+"""The greatest allowed difference from the original, see `lungjax.export.parity.difference`."""
 PLATFORMS = ("cpu", "cuda", "tpu")
-"""That a StableHLO export runs on."""
+"""The platforms of a StableHLO export."""
 
 
 def export(model: Path, out: Path, *, format: Format = "safetensors", dtype: Dtype = "float32") -> Path:
@@ -36,18 +37,18 @@ def export(model: Path, out: Path, *, format: Format = "safetensors", dtype: Dty
 
     Args:
       model: a run's workdir, whose reports of `lungjax evaluate` go into the card, or an exported folder.
-      out: must not exist, or be empty; written under a temporary name and renamed.
+      out: a folder that does not exist or is empty; written under a temporary name, then renamed.
       format: `safetensors`, weights that lungjax opens; `orbax`, weights as an Orbax checkpoint; `stablehlo` and
         `onnx`, the whole network with its preprocessing, which runs without lungjax; `torchvision`, its encoder's
         weights by torchvision's names.
       dtype: of the weights in the file, for safetensors only.
 
     Returns:
-      `out`; prints the greatest difference of its answers from the original's, which the card has, too.
+      `out`. The greatest difference of its predictions from the original's is printed and in the card.
 
     Raises:
-      InputError: no such model, a damaged report, `out` holds something, a package is missing, or the written network
-        answers otherwise than the original.
+      InputError: there is no such model, a report is damaged, `out` is not empty, a package is missing, or the written
+        network predicts differently from the original.
     """
     _check(out, format, dtype)
     trained = open_trained(model)
@@ -58,28 +59,29 @@ def export(model: Path, out: Path, *, format: Format = "safetensors", dtype: Dty
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as holder:
         temporary = Path(holder) / out.name
         temporary.mkdir()
-        given = signature.encoder(trained) if format == "torchvision" else signature.of(trained)
+        given = signature.encoder_signature(trained) if format == "torchvision" else signature.network_signature(trained)
         _write(trained, given, temporary, format, dtype)
-        asked = signature.golden(given)
-        found = parity.difference(_ask(trained, given, temporary, format, asked), signature.said(trained, given, asked))
-        if found > TOLERANCES[dtype]:
+        inputs = signature.golden_inputs(given)
+        expected = signature.run_network(trained, given, inputs)
+        difference = parity.difference(_run_exported(trained, given, temporary, format, inputs), expected)
+        if difference > TOLERANCES[dtype]:
             raise InputError(
-                f"{model}: as {format} in {dtype} the network answers otherwise by up to {found:.2g}, more than "
-                f"{TOLERANCES[dtype]}" + ("; use --dtype float32." if dtype != "float32" else ".")
+                f"{model}: as {format} in {dtype}, the network's predictions differ by up to {difference:.2g}, "
+                f"more than {TOLERANCES[dtype]}" + ("; use --dtype float32." if dtype != "float32" else ".")
             )
         (temporary / "README.md").write_text(
-            model_card.text(trained, given, format=format, dtype=dtype, difference=found)
+            model_card.card_text(trained, given, format=format, dtype=dtype, difference=difference)
         )
         temporary.replace(out)
-    print(f"{out}: exported, see README.md there; its answers are the model's to within {found:.1e}")
+    print(f"{out}: exported, see README.md there; its predictions are the model's to within {difference:.1e}")
     return out
 
 
 def _check(out: Path, format: Format, dtype: Dtype) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and is no empty folder; --out names a new one.")
+        raise InputError(f"{out} exists and is not an empty folder; --out must name a new folder.")
     if dtype != "float32" and format != "safetensors":
-        raise InputError(f"--dtype {dtype} is for --format safetensors; {format} has float32.")
+        raise InputError(f"--dtype {dtype} is for --format safetensors only; {format} has float32.")
     missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if format == "onnx" and missing:
         raise InputError(f"--format onnx needs {' and '.join(missing)}: pip install 'lungjax[onnx]'.")
@@ -87,32 +89,32 @@ def _check(out: Path, format: Format, dtype: Dtype) -> None:
 
 def _figures(workdir: Path) -> dict[str, Any]:
     """The reports of `lungjax evaluate` in a workdir, by file name."""
-    found = {}
+    reports = {}
     for file in sorted(workdir.glob("evaluation-*.json")):
         try:
-            found[file.name] = json.loads(file.read_text())
+            reports[file.name] = json.loads(file.read_text())
         except ValueError as error:
             raise InputError(f"{file} is damaged ({error}); evaluate again, or remove it.") from error
-    return found
+    return reports
 
 
 def _validated(workdir: Path, step: int) -> dict[str, Any]:
-    """What a pretraining run, which `lungjax evaluate` does not score, logged of its val patients at a step."""
+    """The validation figures that a pretraining run, which `lungjax evaluate` does not score, logged at a step."""
     logged = training_plots.series(workdir / METRICS_FILE)
-    found = {
+    figures = {
         name.removeprefix("val/"): of_step[step]
         for name, of_step in logged.items()
         if name.startswith("val/") and step in of_step
     }
-    return {"validation": found} if found else {}
+    return {"validation": figures} if figures else {}
 
 
 def _write(trained: Trained, given: Signature, folder: Path, format: Format, dtype: Dtype) -> None:
     if format == "safetensors":
         write_exported(trained, folder, dtype=dtype)
         return
-    spoken = {side: [one.described() for one in getattr(given, side)] for side in ("inputs", "outputs")}
-    write_known(trained, folder, format=format, **spoken)
+    described = {side: [spec.described() for spec in getattr(given, side)] for side in ("inputs", "outputs")}
+    write_description(trained, folder, format=format, **described)
     if format == "orbax":
         write_orbax(trained, folder)
     elif format == "torchvision":
@@ -123,22 +125,22 @@ def _write(trained: Trained, given: Signature, folder: Path, format: Format, dty
         from lungjax.export import onnx_graph  # Needs the extra.
 
         function, specs = signature.traceable(trained, given)
-        names = [[one.name for one in side] for side in (given.inputs, given.outputs)]
+        names = [[spec.name for spec in side] for side in (given.inputs, given.outputs)]
         (folder / "model.onnx").write_bytes(onnx_graph.convert(function, specs, *names))
 
 
 def stablehlo(trained: Trained, given: Signature) -> bytes:
-    """The network for `jax.export.deserialize`, its weights in it, for a batch of any size on any platform."""
+    """The network with its weights, for `jax.export.deserialize`: for a batch of any size on any platform."""
     function, specs = signature.traceable(trained, given)
     return bytes(jax.export.export(function, platforms=PLATFORMS)(*specs).serialize())
 
 
-def _ask(
-    trained: Trained, given: Signature, folder: Path, format: Format, asked: Mapping[str, np.ndarray]
+def _run_exported(
+    trained: Trained, given: Signature, folder: Path, format: Format, inputs: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """What the written network says, in a fresh process; of Orbax's weights, what they make our network say."""
+    """The exported network's outputs in a fresh process; for Orbax, ours with the weights read there."""
     if format != "orbax":
-        return parity.ask("lungjax_itself" if format == "safetensors" else format, folder, asked)
-    weights = parity.ask("orbax", folder, {})
+        return parity.run_script("lungjax_itself" if format == "safetensors" else format, folder, inputs)
+    weights = parity.run_script("orbax", folder, {})
     variables = {"model_state": {}, **flax.traverse_util.unflatten_dict(weights, sep="/")}
-    return signature.said(dataclasses.replace(trained, variables=variables), given, asked)
+    return signature.run_network(dataclasses.replace(trained, variables=variables), given, inputs)

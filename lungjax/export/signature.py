@@ -1,4 +1,4 @@
-"""A trained network as one function of arrays that somebody has, HU among them: what is handed on, and its words."""
+"""A trained network as one function of arrays such as HU, with a description of its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ GOLDEN_BATCHES = (1, 3)
 
 @dataclasses.dataclass(frozen=True)
 class ArraySpec:
-    """An input or output: float32, its first axis the batch.
+    """An input or output: float32, with the batch as first axis.
 
     Attributes:
-      name: of it.
-      shape: of the axes after the batch.
-      says: what it holds, in which unit.
+      name: of the array.
+      shape: without the batch axis.
+      meaning: what it contains, with its unit.
     """
 
     name: str
     shape: tuple[int, ...]
-    says: str
+    meaning: str
 
     def described(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"name": self.name, "shape": ["batch", *self.shape], "dtype": "float32", "says": self.says}
+        """The description, for JSON."""
+        return {"name": self.name, "shape": ["batch", *self.shape], "dtype": "float32", "says": self.meaning}
 
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """What a network is asked, and what it says.
+    """A network's function, inputs and outputs.
 
     Attributes:
       function: (variables, *inputs) -> a tuple of the outputs; computes in float32.
-      inputs, outputs: in that order.
+      inputs, outputs: in the order of the function.
     """
 
     function: Callable[..., tuple[jax.Array, ...]]
@@ -58,8 +58,8 @@ class Signature:
     outputs: tuple[ArraySpec, ...]
 
 
-def of(trained: Trained) -> Signature:
-    """The answer of a network; windowing, resampling and calibration are part of it."""
+def network_signature(trained: Trained) -> Signature:
+    """The signature of a network, including windowing, resampling and calibration."""
     config = copy.deepcopy(trained.config)
     config.compute_dtype = "float32"
     kinds = {"segment": _segment, "pretrain": _pretrain, "classify": _classify, "diagnose": _diagnose}
@@ -71,7 +71,7 @@ def _task(module: Any, config: Config) -> Any:
 
 
 def _slices(config: Config, trained: Trained) -> ArraySpec:
-    """Whole slices, or crops of the side of those in training."""
+    """Slices of the size of those in training: crops, or whole slices."""
     side_px = int(config.data.crop_px) or int(trained.seen.get("side_px") or STORED_PX)
     return ArraySpec("hu", (side_px, side_px), "a slice of a chest CT, in HU")
 
@@ -84,10 +84,10 @@ def _segment(config: Config, trained: Trained) -> Signature:
         return (jax.nn.sigmoid(predicted["logit"]),)
 
     hu = _slices(config, trained)
-    said = ArraySpec(
+    probability = ArraySpec(
         "probability", hu.shape, "of each pixel: that at least two of four readers would mark it as nodule"
     )
-    return Signature(function, (hu,), (said,))
+    return Signature(function, (hu,), (probability,))
 
 
 def _pretrain(config: Config, trained: Trained) -> Signature:
@@ -97,14 +97,13 @@ def _pretrain(config: Config, trained: Trained) -> Signature:
         return (task.features(variables["params"], variables["model_state"], {"image": hu}),)
 
     hu = _slices(config, trained)
-    (found,) = jax.eval_shape(function, trained.variables, *_specs([hu], 1))
-    return Signature(
-        function, (hu,), (ArraySpec("features", found.shape[1:], "the encoder's last feature map, averaged"),)
-    )
+    (output,) = jax.eval_shape(function, trained.variables, *_specs([hu], 1))
+    features = ArraySpec("features", output.shape[1:], "the encoder's last feature map, averaged")
+    return Signature(function, (hu,), (features,))
 
 
-def encoder(trained: Trained) -> Signature:
-    """What the encoder of any network says of windowed slices: its last feature map, averaged."""
+def encoder_signature(trained: Trained) -> Signature:
+    """The signature of any network's encoder: from windowed slices to its last feature map, averaged."""
     network = ResNet(**trained.config.model.encoder)
 
     def function(variables: Any, image: jax.Array) -> tuple[jax.Array, ...]:
@@ -125,7 +124,7 @@ def _patches(trained: Trained, *before: int) -> tuple[ArraySpec, ArraySpec]:
 
 
 def _calibrated(trained: Trained, logits: jax.Array) -> jax.Array:
-    """As `lungjax.train.calibrate.probability`."""
+    """`lungjax.train.calibrate.probability`, in JAX."""
     line = trained.calibration
     return jax.nn.sigmoid(line.get("slope", 1.0) * logits + line.get("offset", 0.0))
 
@@ -160,28 +159,28 @@ def _specs(arrays: Sequence[ArraySpec], batch: Any) -> list[jax.ShapeDtypeStruct
     return [jax.ShapeDtypeStruct((batch, *array.shape), jnp.float32) for array in arrays]
 
 
-def traceable(trained: Trained, answer: Signature) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
-    """The network with its weights in it, jitted, and what it takes: batches of any size."""
+def traceable(trained: Trained, signature: Signature) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
+    """The jitted network including its weights, and the shapes of its inputs, for batches of any size."""
     (batch,) = jax.export.symbolic_shape("batch")
     variables = jax.tree.map(jnp.asarray, trained.variables)
-    return jax.jit(lambda *inputs: answer.function(variables, *inputs)), _specs(answer.inputs, batch)
+    return jax.jit(lambda *inputs: signature.function(variables, *inputs)), _specs(signature.inputs, batch)
 
 
-def golden(answer: Signature) -> dict[str, np.ndarray]:
-    """What networks are compared on, by `BATCH.NAME`, for batches of two sizes.
+def golden_inputs(signature: Signature) -> dict[str, np.ndarray]:
+    """Inputs to compare networks on, by `BATCH.NAME`, for batches of two sizes.
 
-    Dark lung, a bright wall, and nodules of growing size in the middle, with noise; spacings that differ; bags that are
-    not full.
+    Images have dark lung, a bright wall, and nodules of growing size in the middle, with noise; spacings differ; some
+    bags are padded.
     """
-    found = {}
+    inputs = {}
     for batch in GOLDEN_BATCHES:
         rng = np.random.default_rng(batch)
-        for array in answer.inputs:
-            found[f"{batch}.{array.name}"] = _golden(array.name, (batch, *array.shape), rng).astype(np.float32)
-    return found
+        for array in signature.inputs:
+            inputs[f"{batch}.{array.name}"] = _golden_input(array.name, (batch, *array.shape), rng).astype(np.float32)
+    return inputs
 
 
-def _golden(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+def _golden_input(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     if name == "pixel_mm":
         return rng.uniform(0.5, 0.9, shape)
     if name == "inside":
@@ -193,11 +192,11 @@ def _golden(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.n
     return np.clip((hu + 1000) / 1400, 0, 1) if name == "image" else hu
 
 
-def said(trained: Trained, answer: Signature, asked: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The outputs, by `BATCH.NAME`, of inputs named likewise."""
-    function, found = jax.jit(answer.function), {}
-    for batch in sorted({name.split(".")[0] for name in asked}):
-        with jax.default_matmul_precision("highest"):  # An accelerator would round to less than float32.
-            outputs = function(trained.variables, *(asked[f"{batch}.{one.name}"] for one in answer.inputs))
-        found |= {f"{batch}.{one.name}": np.asarray(x) for one, x in zip(answer.outputs, outputs, strict=True)}
-    return found
+def run_network(trained: Trained, signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The outputs for inputs; both by `BATCH.NAME`."""
+    function, outputs = jax.jit(signature.function), {}
+    for batch in sorted({name.split(".")[0] for name in inputs}):
+        with jax.default_matmul_precision("highest"):  # Otherwise an accelerator would compute below float32.
+            arrays = function(trained.variables, *(inputs[f"{batch}.{spec.name}"] for spec in signature.inputs))
+        outputs |= {f"{batch}.{spec.name}": np.asarray(x) for spec, x in zip(signature.outputs, arrays, strict=True)}
+    return outputs

@@ -14,15 +14,15 @@ from lungjax.models.layers import Conv, Norm, make_norm, space_to_depth
 Stem = Literal["conv", "patch", "torchvision"]
 
 BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
-"""Blocks of each stage by depth; 50 has bottleneck blocks, the others basic ones."""
+"""By depth, the number of blocks in each stage; depth 50 has bottleneck blocks, the others have basic blocks."""
 BOTTLENECK = 4
-"""How many times wider a bottleneck block's output is than its 3x3 convolution."""
+"""How many times more channels a bottleneck block's output has than its 3x3 convolution."""
 
 
 class Block(nn.Module):
-    """Residual block: two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the channels at its end.
+    """Residual block: two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the channels at the end.
 
-    The last norm starts at zero, so that a fresh block is the identity (Goyal et al. 2017).
+    The scale of the last norm starts at zero, so that a new block is the identity (Goyal et al. 2017).
     """
 
     channels: int
@@ -57,11 +57,11 @@ class ResNet(nn.Module):
       depth: 10, 18, 34 or 50.
       width: channels of the first stage; each later one has twice as many (times 4 at depth 50).
       norm: `group` or `batch`.
-      stem: `conv`, a 3x3 convolution of stride 1, for small images; `patch`, the pixels of each patch become
-        channels, and then a 3x3 convolution: nothing but the input itself is at full resolution; `torchvision`, a 7x7
-        convolution and a maximum, each of stride 2, and all borders padded alike: with norm `batch` and width 64 the
-        network that torchvision calls resnet18, resnet34, resnet50.
-      patch_px: side of a patch, for `patch` only.
+      stem: `conv`, a 3x3 convolution of stride 1, for small images; `patch`, where the pixels of each patch become
+        channels before a 3x3 convolution, so that only the input itself has full resolution; `torchvision`, a 7x7
+        convolution and max pooling, each of stride 2, with symmetric padding: with norm `batch` and width 64 it is the
+        network that torchvision calls resnet18, resnet34 or resnet50.
+      patch_px: side of a patch, only for `patch`.
       dtype: of the computation; parameters are float32.
     """
 
@@ -74,12 +74,12 @@ class ResNet(nn.Module):
 
     @property
     def stem_stride(self) -> int:
-        """Pixels an output position of the stem stands for, in each direction."""
+        """The stem's stride: pixels per output position, in each direction."""
         return {"conv": 1, "patch": self.patch_px, "torchvision": 4}[self.stem]
 
     @property
     def total_stride(self) -> int:
-        """What an image's height and width must be multiples of."""
+        """The stride of the coarsest feature map; an image's height and width must be multiples of it."""
         return self.stem_stride * 2 ** (len(BLOCKS[self.depth]) - 1)
 
     @nn.compact
@@ -89,16 +89,16 @@ class ResNet(nn.Module):
         Args:
           x: (batch, height, width, channels) floats.
           train: BatchNorm uses and updates batch statistics (collection `batch_stats`).
-          mask: bool (batch,), which images enter BatchNorm's statistics; None for all.
+          mask: bool (batch,), the images that enter BatchNorm's statistics; None for all.
 
         Returns:
           Four arrays (batch, height / s, width / s, width * 2**stage) of `dtype`, s = stem stride * 2**stage.
 
         Raises:
-          ValueError: unknown depth, stem or norm, or a size that is no multiple of the total stride.
+          ValueError: unknown depth, stem or norm, or a size that is not a multiple of the total stride.
         """
         if self.depth not in BLOCKS or self.stem not in get_args(Stem):
-            choices = f"one of {sorted(BLOCKS)} and of {', '.join(get_args(Stem))}"
+            choices = f"a depth of {sorted(BLOCKS)} and a stem of {', '.join(get_args(Stem))}"
             raise ValueError(f"depth is {self.depth} and stem {self.stem!r}; use {choices}.")
         height, width = x.shape[1:3]
         if height % self.total_stride or width % self.total_stride:
@@ -107,11 +107,11 @@ class ResNet(nn.Module):
         x = x.astype(self.dtype)
         if self.stem == "patch":
             x = space_to_depth(x, self.patch_px)
-        alike = self.stem == "torchvision"
+        is_torchvision = self.stem == "torchvision"
         stem = functools.partial(Conv, self.width, use_bias=False, dtype=self.dtype, name="stem")
-        x = stem((7, 7), strides=2, padding=3)(x) if alike else stem((3, 3))(x)
+        x = stem((7, 7), strides=2, padding=3)(x) if is_torchvision else stem((3, 3))(x)
         x = nn.relu(make_norm(self.norm, train=train, mask=mask)(name="stem_norm")(x))
-        if alike:
+        if is_torchvision:
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1), (1, 1)])  # pyright: ignore[reportArgumentType]
 
         features = []
@@ -122,7 +122,7 @@ class ResNet(nn.Module):
                     stride=2 if stage and not block else 1,
                     bottleneck=self.depth == 50,
                     norm=self.norm,
-                    padding=1 if alike else "SAME",
+                    padding=1 if is_torchvision else "SAME",
                     dtype=self.dtype,
                     name=f"stage{stage}_block{block}",
                 )(x, train=train, mask=mask)

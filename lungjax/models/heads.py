@@ -14,12 +14,12 @@ from lungjax.models.layers import Dense
 class Projection(nn.Module):
     """SimCLR's projection head (Chen et al. 2020): dense, LayerNorm, relu, dense.
 
-    LayerNorm, not BatchNorm: no statistic is shared between the images of a batch, so none can leak the
-    answer.
+    LayerNorm and not BatchNorm: no statistics are shared between the images of a batch, so none can leak which views
+    belong together.
 
     Attributes:
-      hidden, out: features of the two layers.
-      dtype: of the first layer; norm and last layer compute in float32.
+      hidden, out: the numbers of features of the two layers.
+      dtype: of the first layer; the norm and the last layer compute in float32.
     """
 
     hidden: int

@@ -1,4 +1,4 @@
-"""What the networks are made of: norms, rearrangements of pixels, initial weights."""
+"""The networks' building blocks: norms, rearrangements of pixels, initial weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EPSILON = 1e-6
 def he_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
     """Kernels of variance 2 / fan-in (He et al. 2015), the last axis being the output.
 
-    Drawn flat: the same numbers as drawn in shape, and XLA compiles that eight times faster on a CPU, where a
+    Drawn as a flat array, which gives the same numbers and which XLA compiles eight times faster on a CPU, where a
     network's initialisation would otherwise take longer to compile than its training step.
     """
     flat = jax.random.normal(key, (math.prod(shape),), dtype)
@@ -48,10 +48,10 @@ def depth_to_space(x: jax.Array, block: int) -> jax.Array:
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation (Wu & He 2018), its statistics in float32 whatever the dtype of the input.
+    """Group normalisation (Wu & He 2018), with statistics in float32 whatever the dtype of the input.
 
-    Groups have 16 channels, or 8 where 16 do not divide them, else all channels are one group. The result for
-    one image is independent of the others.
+    Groups have 16 channels, or 8 where the channels are not a multiple of 16; otherwise all channels are one group. The
+    result for an image does not depend on other images.
     """
 
     scale_init: nn.initializers.Initializer = nn.initializers.ones
@@ -76,17 +76,16 @@ class GroupNorm(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation (Ioffe & Szegedy 2015) over the global batch, statistics in float32.
+    """Batch normalisation (Ioffe & Szegedy 2015) over the global batch, with statistics in float32.
 
-    Images that a mask leaves out, as those that only fill a batch up, are normalised like the others, and do not enter
-    the statistics.
+    Images that a mask leaves out, for instance padding, are normalised like the others but do not enter the statistics.
     """
 
     scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, mask: jax.Array | None = None) -> jax.Array:
-        """(batch, height, width, c) -> the same shape and dtype; updates `batch_stats` where `train`.
+        """(batch, height, width, c) -> the same shape and dtype; updates `batch_stats` if `train`.
 
         `mask` is bool (batch,), True for at least one image; None takes all.
         """
@@ -98,9 +97,9 @@ class BatchNorm(nn.Module):
 def make_norm(
     kind: Norm, *, train: bool, mask: jax.Array | None = None
 ) -> Callable[..., Callable[[jax.Array], jax.Array]]:
-    """`make_norm(kind, train=train)(name=..., scale_init=...)` is a function of feature maps.
+    """Returns a maker of norms: `make_norm(kind, train=train)(name=..., scale_init=...)` is a function of feature maps.
 
-    `mask`, bool (batch,), says which images enter the statistics of `batch`; `group` has none that images share.
+    `mask`, bool (batch,), selects the images that enter the statistics of `batch`; `group` shares none between images.
     """
     if kind == "group":
         return GroupNorm

@@ -1,4 +1,4 @@
-"""One answer for a bag of nodules, and which of them it came from (Ilse, Tomczak & Welling, ICML 2018)."""
+"""The patient classifier's network: multiple-instance learning with attention (Ilse, Tomczak & Welling, ICML 2018)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from lungjax.models.nodule_net import NoduleNet
 
 
 class PatientNet(nn.Module):
-    """A grader of each nodule, gated attention over what it found, a fully connected layer.
+    """A nodule network for each nodule, gated attention over its hidden features, and a fully connected layer.
 
     The attention of nodule k is softmax over the bag of w . (tanh(V h_k) * sigmoid(U h_k)), equation 9 of the paper.
 
     Attributes:
-      grader: its parameters are `params["grader"]`, or lie where a grader alone has them: at the top.
-      attention: features of V and U.
+      grader: the nodule network. Its parameters are at the top level, where a nodule classifier has them, so that those
+        fit in. Initial weights depend on this attribute's name.
+      attention: the number of features of V and U.
     """
 
     grader: NoduleNet
@@ -28,23 +29,23 @@ class PatientNet(nn.Module):
         self.attention_value = Dense(self.attention)
         self.attention_gate = Dense(self.attention)
         self.attention_score = Dense(1, use_bias=False)
-        self.answer = Dense(1)
+        self.answer = Dense(1)  # The name of its parameters in files.
 
     def __call__(
         self, x: jax.Array, inside: jax.Array, *, train: bool
     ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-        """Bags of images -> an answer each.
+        """Bags of images -> a logit for each bag.
 
         Args:
           x: (bags, nodules, height, width, 1) in [0, 1].
-          inside: (bags, nodules) 1, or 0 for what only fills a bag up, which gets no attention and enters no statistic
-            of BatchNorm, so that it does not matter how far bags are filled; one at least is above 0. What lies between
-            is the certainty that there is a nodule, by which its attention is multiplied.
+          inside: (bags, nodules), 1 for a nodule and 0 for padding, which gets no attention and does not enter
+            BatchNorm's statistics, so that the amount of padding does not matter; at least one is above 0 in each bag.
+            In between it is the certainty that there is a nodule, by which its attention is multiplied.
           train: as for `NoduleNet`.
 
         Returns:
-          (bags,) logits; (bags, nodules) attention, of sum 1; and the grader's logits and pixels of
-          bags * nodules images.
+          (bags,) logits; (bags, nodules) attention, of sum 1; and the nodule network's logits of nodules and of pixels,
+          for bags * nodules images.
         """
         bags, nodules = inside.shape
         images, mask = x.reshape(bags * nodules, *x.shape[2:]), inside.reshape(-1) > 0

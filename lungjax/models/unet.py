@@ -12,19 +12,19 @@ from lungjax.models.encoder import ResNet
 from lungjax.models.layers import Conv, Dense, depth_to_space, make_norm
 
 PRIOR_LOGIT = -4.0
-"""Where a fresh network starts: about 2 % of pixels are nodule, not half of them (Lin et al. 2017)."""
+"""A new network's logit: it predicts nodule with a probability of about 2 %, not 50 % (Lin et al. 2017)."""
 
 
 class UNet(nn.Module):
-    """Encoder, and a decoder that climbs back over the encoder's feature maps.
+    """An encoder, and a decoder that joins the encoder's feature maps from coarse to fine.
 
-    Upsampling is a dense layer and depth-to-space: the same function as a transposed convolution with kernel
-    2 and stride 2, and faster. With a `patch` stem the head does the last step to full resolution likewise.
+    Upsampling is a dense layer and depth-to-space: the same function as a transposed convolution of kernel 2 and stride
+    2, but faster. With a `patch` stem, the head does the last step to full resolution in the same way.
 
     Attributes:
-      encoder: its parameters are `params["encoder"]`, where pretrained ones fit in.
-      widths: channels of the decoder's levels, coarsest first, one for each feature map but the coarsest.
-      out_channels: logits a pixel.
+      encoder: its parameters are `params["encoder"]`, into which pretrained ones fit.
+      widths: channels of the decoder's levels, coarsest first, one for each feature map except the coarsest.
+      out_channels: logits for each pixel.
       dtype: of the computation; parameters and logits are float32.
     """
 
@@ -38,8 +38,8 @@ class UNet(nn.Module):
         """(batch, height, width, channels) floats -> logits (batch, height, width, out_channels) float32.
 
         Raises:
-          ValueError: height or width is no multiple of the encoder's total stride, or `widths` does not fit
-          it.
+          ValueError: height or width is not a multiple of the encoder's total stride, or `widths` does not fit the
+            encoder.
         """
         *skips, x = self.encoder(x, train=train)
         if len(self.widths) != len(skips):

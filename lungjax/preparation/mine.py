@@ -170,7 +170,11 @@ def stack_scan(scan: Scan, marks: np.ndarray, proposed: Sequence[Candidate]) -> 
     """
     cut = patches.cut_stacks(hu_of(scan), proposed, scan.spacing_mm[0])
     tall = cut.reshape(len(proposed), -1, patches.STACK_PX)
-    each = (_nodule(marks, number, candidate, tall.shape[1:]) for number, candidate in enumerate(proposed))
+    nodules: list[Nodule] = []
+    for number, candidate in enumerate(proposed):
+        readings = _readings(marks, number, candidate, tall.shape[1:])
+        if readings:
+            nodules.append(Nodule(len(nodules), readings))
     widest = [candidate.widest for candidate in proposed]
     return dataclasses.replace(
         scan,
@@ -180,18 +184,20 @@ def stack_scan(scan: Scan, marks: np.ndarray, proposed: Sequence[Candidate]) -> 
         spacing_mm=(math.nan, *scan.spacing_mm[1:]),
         sop_uids=tuple(scan.sop_uids[number] for number in widest),
         padding_hu=None,
-        nodules=tuple(nodule for nodule in each if nodule),
+        nodules=tuple(nodules),
     )
 
 
-def _nodule(marks: np.ndarray, number: int, candidate: Candidate, shape: tuple[int, ...]) -> Nodule | None:
-    """What a candidate lies on, with the readers' marks in the middle plane of its stack; None where on nothing.
+def _readings(
+    marks: np.ndarray, number: int, candidate: Candidate, shape: tuple[int, ...]
+) -> tuple[Reading, ...]:
+    """The readers' marks that a candidate lies on, in the middle plane of its stack, slice `number`; () for nothing.
 
     Where the candidate only touches marks, one reader's single pixel stands for them: neither nodule nor none.
     """
     below = marks[tuple(candidate.voxels.T)]
     if not below.any():
-        return None
+        return ()
     side = patches.STACK_PX
     middle = len(patches.STACK_MM) // 2 * side
     readings = []
@@ -207,7 +213,7 @@ def _nodule(marks: np.ndarray, number: int, candidate: Candidate, shape: tuple[i
         mask = np.zeros(shape, bool)
         mask[middle + side // 2, side // 2] = True
         readings.append(Reading(0, -1, _UNRATED, mask[None], (number, 0, 0)))
-    return Nodule(number, tuple(readings))
+    return tuple(readings)
 
 
 def _touched(bits: np.ndarray, candidate: Candidate) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""One file an objective: model, loss and metrics, given to the loop as pure functions."""
+"""A module for each objective: model, loss and metrics as pure functions for the training loop."""

@@ -1,4 +1,4 @@
-"""Grading of nodules: malignant or not as the readers judge it, and their nine ratings."""
+"""Classification of nodules: malignant or benign as the readers judge it, and the readers' nine ratings."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from lungjax.models.nodule_net import NoduleNet
 from lungjax.tasks.task import Config, Metrics, Task
 
 HIGHEST = (5, 4, 6, 5, 5, 5, 5, 5, 5)
-"""Of the ratings, in the order of `RATING_NAMES`; the lowest is 1."""
+"""The highest value of each rating, in the order of `RATING_NAMES`; the lowest is 1."""
 STEPS = tuple((name, above) for name, highest in enumerate(HIGHEST) for above in range(1, highest))
-"""Of each ordinal logit the number of the rating, and the value that the rating is above."""
+"""For each ordinal logit, the index of the rating, and the value that the rating exceeds."""
 
 _OUTLINE_WEIGHT = 10.0
-"""Of the outline's cross entropy, for most pixels are easy."""
+"""The weight of the outline's cross entropy, which is small because most pixels are easy."""
 _BINS = 2000
-"""Of probability, for the ROC AUC of a validation."""
+"""The number of bins of probability for the ROC AUC on the validation patients."""
 
 
 def network(config: Config) -> NoduleNet:
@@ -45,21 +45,24 @@ def network(config: Config) -> NoduleNet:
 
 
 def make_nodule_classifier(config: Config) -> Callable[..., dict[str, jax.Array]]:
-    """The network on patches as they are: (params, model_state, hu, spacing_mm) -> predictions by name.
+    """The network with resampling and windowing: (params, model_state, hu, spacing_mm) -> predictions by name.
 
-    `hu` is (n, height, width) with a nodule in the middle of each patch, `spacing_mm` (n,) between pixel centres.
-    Predicts, in float32, `logit` (n,) of malignancy and `ratings` (n, 9), the expected ones in the order of
-    `lungjax.ct.scan.RATING_NAMES`. Test-time augmentation: logits are means over the eight turns and flips of a patch.
+    `hu` is (n, height, width) with a nodule in the middle of each patch, `spacing_mm` is (n,), between pixel centres.
+    Predicts, in float32, `logit` (n,) of malignancy and `ratings` (n, 9), the expected ratings in the order of
+    `lungjax.ct.scan.RATING_NAMES`. Test-time augmentation: logits are means over the eight rotations and flips of a
+    patch.
     """
     model = network(config)
-    resampled = functools.partial(distort.resample, order=1, side_px=config.patch.side_px)
+    resample_patch = functools.partial(distort.resample, order=1, side_px=config.patch.side_px)
     shift_px = jnp.zeros(2, jnp.float32)
 
     def classifier(params: Any, model_state: Any, hu: jax.Array, spacing_mm: jax.Array) -> dict[str, jax.Array]:
-        def one(patch: jax.Array, mm: jax.Array) -> jax.Array:
-            return resampled(patch, jnp.eye(2, dtype=jnp.float32) * (config.patch.pixel_mm / mm), shift_px)
+        def resample(patch: jax.Array, mm: jax.Array) -> jax.Array:
+            return resample_patch(patch, jnp.eye(2, dtype=jnp.float32) * (config.patch.pixel_mm / mm), shift_px)
 
-        images = window(jax.vmap(one)(hu.astype(jnp.float32), spacing_mm), tuple(config.patch.window_hu))[..., None]
+        images = window(jax.vmap(resample)(hu.astype(jnp.float32), spacing_mm), tuple(config.patch.window_hu))[
+            ..., None
+        ]
         turned = [jnp.rot90(side, turns, axes=(1, 2)) for turns in range(4) for side in (images, images[:, :, ::-1])]
         variables = {"params": params, **model_state}
         # One after the other: eight at once would need eight times the memory.
@@ -71,21 +74,21 @@ def make_nodule_classifier(config: Config) -> Callable[..., dict[str, jax.Array]
 
 
 def expected_ratings(logits: jax.Array) -> jax.Array:
-    """Ordinal logits (n, STEPS) -> (n, 9): one, and the chances of being above each value added up."""
+    """Ordinal logits (n, STEPS) -> expected ratings (n, 9): 1 plus the probabilities of exceeding each value."""
     above = jax.nn.sigmoid(logits)
     member = np.array([[name == number for number in range(len(HIGHEST))] for name, _ in STEPS], np.float32)
     return 1.0 + jnp.matmul(above, member, precision=jax.lax.Precision.HIGHEST)
 
 
 def ordinal_targets(ratings: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What the ordinal logits should be.
+    """The targets of the ordinal logits.
 
     Args:
       ratings: int32 (batch, readers, 9), 0 where a reader gave none.
 
     Returns:
-      float32 (batch, STEPS): the share of the readers whose rating is above each value, and the weight of each, the
-      root of how many readers gave the rating.
+      float32 (batch, STEPS): the share of readers whose rating exceeds each value, and its weight, the square root of
+      the number of readers who gave the rating.
     """
     given = (ratings > 0).astype(jnp.float32)
     number = jnp.sum(given, axis=1)  # (batch, 9)
@@ -99,12 +102,12 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
 
     Args:
       config: the whole configuration.
-      intensity: of the data set, which `lungjax.data.nodules.Patches` has seen to be HU.
-      readers: unused; a batch tells who rated.
-      mesh: unused; every patch's loss is its own.
+      intensity: unused; `lungjax.data.nodules.Patches` accepts only HU.
+      readers: unused; a batch has each reader's ratings.
+      mesh: unused; the losses of patches are independent.
 
     Returns:
-      The task. It predicts what `make_nodule_classifier` does.
+      The task. It predicts what `make_nodule_classifier` predicts.
     """
     del intensity, readers, mesh
     model = network(config)
@@ -153,12 +156,12 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
 def nodule_loss(
     config: Config, logits: jax.Array, pixels: jax.Array, marked: jax.Array, batch: Any
 ) -> tuple[jax.Array, Metrics]:
-    """What the outlines, the labels and the ratings of nodules cost; what is not known costs nothing.
+    """The loss of outlines, labels and ratings of nodules; what is unknown does not contribute.
 
     Args:
       config: its `outline_weight` and `ratings_weight`.
       logits: (n, 1 + STEPS) of the nodules.
-      pixels, marked: (n, side, side) logits, and the share of readers who marked each pixel.
+      pixels, marked: (n, side, side), logits, and the share of readers who marked each pixel.
       batch: with `readers`, `label`, `ratings` and `weight` of the n nodules.
     """
     known = jnp.any(batch["readers"] > 0, axis=(1, 2)).astype(jnp.float32) * batch["weight"]
@@ -171,15 +174,15 @@ def nodule_loss(
     trust = trust * batch["weight"][:, None]
     each = losses.sigmoid_cross_entropy(logits[:, 1:], targets) * trust
     each = jnp.sum(each, axis=0) / jnp.maximum(jnp.sum(trust, axis=0), 1.0)
-    own = HIGHEST[-1] - 1  # Malignancy's steps, the last ones, count as much as twice all others.
+    own = HIGHEST[-1] - 1  # Malignancy's steps are the last; they count twice as much as all others together.
     ratings = jnp.mean(each[-own:]) + 0.5 * jnp.mean(each[:-own])
     loss = config.outline_weight * outline + malignancy + config.ratings_weight * ratings
     return loss, {"outline": outline, "cross_entropy": malignancy, "ratings": ratings}
 
 
 def binned_sums(logit: jax.Array, batch: Any) -> Metrics:
-    """Of a validation batch, for `loss_and_auc`: the loss, and `benign` and `malignant` (bins,), how many there are in
-    bins of probability.
+    """The sums over a validation batch for `loss_and_auc`: the loss, and the number of `benign` and `malignant` (bins,)
+    in bins of probability.
     """
     label, weight = labels(batch["label"])
     weight = weight * batch["weight"]
@@ -193,20 +196,20 @@ def binned_sums(logit: jax.Array, batch: Any) -> Metrics:
 
 
 def loss_and_auc(sums: dict[str, Any]) -> dict[str, float]:
-    """Mean loss and ROC AUC of the added `binned_sums`; 0.5 without both kinds, for nothing can be told apart."""
+    """Mean loss and ROC AUC from sums of `binned_sums`; the AUC is 0.5 where a class is missing."""
     benign, malignant = sums["benign"], sums["malignant"]
     number = float(benign.sum() + malignant.sum())
     return {"loss": float(sums["loss"]) / max(number, 1.0), "auc": float(metrics.binned_auc(benign, malignant))}
 
 
 def labels(label: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Labels (batch,), NaN where a nodule is neither -> without NaN, and weights, 0 for those that are neither."""
+    """Labels (batch,), NaN for neither malignant nor benign -> labels without NaN, and weights, 0 for NaN."""
     neither = jnp.isnan(label)
     return jnp.where(neither, 0.0, label), 1.0 - neither.astype(jnp.float32)
 
 
 def share_marked(readers: jax.Array) -> jax.Array:
-    """uint8 bits (batch, height, width) -> float32, of the readers who marked anything the share at a pixel."""
+    """uint8 bits (batch, height, width) -> float32: at each pixel, the share among the readers who marked any pixel."""
     slots = jax.lax.reduce(readers, jnp.uint8(0), jax.lax.bitwise_or, (1, 2))  # (batch,)
     who = jnp.maximum(jax.lax.population_count(slots).astype(jnp.float32), 1.0)
     return jax.lax.population_count(readers).astype(jnp.float32) / who[:, None, None]

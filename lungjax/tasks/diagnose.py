@@ -1,4 +1,4 @@
-"""The patient's answer: is any of the nodules lung cancer, and which of them says so."""
+"""Classification of patients by multiple-instance learning: is any nodule cancer, and which one."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def network(config: Config) -> PatientNet:
     return PatientNet(grader=classify.network(config), attention=config.model.attention)
 
 
-def _shown(config: Config) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """HU (bags * nodules, side, side), `inside` (bags, nodules) -> the images of the network."""
+def _make_images(config: Config) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """A function of HU (bags * nodules, side, side) and `inside` (bags, nodules) -> the network's images."""
 
     def images(hu: jax.Array, inside: jax.Array) -> jax.Array:
         return window(hu, tuple(config.patch.window_hu)).reshape(*inside.shape, *hu.shape[1:], 1)
@@ -34,25 +34,25 @@ def _shown(config: Config) -> Callable[[jax.Array, jax.Array], jax.Array]:
 
 
 def make_patient_classifier(config: Config) -> Callable[..., dict[str, jax.Array]]:
-    """The network on patches as they are: (params, model_state, hu, spacing_mm, inside) -> predictions by name.
+    """The network with resampling and windowing: (params, model_state, hu, spacing_mm, inside) -> predictions by name.
 
-    `hu` is (bags, nodules, rows, columns); `spacing_mm` between pixel centres and `inside`, as for `PatientNet`, are
+    `hu` is (bags, nodules, rows, columns); `spacing_mm`, between pixel centres, and `inside`, as for `PatientNet`, are
     (bags, nodules). Predicts, in float32, `logit` (bags,) of the patient, `attention` (bags, nodules) of sum 1, and
-    `nodule_logit` (bags, nodules), each nodule's own logit of malignancy, -inf where a bag is only filled up.
+    `nodule_logit` (bags, nodules), each nodule's own logit of malignancy, -inf where the bag is padded.
     """
-    model, shown = network(config), _shown(config)
+    model, images_of = network(config), _make_images(config)
     side_px, pixel_mm = config.patch.side_px, config.patch.pixel_mm
 
-    def plain(patch: jax.Array, mm: jax.Array) -> jax.Array:
+    def resample(patch: jax.Array, mm: jax.Array) -> jax.Array:
         matrix = jnp.eye(2, dtype=jnp.float32) * (pixel_mm / mm)
         return distort.resample(patch, matrix, jnp.zeros(2, jnp.float32), order=1, side_px=side_px)
 
     def classifier(
         params: Any, model_state: Any, hu: jax.Array, spacing_mm: jax.Array, inside: jax.Array
     ) -> dict[str, jax.Array]:
-        patches = jax.vmap(plain)(hu.reshape(-1, *hu.shape[2:]).astype(jnp.float32), spacing_mm.reshape(-1))
-        found: Any = model.apply({"params": params, **model_state}, shown(patches, inside), inside, train=False)
-        logit, attention, logits, _ = found
+        patches = jax.vmap(resample)(hu.reshape(-1, *hu.shape[2:]).astype(jnp.float32), spacing_mm.reshape(-1))
+        outputs: Any = model.apply({"params": params, **model_state}, images_of(patches, inside), inside, train=False)
+        logit, attention, logits, _ = outputs
         own = jnp.where(inside > 0, logits[:, 0].reshape(inside.shape), -jnp.inf)
         return {"logit": logit, "attention": attention, "nodule_logit": own}
 
@@ -60,11 +60,12 @@ def make_patient_classifier(config: Config) -> Callable[..., dict[str, jax.Array
 
 
 def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> Task:
-    """The task of `configs/diagnose.py`; arguments as for `classify.make`. It predicts what `make_patient_classifier`
-    does.
+    """The task of `configs/diagnose.py`; arguments as for `classify.make`.
+
+    It predicts what `make_patient_classifier` predicts.
     """
     del intensity, readers, mesh
-    model, shown = network(config), _shown(config)
+    model, images_of = network(config), _make_images(config)
     classifier = make_patient_classifier(config)
     side_px, pixel_mm = config.patch.side_px, config.patch.pixel_mm
     view = jax.vmap(functools.partial(augment.nodule, side_px=side_px, pixel_mm=pixel_mm, **config.augment))
@@ -76,7 +77,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         return variables["params"], {k: v for k, v in variables.items() if k != "params"}
 
     def flat(batch: Any) -> Any:
-        """The nodules of all bags, as a batch of `classify`."""
+        """The nodules of all bags as a batch for `classify`."""
         names = ("image", "readers", "ratings", "spacing_mm")
         nodules = {name: batch[name].reshape(-1, *batch[name].shape[2:]) for name in names}
         weight = (batch["inside"] * batch["weight"][:, None]).reshape(-1)
@@ -90,7 +91,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         hu, marked = view(keys, nodules["image"].astype(jnp.float32), marked, nodules["spacing_mm"])
         (logit, _, logits, pixels), model_state = model.apply(
             {"params": params, **model_state},
-            shown(hu, batch["inside"]),
+            images_of(hu, batch["inside"]),
             batch["inside"],
             train=True,
             rngs={"dropout": drop_rng},

@@ -18,14 +18,14 @@ from lungjax.models.heads import Projection
 from lungjax.tasks.task import Config, Metrics, Task
 
 POSITIVES = ("views", "neighbours")
-"""Two views of one slice; or one of a slice and one of another near it."""
+"""A pair is two views of one slice, or views of a slice and of another slice near it."""
 
 
 class SimCLR(nn.Module):
     """Encoder, global average pooling, projection head.
 
     Attributes:
-      encoder: of slices; its parameters lie under `encoder`, where a U-Net looks for them.
+      encoder: of slices; its parameters are under `encoder`, where a U-Net expects them.
       hidden, out: widths of the projection head.
     """
 
@@ -51,18 +51,18 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
     Args:
       config: the whole configuration.
       intensity: the data set's, see `lungjax.data.intensity.Intensity`.
-      readers: unused; nobody's marks are looked at.
-      mesh: over which the batch is split; negatives come from the global batch.
+      readers: unused, because marks are not used.
+      mesh: the devices over which the batch is split; negatives come from the global batch.
 
-    A training batch with a `partner` (`config.positives` is `neighbours`) gives pairs of that and the slice; a
-    validation batch has none, so figures of both kinds of positives are of the same two views.
+    In a training batch with a `partner` (where `config.positives` is `neighbours`), a pair is a view of the slice and
+    one of its partner. Validation batches have no partner, so figures of both kinds of positives are comparable.
 
     Returns:
       The task. It predicts `views`, (batch, 2, height, width) float32: two views of each slice, as the network sees
-      them. Its `features` are of the slices as they are, before the projection head.
+      them. Its `features` are those of the slices without augmentation, before the projection head.
 
     Raises:
-      ValueError: `config.positives` is none of its choices.
+      ValueError: `config.positives` has an unknown value.
     """
     if config.positives not in POSITIVES:
         raise ValueError(f"config.positives is {config.positives!r}; use one of {', '.join(POSITIVES)}.")
@@ -77,7 +77,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         return variables["params"], {k: v for k, v in variables.items() if k != "params"}
 
     def embed(params: Any, model_state: Any, batch: Any, rng: jax.Array, *, train: bool) -> tuple[Any, Any, Any]:
-        """Both views through the model as one batch, so that BatchNorm, where chosen, sees both."""
+        """Both views go through the model as one batch, so that BatchNorm, where chosen, sees both."""
         x = jnp.concatenate(views_of(rng, batch["image"], batch.get("partner")))[
             ..., None
         ]  # (2 batch, height, width, 1)
@@ -114,7 +114,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
 
     def eval_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> Metrics:
         a, b, _ = embed(params, model_state, batch, rng, train=False)
-        # The copies that fill the last batch are the same slice again: masked, they are no false negatives.
+        # Masked, because the last batch is padded with copies of a slice, which would be false negatives.
         loss, metrics = contrast(a, b, batch, masked=True)
         share = batch["weight"].mean()
         return {"batches": share, **{name: value * share for name, value in {"loss": loss, **metrics}.items()}}

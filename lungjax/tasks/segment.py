@@ -1,4 +1,4 @@
-"""Nodule segmentation: a U-Net against what the readers drew."""
+"""Nodule segmentation: a U-Net trained on the readers' masks."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from lungjax.tasks.task import COUNTS, Config, Metrics, Task
 TargetMode = Literal["majority", "soft", "random"]
 
 LEVELS = READERS
-"""Logits a pixel where `config.targets` is `levels`: at least 1, 2, 3, 4 readers marked it."""
+"""Logits for each pixel where `config.targets` is `levels`: at least 1, 2, 3, 4 readers marked it."""
 MAJORITY = metrics.MAJORITY_READERS - 1
-"""Of these levels the one that is scored."""
+"""The level that is scored."""
 
 FLIPS = ((), (1,), (2,), (1, 2))
-"""Axes of (batch, height, width) along which a slice is turned over for `over_flips`."""
+"""Axes of (batch, height, width) along which `over_flips` flips a slice."""
 
 
 def network(config: Config) -> UNet:
-    """The U-Net of a configuration; takes images in [0, 1], gives one logit a pixel, or one a level."""
+    """The U-Net of a configuration: images in [0, 1] -> a logit for each pixel, or one for each level."""
     dtype = jnp.dtype(config.compute_dtype)
     return UNet(
         encoder=ResNet(**config.model.encoder, dtype=dtype),
@@ -42,14 +42,14 @@ def network(config: Config) -> UNet:
 def reader_targets(
     bits: jax.Array, mode: TargetMode, rng: jax.Array | None = None, *, readers: int = READERS
 ) -> jax.Array:
-    """What a segmentation is trained towards.
+    """The targets of a segmentation.
 
     Args:
       bits: uint8 (batch, height, width); bit r is reader r's mask.
       mode: `majority`: 1 where `lungjax.metrics.majority` is; `soft`: the share of the readers who marked the pixel;
-        `random`: the mask of one reader, drawn anew for each image, empty where that one marked nothing.
-      rng: key, for `random` only.
-      readers: how many looked at each scan.
+        `random`: the mask of a reader drawn at random for each image, empty where that reader marked nothing.
+      rng: random key, only for `random`.
+      readers: the number of readers of each scan.
 
     Returns:
       float32 (batch, height, width) in [0, 1].
@@ -69,7 +69,7 @@ def reader_targets(
 
 
 def over_flips(predict: Callable[[Any], dict[str, jax.Array]], batch: Any) -> dict[str, jax.Array]:
-    """Test-time augmentation: the means of the predictions of the four flips of each slice, each flipped back.
+    """Test-time augmentation: the mean of the predictions for the four flips of each slice, each flipped back.
 
     Args:
       predict: batch -> (batch, height, width) floats by name.
@@ -77,7 +77,9 @@ def over_flips(predict: Callable[[Any], dict[str, jax.Array]], batch: Any) -> di
     """
     flipped = [(axes, predict({**batch, "image": jnp.flip(batch["image"], axes)})) for axes in FLIPS]
     names = flipped[0][1]
-    return {name: jnp.stack([jnp.flip(found[name], axes) for axes, found in flipped]).mean(axis=0) for name in names}
+    return {
+        name: jnp.stack([jnp.flip(predicted[name], axes) for axes, predicted in flipped]).mean(axis=0) for name in names
+    }
 
 
 def make(config: Config, *, intensity: Intensity | Literal["mixed"], readers: int, mesh: Mesh) -> Task:
@@ -86,15 +88,15 @@ def make(config: Config, *, intensity: Intensity | Literal["mixed"], readers: in
     Args:
       config: the whole configuration.
       intensity: the data set's, or "mixed", see `lungjax.data.mixture`.
-      readers: how many looked at each scan of the data set; with one, every target is that one's mask.
-      mesh: unused; every image's loss is its own.
+      readers: the number of readers of each scan of the data set; with one, every target is that reader's mask.
+      mesh: unused; the losses of images are independent.
 
     Returns:
-      The task. It predicts, all (batch, height, width) float32: `image`, what the network sees, in [0, 1]; `logit`,
-      that the majority of the readers would mark a pixel; `share`, of the readers who would mark it.
+      The task. It predicts, all (batch, height, width) float32: `image`, the network's input in [0, 1]; `logit` of the
+      majority of the readers marking a pixel; `share`, the expected share of readers who mark it.
 
     Raises:
-      ValueError: a value of the configuration is none of its choices.
+      ValueError: the configuration has an unknown value.
     """
     del mesh
     modes = (*get_args(TargetMode), "levels")
@@ -132,14 +134,14 @@ def make(config: Config, *, intensity: Intensity | Literal["mixed"], readers: in
         levels = [
             objective(logits[..., level], (marked > level).astype(jnp.float32), weights) for level in range(LEVELS)
         ]
-        others = sum(one for level, one in enumerate(levels) if level != MAJORITY)
+        others = sum(loss for level, loss in enumerate(levels) if level != MAJORITY)
         return (levels[MAJORITY] + others / (LEVELS - 1)) / 2
 
     def of_majority(logits: jax.Array) -> jax.Array:
         return logits[..., MAJORITY if config.targets == "levels" else 0]
 
     def counts(logits: jax.Array, bits: jax.Array, weights: jax.Array) -> jax.Array:
-        """int32 (4,), of the images that have a weight."""
+        """Confusion counts of the images that have a weight: int32 (4,)."""
         each = metrics.confusion(logits > 0, metrics.majority(bits, readers=readers))  # (batch, 4)
         return jnp.sum(each * (weights > 0).astype(jnp.int32)[:, None], axis=0)
 

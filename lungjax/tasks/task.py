@@ -1,4 +1,4 @@
-"""What a task gives the loop: pure functions of arrays."""
+"""The interface between a task and the training loop: pure functions of arrays."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import jax
 
 Metrics = dict[str, jax.Array]
 COUNTS = "counts"
-"""Of a step's metrics the confusion counts, `lungjax.metrics.confusion`, added up over its images: int32 (4,)."""
+"""The key, in a step's metrics, of the confusion counts summed over its images, int32 (4,); see
+`lungjax.metrics.confusion`.
+"""
 Config = Any
-"""An `ml_collections.ConfigDict`: attributes whose types only the file in configs/ knows."""
+"""An `ml_collections.ConfigDict`, whose attributes are defined by a file in configs/."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,15 +24,15 @@ class Task:
     Attributes:
       name: as `config.task`.
       init: (rng, batch) -> (params, model_state).
-      loss_fn: (params, model_state, batch, rng) -> (loss, (metrics, model_state)); a training step's. Metrics are
-        scalars, whose mean over the steps is logged, and, of a segmentation, `COUNTS`, whose sum is scored.
-      eval_fn: (params, model_state, batch, rng) -> sums over the batch, added up over batches by the loop.
-      summarize: the added sums, as floats -> named figures.
-      predict: (params, model_state, batch) -> arrays by name, the batch the first axis of each; what they are is told
-        where the task is made.
-      best: the name of the summarized figure by which the best checkpoint is kept; higher is better.
-      features: (params, model_state, batch) -> (batch, channels) float32 of an encoder that is pretrained, for probes.
-      calibrated: the prediction of which a probability is made on the validation patients; None for none.
+      loss_fn: (params, model_state, batch, rng) -> (loss, (metrics, model_state)), for a training step. Metrics are
+        scalars, whose mean over the steps is logged, and, for a segmentation, `COUNTS`, whose sum is scored.
+      eval_fn: (params, model_state, batch, rng) -> sums over the batch, which the loop adds up over batches.
+      summarize: the added sums, as floats -> figures by name.
+      predict: (params, model_state, batch) -> arrays by name, with the batch as first axis; the task's `make` describes
+        them.
+      best: the name of the summarized figure that decides which checkpoint is best; higher is better.
+      features: (params, model_state, batch) -> (batch, channels) float32, an encoder's features for probes; or None.
+      calibrated: the prediction that is calibrated on the validation patients; None for none.
     """
 
     name: str

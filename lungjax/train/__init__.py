@@ -1,1 +1,1 @@
-"""The one training loop and what it stands on: state, step, mesh, checkpoint, logs."""
+"""The training loop and its parts: state, step, mesh, checkpoints, logs."""

@@ -1,4 +1,4 @@
-"""The last stage of a training: scores made probabilities, on the validation patients."""
+"""The last stage of a training: scores are calibrated to probabilities on the validation patients."""
 
 from __future__ import annotations
 
@@ -22,85 +22,89 @@ from lungjax.train import workdir as folder
 CALIBRATION_FILE = "calibration.json"
 
 
-def fit(workdir: Path, task: Task, slices: Any, rows: np.ndarray, config: Config, *, write: bool) -> str:
+def fit_calibration(workdir: Path, task: Task, slices: Any, rows: np.ndarray, config: Config, *, write: bool) -> str:
     """Calibrates a run's best checkpoint.
 
     Args:
-      workdir: of the finished run.
-      task: its task, of whose predictions `calibrated` is made a probability.
-      slices, rows: the validation slices, nodules, or bags.
-      config: of the run.
+      workdir: the finished run's folder.
+      task: the run's task; its prediction `task.calibrated` is calibrated.
+      slices, rows: the validation slices, nodules or bags.
+      config: the run's configuration.
       write: whether this process writes `calibration.json`.
 
     Returns:
-      A sentence on what was found.
+      A sentence that describes the result.
     """
-    variables, step = checkpoint.load(workdir)
-    fitted = _shares if task.calibrated == "share" else _line
-    known, said = fitted(task, variables, slices, rows, config.data.batch_size)
+    variables, step = checkpoint.load_best(workdir)
+    fit = _fit_shares if task.calibrated == "share" else _fit_platt
+    calibrated, summary = fit(task, variables, slices, rows, config.data.batch_size)
     if write:
-        text = json.dumps({**known, "step": step}, indent=1, sort_keys=True) + "\n"
+        text = json.dumps({**calibrated, "step": step}, indent=1, sort_keys=True) + "\n"
         folder.write_text(workdir / CALIBRATION_FILE, text)
-    return said
+    return summary
 
 
 def shares_of(known: Mapping[str, Any]) -> calibration.Shares | None:
-    """That of a segmenter's calibration; None where there is none."""
+    """A segmenter's calibration of the share of readers; None where it has none."""
     return calibration.Shares(tuple(known["predicted"]), tuple(known["share"])) if "share" in known else None
 
 
 def probability(logits: np.ndarray, known: Mapping[str, Any]) -> np.ndarray:
-    """Logits -> float64 probabilities, by the calibration of a classifier; as they are where it has none."""
+    """Logits -> float64 probabilities, by a classifier's calibration; uncalibrated where it has none."""
     return calibration.Platt(known.get("slope", 1.0), known.get("offset", 0.0))(logits)
 
 
-def _line(task: Task, variables: Any, slices: Any, rows: np.ndarray, batch_size: int) -> tuple[dict[str, Any], str]:
+def _fit_platt(
+    task: Task, variables: Any, slices: Any, rows: np.ndarray, batch_size: int
+) -> tuple[dict[str, Any], str]:
     predicted, labels = predictions(task, variables, slices, rows, batch_size)
     logits, known = predicted["logit"], ~np.isnan(labels)
     positive = labels[known] > 0.5
     if positive.all() or not positive.any():
         line = calibration.Platt()
-        said = "no calibration: the validation patients are all of one kind"
+        summary = "not calibrated: the labels of the validation patients are all equal"
     else:
-        line = calibration.fit(logits[known], positive)
-        said = (
+        line = calibration.fit_platt(logits[known], positive)
+        summary = (
             f"calibrated on {known.sum()} of the validation patients: slope {line.slope:.3g}, offset {line.offset:.3g}"
         )
-    return {**dataclasses.asdict(line), "fitted_on": int(known.sum())}, said
+    return {**dataclasses.asdict(line), "fitted_on": int(known.sum())}, summary
 
 
-def _shares(task: Task, variables: Any, slices: Any, rows: np.ndarray, batch_size: int) -> tuple[dict[str, Any], str]:
+def _fit_shares(
+    task: Task, variables: Any, slices: Any, rows: np.ndarray, batch_size: int
+) -> tuple[dict[str, Any], str]:
     forward, readers = _forward(task, ["share"]), slices.dataset.readers
     sums = np.zeros((3, calibration.KNOTS))
     for batch in loader.eval_batches(slices, rows, batch_size=batch_size):
         real = batch["weight"] > 0
         marked = metrics.share_of_readers(batch["readers"][real], readers=readers)
         sums += calibration.share_sums(np.asarray(forward(variables, dict(batch))["share"])[real], marked)
-    found = calibration.fit_shares(sums)
-    said = (
-        f"calibrated on {len(rows)} validation slices: where all readers were predicted, {found.share[-1]:.2f} of them"
+    fitted = calibration.fit_shares(sums)
+    summary = (
+        f"calibrated on {len(rows)} validation slices: a predicted share of 1 becomes a share of {fitted.share[-1]:.2f}"
     )
-    return {**dataclasses.asdict(found), "fitted_on": len(rows)}, said
+    return {**dataclasses.asdict(fitted), "fitted_on": len(rows)}, summary
 
 
-def read(workdir: Path, step: int) -> dict[str, Any]:
-    """What `fit` found of the checkpoint of this step; empty where it did not."""
+def read_calibration(workdir: Path, step: int) -> dict[str, Any]:
+    """The calibration that `fit_calibration` stored for the checkpoint of this step; empty where there is none."""
     path = workdir / CALIBRATION_FILE
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text())
-        return found if found["step"] == step else {}
+        stored = json.loads(path.read_text())
+        return stored if stored["step"] == step else {}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path} is damaged ({error!r}); start the run's command again, which fits it anew."
+            f"{path} is damaged ({error!r}); run the training command again, which fits the calibration again."
         ) from error
 
 
 def predictions(
     task: Task, variables: Any, slices: Any, rows: np.ndarray, batch_size: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """What a task predicts of every row, by name, (rows, ...) each; and the labels (rows,), 1 or 0, NaN where a nodule
+    """A task's predictions for every row, by name, each (rows, ...); and the labels (rows,): 1 or 0, NaN where a nodule
     is neither.
     """
     forward = _forward(task)
@@ -113,10 +117,10 @@ def predictions(
 
 
 def _forward(task: Task, names: Sequence[str] | None = None) -> Callable[..., dict[str, jax.Array]]:
-    """Jitted (variables, batch) -> the task's predictions, all or those of these names."""
+    """A jitted function (variables, batch) -> the task's predictions, all or those named."""
 
     def forward(variables: Any, batch: Any) -> dict[str, jax.Array]:
-        found = task.predict(variables["params"], variables["model_state"], batch)
-        return {name: found[name] for name in names or found}
+        predicted = task.predict(variables["params"], variables["model_state"], batch)
+        return {name: predicted[name] for name in names or predicted}
 
     return jax.jit(forward)

@@ -1,6 +1,6 @@
-"""Checkpoints: the state and the loader's position together; the only file that knows Orbax."""
+"""Checkpoints: the state and the loader's position together; the only module that uses Orbax."""
 
-# Orbax types its paths and policies by protocols that its own classes do not declare.
+# Orbax annotates its paths and policies with protocols that its own classes do not declare.
 # pyright: reportArgumentType=false
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Checkpoints:
     """The last `keep` checkpoints of a run and the best one, written in the background.
 
     Args:
-      workdir: of the run; checkpoints lie in its folder `checkpoints/<step>`.
-      every: steps between checkpoints; a state that is validated and the best so far is always stored.
-      keep: how many of the last to keep; the one with the highest score is kept, too.
+      workdir: the run's folder; checkpoints are stored in its folders `checkpoints/<step>`.
+      every: steps between checkpoints; a validated state that is the best so far is always stored.
+      keep: how many of the last checkpoints to keep; the one with the highest score is kept as well.
     """
 
     def __init__(self, workdir: Path, *, every: int, keep: int):
@@ -46,7 +46,7 @@ class Checkpoints:
             ),
             cleanup_tmp_directories=True,
         )
-        # Of a run that goes on: the best is among those kept, so it is that of a run that was never stopped.
+        # For a resumed run: the best checkpoint is among those kept, so this is the best score of the whole run.
         self._best: float = max(map(_score, self._checkpointer.checkpoints), default=-math.inf)
 
     def __enter__(self) -> Checkpoints:
@@ -64,13 +64,13 @@ class Checkpoints:
         score: float | None,
         force: bool = False,
     ) -> None:
-        """Starts writing if a checkpoint is due or the score is the best so far; returns once the arrays are copied.
+        """Starts writing if a checkpoint is due or the score is the best so far; returns when the arrays are copied.
 
         Args:
-          step: steps done.
+          step: the number of steps done.
           state, data: what to store.
           score: of this state on the validation patients, higher is better; None if it was not measured.
-          force: save whether due or not. A step that is saved already is left alone.
+          force: save even if no checkpoint is due. A step that is already saved is not saved again.
         """
         if score is not None and score > self._best:
             self._best, force = score, True
@@ -85,7 +85,7 @@ class Checkpoints:
         )
 
     def restore(self, state: TrainState, data: grain.DatasetIterator) -> TrainState | None:
-        """The latest state, placed as `state` is, with `data` moved to its position; None where there is none."""
+        """The latest state, sharded as `state`, with `data` moved to its position; None without a checkpoint."""
         latest = self._checkpointer.latest
         if latest is None:
             return None
@@ -95,12 +95,12 @@ class Checkpoints:
 
 
 def _score(info: Any) -> float:
-    """Of a checkpoint that Orbax lists; less than any where it was not validated."""
+    """The score of a checkpoint that Orbax lists; minus infinity where it was not validated."""
     return info.metrics["score"] if info.metrics else -math.inf
 
 
 def write_weights(variables: dict[str, Any], path: Path) -> None:
-    """{"params", "model_state"} as a checkpoint of its own, at a path where nothing is; for `ocp.load(path)`."""
+    """Writes {"params", "model_state"} as a checkpoint of its own, for `ocp.load(path)`; `path` must not exist."""
     ocp.save(path.absolute(), jax.tree.map(np.asarray, variables))
 
 
@@ -111,33 +111,33 @@ def read_weights(path: Path) -> dict[str, Any]:
       ValueError: it is damaged.
     """
     try:
-        known = ocp.metadata(path.absolute()).metadata
-        return ocp.load(path.absolute(), jax.tree.map(lambda x: np.empty(x.shape, x.dtype), known))
+        metadata = ocp.metadata(path.absolute()).metadata
+        return ocp.load(path.absolute(), jax.tree.map(lambda x: np.empty(x.shape, x.dtype), metadata))
     except (ocp.errors.InvalidLayoutError, FileNotFoundError) as error:
         raise ValueError(str(error)) from error
 
 
-def has_one(workdir: Path) -> bool:
+def has_checkpoint(workdir: Path) -> bool:
     """Whether a run has finished a checkpoint.
 
-    By the names of folders alone: Orbax would wait for the run's other processes, of which one may be ahead already.
+    Looks only at the names of folders: Orbax would wait for the run's other processes, which may be ahead already.
     """
     folder = workdir / FOLDER
     return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
 
 
-def load(workdir: Path) -> tuple[dict[str, Any], int]:
-    """Parameters and model state of a run's best checkpoint, or of its last where none was validated; their average
-    where the run kept one.
+def load_best(workdir: Path) -> tuple[dict[str, Any], int]:
+    """Parameters and model state of a run's best checkpoint, or of its last where none was validated; or their
+    exponential moving average where the run kept one.
 
     Args:
-      workdir: of a training run.
+      workdir: a training run's folder.
 
     Returns:
       ({"params", "model_state"} of NumPy arrays, step).
 
     Raises:
-      InputError: no checkpoint is there.
+      InputError: there is no checkpoint.
     """
     folder = workdir / FOLDER
     if not folder.is_dir():
@@ -147,8 +147,8 @@ def load(workdir: Path) -> tuple[dict[str, Any], int]:
         if not infos:
             raise InputError(f"{workdir}: no finished checkpoint yet; let the run reach its first one.")
         chosen = max(infos, key=_score) if any(info.metrics for info in infos) else infos[-1]
-        known = checkpointer.metadata(chosen.step).metadata
+        metadata = checkpointer.metadata(chosen.step).metadata
         # As NumPy arrays: the devices of the run need not be those of this process.
-        state = checkpointer.load(chosen.step, jax.tree.map(lambda x: np.empty(x.shape, x.dtype), known))
+        state = checkpointer.load(chosen.step, jax.tree.map(lambda x: np.empty(x.shape, x.dtype), metadata))
     params, model_state = state.get("average") or (state["params"], state["model_state"])
     return {"params": params, "model_state": model_state or {}}, chosen.step

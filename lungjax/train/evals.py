@@ -18,17 +18,17 @@ from lungjax.train.probe import Probe
 from lungjax.train.state import TrainState
 
 SHOWN = 8
-"""Slices on one sheet of examples."""
+"""The greatest number of slices on a sheet of examples."""
 
 
 class Validation:
-    """The validation slices, and the compiled steps that look at them.
+    """The validation slices, and the compiled steps that evaluate them.
 
     Args:
       task, key: of the run.
       devices: the mesh.
-      slices, rows: what to look at, `batch_size` at a time.
-      train_rows: what probes learn from, see `lungjax.train.probe`.
+      slices, rows: the slices to evaluate, `batch_size` at a time.
+      train_rows: the slices that probes are trained on, see `lungjax.train.probe`.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Validation:
         )
 
     def scores(self, state: TrainState) -> dict[str, float]:
-        """Sums over all validation batches, in float64 on the host, then the task's figures of them; and probes'."""
+        """The task's figures, from sums over all validation batches in float64 on the host, and those of the probes."""
         sums: dict[str, Any] = collections.defaultdict(float)
         for batch in self.batches():
             for name, value in jax.device_get(self._eval_step(state, mesh.to_devices(batch, self._devices))).items():
@@ -69,7 +69,7 @@ class Validation:
         return self._task.summarize(sums) | (self.probe.scores(state) if self.probe else {})
 
     def draw(self, state: TrainState, workdir: Path, step_number: int) -> None:
-        """Writes `examples/<step>.png` of slices spread over the validation rows, and the curves so far."""
+        """Draws `examples/<step>.png`, slices spread evenly over the validation rows, and the curves so far."""
         spread = np.linspace(0, len(self._rows) - 1, self._batch_size).astype(int)
         chosen = self._slices.batch(self._rows[spread])
         share = self._batch_size // jax.process_count()
@@ -82,7 +82,7 @@ class Validation:
             index = self._slices.dataset.index.iloc[chosen["row"][sheet]]
             titles = [f"{row.patient_id}, slice {row.slice_index}" for row in index.itertuples()]
             shown = {name: part[sheet] for name, part in chosen.items()}
-            examples.draw(
+            examples.draw_examples(
                 self._task.name,
                 {**shown, "spacing_mm": index["column_spacing_mm"].to_numpy()},
                 {name: part[sheet] for name, part in predicted.items()},

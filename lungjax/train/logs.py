@@ -17,9 +17,9 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class Writer:
-    """Appends figures to `metrics.jsonl` and TensorBoard events; silent where `write` is false.
+    """Appends figures to `metrics.jsonl` and to TensorBoard's events; does nothing where `write` is false.
 
-    A resumed run first drops what was written after its checkpoint, so that every step stands there once.
+    A resumed run first removes what was written after its checkpoint, so that every step appears once.
     """
 
     def __init__(self, workdir: Path, *, write: bool):
@@ -28,7 +28,7 @@ class Writer:
         self._file: IO[str] | None = None
 
     def start(self, resume_step: int) -> None:
-        """Opens the files to go on after `resume_step`."""
+        """Opens the files, to continue after `resume_step`."""
         if not self._write:
             return
         path = self._workdir / METRICS_FILE
@@ -46,7 +46,7 @@ class Writer:
             self._events.close()
 
     def write(self, step: int, figures: dict[str, float]) -> None:
-        """One line, flushed: a killed run loses none that was written."""
+        """Writes a line and flushes it, so that a killed run loses none."""
         if self._file is None:
             return
         self._file.write(json.dumps({"step": step, **figures}) + "\n")
@@ -56,7 +56,7 @@ class Writer:
 
 
 def _truncate(path: Path, last_step: int) -> None:
-    """Keeps whole lines up to `last_step`."""
+    """Keeps the complete lines up to `last_step`."""
     kept = []
     for line in path.read_text().splitlines():
         try:
@@ -70,9 +70,9 @@ def _truncate(path: Path, last_step: int) -> None:
 
 
 class Progress:
-    """A line with step rate, images/s, the share of time spent waiting for data, and the ETA.
+    """Progress: step rate, images/s, the share of time spent waiting for data, and the remaining time.
 
-    In a terminal it is a bar that rewrites itself; elsewhere one plain line whenever figures are logged.
+    A progress bar in a terminal; elsewhere a plain line whenever figures are logged.
     """
 
     def __init__(self, *, steps: int, batch_size: int, show: bool):
@@ -84,12 +84,12 @@ class Progress:
         self._waited_s = 0.0
 
     def start(self, first_step: int, text: str) -> None:
-        """Says what begins and starts the clock."""
+        """Prints what starts, and starts the clock."""
         self.say(text)
         self._bar.update(first_step)
         self._window_start = time.perf_counter()
 
-    def waited(self, seconds: float) -> None:
+    def add_wait(self, seconds: float) -> None:
         self._waited_s += seconds
 
     def advance(self) -> None:
@@ -97,7 +97,7 @@ class Progress:
         self._bar.update()
 
     def rates(self) -> dict[str, float]:
-        """Rates since the last call; starts a new window."""
+        """The rates since the last call."""
         seconds = max(time.perf_counter() - self._window_start, 1e-9)
         rate = self._window_steps / seconds
         out = {
@@ -110,7 +110,7 @@ class Progress:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves out of the rates the time that passes within, for instance that of an evaluation."""
+        """Excludes the time inside, for instance of a validation, from the rates."""
         began = time.perf_counter()
         yield
         self._window_start += time.perf_counter() - began
@@ -128,7 +128,7 @@ class Progress:
         )
 
     def say(self, text: str) -> None:
-        """A line of its own that does not tear the bar."""
+        """Prints a line of its own, without breaking the progress bar."""
         if self._show:
             tqdm.write(text, file=sys.stderr)
             sys.stderr.flush()

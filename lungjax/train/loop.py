@@ -1,4 +1,4 @@
-"""The one training loop, for every task. Read it top to bottom."""
+"""The training loop, the same for every task. Read it from top to bottom."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ TASKS: dict[str, Callable[..., Task]] = {
 
 
 def train_and_evaluate(config: Config, workdir: Path) -> bool:
-    """Trains until `config.steps`, going on from the latest checkpoint in `workdir` if there is one.
+    """Trains up to `config.steps`, resuming from the latest checkpoint in `workdir` if there is one.
 
     Returns:
-      True when the run is complete, False when a SIGTERM or Ctrl-C ended it after saving.
+      True when the run is complete, False when SIGTERM or Ctrl-C stopped it after saving.
 
     Raises:
       InputError: the configuration, data or workdir cannot be used.
-      NotFinite: the loss became NaN; the batch lies in the workdir.
+      NotFinite: the loss became NaN or infinite; its batch is saved in the workdir.
     """
-    # 1. What is asked for, the data and its split of patients, the devices.
+    # 1. The configuration, the data and its split of patients, the devices.
     if config.task not in TASKS:
         raise InputError(f"config.task is {config.task!r}; use one of {', '.join(TASKS)}.")
     folder.check_counts(config)
@@ -51,7 +51,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
     )
     devices = mesh.make_mesh(config.data.batch_size)
 
-    # 2. Data: training draws from the train patients alone, pretraining too; of several data sets if there are parts.
+    # 2. Data: every task, pretraining too, trains on the train patients only; of several data sets if there are parts.
     slices = bags.make_reader(dataset, config.data, task=config.task)
     train_on = mixed or slices
     train_rows = train_on.rows(
@@ -82,25 +82,26 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
         shape = slices.batch(val_rows[:1])
         replicated = mesh.replicated(devices)
         train_state = jax.jit(
-            lambda rng: state.create(task, optimizer, rng, shape, averaged=config.average_decay > 0),
+            lambda rng: state.create_state(task, optimizer, rng, shape, averaged=config.average_decay > 0),
             out_shardings=replicated,
         )(key)
     train_step = step.make_train_step(train_task, optimizer, devices, key, average_decay=config.average_decay)
     validation = Validation(task, devices, key, slices, val_rows, config.data.batch_size, train_rows=train_rows)
 
-    # 4. A workdir goes on with nothing but what it was begun with; a fresh run may start from another one's encoder.
+    # 4. A workdir resumes only with the configuration and patients it was started with; a new run may start from
+    # another network.
     lead = jax.process_index() == 0
     folder.check_begun(workdir, config, patients)
     if lead:
         folder.make(workdir, option="--workdir")
-    said = ""
-    if config.init_from and not checkpoint.has_one(workdir):
+    transferred = ""
+    if config.init_from and not checkpoint.has_checkpoint(workdir):
         source = trained.open_encoder(Path(config.init_from))
         if source.patients:
             splits.lock(source.patients, patients, where=config.data.path)
-        train_state, said = transfer.load(train_state, source, task=config.task)
+        train_state, transferred = transfer.load_weights(train_state, source, task=config.task)
 
-    # 5. The fresh state gives way to this run's checkpoint.
+    # 5. This run's checkpoint, if there is one, replaces the new state.
     with (
         contextlib.closing(batches),
         Checkpoints(workdir, every=config.checkpoint_every, keep=config.keep_checkpoints) as checkpoints,
@@ -110,11 +111,11 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
         restored = checkpoints.restore(train_state, batches)
         if restored is not None:
             train_state = restored
-        elif said:
-            progress.say(said)
-        if lead:  # Only now: a mistake until here leaves a workdir that the right command can use.
-            seen = extent.spacing_extent(train_on.index, train_on.index_rows(train_rows))
-            folder.remember(workdir, config, patients, intensity=train_on.intensity, seen=seen)
+        elif transferred:
+            progress.say(transferred)
+        if lead:  # Only now: after a mistake so far, the corrected command can still use the workdir.
+            spacings = extent.spacing_extent(train_on.index, train_on.index_rows(train_rows))
+            folder.record_run(workdir, config, patients, intensity=train_on.intensity, seen=spacings)
         first_step = int(jax.device_get(train_state.step))
         writer.start(first_step)
         progress.start(
@@ -123,17 +124,17 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
             f"{len(val_rows)} val slices, {jax.device_count()} {jax.default_backend()} device(s), step {first_step}",
         )
 
-        if validation.probe and validation.probe.said:
-            progress.say(validation.probe.said)
+        if validation.probe and validation.probe.not_probed:
+            progress.say(validation.probe.not_probed)
 
-        # 6. The loop. No step waits for the device, but for figures that are steps old.
+        # 6. The loop. The host does not wait for the current step, only for the figures of earlier ones.
         window = Window(workdir)
         stopping = False
         with StopSignal() as stop:
             for done in range(first_step + 1, config.steps + 1):
                 waiting = time.perf_counter()
                 batch = next(batches)
-                progress.waited(time.perf_counter() - waiting)
+                progress.add_wait(time.perf_counter() - waiting)
                 with jax.transfer_guard("disallow"):
                     train_state, figures = train_step(train_state, mesh.to_devices(batch, devices))
                 window.add(done, figures, batch)
@@ -147,7 +148,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
                     progress.show(done, shown)
                     writer.write(done, shown)
 
-                # 8. Validation, where it is due even by a run that must stop: none after it would make it up.
+                # 8. Validation. A run that must stop still validates where it is due: the resumed run would not.
                 score = None
                 if done % config.eval_every == 0 or done == config.steps:
                     window.flush()
@@ -158,16 +159,16 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
                         writer.write(done, {f"val/{name}": value for name, value in scores.items()})
                         validation.draw(train_state, workdir, done)
 
-                # 9. The checkpoint, where one is due and of every state that is the best so far; none is stored before
-                # its loss is known to be finite.
+                # 9. A checkpoint, where one is due and for every state that is the best so far, after its loss is known
+                # to be finite.
                 if done % config.checkpoint_every == 0 or score is not None or last:
                     window.flush()
                     checkpoints.save(done, train_state, batches, score=score, force=last)
                 if stopping:
-                    progress.say(f"stopped at step {done} and saved; the same command goes on from here")
+                    progress.say(f"stopped at step {done} and saved; the same command resumes here")
                     break
 
-    # 10. Scores become probabilities, once the best checkpoint is whole.
-    if task.calibrated and not stopping:  # By every process, for they read a checkpoint together.
-        progress.say(calibrate.fit(workdir, task, slices, val_rows, config, write=lead))
+    # 10. Calibration, once the best checkpoint is complete.
+    if task.calibrated and not stopping:  # By every process: they read a checkpoint together.
+        progress.say(calibrate.fit_calibration(workdir, task, slices, val_rows, config, write=lead))
     return not stopping

@@ -1,4 +1,4 @@
-"""Devices as one axis named `data`: batches are split over it, states lie whole on every device."""
+"""Devices as one axis named `data`: batches are split over it, states are replicated on every device."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ DATA_AXIS = "data"
 
 
 def make_mesh(batch_size: int) -> Mesh:
-    """All devices of all processes; InputError where they cannot share `batch_size` evenly."""
+    """A mesh of all devices of all processes; InputError where `batch_size` cannot be divided evenly among them."""
     devices = jax.device_count()
     if batch_size % devices:
-        raise InputError(f"config.data.batch_size {batch_size} is no multiple of the {devices} devices; change it.")
+        raise InputError(f"config.data.batch_size {batch_size} is not a multiple of the {devices} devices; change it.")
     return jax.make_mesh((devices,), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
@@ -32,7 +32,7 @@ def split(mesh: Mesh) -> NamedSharding:
 def to_devices(batch: Any, mesh: Mesh) -> Any:
     """This process's share of a batch -> global arrays split over the mesh."""
     sharding = split(mesh)
-    with jax.transfer_guard("allow"):  # This is the one intended transfer of a step.
+    with jax.transfer_guard("allow"):  # This is the only transfer of a step that is intended.
         return jax.tree.map(
             lambda part: jax.make_array_from_process_local_data(sharding, np.ascontiguousarray(part)), dict(batch)
         )

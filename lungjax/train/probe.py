@@ -1,4 +1,4 @@
-"""What an encoder's features know of nodules, while it is pretrained: probes of frozen features."""
+"""Probes of an encoder's frozen features during pretraining: what they reveal about nodules."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from lungjax.train import mesh, step
 from lungjax.train.state import TrainState
 
 MOST = 2_000
-"""Slices of the train patients that a probe learns from, and of the val patients that it is scored on, at most."""
+"""The greatest number of train slices that a probe is trained on, and of val slices that it is scored on."""
 LEAST = 20
-"""Of each class, on either side; with fewer the figure would be chance."""
+"""The smallest number of slices of each class, of train and of val; with fewer, the figure would be chance."""
 
 
 class Probe:
-    """AUC on val patients of classifiers that learnt from the features of train patients.
+    """ROC AUC on the val patients of classifiers trained on the features of the train patients.
 
-    Questions, each asked where both sides have `LEAST` slices of either answer:
+    Questions, each probed where train and val have at least `LEAST` slices of both answers:
       nodule: whether any reader marked something. Where nearly every slice is of a nodule, `majority` instead: whether
-        two or more marked the same pixel (the one reader, where one looked).
-      malignancy: whether the highest median rating is 4 or 5 rather than 1 or 2; those between are left out.
+        two or more readers marked the same pixel (or the only reader, where there is one).
+      malignancy: whether the highest median rating is 4 or 5 rather than 1 or 2; others are left out.
 
     Args:
-      task: one that has `features`.
+      task: a task with `features`.
       devices: the mesh.
-      slices: reads the rows.
-      train_rows, val_rows: of these, `MOST` are taken, spread evenly.
-      batch_size: global.
+      slices: the reader of slices.
+      train_rows, val_rows: of these, `MOST` are used, spread evenly.
+      batch_size: of all processes together.
 
     Attributes:
-      said: a sentence on what is not asked and why; empty where all is.
+      not_probed: a sentence that says which questions are not probed and why; empty where all are.
     """
 
     def __init__(
@@ -55,22 +55,23 @@ class Probe:
         self._step = step.make_features_step(task, devices)
         self._rows = [_spread(rows) for rows in (train_rows, val_rows)]
         index = slices.dataset.index
-        self._asked, self.said = _questions([index.iloc[rows] for rows in self._rows])
+        self._answers, self.not_probed = _questions([index.iloc[rows] for rows in self._rows])
 
     def scores(self, state: TrainState) -> dict[str, float]:
         """`knn_auc_QUESTION` and `linear_auc_QUESTION`."""
-        if not self._asked:
+        if not self._answers:
             return {}
         train, val = (self._features(state, rows) for rows in self._rows)
-        found = {}
-        for name, (learnt, scored) in self._asked.items():
-            (of_train, known), (of_val, truth) = (
-                (features[answer >= 0], answer[answer >= 0] > 0)
-                for features, answer in ((train, learnt), (val, scored))
+        scores = {}
+        for name, (train_answers, val_answers) in self._answers.items():
+            (train_features, train_labels), (val_features, val_labels) = (
+                (features[answers >= 0], answers[answers >= 0] > 0)
+                for features, answers in ((train, train_answers), (val, val_answers))
             )
             for kind, probe in (("knn", probes.knn), ("linear", probes.linear)):
-                found[f"{kind}_auc_{name}"] = probes.auc(probe(of_train, known, of_val), truth)
-        return found
+                score = probe(train_features, train_labels, val_features)
+                scores[f"{kind}_auc_{name}"] = probes.auc(score, val_labels)
+        return scores
 
     def _features(self, state: TrainState, rows: np.ndarray) -> np.ndarray:
         batches = loader.eval_batches(
@@ -81,7 +82,7 @@ class Probe:
             process_count=jax.process_count(),
         )
         parts = [jax.device_get(self._step(state, mesh.to_devices(batch, self._devices))) for batch in batches]
-        return np.concatenate(parts)[: len(rows)]  # Copies fill the last batch alone.
+        return np.concatenate(parts)[: len(rows)]  # Only the last batch is padded with copies.
 
 
 def _spread(rows: np.ndarray) -> np.ndarray:
@@ -89,27 +90,27 @@ def _spread(rows: np.ndarray) -> np.ndarray:
 
 
 def _questions(sides: list[pd.DataFrame]) -> tuple[dict[str, list[np.ndarray]], str]:
-    """Of each question the answers (slices,) on either side: 1 yes, 0 no, -1 left out; and what is not asked."""
-    asked: dict[str, list[np.ndarray]] = {}
+    """By question, the answers (slices,) of train and val: 1 yes, 0 no, -1 left out; and what is not probed."""
+    chosen: dict[str, list[np.ndarray]] = {}
     missing = []
     for names in (("nodule", "majority"), ("malignancy",)):
         answers = {name: [_answers(side, name) for side in sides] for name in names}
-        enough = [name for name in names if all(_enough(one) for one in answers[name])]
+        enough = [name for name in names if all(_enough(side) for side in answers[name])]
         if enough:
-            asked[enough[0]] = answers[enough[0]]
+            chosen[enough[0]] = answers[enough[0]]
         else:
             missing.append(" or ".join(names))
-    said = f"not probed: {', '.join(missing)}; too few slices of one answer (less than {LEAST})" if missing else ""
-    return asked, said
+    not_probed = f"not probed: {', '.join(missing)}; fewer than {LEAST} slices of an answer" if missing else ""
+    return chosen, not_probed
 
 
 def _answers(side: Any, question: str) -> np.ndarray:
     if question == "malignancy":
         rating = side["malignancy_median"].to_numpy()
-        return np.where(rating >= 3.5, 1, np.where(rating <= 2.5, 0, -1))  # NaN, not rated, is neither.
+        return np.where(rating >= 3.5, 1, np.where(rating <= 2.5, 0, -1))  # NaN, which means not rated, is neither.
     column = {"nodule": "readers_marked", "majority": "majority_px"}[question]
     return (side[column].to_numpy() > 0).astype(int)
 
 
 def _enough(answers: np.ndarray) -> bool:
-    return all(int(np.count_nonzero(answers == one)) >= LEAST for one in (0, 1))
+    return all(int(np.count_nonzero(answers == answer)) >= LEAST for answer in (0, 1))

@@ -1,4 +1,4 @@
-"""All that a step changes, as one pytree; what a checkpoint stores."""
+"""The state of a training: all that a step changes, as one pytree; a checkpoint stores it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,14 @@ from lungjax.tasks.task import Task
 
 @flax.struct.dataclass
 class TrainState:
-    """Attributes: `step` int32 scalar; `params` float32; `model_state`, for instance BatchNorm's; `opt_state`;
-    `average`, of `(params, model_state)` over the steps, None where none is kept.
+    """The state of a training.
+
+    Attributes:
+      step: int32 scalar, the number of steps done.
+      params: float32 parameters.
+      model_state: for instance BatchNorm's statistics.
+      opt_state: the optimizer's state.
+      average: the exponential moving average of `(params, model_state)`; None where none is kept.
     """
 
     step: jax.Array
@@ -26,21 +32,23 @@ class TrainState:
 
     @property
     def scored(self) -> tuple[Any, Any]:
-        """(params, model_state) that are validated, drawn and handed on: the average where there is one."""
+        """The (params, model_state) to validate and to export: the average where there is one."""
         return (self.params, self.model_state) if self.average is None else self.average
 
 
-def create(
+def create_state(
     task: Task, optimizer: optax.GradientTransformation, rng: jax.Array, batch: Any, *, averaged: bool = False
 ) -> TrainState:
-    """A fresh state: step 0, parameters from `task.init`; `averaged`: with room for their average."""
+    """A new state at step 0 with parameters from `task.init`; with their average where `averaged`."""
     params, model_state = task.init(rng, batch)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         model_state=model_state,
         opt_state=optimizer.init(params),
-        average=jax.tree.map(jnp.copy, (params, model_state)) if averaged else None,  # A step is given its state.
+        average=jax.tree.map(jnp.copy, (params, model_state))
+        if averaged
+        else None,  # A copy, because a step donates its state's buffers.
     )
 
 

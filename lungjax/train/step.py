@@ -1,4 +1,4 @@
-"""The jitted steps, the same program on one device and on many."""
+"""The jitted steps: the same program on one device and on many."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lungjax.train.mesh import replicated, split
 from lungjax.train.state import TrainState
 
 EVAL_STREAM = 2**31 - 1
-"""Folded into the key of an evaluation, so that its draws never meet those of a training step."""
+"""Folded into the key of an evaluation, so that its random numbers differ from those of every training step."""
 
 
 def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
@@ -49,22 +49,22 @@ def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
 def make_train_step(
     task: Task, optimizer: optax.GradientTransformation, mesh: Mesh, key: jax.Array, *, average_decay: float = 0.0
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
-    """(state, batch) -> (state, metrics), the state donated.
+    """(state, batch) -> (state, metrics); the state is donated.
 
-    Where the state keeps an average, it forgets by `average_decay` a step, by less in the first steps (Polyak &
-    Juditsky 1992, as an exponential moving average).
+    Where the state has an average, it is an exponential moving average with the decay `average_decay`, which is smaller
+    in the first steps (after Polyak & Juditsky 1992).
 
-    The rng of a step is `fold_in(key, step)`: a resumed run draws what the uninterrupted one would have.
+    The rng of a step is `fold_in(key, step)`: a resumed run draws the same random numbers as an uninterrupted one.
     """
 
-    seed = np.asarray(jax.random.key_data(key))  # A key on the device, taken up while tracing, would be read back.
+    seed = np.asarray(jax.random.key_data(key))  # On the host: tracing would copy a key on the device back.
 
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         rng = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(seed)), state.step)
         (loss, (metrics, model_state)), grads = jax.value_and_grad(task.loss_fn, has_aux=True)(
             state.params, state.model_state, batch, rng
         )
-        with jax.numpy_dtype_promotion("standard"):  # optax raises floats to the power of an integer count.
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer power.
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = None
@@ -92,7 +92,7 @@ def make_train_step(
 
 
 def make_eval_step(task: Task, mesh: Mesh, key: jax.Array) -> Callable[[TrainState, Any], Metrics]:
-    """(state, batch) -> the batch's sums."""
+    """(state, batch) -> the sums over the batch, see `Task.eval_fn`."""
     rng = jax.random.fold_in(key, EVAL_STREAM)
 
     def eval_step(state: TrainState, batch: Any) -> Metrics:

@@ -1,4 +1,4 @@
-"""torchvision's names for our ResNet's weights, both ways; tensors of either, no Torch."""
+"""Converts ResNet weights between torchvision's names and ours, in NumPy, without Torch."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from lungjax.errors import InputError
 from lungjax.models.encoder import BLOCKS
 
 DEPTHS = (18, 34, 50)
-"""Of the networks that torchvision has, too."""
+"""The depths that torchvision has as well."""
 
 
 def to_encoder(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """{"params", "model_state"} of an encoder of stem `torchvision` and norm `batch`.
+    """{"params", "model_state"} of an encoder with the stem `torchvision` and the norm `batch`.
 
-    Weights of a first convolution on colours are summed over them: the answer to a grey image is the same. The
-    classifier, `fc`, is left out.
+    The weights of a first convolution on colours are summed over the colours, so that features of a grey image stay the
+    same. The final layer, `fc`, is left out.
 
     Args:
-      tensors: by torchvision's names.
+      tensors: the weights by torchvision's names.
 
     Raises:
-      InputError: not the names of such a network.
+      InputError: the names are not those of such a network.
     """
     flat = {}
     for theirs, ours in _names(_depth(tensors)):
@@ -40,26 +40,26 @@ def to_encoder(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def from_encoder(variables: Mapping[str, Any], encoder: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Tensors by torchvision's names, `conv1` of one channel, without `fc`.
+    """The weights by torchvision's names, with one input channel in `conv1` and without `fc`.
 
     Args:
-      variables: {"params", "model_state"}, the encoder's under `encoder`.
+      variables: {"params", "model_state"}, each with the encoder's under `encoder`.
       encoder: `config.model.encoder`.
 
     Raises:
       InputError: torchvision has no such network.
     """
-    wanted = {"stem": "torchvision", "norm": "batch", "width": 64}
-    if encoder["depth"] not in DEPTHS or any(encoder[name] != value for name, value in wanted.items()):
+    required = {"stem": "torchvision", "norm": "batch", "width": 64}
+    if encoder["depth"] not in DEPTHS or any(encoder[name] != value for name, value in required.items()):
         raise InputError(
             f"torchvision has no such encoder as {dict(encoder)}: stem torchvision, norm batch, width 64 and depth "
             f"{', '.join(map(str, DEPTHS))} only."
         )
-    flat, found = flax.traverse_util.flatten_dict(dict(variables)), {}
+    flat, tensors = flax.traverse_util.flatten_dict(dict(variables)), {}
     for theirs, ours in _names(encoder["depth"]):
         value = np.asarray(flat[ours], np.float32)
-        found[theirs] = value.transpose(3, 2, 0, 1) if ours[-1] == "kernel" else value
-    return found
+        tensors[theirs] = value.transpose(3, 2, 0, 1) if ours[-1] == "kernel" else value
+    return tensors
 
 
 def _depth(tensors: Mapping[str, np.ndarray]) -> int:
@@ -74,7 +74,7 @@ def _depth(tensors: Mapping[str, np.ndarray]) -> int:
 
 
 def _names(depth: int) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Pairs of a name of torchvision's and our path; of every weight of the network but `fc`."""
+    """torchvision's name and our path of every weight of the network except `fc`."""
     yield from _pair("conv1", "bn1", ("stem",), ("stem_norm",))
     for stage, blocks in enumerate(BLOCKS[depth]):
         for block in range(blocks):

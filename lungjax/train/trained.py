@@ -1,4 +1,4 @@
-"""A trained network from where it lies: a run's workdir, an exported folder, or this package, which ships some."""
+"""Trained networks: opened from a run's workdir, an exported folder or the bundled models, and written."""
 
 from __future__ import annotations
 
@@ -25,27 +25,28 @@ STABLEHLO_FILE, ONNX_FILE = "model.stablehlo", "model.onnx"
 MODEL_FILE = "config.json"
 SCHEMA = 1
 SHIPPED = Path(__file__).parents[1] / "weights"
-"""Exported folders that come with the package; the name of each is the name of its model."""
+"""The bundled models: exported folders, each named like its model."""
 ALIASES = {"grader": "nodule-classifier", "patient": "patient-classifier"}
-"""Other names of some of them."""
+"""Other names of bundled models."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A network, and what must be known to use it.
+    """A network, and what is needed to use it.
 
     Attributes:
-      path: where it lies.
+      path: the folder it was opened from.
       config: the configuration it was trained with.
       variables: {"params", "model_state"}, nested dicts of float32 arrays.
-      step: of the run that it was taken from.
-      patients: of the data it was trained with, and the split of each: the leak lock.
+      step: the step of the run at which it was stored.
+      patients: the split of each patient of the data it was trained with, for the leak lock.
       intensity: of that data.
-      seen: what its slices were like, see `lungjax.data.extent.spacing_extent`; empty for older versions of lungjax.
-      origin: `command`, `hardware`, `started`, `versions` of the run.
-      calibration: of a grader, the slope and offset that make a probability of its logit; of a segmenter, the shares of
-        readers by the `predicted` ones; else empty.
-      figures: reports of `lungjax evaluate` by file name, of an exported network; a run's lie in its workdir.
+      seen: the spacings and sizes of its training slices, see `lungjax.data.extent.spacing_extent`; empty for models of
+        older versions of lungjax.
+      origin: `command`, `hardware`, `started` and `versions` of the run.
+      calibration: for a classifier, the slope and offset that turn its logit into a probability; for a segmenter, the
+        shares of readers by the `predicted` shares; otherwise empty.
+      figures: of an exported network, reports of `lungjax evaluate` by file name; a run has them in its workdir.
       operating_points: thresholds for whole scans, see `lungjax.prediction.operating_point`: `false_positives_a_scan`
         and `threshold`, lists of which the first ascends; `default`, which of these rates is used; `fitted_on`, words.
         Empty where none were fitted.
@@ -65,57 +66,57 @@ class Trained:
 
     @property
     def is_run(self) -> bool:
-        """Whether it lies in the workdir of a run."""
+        """Whether it was opened from a run's workdir."""
         return not any((self.path / name).exists() for name in (WEIGHTS_FILE, ORBAX_FOLDER))
 
 
 def path_of(model: Path) -> Path:
-    """Where a model lies: at its path, or, where there is nothing, in this package, which ships some by name."""
+    """The folder of a model: its path or, where nothing exists at that path, the bundled model of that name."""
     name = ALIASES.get(str(model), str(model))
-    return SHIPPED / name if not model.exists() and name in shipped() else model
+    return SHIPPED / name if not model.exists() and name in bundled_models() else model
 
 
 def open_trained(model: Path) -> Trained:
     """Opens a network.
 
     Args:
-      model: a run's workdir, an exported folder, or, where nothing of that name lies, the name of a shipped model.
+      model: a run's workdir, an exported folder, or the name of a bundled model.
 
     Raises:
-      InputError: it is none of these, or damaged.
+      InputError: it is none of these, or it is damaged.
     """
     path = path_of(model)
     if (path / WEIGHTS_FILE).is_file() or (path / ORBAX_FOLDER).is_dir():
-        return _exported(path)
+        return _open_exported(path)
     if any(path.glob("model.*")):
         raise InputError(
-            f"{model}: was exported to run without lungjax, whose commands read the formats safetensors and orbax "
-            "only; in Python, lungjax.load opens it."
+            f"{model}: was exported to run without lungjax; lungjax's commands read the formats safetensors and orbax "
+            "only. In Python, lungjax.load opens it."
         )
     if (path / folder.CONFIG_FILE).is_file():
-        return _run(path)
-    names = ", ".join(shipped())
+        return _open_run(path)
+    names = ", ".join(bundled_models())
     raise InputError(
-        f"{model}: neither the workdir of a run nor an exported model, nor one that comes along ({names})."
+        f"{model}: neither a run's workdir nor an exported folder, nor the name of a bundled model ({names})."
     )
 
 
-def shipped() -> list[str]:
-    """The names of the models that come with the package."""
+def bundled_models() -> list[str]:
+    """The names of the bundled models."""
     return sorted(path.parent.name for path in SHIPPED.glob(f"*/{WEIGHTS_FILE}"))
 
 
 def write_exported(trained: Trained, path: Path, *, dtype: str) -> None:
-    """`model.safetensors`, its tensors named `params/encoder/...`, and `config.json` into an empty folder.
+    """Writes `model.safetensors`, with tensors named `params/encoder/...`, and `config.json` into an empty folder.
 
     Args:
-      trained: what to write.
+      trained: the network to write.
       path: an existing folder.
       dtype: `float32` or `float16`, of the tensors in the file.
     """
     flat = flax.traverse_util.flatten_dict(trained.variables, sep="/")
     (path / WEIGHTS_FILE).write_bytes(_bytes({name: np.asarray(value, dtype) for name, value in flat.items()}))
-    write_known(trained, path)
+    write_description(trained, path)
 
 
 def write_operating_points(trained: Trained, points: dict[str, Any]) -> None:
@@ -123,16 +124,16 @@ def write_operating_points(trained: Trained, points: dict[str, Any]) -> None:
     if trained.is_run:
         folder.write_operating_points(trained.path, points)
     else:
-        write_known(dataclasses.replace(trained, operating_points=points), trained.path)
+        write_description(dataclasses.replace(trained, operating_points=points), trained.path)
 
 
 def write_orbax(trained: Trained, path: Path) -> None:
-    """The variables as an Orbax checkpoint in the folder `checkpoint`, for `orbax.checkpoint.v1.load`."""
+    """Writes the variables as an Orbax checkpoint into the folder `checkpoint`, for `orbax.checkpoint.v1.load`."""
     checkpoint.write_weights(trained.variables, path / ORBAX_FOLDER)
 
 
 def write_torchvision(trained: Trained, path: Path) -> None:
-    """The encoder by torchvision's names, `model.torchvision.safetensors`, into a folder.
+    """Writes the encoder's weights by torchvision's names, `model.torchvision.safetensors`, into a folder.
 
     Raises:
       InputError: torchvision has no such encoder.
@@ -142,10 +143,10 @@ def write_torchvision(trained: Trained, path: Path) -> None:
 
 
 def open_encoder(model: Path) -> Trained:
-    """A network to start another from: as `open_trained`, or a file of a ResNet by torchvision's names.
+    """Opens a network to start another from: as `open_trained`, or a file of ResNet weights by torchvision's names.
 
     Raises:
-      InputError: neither.
+      InputError: it is neither.
     """
     if model.suffix != ".safetensors":
         return open_trained(model)
@@ -158,7 +159,7 @@ def open_encoder(model: Path) -> Trained:
 
 
 def open_torchvision(path: Path) -> Trained:
-    """The encoder that `write_torchvision` wrote into an exported folder, by our names.
+    """Opens an encoder that `write_torchvision` wrote into an exported folder.
 
     Raises:
       InputError: it is damaged.
@@ -174,9 +175,9 @@ def _bytes(tensors: dict[str, np.ndarray]) -> bytes:
     return safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
 
 
-def write_known(trained: Trained, path: Path, **more: Any) -> None:
-    """`config.json` into a folder: all that is known of a network but its weights, and what else is given."""
-    known = {
+def write_description(trained: Trained, path: Path, **more: Any) -> None:
+    """Writes `config.json` into a folder: the description of a network without its weights, and `more`."""
+    description = {
         "schema": SCHEMA,
         "config": trained.config.to_dict(),
         "step": trained.step,
@@ -190,11 +191,11 @@ def write_known(trained: Trained, path: Path, **more: Any) -> None:
         "split_digest": splits.digest(trained.patients),
         **more,
     }
-    (path / MODEL_FILE).write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+    (path / MODEL_FILE).write_text(json.dumps(description, indent=1, sort_keys=True) + "\n")
 
 
-def _run(path: Path) -> Trained:
-    variables, step = checkpoint.load(path)
+def _open_run(path: Path) -> Trained:
+    variables, step = checkpoint.load_best(path)
     split = folder.read_split(path)
     return Trained(
         path=path,
@@ -206,12 +207,12 @@ def _run(path: Path) -> Trained:
         seen=split.get("seen", {}),
         origin=folder.read_origin(path),
         figures={},
-        calibration=calibrate.read(path, step),
+        calibration=calibrate.read_calibration(path, step),
         operating_points=folder.read_operating_points(path),
     )
 
 
-def _exported(path: Path) -> Trained:
+def _open_exported(path: Path) -> Trained:
     try:
         return dataclasses.replace(read_description(path), variables={"model_state": {}, **_weights(path)})
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
@@ -219,24 +220,24 @@ def _exported(path: Path) -> Trained:
 
 
 def read_description(path: Path) -> Trained:
-    """All that an exported folder, of any format, tells of its network but the weights: `variables` is empty.
+    """Reads the description of a network, without its weights, from an exported folder of any format.
 
     Raises:
-      InputError: it is damaged, or of another version of lungjax.
+      InputError: it is damaged, or was written by another version of lungjax.
     """
     try:
-        known = json.loads((path / MODEL_FILE).read_text())
-        if known["schema"] != SCHEMA:
+        description = json.loads((path / MODEL_FILE).read_text())
+        if description["schema"] != SCHEMA:
             raise InputError(f"{path}: was exported by another version of lungjax; export it again.")
-        kept = {name: known[name] for name in ("step", "patients", "intensity", "origin", "figures")}
-        kept |= {name: known.get(name, {}) for name in ("seen", "calibration", "operating_points")}
-        return Trained(path, ml_collections.ConfigDict(known["config"]), {}, **kept)
+        fields = {name: description[name] for name in ("step", "patients", "intensity", "origin", "figures")}
+        fields |= {name: description.get(name, {}) for name in ("seen", "calibration", "operating_points")}
+        return Trained(path, ml_collections.ConfigDict(description["config"]), {}, **fields)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: is no exported model or is damaged ({error}); export it again.")
+    return InputError(f"{path}: is not an exported model, or is damaged ({error}); export it again.")
 
 
 def _weights(path: Path) -> dict[str, Any]:

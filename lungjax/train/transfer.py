@@ -1,4 +1,4 @@
-"""Starting from another network: its parameters, or its encoder's."""
+"""Starting from another network: from all its weights, or from its encoder's."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Flat = dict[str, Any]
 """Arrays by their path in the network, which begins with `params` or `model_state`."""
 
 
-def load(state: TrainState, source: Trained, *, task: str) -> tuple[TrainState, str]:
-    """Puts `source` into `state`: the whole network if it was trained for the same `task` and all arrays are of the
-    same shapes; otherwise its encoder.
+def load_weights(state: TrainState, source: Trained, *, task: str) -> tuple[TrainState, str]:
+    """Loads the weights of `source` into `state`: the whole network if it was trained for the same `task` and all
+    arrays have the same shapes; otherwise its encoder.
 
     Returns:
-      The new state and a sentence on what was loaded and what was not.
+      The new state, and a sentence that says what was loaded and what was not.
 
     Raises:
-      InputError: a parameter of the encoder is missing there or has another shape; names it with both shapes.
+      InputError: a parameter of the encoder is missing in `source` or has another shape; the message names both shapes.
     """
     fresh: Flat = flax.traverse_util.flatten_dict({"params": state.params, "model_state": state.model_state}, sep="/")
     theirs: Flat = flax.traverse_util.flatten_dict(source.variables, sep="/")
@@ -34,19 +34,19 @@ def load(state: TrainState, source: Trained, *, task: str) -> tuple[TrainState, 
     chosen = [name for name in fresh if whole or "encoder" in name.split("/")]
     for name in chosen:
         if name not in theirs or theirs[name].shape != fresh[name].shape:
-            found = f"has shape {theirs[name].shape}" if name in theirs else "is missing"
+            problem = f"has shape {theirs[name].shape}" if name in theirs else "is missing"
             raise InputError(
-                f"config.init_from {source.path}: {name} {found} there, {fresh[name].shape} here; "
+                f"config.init_from {source.path}: {name} {problem} there, and has {fresh[name].shape} here; "
                 "give both runs the same config.model.encoder."
             )
     placed = {name: jax.device_put(np.asarray(theirs[name]), fresh[name].sharding) for name in chosen}
     merged = flax.traverse_util.unflatten_dict(fresh | placed, sep="/")
     start = {"params": merged["params"], "model_state": merged.get("model_state", {})}
-    rest = f"encoder loaded; {len(fresh) - len(chosen)} others start fresh; all else of that run is left out"
-    loaded = "network loaded, all it has" if whole else rest
-    said = f"init_from {source.path} (step {source.step}): {len(chosen)} arrays of the {loaded}."
+    rest = f"encoder loaded, {len(fresh) - len(chosen)} others start from random weights"
+    loaded = "network loaded, all of them" if whole else rest
+    summary = f"init_from {source.path} (step {source.step}): {len(chosen)} arrays of the {loaded}."
     average = None if state.average is None else jax.tree.map(jnp.copy, tuple(start.values()))
-    return dataclasses.replace(state, **start, average=average), said
+    return dataclasses.replace(state, **start, average=average), summary
 
 
 def _shapes(arrays: Flat) -> dict[str, tuple[int, ...]]:

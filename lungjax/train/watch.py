@@ -1,4 +1,4 @@
-"""What the loop keeps an eye on: figures in flight, losses that are not finite, signals to stop."""
+"""What the loop watches: the figures of recent steps, losses that are not finite, signals to stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lungjax.data.loader import Batch
 from lungjax.tasks.task import COUNTS
 
 IN_FLIGHT = 2
-"""Steps dispatched before the figures of the oldest are looked at: the host never waits for the newest."""
+"""How many steps are dispatched before the figures of the oldest are fetched: the host never waits for the newest."""
 
 
 class NotFinite(Exception):
@@ -25,7 +25,7 @@ class NotFinite(Exception):
 
 
 class Window:
-    """Figures since the last log, fetched `IN_FLIGHT` steps late; ends the run where a loss is not finite."""
+    """The figures since the last log, fetched `IN_FLIGHT` steps late; stops the run if a loss is not finite."""
 
     def __init__(self, workdir: Path):
         self._workdir = workdir
@@ -40,27 +40,27 @@ class Window:
             self._take()
 
     def flush(self) -> None:
-        """Looks at all that is in flight, before a state is stored or judged."""
+        """Fetches all figures in flight, before a state is stored or validated."""
         while self._in_flight:
             self._take()
 
     def figures(self) -> dict[str, float]:
-        """`train/NAME` of the fetched steps; starts anew.
+        """`train/NAME` of the steps fetched since the last call.
 
-        Scores of the pixels counted over all these steps, as validation has them of all its batches; of every other
-        figure the mean over the steps where it is finite.
+        Scores are of the pixels counted over all these steps, as validation counts over all its batches; every other
+        figure is the mean over the steps where it is finite.
         """
         if not self._rows:
             self.flush()
         rows, self._rows = self._rows, []
-        found = {}
+        averaged = {}
         for name in rows[0]:
             values = np.stack([row[name] for row in rows])
             if name == COUNTS:
-                found |= metrics.scores(values.sum(axis=0, dtype=np.int64))
+                averaged |= metrics.scores(values.sum(axis=0, dtype=np.int64))
             elif (finite := values[np.isfinite(values)]).size:
-                found[name] = finite.mean(dtype=np.float64)
-        return {f"train/{name}": float(value) for name, value in found.items()}
+                averaged[name] = finite.mean(dtype=np.float64)
+        return {f"train/{name}": float(value) for name, value in averaged.items()}
 
     def _take(self) -> None:
         step_number, figures, batch = self._in_flight.popleft()
@@ -70,13 +70,13 @@ class Window:
             np.savez_compressed(path, **batch)
             raise NotFinite(
                 f"the loss is {row['loss']} at step {step_number}; its batch is saved in {path}; "
-                "lower config.optimizer.learning_rate or look at those slices."
+                "lower config.optimizer.learning_rate, or check those slices."
             )
         self._rows.append(row)
 
 
 class StopSignal:
-    """Whether a SIGTERM or a Ctrl-C has come. All processes of a job agree on the step at which they stop.
+    """Whether SIGTERM or Ctrl-C was received. All processes of a job agree on the step at which they stop.
 
     A second Ctrl-C ends the process at once.
     """
@@ -84,7 +84,7 @@ class StopSignal:
     def __enter__(self) -> StopSignal:
         self._received = False
         self._previous = {}
-        if jax.process_count() == 1:  # With several, jax.distributed listens to SIGTERM itself.
+        if jax.process_count() == 1:  # With several, jax.distributed handles SIGTERM itself.
             self._previous = {
                 number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)
             }

@@ -1,4 +1,4 @@
-"""What a run's folder remembers: its configuration and its split of patients."""
+"""The files of a run's folder: its configuration, its split of patients, its origin."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ POINTS_FILE = "operating_points.json"
 
 @contextlib.contextmanager
 def config_mistakes() -> Iterator[None]:
-    """Values that a model, loss or optimizer refuses are a user's mistake: one sentence, and nothing is written."""
+    """Turns the errors of models, losses and optimizers about their values into an InputError."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -36,22 +36,24 @@ def config_mistakes() -> Iterator[None]:
 
 
 def make(path: Path, *, option: str) -> None:
-    """A folder, unless it is there; InputError, which names the command's option, where it cannot be."""
+    """Makes a folder if it does not exist; InputError, which names the command's option, where that is impossible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path} cannot be made ({error.strerror}); {option} must be where one can write.") from error
+        raise InputError(
+            f"{path} cannot be created ({error.strerror}); {option} must name a place where you can write."
+        ) from error
 
 
 def check_counts(config: Config) -> None:
-    """InputError where a number of steps, slices or processes is out of its range."""
+    """Raises InputError where a number of steps, slices or processes is out of range."""
     counts = {
         "steps": (config.steps, 1),
         "log_every": (config.log_every, 1),
         "eval_every": (config.eval_every, 1),
         "checkpoint_every": (config.checkpoint_every, 1),
         "keep_checkpoints": (config.keep_checkpoints, 1),
-        "data.batch_size": (config.data.batch_size, 2),  # One slice alone has nothing to be told apart from.
+        "data.batch_size": (config.data.batch_size, 2),  # With one slice, SimCLR would have no negatives.
         "data.crop_px": (config.data.crop_px, 0),
         "data.workers": (config.data.workers, 0),
     }
@@ -61,7 +63,7 @@ def check_counts(config: Config) -> None:
 
 
 def check_shares(config: Config) -> None:
-    """InputError where the average of the weights would be none, or there would be no patients to train on."""
+    """Raises InputError where the share of train patients or the decay of the average is out of range."""
     if not 0 < config.data.train_share <= 1:
         raise InputError(f"config.data.train_share is {config.data.train_share}; it must be above 0 and at most 1.")
     if not 0 <= config.average_decay < 1:
@@ -69,31 +71,33 @@ def check_shares(config: Config) -> None:
 
 
 def check_begun(workdir: Path, config: Config, assignment: dict[str, splits.Split]) -> None:
-    """Refuses to go on with another configuration, for the schedule depends on all of it, or other patients.
+    """Refuses to resume a run with another configuration, on which the schedule depends, or with other patients.
 
     Raises:
-      InputError: names what differs; or a patient that moved to another split, the leak lock.
+      InputError: the configuration differs, or the patients, or a patient's split (the leak lock).
     """
     path = workdir / CONFIG_FILE
     if not path.exists():
         return
-    old, asked = (dict(_leaves(one)) for one in (_read_json(path), json.loads(json.dumps(config.to_dict()))))
+    old, asked = (dict(_leaves(values)) for values in (_read_json(path), json.loads(json.dumps(config.to_dict()))))
     changed = sorted(key for key in old.keys() | asked.keys() if old.get(key) != asked.get(key))
     if changed:
         raise InputError(
-            f"{workdir}: was begun with another config.{changed[0]} ({old.get(changed[0])}); "
+            f"{workdir}: was started with another config.{changed[0]} ({old.get(changed[0])}); "
             "choose a new --workdir or the old value."
         )
     begun = read_split(workdir)
     splits.lock(begun["patients"], assignment, where=config.data.path)
     if begun["digest"] != splits.digest(assignment):
-        raise InputError(f"{workdir}: was begun on other patients than {config.data.path} has; choose a new --workdir.")
+        raise InputError(
+            f"{workdir}: was started with other patients than {config.data.path} has; choose a new --workdir."
+        )
 
 
-def remember(
+def record_run(
     workdir: Path, config: Config, assignment: dict[str, splits.Split], *, intensity: str, seen: dict[str, Any]
 ) -> None:
-    """Stores what `check_begun` compares, and what the run sees; the configuration last: it makes a run of it."""
+    """Stores what `check_begun` compares. The configuration comes last, because a workdir with one counts as a run."""
     split = {"digest": splits.digest(assignment), "intensity": intensity, "seen": seen, "patients": assignment}
     _write_json(workdir / SPLIT_FILE, split)
     if not (workdir / ORIGIN_FILE).exists():
@@ -102,7 +106,7 @@ def remember(
 
 
 def read_config(workdir: Path) -> Config:
-    """The configuration a run was begun with."""
+    """Reads the configuration that a run was started with."""
     path = workdir / CONFIG_FILE
     if not path.is_file():
         raise InputError(f"{workdir}: no {CONFIG_FILE} in it; give the workdir of a training run.")
@@ -110,10 +114,10 @@ def read_config(workdir: Path) -> Config:
 
 
 def read_origin(workdir: Path) -> dict[str, Any]:
-    """How, when and on what a run was begun."""
+    """Reads how, when and on what hardware a run was started."""
     path = workdir / ORIGIN_FILE
     if not path.is_file():
-        older = "an older lungjax, whose networks saw other images, began it; train anew"
+        older = "it was started by an older version of lungjax, which prepared images differently; train again"
         raise InputError(f"{workdir}: no {ORIGIN_FILE} in it: {older}.")
     return _read_json(path)
 
@@ -140,7 +144,7 @@ def _origin() -> dict[str, Any]:
 
 
 def read_split(workdir: Path) -> dict[str, Any]:
-    """`patients` and the split of each, their `digest`, and of the data `intensity` and `seen`, of a run."""
+    """Reads a run's `patients` with the split of each, their `digest`, and the `intensity` and `seen` of its data."""
     path = workdir / SPLIT_FILE
     if not path.is_file():
         raise InputError(f"{workdir}: no {SPLIT_FILE} in it; give the workdir of a training run.")
@@ -148,7 +152,7 @@ def read_split(workdir: Path) -> dict[str, Any]:
 
 
 def _leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(`a.b.c`, value) of each value in nested dicts."""
+    """Yields (`a.b.c`, value) for each value in nested dicts."""
     for key, value in config.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{key}.")
@@ -160,7 +164,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({error}); the run cannot go on, choose a new --workdir.") from error
+        raise InputError(
+            f"{path} is damaged ({error}), so the run cannot be resumed; choose a new --workdir."
+        ) from error
 
 
 def _write_json(path: Path, content: dict) -> None:
@@ -168,7 +174,7 @@ def _write_json(path: Path, content: dict) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
+    """Writes a text file, completely or not at all."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
     temporary.replace(path)

@@ -22,16 +22,16 @@ def test_patient_sums_by_hand():
     np.testing.assert_array_equal(among, [[0, 0], [2, 20], [0, 0], [5, 50], [8, 80]])
     with pytest.raises(ValueError, match="patient e is not among the 2 patients"):
         bootstrap.patient_sums(values, ["d", "b", "d", "e"], among=["b", "d"])
-    with pytest.raises(ValueError, match="4 slices but 2 patient ids"):
+    with pytest.raises(ValueError, match="4 slices but 2 patient IDs"):
         bootstrap.patient_sums(values, ["a", "b"])
 
 
 def test_a_resample_draws_as_many_patients_as_there_are():
-    weights = bootstrap.draw(7, resamples=200, seed=1)
+    weights = bootstrap.resample_weights(7, resamples=200, seed=1)
     assert weights.shape == (200, 7)
     np.testing.assert_array_equal(weights.sum(axis=1), 7)
-    np.testing.assert_array_equal(weights, bootstrap.draw(7, resamples=200, seed=1))
-    assert (weights != bootstrap.draw(7, resamples=200, seed=2)).any()
+    np.testing.assert_array_equal(weights, bootstrap.resample_weights(7, resamples=200, seed=1))
+    assert (weights != bootstrap.resample_weights(7, resamples=200, seed=2)).any()
 
 
 def test_interval_of_a_mean_meets_the_central_limit_theorem():

@@ -20,7 +20,7 @@ def _made(slope: float, offset: float, number: int = 20_000) -> tuple[np.ndarray
 @pytest.mark.parametrize(("slope", "offset"), [(0.5, 0.0), (1.0, -1.0), (2.0, 0.7)])
 def test_the_line_that_made_the_labels_is_found(slope: float, offset: float):
     logits, labels = _made(slope, offset)
-    fitted = calibration.fit(logits, labels)
+    fitted = calibration.fit_platt(logits, labels)
     assert (fitted.slope, fitted.offset) == pytest.approx((slope, offset), abs=0.07)
 
     def unlikely(line: calibration.Platt) -> float:
@@ -38,17 +38,17 @@ def test_the_line_that_made_the_labels_is_found(slope: float, offset: float):
 
 def test_the_order_stays_and_few_nodules_move_little():
     logits, labels = np.array([-3.0, -1.0, 1.0, 2.0]), np.array([False, False, True, True])
-    fitted = calibration.fit(logits, labels)
+    fitted = calibration.fit_platt(logits, labels)
     assert (np.diff(fitted(logits)) > 0).all()
     # Told apart without fault, the likeliest slope alone would be infinite.
     assert 1 < fitted.slope < np.exp(2 * calibration.PRIOR)
-    many = calibration.fit(np.tile(logits, 1000), np.tile(labels, 1000))
+    many = calibration.fit_platt(np.tile(logits, 1000), np.tile(labels, 1000))
     assert many.slope > 3 * fitted.slope
 
 
 def test_a_score_the_wrong_way_round_says_nothing():
     logits, labels = _made(1.0, 0.0, 5000)
-    fitted = calibration.fit(-logits, labels)
+    fitted = calibration.fit_platt(-logits, labels)
     assert 0 < fitted.slope < 0.05
     np.testing.assert_allclose(fitted(logits), labels.mean(), atol=0.06)
 
@@ -56,7 +56,7 @@ def test_a_score_the_wrong_way_round_says_nothing():
 def test_the_curve_by_hand():
     probability = np.array([0.0, 0.05, 0.5, 0.55, 1.0, 0.95])
     labels = np.array([False, True, True, False, True, True])
-    assert calibration.curve(labels, probability) == [
+    assert calibration.reliability_curve(labels, probability) == [
         {"low": 0.0, "high": 0.1, "nodules": 2, "probability": 0.025, "share": 0.5},
         {"low": 0.5, "high": 0.6, "nodules": 2, "probability": pytest.approx(0.525), "share": 0.5},
         {"low": 0.9, "high": 1.0, "nodules": 2, "probability": pytest.approx(0.975), "share": 1.0},
@@ -64,10 +64,10 @@ def test_the_curve_by_hand():
 
 
 def test_nodules_of_one_kind_cannot_calibrate():
-    with pytest.raises(ValueError, match="both kinds"):
-        calibration.fit(np.array([1.0, 2.0]), np.array([True, True]))
+    with pytest.raises(ValueError, match="both labels"):
+        calibration.fit_platt(np.array([1.0, 2.0]), np.array([True, True]))
     with pytest.raises(ValueError, match="bool labels"):
-        calibration.fit(np.array([1.0, 2.0]), np.array([1, 0]))
+        calibration.fit_platt(np.array([1.0, 2.0]), np.array([1, 0]))
 
 
 def test_shares_become_those_of_the_readers():

@@ -72,7 +72,7 @@ def test_intervals_draw_patients_and_differences_are_paired():
     )
     people = sorted({*patients})
     drawn = []
-    for weight in bootstrap.draw(len(people), resamples=200, seed=5):
+    for weight in bootstrap.resample_weights(len(people), resamples=200, seed=5):
         again = np.concatenate([np.flatnonzero(patients == p).repeat(w) for p, w in zip(people, weight, strict=True)])
         ours, theirs = (_by_hand(labels[again], scores[again])[0] for scores in (first, second))
         drawn.append((ours, theirs, ours - theirs))
@@ -117,7 +117,7 @@ def test_what_is_no_label_or_probability_is_refused():
         binary_scores.ranking(labels, np.array([0.5, np.nan]))
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
         binary_scores.classification_figures(labels=labels, probability=2 * scores, patients=["a", "b"])
-    with pytest.raises(ValueError, match="2 labels but 1 patient ids"):
+    with pytest.raises(ValueError, match="2 labels but 1 patient IDs"):
         binary_scores.classification_figures(labels=labels, probability=scores, patients=["a"])
 
 

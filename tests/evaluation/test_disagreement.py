@@ -72,9 +72,9 @@ def test_samples_of_a_model_slice_by_slice():
     samples = _masks(200, 5).reshape(100, 2, 9, 9)
     marks = _masks(8, 6).reshape(4, 2, 9, 9)
     bits = sum((mask.astype(np.uint8) << slot for slot, mask in enumerate(marks)), np.zeros((2, 9, 9), np.uint8))
-    found = disagreement.of_samples(samples, bits, readers=4)
+    found = disagreement.ged2_of_samples(samples, bits, readers=4)
     for place, number in enumerate((16, 100)):
         expected = [_second_ged2(list(samples[:number, n]), list(marks[:, n])) for n in range(2)]
         np.testing.assert_allclose(found[place], expected)
-    with pytest.raises(ValueError, match="100 samples wanted, got 16"):
-        disagreement.of_samples(samples[:16], bits, readers=4)
+    with pytest.raises(ValueError, match="expected 100 samples, got 16"):
+        disagreement.ged2_of_samples(samples[:16], bits, readers=4)

@@ -69,7 +69,7 @@ def test_rules_by_hand():
     ]
     np.testing.assert_array_equal(marks.nodules, [4, 0, 0])
     assert (marks.candidates, marks.ignored, marks.doubles) == (7, 1, 1)
-    false_positives, sensitivity, threshold = froc.curve(marks)
+    false_positives, sensitivity, threshold = froc.froc_curve(marks)
     np.testing.assert_allclose(false_positives, [0, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 1])
     np.testing.assert_allclose(sensitivity, [0, 0, 1 / 4, 1 / 4, 3 / 4, 3 / 4])
     np.testing.assert_allclose(threshold, [np.inf, 0.9, 0.7, 0.6, 0.4, 0.3])
@@ -102,7 +102,7 @@ def _random_marks(scans: int, marks: int) -> Matches:
 
 def test_weights_are_scans_drawn_several_times():
     marks = _random_marks(12, 400)
-    weights = bootstrap.draw(12, resamples=5, seed=3)
+    weights = bootstrap.resample_weights(12, resamples=5, seed=3)
     for row, weight in zip(froc.sensitivities(marks, weights), weights, strict=True):
         drawn = np.repeat(np.arange(12), weight)
         mine = [np.flatnonzero(marks.scan == scan) for scan in drawn]
@@ -114,7 +114,7 @@ def test_weights_are_scans_drawn_several_times():
             hit=marks.hit[copies],
             nodules=marks.nodules[drawn],
         )
-        false_positives, sensitivity, _ = froc.curve(again)
+        false_positives, sensitivity, _ = froc.froc_curve(again)
         np.testing.assert_allclose(row, np.interp(froc.RATES, false_positives, sensitivity))
 
 
@@ -125,7 +125,7 @@ def test_a_resample_without_nodules_is_undefined():
     assert np.isfinite(found[1]).all()
     none = dataclasses.replace(marks, hit=np.zeros(30, bool), nodules=np.zeros(3, int))
     assert froc.froc_figures(none)["cpm"] == {"value": None, "low": None, "high": None}
-    assert np.isnan(froc.curve(none)[1]).all()
+    assert np.isnan(froc.froc_curve(none)[1]).all()
 
 
 def test_no_interval_from_one_scan_and_nothing_from_none():
@@ -136,7 +136,7 @@ def test_no_interval_from_one_scan_and_nothing_from_none():
     empty = froc.froc_figures(luna16_rules.match(["a", "b"], _findings(), _findings(("a", 1.0, 6.0)), _findings()))
     assert empty["cpm"]["value"] == 0
     for scans in ([], ["a", "a"]):
-        with pytest.raises(ValueError, match="distinct scans wanted"):
+        with pytest.raises(ValueError, match="expected distinct scans"):
             luna16_rules.match(scans, _findings(), _findings(), _findings())
 
 

@@ -32,35 +32,35 @@ def test_ece_and_curve_match_a_loop_over_pixels():
     probability = rng.random((3, 11, 13))
     probability[0, 0, :4] = 0, 0.05, 0.95, 1
     bits = _bits(rng, probability**2)
-    sums = reliability.sums(probability, bits, readers=4)
+    sums = reliability.bin_sums(probability, bits, readers=4)
     share = np.unpackbits(bits[..., None], axis=-1).sum(axis=-1) / 4
     ece, likely, bins = _second(probability, share)
-    np.testing.assert_allclose(reliability.figures(sums.sum(axis=0)), [ece, likely])
-    curve = reliability.curve(sums)
+    np.testing.assert_allclose(reliability.ece_figures(sums.sum(axis=0)), [ece, likely])
+    curve = reliability.reliability_curve(sums)
     assert [round(one["low"] * 20) for one in curve] == list(bins)
     found = [(one["pixels"], one["probability"], one["share"]) for one in curve]
     np.testing.assert_allclose(found, list(bins.values()))
     np.testing.assert_allclose([one["high"] - one["low"] for one in curve], 1 / 20)
     # Slices may be added up in any grouping.
-    alone = reliability.sums(probability[1:2], bits[1:2], readers=4)
+    alone = reliability.bin_sums(probability[1:2], bits[1:2], readers=4)
     np.testing.assert_allclose(alone[0], sums[1])
 
 
 def test_a_probability_that_is_the_share_has_no_error_and_a_constant_one_its_distance():
     share = np.tile([0, 0.25, 0.5, 0.75, 1], (1, 4, 1))
     bits = np.tile(np.array([0, 1, 3, 7, 15], np.uint8), (1, 4, 1))
-    exact = reliability.figures(reliability.sums(share, bits, readers=4).sum(axis=0))
+    exact = reliability.ece_figures(reliability.bin_sums(share, bits, readers=4).sum(axis=0))
     np.testing.assert_allclose(exact, 0, atol=1e-12)
-    constant = reliability.figures(reliability.sums(np.full_like(share, 0.8), bits, readers=4).sum(axis=0))
+    constant = reliability.ece_figures(reliability.bin_sums(np.full_like(share, 0.8), bits, readers=4).sum(axis=0))
     np.testing.assert_allclose(constant, 0.3)
 
 
 def test_more_marks_than_readers_are_all_of_them_and_no_likely_pixel_is_undefined():
     bits = np.array([[[0b11111, 0]]], np.uint8)
-    sums = reliability.sums(np.array([[[1.0, 0.0]]]), bits, readers=4)
-    np.testing.assert_allclose(reliability.figures(sums[0]), 0)
-    unlikely = reliability.sums(np.zeros((1, 1, 2)), bits, readers=4)
-    ece, likely = reliability.figures(unlikely[0])
+    sums = reliability.bin_sums(np.array([[[1.0, 0.0]]]), bits, readers=4)
+    np.testing.assert_allclose(reliability.ece_figures(sums[0]), 0)
+    unlikely = reliability.bin_sums(np.zeros((1, 1, 2)), bits, readers=4)
+    ece, likely = reliability.ece_figures(unlikely[0])
     assert ece == pytest.approx(0.5)
     assert np.isnan(likely)
 
@@ -73,14 +73,14 @@ def test_readers_are_scored_as_a_model_would_be():
     expected = np.zeros_like(found)
     for slot in range(4):
         bit = np.uint8(1 << slot)
-        expected += reliability.sums((bits & bit != 0).astype(np.float64), bits & ~bit, readers=3)
+        expected += reliability.bin_sums((bits & bit != 0).astype(np.float64), bits & ~bit, readers=3)
     np.testing.assert_allclose(found, expected)
 
 
 def test_wrong_input_says_what_came():
     bits = np.zeros((1, 2, 2), np.uint8)
     with pytest.raises(ValueError, match=r"\(1, 2, 3\)"):
-        reliability.sums(np.zeros((1, 2, 3)), bits, readers=4)
+        reliability.bin_sums(np.zeros((1, 2, 3)), bits, readers=4)
     for wrong in (-0.1, 1.5, np.nan):
         with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
-            reliability.sums(np.full((1, 2, 2), wrong), bits, readers=4)
+            reliability.bin_sums(np.full((1, 2, 2), wrong), bits, readers=4)

@@ -38,11 +38,11 @@ def tally(some: list[scans.Series]) -> Tally:
 
 
 def test_every_figure_and_interval_equals_drawing_patients_in_a_loop(some: list[scans.Series], tally: Tally):
-    found = report.report(tally, resamples=12, seed=3)
+    found = report.segmentation_figures(tally, resamples=12, seed=3)
     slices, nodules = stacks.slices(some), stacks.nodules(some)
     people = sorted({one.patient for one in some})
     drawn = defaultdict(list)
-    for times in bootstrap.draw(len(people), resamples=12, seed=3):
+    for times in bootstrap.resample_weights(len(people), resamples=12, seed=3):
         sample = [person for person, often in zip(people, times, strict=True) for _ in range(often)]
         parts = ([stack for person in sample for stack in of if stack.patient == person] for of in (slices, nodules))
         for path, value in stacks.figures(*parts).items():
@@ -61,7 +61,7 @@ def test_every_figure_and_interval_equals_drawing_patients_in_a_loop(some: list[
 
 
 def test_hd95_tells_how_many_it_leaves_out(some: list[scans.Series], tally: Tally):
-    found = report.report(tally, resamples=2)
+    found = report.segmentation_figures(tally, resamples=2)
     slices = stacks.slices(some)
     agreed = [stack for stack in slices if stacks.votes(stack.readers).any()]
     missed = [not stack.prediction.any() for stack in agreed]
@@ -73,8 +73,8 @@ def test_hd95_tells_how_many_it_leaves_out(some: list[scans.Series], tally: Tall
 
 
 def test_without_spacing_distances_are_null_and_all_else_stays(some: list[scans.Series], tally: Tally):
-    bare = report.report(scans.tally_of(some, spacing_mm=UNKNOWN), resamples=20)
-    full = report.report(tally, resamples=20)
+    bare = report.segmentation_figures(scans.tally_of(some, spacing_mm=UNKNOWN), resamples=20)
+    full = report.segmentation_figures(tally, resamples=20)
     for kind in ("per_slice", "per_nodule"):
         nothing = {"value": None, "low": None, "high": None}
         assert bare[kind]["hd95_mm"] == nothing | {"left_out": 0}
@@ -94,8 +94,8 @@ def test_differences_are_paired(some: list[scans.Series], tally: Tally):
         for one in some
     ]
     other = scans.tally_of(worse)
-    found = report.report(tally, other, resamples=200, seed=7)
-    alone = report.report(other, resamples=200, seed=7)
+    found = report.segmentation_figures(tally, other, resamples=200, seed=7)
+    alone = report.segmentation_figures(other, resamples=200, seed=7)
     for section in ("pooled", "pooled_own", "per_slice", "per_nodule", "against_readers", "ged", "reliability"):
         assert found["against"][section] == alone[section]
     difference = found["against"]["difference"]["pooled"]["dice"]
@@ -108,7 +108,7 @@ def test_differences_are_paired(some: list[scans.Series], tally: Tally):
             truth = stacks.votes(one.readers)
             prediction = one.prediction
             counts[side, people.index(one.patient)] += (prediction & truth).sum(), prediction.sum(), truth.sum()
-    sums = np.tensordot(bootstrap.draw(len(people), resamples=200, seed=7), counts, axes=(1, 1))
+    sums = np.tensordot(bootstrap.resample_weights(len(people), resamples=200, seed=7), counts, axes=(1, 1))
     dice = 2 * sums[..., 0] / (sums[..., 1] + sums[..., 2])
     low, high = np.percentile(dice[:, 0] - dice[:, 1], [2.5, 97.5])
     np.testing.assert_allclose([difference["low"], difference["high"]], [low, high])
@@ -117,30 +117,30 @@ def test_differences_are_paired(some: list[scans.Series], tally: Tally):
 
 
 def test_a_model_against_itself_differs_nowhere(tally: Tally):
-    difference = report.report(tally, tally, resamples=50)["against"]["difference"]
+    difference = report.segmentation_figures(tally, tally, resamples=50)["against"]["difference"]
     assert difference["pooled"]["dice"] == {"value": 0, "low": 0, "high": 0}
     assert difference["ged"]["16"] == {"value": 0, "low": 0, "high": 0}
 
 
 def test_models_of_different_slices_are_not_compared(some: list[scans.Series], tally: Tally):
     with pytest.raises(ValueError, match="pooled: the two models were not scored on the same slices"):
-        report.report(tally, scans.tally_of(some[1:]), resamples=2)
+        report.segmentation_figures(tally, scans.tally_of(some[1:]), resamples=2)
 
 
 def test_samples_are_scored_apart_from_the_mask(some: list[scans.Series], tally: Tally):
     """A hundred samples that are the readers' own masks in equal parts have no distance to the readers."""
     masks = np.concatenate([one.readers for one in some], axis=1)  # (4, slices, rows, columns)
-    found = report.report(scans.tally_of(some, samples=np.tile(masks, (25, 1, 1, 1))), resamples=2)
+    found = report.segmentation_figures(scans.tally_of(some, samples=np.tile(masks, (25, 1, 1, 1))), resamples=2)
     assert found["ged"]["16"]["value"] == pytest.approx(0)
     assert found["ged"]["100"]["value"] == pytest.approx(0)
-    assert found["ged"]["one_mask"] == report.report(tally, resamples=2)["ged"]["one_mask"]
+    assert found["ged"]["one_mask"] == report.segmentation_figures(tally, resamples=2)["ged"]["one_mask"]
 
 
 def test_each_slot_stands_beside_the_mean(tally: Tally):
-    dice = report.report(tally, resamples=2)["readers"]["pooled"]["dice"]
+    dice = report.segmentation_figures(tally, resamples=2)["readers"]["pooled"]["dice"]
     assert len(dice["each"]) == 4
     assert dice["value"] == pytest.approx(np.mean(dice["each"]))
-    assert "each" not in report.report(tally, resamples=2)["readers"]["against_readers"]["pooled"]["dice"]
+    assert "each" not in report.segmentation_figures(tally, resamples=2)["readers"]["against_readers"]["pooled"]["dice"]
 
 
 def test_the_slot_of_a_reading_does_not_matter_against_each_reader(some: list[scans.Series], tally: Tally):
@@ -149,7 +149,10 @@ def test_the_slot_of_a_reading_does_not_matter_against_each_reader(some: list[sc
         scans.Series(one.patient, one.name, one.marks[:, rng.permutation(4)], one.prediction, one.probability)
         for one in some
     ]
-    a, b = report.report(tally, resamples=9), report.report(scans.tally_of(shuffled), resamples=9)
+    a, b = (
+        report.segmentation_figures(tally, resamples=9),
+        report.segmentation_figures(scans.tally_of(shuffled), resamples=9),
+    )
     for kind in ("pooled", "per_slice", "per_nodule"):
         for name, figure in a["against_readers"][kind].items():
             assert b["against_readers"][kind][name] == pytest.approx(figure)
@@ -159,7 +162,7 @@ def test_the_slot_of_a_reading_does_not_matter_against_each_reader(some: list[sc
 
 
 def test_one_reader_is_the_truth_and_there_are_no_others(some: list[scans.Series]):
-    found = report.report(scans.tally_of(some, readers=1), resamples=20)
+    found = report.segmentation_figures(scans.tally_of(some, readers=1), resamples=20)
     masks = [(one.prediction, one.readers[0]) for one in some]
     flat = [np.concatenate([pair[side].ravel() for pair in masks]) for side in (0, 1)]
     assert found["pooled"]["dice"]["value"] == pytest.approx(stacks.score(*flat)["dice"])
@@ -172,7 +175,7 @@ def test_one_reader_is_the_truth_and_there_are_no_others(some: list[scans.Series
 
 def test_one_patient_has_values_and_no_interval():
     some = scans.several(3, patients=1)
-    found = report.report(scans.tally_of(some))
+    found = report.segmentation_figures(scans.tally_of(some))
     assert found["pooled"]["dice"]["value"] > 0
     assert found["pooled"]["dice"]["low"] is found["pooled"]["dice"]["high"] is None
     assert found["interval"].startswith("none: one patient")
@@ -186,7 +189,7 @@ def test_nothing_marked_anywhere_is_null_per_slice():
         )
         for n in range(3)
     ]
-    found = report.report(scans.tally_of(bare))
+    found = report.segmentation_figures(scans.tally_of(bare))
     nothing = {"value": None, "low": None, "high": None}
     assert found["per_slice"]["dice"] == found["per_nodule"]["dice"] == found["ged"]["16"] == nothing
     assert found["per_slice"]["dice_all"] == {"value": 1, "low": 1, "high": 1}
@@ -199,4 +202,4 @@ def test_nothing_marked_anywhere_is_null_per_slice():
 
 def test_no_slices_are_an_error():
     with pytest.raises(ValueError, match="no slices to score"):
-        report.report(Tally())
+        report.segmentation_figures(Tally())

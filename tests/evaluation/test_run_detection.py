@@ -125,7 +125,7 @@ def test_splits_are_the_models_own(
     assert said["froc"]["cpm"]["low"] is None  # One scan.
     every = run_detection.evaluate(Path("m"), data=dicom, split="all", out=tmp_path / "all.json")
     assert every["model"]["trained_on_patients"] == 1
-    assert "Mind: the model was trained on 1" in (tmp_path / "all.table.txt").read_text()
+    assert "Note: the model was trained on 1" in (tmp_path / "all.table.txt").read_text()
 
 
 def test_mistakes_of_whole_scans(

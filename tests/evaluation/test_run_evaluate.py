@@ -35,7 +35,7 @@ def test_pooled_figures_by_a_second_way(segment_run: Path, slices_dataset: Path,
     dataset = shards.open_dataset(slices_dataset)
     rows = np.flatnonzero(dataset.index["split"] == "test")
     config = workdir.read_config(segment_run)
-    segmenter = run_segmentation.Scorer(config, dataset, checkpoint.load(segment_run)[0])
+    segmenter = run_segmentation.Scorer(config, dataset, checkpoint.load_best(segment_run)[0])
     hits = predicted = there = 0
     for batch in loader.eval_batches(loader.Slices(dataset, crop_px=64, crop_at="nodule"), rows, batch_size=8):
         real = batch["weight"] > 0
@@ -51,7 +51,7 @@ def test_readers_and_nodules_by_a_second_way(segment_run: Path, slices_dataset: 
     """A series of this source is one nodule: its slices stacked; and each reader's mask is in the shards."""
     report = run_evaluate.evaluate(segment_run, data=None, split="all", out=tmp_path / "figures.json")
     dataset = shards.open_dataset(slices_dataset)
-    found = run_segmentation.Scorer(workdir.read_config(segment_run), dataset, checkpoint.load(segment_run)[0])
+    found = run_segmentation.Scorer(workdir.read_config(segment_run), dataset, checkpoint.load_best(segment_run)[0])
     slices = loader.Slices(dataset, crop_px=64, crop_at="nodule")
     nodules: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for start in range(0, len(dataset), 8):
@@ -101,7 +101,7 @@ def test_samples_are_what_that_share_of_readers_would_mark(
 ):
     """A network that says how many readers mark a pixel; here three of ten mark all of the left, the others nothing."""
     dataset = shards.open_dataset(slices_dataset)
-    config, variables = workdir.read_config(segment_run), checkpoint.load(segment_run)[0]
+    config, variables = workdir.read_config(segment_run), checkpoint.load_best(segment_run)[0]
 
     config.targets = "soft"
     left = np.zeros((64, 64), bool)
@@ -136,7 +136,7 @@ def test_shares_are_calibrated_on_the_val_patients(segment_run: Path, slices_dat
     val = np.flatnonzero(dataset.index["split"] == "val")
     assert known["fitted_on"] == len(val)
     given = (model.config, dataset, model.variables)
-    plain, calibrated = run_segmentation.Scorer(*given), run_segmentation.Scorer(*given, known=known)
+    plain, calibrated = run_segmentation.Scorer(*given), run_segmentation.Scorer(*given, calibration=known)
     batch = loader.Slices(dataset, crop_px=64, crop_at="nodule").batch(np.resize(val, 8))
     before, after = plain.predict(batch), calibrated.predict(batch)
     np.testing.assert_array_equal(before["logit"], after["logit"])
@@ -173,7 +173,7 @@ def test_three_sheets_and_two_charts_even_if_a_batch_is_smaller(
 def test_the_mean_over_flips(segment_run: Path, slices_dataset: Path, tmp_path: Path):
     """The same as scoring the flipped slices one by one; and a flipped slice gets the flipped answer."""
     dataset = shards.open_dataset(slices_dataset)
-    given = (workdir.read_config(segment_run), dataset, checkpoint.load(segment_run)[0])
+    given = (workdir.read_config(segment_run), dataset, checkpoint.load_best(segment_run)[0])
     plain, flipping = run_segmentation.Scorer(*given), run_segmentation.Scorer(*given, flips=True)
     batch = loader.Slices(dataset, crop_px=64, crop_at="nodule").batch(np.arange(8))
     answers = []

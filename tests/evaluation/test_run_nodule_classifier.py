@@ -1,4 +1,4 @@
-"""A grader from training to figures: calibrated, scored beside the outlines' diameter, handed on, folded."""
+"""A nodule classifier from training to figures: calibrated, compared with the diameter, exported, cross-validated."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def test_a_run_ends_with_pictures_and_a_calibration(run: Path, data: Path):
     line = json.loads((run / "calibration.json").read_text())
     model, dataset = trained.open_trained(run), shards.open_dataset(data)
     assert model.calibration == line
-    graded = run_nodule_classifier.grade(model, dataset, split="val")
+    graded = run_nodule_classifier.score_split(model, dataset, split="val")
     known = ~np.isnan(graded.label)
     assert known.sum() == line["fitted_on"]
-    again = calibration.fit(graded.logit[known], graded.label[known] > 0.5)
+    again = calibration.fit_platt(graded.logit[known], graded.label[known] > 0.5)
     assert (again.slope, again.offset) == pytest.approx((line["slope"], line["offset"]), rel=1e-3)
     np.testing.assert_allclose(graded.probability, again(graded.logit), rtol=1e-3)
 
@@ -121,7 +121,7 @@ def test_an_export_grades_as_the_run_does(run: Path, data: Path, tmp_path: Path)
     for part in ("calibration | sigmoid(", "roc_auc |", "not pathology", "classifies nodules, it finds none"):
         assert part in card
     dataset = shards.open_dataset(data)
-    graded = run_nodule_classifier.grade(trained.open_trained(run), dataset, split="test")
+    graded = run_nodule_classifier.score_split(trained.open_trained(run), dataset, split="test")
     grader = NoduleClassifier(exported)
     hu, _ = dataset.pixels(nodules.rows_for(dataset, exported.patients, "test"))
     said = grader.predict(np.stack(hu), graded.index["column_spacing_mm"].to_numpy())
@@ -132,15 +132,15 @@ def test_an_export_grades_as_the_run_does(run: Path, data: Path, tmp_path: Path)
         grader.predict(np.stack(hu), np.zeros(len(hu)))
 
 
-def test_two_graders_are_compared_on_the_same_nodules(run: Path, data: Path, tmp_path: Path):
+def test_two_nodule_classifiers_are_compared_on_the_same_nodules(run: Path, data: Path, tmp_path: Path):
     report = run_evaluate.evaluate(run, data=None, split="all", out=tmp_path / "o.json", against=run)
-    graded = run_nodule_classifier.grade(trained.open_trained(run), shards.open_dataset(data), split="all")
+    graded = run_nodule_classifier.score_split(trained.open_trained(run), shards.open_dataset(data), split="all")
     half = np.arange(len(graded.logit)) % 2 == 0
-    again = run_nodule_classifier.report(run_nodule_classifier.pooled([graded.only(half), graded.only(~half)]))
+    again = run_nodule_classifier.score_figures(run_nodule_classifier.pooled([graded.only(half), graded.only(~half)]))
     assert again["roc_auc"]["value"] == report["roc_auc"]["value"]
     difference = report["others"]["against"]["difference"]["roc_auc"]
     assert set(difference.values()) == {0.0}
-    assert "model - it" in (tmp_path / "o.table.txt").read_text()
+    assert "difference" in (tmp_path / "o.table.txt").read_text()
 
 
 def test_what_is_no_patch_is_not_graded(slices_dataset: Path, run: Path, tmp_path: Path):
@@ -156,8 +156,8 @@ def test_what_is_no_patch_is_not_graded(slices_dataset: Path, run: Path, tmp_pat
     shutil.move(tmp_path / "kept.json", run / "calibration.json")
     line = {"slope": 2.0, "offset": 1.0, "step": 1}
     (tmp_path / "calibration.json").write_text(json.dumps(line))
-    assert calibrate.read(tmp_path, 1) == line
-    assert calibrate.read(tmp_path, 2) == {}  # Of another checkpoint.
+    assert calibrate.read_calibration(tmp_path, 1) == line
+    assert calibrate.read_calibration(tmp_path, 2) == {}  # Of another checkpoint.
 
 
 def test_diameter_is_that_of_the_mean_area():

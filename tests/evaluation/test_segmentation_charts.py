@@ -27,8 +27,8 @@ def test_both_charts_of_two_models(tmp_path: Path, figures: dict[str, Figure]):
     some = scans.several(8, patients=5)
     tally = scans.tally_of(some)
     other = [scans.Series(one.patient, one.name, one.marks, one.prediction, one.probability**2) for one in some]
-    found = report.report(tally, scans.tally_of(other), resamples=5)
-    written = segmentation_charts.draw(tally, found, tmp_path / "val.json")
+    found = report.segmentation_figures(tally, scans.tally_of(other), resamples=5)
+    written = segmentation_charts.draw_charts(tally, found, tmp_path / "val.json")
     assert [path.name for path in written] == ["val.reliability.png", "val.dice.png"]
     assert all(path.stat().st_size > 10_000 for path in written)
     above, below = figures["val.reliability.png"].axes
@@ -48,8 +48,8 @@ def test_both_charts_of_two_models(tmp_path: Path, figures: dict[str, Figure]):
 def test_dice_of_slices_and_nodules_beside_the_readers(tmp_path: Path, figures: dict[str, Figure]):
     some = scans.several(8, patients=5)
     tally = scans.tally_of(some)
-    found: dict[str, Any] = report.report(tally, resamples=5)
-    segmentation_charts.draw(tally, found, tmp_path / "val.json")
+    found: dict[str, Any] = report.segmentation_figures(tally, resamples=5)
+    segmentation_charts.draw_charts(tally, found, tmp_path / "val.json")
     slices, nodules = figures["val.dice.png"].axes
     dice = []
     for one in some:
@@ -72,10 +72,10 @@ def test_dice_of_slices_and_nodules_beside_the_readers(tmp_path: Path, figures: 
 def test_one_reader_and_nothing_to_score_are_drawn(tmp_path: Path, figures: dict[str, Figure]):
     some = scans.several(2, patients=2)
     tally = scans.tally_of(some, readers=1)
-    segmentation_charts.draw(tally, report.report(tally, resamples=5), tmp_path / "one.json")
+    segmentation_charts.draw_charts(tally, report.segmentation_figures(tally, resamples=5), tmp_path / "one.json")
     assert len(figures["one.reliability.png"].axes[0].lines) == 2
     assert len(figures["one.dice.png"].axes[0].lines) == 1
     none = np.zeros(scans.SHAPE, bool)
     bare = scans.tally_of([scans.Series("P", "S", np.zeros((2, 4, *scans.SHAPE), bool), none, none.astype(float))])
-    segmentation_charts.draw(bare, report.report(bare, resamples=5), tmp_path / "none.json")
+    segmentation_charts.draw_charts(bare, report.segmentation_figures(bare, resamples=5), tmp_path / "none.json")
     assert not figures["none.dice.png"].axes[0].patches

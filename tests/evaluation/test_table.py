@@ -19,7 +19,7 @@ def compared() -> dict[str, Any]:
         scans.Series(one.patient, one.name, one.marks, one.prediction & ~one.marks[0, 0], one.probability)
         for one in some
     ]
-    return report.report(scans.tally_of(some), scans.tally_of(worse), resamples=50)
+    return report.segmentation_figures(scans.tally_of(some), scans.tally_of(worse), resamples=50)
 
 
 def _rows(lines: list[str], title: str) -> dict[str, str]:
@@ -30,7 +30,7 @@ def _rows(lines: list[str], title: str) -> dict[str, str]:
 
 
 def test_every_figure_stands_in_its_column(compared: dict[str, Any]):
-    lines = table.text({"split": "test", **compared}).splitlines()
+    lines = table.segmentation_table({"split": "test", **compared}).splitlines()
     assert lines[0] == "split: test"
     assert lines[1].startswith(f"{compared['patients']} patients, {compared['slices']} slices, ")
     assert lines[2].startswith(f"{compared['nodules']} nodules, {compared['nodules_marked']} where at least 2")
@@ -52,7 +52,7 @@ def test_every_figure_stands_in_its_column(compared: dict[str, Any]):
 
 
 def test_a_second_table_holds_both_models_and_their_difference(compared: dict[str, Any]):
-    lines = table.text(compared).splitlines()
+    lines = table.segmentation_table(compared).splitlines()
     place = next(n for n, line in enumerate(lines) if line.split() == ["A", "B", "A", "-", "B"])
     row = _rows(lines[place:], "against the majority, pooled over all slices")["recall"]
     difference = compared["against"]["difference"]["pooled"]["recall"]
@@ -65,8 +65,10 @@ def test_a_second_table_holds_both_models_and_their_difference(compared: dict[st
 
 
 def test_undefined_figures_are_dashes_and_distances_without_spacing_one_row():
-    bare = report.report(scans.tally_of(scans.several(3, patients=1), spacing_mm=(math.nan, math.nan, math.nan)))
-    lines = table.text(bare).splitlines()
+    bare = report.segmentation_figures(
+        scans.tally_of(scans.several(3, patients=1), spacing_mm=(math.nan, math.nan, math.nan))
+    )
+    lines = table.segmentation_table(bare).splitlines()
     rows = _rows(lines, "against the majority, mean per slice")
     assert rows["HD95, surface dice"].split() == ["HD95,", "surface", "dice", "-", "-"]
     assert "surface dice 1 mm" not in rows
@@ -79,7 +81,9 @@ def test_undefined_figures_are_dashes_and_distances_without_spacing_one_row():
 
 
 def test_one_reader_has_one_column():
-    lines = table.text(report.report(scans.tally_of(scans.several(4, patients=3), readers=1), resamples=9)).splitlines()
+    lines = table.segmentation_table(
+        report.segmentation_figures(scans.tally_of(scans.several(4, patients=3), readers=1), resamples=9)
+    ).splitlines()
     assert "  readers" not in "\n".join(lines)
     assert lines[0].endswith("that the reader marked")
     assert not any(line.startswith(("against each reader", "GED")) for line in lines)

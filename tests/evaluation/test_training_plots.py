@@ -91,7 +91,7 @@ def _slice(size: int = 128) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_examples_show_readers_majority_and_prediction(tmp_path: Path, figures: dict[str, Figure]):
     images, readers, probability = _slice()
     path = tmp_path / "examples" / "sheet.png"
-    training_plots.examples(images, readers, probability, ["P slice 7"], path)
+    training_plots.draw_slices(images, readers, probability, ["P slice 7"], path)
     assert [p.name for p in path.parent.iterdir()] == ["sheet.png"]
     assert all(_holds(path, colour) for colour in (*overlay.READER_COLOURS, overlay.VERMILLION))
     left, middle, right = figures["sheet.png"].axes
@@ -110,7 +110,7 @@ def test_larger_images_are_cut_and_empty_slices_drawn(tmp_path: Path, figures: d
     images, readers, probability = (np.repeat(array, 3, axis=0) for array in _slice(300))
     readers[1], probability[1] = 0, 0
     readers[2] &= 1
-    training_plots.examples(images, readers, probability, ["a", "b", "c"], tmp_path / "sheet.png")
+    training_plots.draw_slices(images, readers, probability, ["a", "b", "c"], tmp_path / "sheet.png")
     axes = figures["sheet.png"].axes
     assert np.ptp(axes[0].get_xlim()) == 128
     assert [np.ptp(a.get_xlim()) for a in axes[3:6]] == [300, 300, 300]
@@ -123,7 +123,7 @@ def test_what_one_reader_marked_is_the_truth(tmp_path: Path, figures: dict[str, 
     readers &= 1
     readers[1] = 0
     path = tmp_path / "sheet.png"
-    training_plots.examples(images, readers, probability, ["a", "b"], path, slots=1)
+    training_plots.draw_slices(images, readers, probability, ["a", "b"], path, slots=1)
     axes = figures["sheet.png"].axes
     dice = 2 * 10**2 / (10**2 + 12**2)  # The square of reader 1, and of reader 2, which is predicted.
     assert axes[2].get_title() == f"Dice {dice:.2f}"
@@ -136,7 +136,7 @@ def test_what_one_reader_marked_is_the_truth(tmp_path: Path, figures: dict[str, 
 
 def test_a_scale_is_as_long_as_it_says_and_only_where_that_is_known(tmp_path: Path, figures: dict[str, Figure]):
     images, readers, probability = (np.repeat(array, 2, axis=0) for array in _slice())
-    training_plots.examples(
+    training_plots.draw_slices(
         images, readers, probability, ["a", "b"], tmp_path / "sheet.png", spacing_mm=[0.8, math.nan]
     )
     axes = figures["sheet.png"].axes
@@ -150,7 +150,7 @@ def test_a_scale_is_as_long_as_it_says_and_only_where_that_is_known(tmp_path: Pa
 def test_white_lines_show_on_white_tissue(tmp_path: Path, figures: dict[str, Figure]):
     images, readers, probability = _slice()
     path = tmp_path / "sheet.png"
-    training_plots.examples(np.ones_like(images), readers, 0 * probability, ["a"], path)
+    training_plots.draw_slices(np.ones_like(images), readers, 0 * probability, ["a"], path)
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("L"))
     left, _, right = figures["sheet.png"].axes
@@ -164,12 +164,12 @@ def test_white_lines_show_on_white_tissue(tmp_path: Path, figures: dict[str, Fig
 def test_examples_of_unequal_numbers_are_refused(tmp_path: Path):
     images, readers, probability = _slice()
     with pytest.raises(ValueError, match=r"\(1, 1, 1, 2\)"):
-        training_plots.examples(images, readers, probability, ["a", "b"], tmp_path / "sheet.png")
+        training_plots.draw_slices(images, readers, probability, ["a", "b"], tmp_path / "sheet.png")
 
 
 def test_pairs_share_one_grey_scale(tmp_path: Path, figures: dict[str, Figure]):
     views = np.random.default_rng(0).normal(size=(2, 10, 16, 16, 1)).astype(np.float32)
-    training_plots.pairs(views[0], views[1], tmp_path / "pairs.png", columns=3)
+    training_plots.draw_pairs(views[0], views[1], tmp_path / "pairs.png", columns=3)
     axes = figures["pairs.png"].axes
     assert len(axes) == 2 * 3
     for n, panel in enumerate(axes):

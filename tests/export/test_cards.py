@@ -45,7 +45,7 @@ def check(names: dict[str, Any], task: str) -> None:
         assert names[output].shape[1:] or (names[output] > 0).all()
 
 
-@pytest.mark.parametrize("name", trained.shipped())
+@pytest.mark.parametrize("name", trained.bundled_models())
 def test_a_bundled_models_snippet_runs_anywhere(name: str, tmp_path: Path):
     """In a fresh process, as its reader would run it."""
     model = trained.open_trained(Path(name))
@@ -58,14 +58,14 @@ def test_a_bundled_models_snippet_runs_anywhere(name: str, tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", trained.shipped())
+@pytest.mark.parametrize("name", trained.bundled_models())
 def test_a_bundled_card_is_that_of_the_template(name: str):
     """But for its figures, and what was known when it was exported."""
     model = trained.open_trained(Path(name))
     card = (model.path / "README.md").read_text()
-    given = signature.of(model)
-    made = model_card.text(model, given, format="safetensors", dtype="float16", difference=0.0)
-    section = f"\n## Use\n\n{model_card.use(model, given, format='safetensors', where=name)}\n## "
+    given = signature.network_signature(model)
+    made = model_card.card_text(model, given, format="safetensors", dtype="float16", difference=0.0)
+    section = f"\n## Use\n\n{model_card.use_section(model, given, format='safetensors', where=name)}\n## "
     assert section in card
     parts = [text.split("\n## Use\n")[0].split("| | |")[0] for text in (card, made)]
     parts += [text[text.index("\n## Figures\n") :] for text in (card, made)]
@@ -98,7 +98,9 @@ def test_the_snippets_of_a_fresh_export_run(
 @pytest.mark.parametrize("kind", ["simclr", "classify", "diagnose"])
 def test_the_snippet_of_every_task_runs(kind: str, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch):
     model = trained.open_trained(models[kind])
-    card = model_card.text(model, signature.of(model), format="safetensors", dtype="float32", difference=0.0)
+    card = model_card.card_text(
+        model, signature.network_signature(model), format="safetensors", dtype="float32", difference=0.0
+    )
     (code,) = snippets(card)
     check(execute(code, models[kind], monkeypatch), model.config.task)
 

@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_weights_come_back(run: Path, tmp_path: Path):
     """Bit for bit in float32, rounded once in float16; the tensors are the averaged ones, in a file of known format."""
-    original, step = checkpoint.load(run)
+    original, step = checkpoint.load_best(run)
     for dtype in ("float32", "float16"):
         exporting.export(run, tmp_path / dtype, dtype=dtype)
         found = trained.open_trained(tmp_path / dtype)
@@ -81,7 +81,7 @@ def test_a_shipped_model_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(trained, "SHIPPED", tmp_path / "weights")
     monkeypatch.chdir(tmp_path)
     networks.made("simclr", tmp_path / "weights" / "mine")
-    assert trained.shipped() == ["mine"]
+    assert trained.bundled_models() == ["mine"]
     assert trained.open_trained(Path("mine")).path == tmp_path / "weights" / "mine"
     for stranger in ("../weights/mine/..", ".", "other"):
         with pytest.raises(InputError, match="nor one that comes along"):
@@ -116,7 +116,7 @@ def test_a_run_starts_from_an_exported_encoder(tmp_path: Path):
     target = trained.open_trained(networks.made("segment", tmp_path / "target")).variables
     params, model_state = jax.tree.map(jnp.zeros_like, (target["params"], target["model_state"]))
     empty = TrainState(jnp.zeros((), jnp.int32), params, model_state, {}, (params, model_state))
-    state, _ = transfer.load(empty, source, task="segment")
+    state, _ = transfer.load_weights(empty, source, task="segment")
     for found in (state.params, state.scored[0]):
         jax.tree.map(np.testing.assert_array_equal, found["encoder"], source.variables["params"]["encoder"])
         assert not any(leaf.any() for name in found if name != "encoder" for leaf in jax.tree.leaves(found[name]))
@@ -132,13 +132,13 @@ def test_a_run_of_the_same_task_starts_from_the_whole_network(tmp_path: Path, ki
     source = trained.open_encoder(networks.made(kind, tmp_path / "exported"))
     params, model_state = jax.tree.map(jnp.zeros_like, (source.variables["params"], source.variables["model_state"]))
     empty = TrainState(jnp.zeros((), jnp.int32), params, model_state, {}, (params, model_state))
-    state, said = transfer.load(empty, source, task=source.config.task)
+    state, said = transfer.load_weights(empty, source, task=source.config.task)
     for found in (state.params, state.scored[0]):
         jax.tree.map(np.testing.assert_array_equal, found, source.variables["params"])
     assert f"{len(jax.tree.leaves((params, model_state)))} arrays of the network loaded, all it has" in said
 
     for other in ({**params, "head": jnp.zeros(3)}, {"encoder": params["encoder"]}):  # Another decoder, or head.
-        state, said = transfer.load(dataclasses.replace(empty, params=other), source, task=source.config.task)
+        state, said = transfer.load_weights(dataclasses.replace(empty, params=other), source, task=source.config.task)
         jax.tree.map(np.testing.assert_array_equal, state.params["encoder"], source.variables["params"]["encoder"])
         assert not any(
             leaf.any() for name in other if name != "encoder" for leaf in jax.tree.leaves(state.params[name])

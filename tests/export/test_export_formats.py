@@ -77,10 +77,10 @@ def _run_example(text: str, out: Path) -> None:
 def test_the_answer_is_what_lungjax_says_elsewhere(models: dict[str, Path]):
     """Of the segmenter and the grader that `predict` uses, calibration and all; of the tasks' own functions else."""
     opened = {kind: trained.open_trained(path) for kind, path in models.items()}
-    given = {kind: signature.of(model) for kind, model in opened.items()}
-    asked = {kind: signature.golden(one) for kind, one in given.items()}
+    given = {kind: signature.network_signature(model) for kind, model in opened.items()}
+    asked = {kind: signature.golden_inputs(one) for kind, one in given.items()}
     asked["segment"] = {name: np.round(hu) for name, hu in asked["segment"].items()}  # A scan has whole numbers.
-    said = {kind: signature.said(opened[kind], given[kind], asked[kind]) for kind in models}
+    said = {kind: signature.run_network(opened[kind], given[kind], asked[kind]) for kind in models}
 
     hu = asked["segment"]["3.hu"].astype(np.int16)
     np.testing.assert_allclose(said["segment"]["3.probability"], Segmenter(opened["segment"]).tiles(hu), atol=1e-6)
@@ -176,7 +176,9 @@ def test_cards_begin_as_hugging_face_reads_them(models: dict[str, Path]):
     for kind, path in models.items():
         model = trained.open_trained(path)
         for format in exporting.FORMATS:
-            text = model_card.text(model, signature.of(model), format=format, dtype="float32", difference=0.0)
+            text = model_card.card_text(
+                model, signature.network_signature(model), format=format, dtype="float32", difference=0.0
+            )
             before, header, body = text.split("---\n", 2)
             known = yaml.safe_load(header)
             assert before == ""

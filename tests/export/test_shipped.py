@@ -13,13 +13,13 @@ from lungjax.evaluation import run_evaluate
 from lungjax.train import trained
 
 
-@pytest.fixture(params=trained.shipped())
+@pytest.fixture(params=trained.bundled_models())
 def shipped(request: pytest.FixtureRequest) -> trained.Trained:
     return trained.open_trained(Path(request.param))
 
 
 def test_all_are_small():
-    assert trained.shipped() == ["detector", "encoder", "nodule-classifier", "patient-classifier", "segmenter"]
+    assert trained.bundled_models() == ["detector", "encoder", "nodule-classifier", "patient-classifier", "segmenter"]
     assert sum(file.stat().st_size for file in trained.SHIPPED.rglob("*")) < 20e6
 
 

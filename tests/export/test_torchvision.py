@@ -77,7 +77,7 @@ def test_theirs_becomes_ours(depth: int, tmp_path: Path):
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), found.variables, variables_of(depth))
     images = images_of(0)
     colours = np.repeat(images[:, None], 3, axis=1)
-    theirs = parity.ask("torchvision", tmp_path, {"2.image": colours})["2.features"]
+    theirs = parity.run_script("torchvision", tmp_path, {"2.image": colours})["2.features"]
     assert parity.difference({"features": features(depth, found.variables, images)}, {"features": theirs}) < 1e-5
 
 
@@ -145,7 +145,7 @@ def test_a_run_takes_such_a_file(slices_dataset: Path, tmp_path: Path):
     fresh = jax.tree.map(jnp.zeros_like, variables_of(18))
     fresh["params"]["head"] = jnp.ones(3)
     empty = TrainState(jnp.zeros((), jnp.int32), fresh["params"], fresh["model_state"], None, None)
-    state, said = transfer.load(empty, trained.open_encoder(file), task="segment")
+    state, said = transfer.load_weights(empty, trained.open_encoder(file), task="segment")
     wanted = variables_of(18)
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, atol=1e-6), state.params["encoder"], wanted["params"]["encoder"]

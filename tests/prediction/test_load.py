@@ -71,7 +71,7 @@ def test_every_bundled_model_opens_by_its_names(name: str, kind: type):
 
 def test_every_bundled_model_has_a_name_here():
     names = {"segmenter", "detector", "nodule-classifier", "patient-classifier", "encoder"}
-    assert set(trained.shipped()) == names
+    assert set(trained.bundled_models()) == names
     assert {*trained.ALIASES.values()} < names
 
 
@@ -155,10 +155,10 @@ def kind(request: pytest.FixtureRequest) -> str:
 def test_every_exported_folder_opens(kind: str, format: exporting.Format, models: dict[str, Path], tmp_path: Path):
     """And predicts what the weights themselves do."""
     known = trained.open_trained(models[kind])
-    exporting._write(known, signature.of(known), tmp_path, format, "float32")
+    exporting._write(known, signature.network_signature(known), tmp_path, format, "float32")
     model = lungjax.load(tmp_path)
     assert type(model) is CLASSES[kind]
-    side_px = signature.of(known).inputs[0].shape[-1]
+    side_px = signature.network_signature(known).inputs[0].shape[-1]
     for number in (0, 1, 20):
         wanted = answer(lungjax.load(models[kind]), number, side_px)
         for one, other in zip(answer(model, number, side_px), wanted, strict=True):
@@ -172,7 +172,7 @@ def test_every_exported_folder_opens(kind: str, format: exporting.Format, models
 def test_a_segmenter_without_weights_predicts_a_whole_scan(models: dict[str, Path], tmp_path: Path):
     """One from StableHLO does all that one from weights does."""
     known = trained.open_trained(models["segment"])
-    exporting._write(known, signature.of(known), tmp_path, "stablehlo", "float32")
+    exporting._write(known, signature.network_signature(known), tmp_path, "stablehlo", "float32")
     hu, region = hounsfield(2, 100, 90), np.ones((2, 100, 90), bool)
     wanted = lungjax.load(models["segment"]).volume(hu, region)
     np.testing.assert_allclose(lungjax.load(tmp_path).volume(hu, region), wanted, atol=1e-3)
@@ -182,16 +182,16 @@ def test_torchvisions_weights_open_as_an_encoder(tmp_path: Path):
     model = networks.made("classify", tmp_path / "model", depth=18, width=64, norm="batch", stem="torchvision")
     known = trained.open_trained(model)
     (tmp_path / "out").mkdir()
-    exporting._write(known, signature.encoder(known), tmp_path / "out", "torchvision", "float32")
+    exporting._write(known, signature.encoder_signature(known), tmp_path / "out", "torchvision", "float32")
     found = lungjax.load(tmp_path / "out")
     assert type(found) is lungjax.Encoder
     hu = hounsfield(3, 64, 64)
     centre, width = known.config.patch.window_hu
     image = np.clip((hu - centre) / width + 0.5, 0, 1).astype(np.float32)
-    (wanted,) = signature.encoder(known).function(known.variables, image)
+    (wanted,) = signature.encoder_signature(known).function(known.variables, image)
     np.testing.assert_allclose(found.embed(hu), wanted, atol=1e-4)
     (tmp_path / "out" / trained.TORCHVISION_FILE).write_bytes(b"")
-    with pytest.raises(InputError, match="is no exported model or is damaged"):
+    with pytest.raises(InputError, match="is not an exported model, or is damaged"):
         lungjax.load(tmp_path / "out")
 
 
@@ -206,15 +206,15 @@ def test_what_cannot_be_opened(models: dict[str, Path], tmp_path: Path, monkeypa
     for format, says in mistakes:
         out = tmp_path / format
         out.mkdir()
-        exporting._write(known, signature.of(known), out, format, "float32")
+        exporting._write(known, signature.network_signature(known), out, format, "float32")
         (out / f"model.{format}").write_bytes(b"no program")
         with pytest.raises(InputError, match=says):
             lungjax.load(out)
         (out / "config.json").write_text("{}")
-        with pytest.raises(InputError, match="is no exported model or is damaged"):
+        with pytest.raises(InputError, match="is not an exported model, or is damaged"):
             lungjax.load(out)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    exporting.write_known(known, tmp_path / "onnx", inputs=[])
+    exporting.write_description(known, tmp_path / "onnx", inputs=[])
     with pytest.raises(InputError, match=r"pip install 'lungjax\[onnx\]'"):
         lungjax.load(tmp_path / "onnx")
 

@@ -77,7 +77,7 @@ def workdir(kind: str, folder: Path) -> Path:
     with checkpoint.Checkpoints(kept, every=1, keep=1) as checkpoints:
         data = iter(grain.MapDataset.range(4).to_iter_dataset())
         checkpoints.save(3, jax.tree.map(jax.numpy.asarray, state), data, score=0.5)
-    begun.remember(kept, model.config, model.patients, intensity="hu", seen=model.seen)
+    begun.record_run(kept, model.config, model.patients, intensity="hu", seen=model.seen)
     return kept
 
 

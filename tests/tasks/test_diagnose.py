@@ -120,14 +120,21 @@ def test_a_run_answers_for_patients(data: Path, tmp_path: Path):
     card = (exporting.export(workdir, tmp_path / "out", dtype="float16") / "README.md").read_text()
     assert "calibration | sigmoid(" in card
     assert "| roc_auc |" in card
-    found = run_patient_classifier.grade(trained.open_trained(workdir), dataset, split="all")
+    found = run_patient_classifier.score_split(trained.open_trained(workdir), dataset, split="all")
     assert len(found.logit) == np.count_nonzero(~np.isnan(read.patient_label))
     half = np.arange(len(found.logit)) % 2 == 0
     again = run_patient_classifier.pooled([found.only(half), found.only(~half)])
     assert (
-        run_patient_classifier.report(again)["roc_auc"]["value"]
-        == run_patient_classifier.report(found)["roc_auc"]["value"]
+        run_patient_classifier.score_figures(again)["roc_auc"]["value"]
+        == run_patient_classifier.score_figures(found)["roc_auc"]["value"]
     )
-    assert len(run_patient_classifier.draw(again, run_patient_classifier.report(again), tmp_path / "pooled.json")) == 2
+    assert (
+        len(
+            run_patient_classifier.draw_charts(
+                again, run_patient_classifier.score_figures(again), tmp_path / "pooled.json"
+            )
+        )
+        == 2
+    )
     np.testing.assert_allclose(found.attention.sum(axis=1), 1, rtol=1e-5)
     assert "patients, " in (workdir / "evaluation-test.table.txt").read_text()

@@ -64,7 +64,7 @@ def test_every_preset_is_built(name: str, preset: str):
     optimizer = step.make_optimizer(config.optimizer, config.steps)
 
     def create(rng: jax.Array) -> state.TrainState:
-        return state.create(task, optimizer, rng, batch, averaged=config.average_decay > 0)
+        return state.create_state(task, optimizer, rng, batch, averaged=config.average_decay > 0)
 
     fresh = jax.eval_shape(create, key)
     assert state.parameter_count(fresh.params) > 10_000

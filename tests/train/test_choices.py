@@ -76,7 +76,7 @@ def test_segment_on_hu_learns_and_is_evaluated(phantom_dataset: Path, tmp_path: 
         assert 0 < own["surface_dice_1mm"]["value"] <= own["surface_dice_2mm"]["value"] < 1
 
     dataset = shards.open_dataset(phantom_dataset)
-    segmenter = run_segmentation.Scorer(config, dataset, checkpoint.load(tmp_path)[0])
+    segmenter = run_segmentation.Scorer(config, dataset, checkpoint.load_best(tmp_path)[0])
     rows = loader.select_rows(dataset, split=None, slices="nodule")
     tally = segmenter.tally(rows)
     found = [
@@ -122,7 +122,7 @@ def test_batch_norm_on_hu(phantom_dataset: Path, tmp_path: Path, name: str, choi
     }.items():
         assert low <= val.get(figure, low) <= high
 
-    variables, step = checkpoint.load(tmp_path)
+    variables, step = checkpoint.load_best(tmp_path)
     assert step == STEPS
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype(np.float32)}
     stored = variables["model_state"]

@@ -14,7 +14,7 @@ def test_a_pause_within_a_window_leaves_its_steps_their_time(monkeypatch: pytest
         progress.start(0, "")
         for _ in range(10):
             now_s += 1.0
-            progress.waited(0.25)
+            progress.add_wait(0.25)
             progress.advance()
         with progress.paused():
             now_s += 1000.0

@@ -81,16 +81,16 @@ def test_segment_starts_from_the_encoder(
     assert "arrays of the encoder loaded" in said
     from lungjax.train import checkpoint
 
-    theirs, ours = checkpoint.load(simclr_run)[0], checkpoint.load(tmp_path)[0]
+    theirs, ours = checkpoint.load_best(simclr_run)[0], checkpoint.load_best(tmp_path)[0]
     loaded = jax.tree.leaves(theirs["params"]["encoder"])
     kept = jax.tree.leaves(ours["params"]["encoder"])
     assert len(loaded) == len(kept) > 20
     for a, b in zip(loaded, kept, strict=True):
         np.testing.assert_array_equal(a, b)  # The warm-up's first step has a learning rate of zero.
-    assert checkpoint.has_one(tmp_path)
+    assert checkpoint.has_checkpoint(tmp_path)
     (tmp_path / "ahead" / "checkpoints" / "3.orbax-checkpoint-tmp-1").mkdir(parents=True)
-    assert not checkpoint.has_one(tmp_path / "ahead")  # Begun, or of a process that is ahead.
-    assert not checkpoint.has_one(tmp_path / "nothing")
+    assert not checkpoint.has_checkpoint(tmp_path / "ahead")  # Begun, or of a process that is ahead.
+    assert not checkpoint.has_checkpoint(tmp_path / "nothing")
     monkeypatch.setattr(loop.trained, "open_encoder", None)  # A run that goes on does without it.
     assert loop.train_and_evaluate(config, tmp_path)
 
@@ -118,7 +118,7 @@ def test_the_leak_lock(simclr_run: Path, slices_dataset: Path, tmp_path: Path):
     with pytest.raises(InputError, match="another split"):
         workdir.check_begun(simclr_run, config, moved)
     del moved[patient]
-    with pytest.raises(InputError, match="was begun on other patients"):
+    with pytest.raises(InputError, match="was started with other patients"):
         workdir.check_begun(simclr_run, config, moved)
     assert splits.digest(moved) != json.loads((simclr_run / "split.json").read_text())["digest"]
 
@@ -126,7 +126,7 @@ def test_the_leak_lock(simclr_run: Path, slices_dataset: Path, tmp_path: Path):
 def test_a_workdir_keeps_its_configuration(simclr_run: Path, slices_dataset: Path):
     config = short("simclr", slices_dataset)
     config.seed = 1
-    with pytest.raises(InputError, match=r"was begun with another config\.seed \(0\)"):
+    with pytest.raises(InputError, match=r"was started with another config\.seed \(0\)"):
         loop.train_and_evaluate(config, simclr_run)
 
 
@@ -170,7 +170,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(slices_dataset: Path, tmp_path: 
 def test_a_batch_the_devices_cannot_share(slices_dataset: Path, tmp_path: Path):
     config = short("segment", slices_dataset)
     config.data.batch_size = 6
-    with pytest.raises(InputError, match="batch_size 6 is no multiple of the 8 devices"):
+    with pytest.raises(InputError, match="batch_size 6 is not a multiple of the 8 devices"):
         loop.train_and_evaluate(config, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -192,7 +192,7 @@ def test_every_best_state_is_stored_also_between_checkpoints(
     whole, workdir = tmp_path / "whole", tmp_path / "run"
     assert loop.train_and_evaluate(config, whole)
     assert stored(whole) == {"1", "2", "4", "6", "8"}
-    variables, step_number = checkpoint.load(whole)
+    variables, step_number = checkpoint.load_best(whole)
     assert step_number == 6
     if broken_at is None:  # With room for one only, the best stays beside the last.
         config.keep_checkpoints = 1
@@ -207,7 +207,7 @@ def test_every_best_state_is_stored_also_between_checkpoints(
         assert stored(workdir) == before
         assert loop.train_and_evaluate(config, workdir)
         assert stored(workdir) == stored(whole)
-    again, step_number = checkpoint.load(workdir)
+    again, step_number = checkpoint.load_best(workdir)
     assert step_number == 6
     jax.tree.map(np.testing.assert_array_equal, again, variables)  # bit for bit
 

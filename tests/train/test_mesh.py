@@ -37,7 +37,7 @@ def train(config: Config, device_count: int) -> tuple[list[float], np.ndarray]:
     key = jax.random.key(0)
     batch = next(batches)
     train_state = jax.jit(
-        lambda rng: state.create(task, optimizer, rng, batch), out_shardings=mesh.replicated(devices)
+        lambda rng: state.create_state(task, optimizer, rng, batch), out_shardings=mesh.replicated(devices)
     )(key)
     train_step = step.make_train_step(task, optimizer, devices, key)
     losses = []

@@ -138,7 +138,7 @@ def test_a_run_is_scored_by_the_readers_of_the_data(slices_dataset: Path, tmp_pa
         report = run_evaluate.evaluate(tmp_path / name, data=data, split="test", out=None)
         dataset = shards.open_dataset(data)
         segmenter = run_segmentation.Scorer(
-            workdir.read_config(tmp_path / name), dataset, checkpoint.load(tmp_path / name)[0]
+            workdir.read_config(tmp_path / name), dataset, checkpoint.load_best(tmp_path / name)[0]
         )
         both = found = there = 0
         whole = loader.Slices(dataset, crop_px=SIDE_PX, crop_at="nodule")

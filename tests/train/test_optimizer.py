@@ -105,7 +105,7 @@ class Line:
 def test_the_average_forgets_by_its_decay_and_by_less_at_first(decay: float):
     task: Any = Line
     devices, optimizer = mesh.make_mesh(8), optax.sgd(0.5)
-    now = state.create(task, optimizer, jax.random.key(0), None, averaged=decay > 0)
+    now = state.create_state(task, optimizer, jax.random.key(0), None, averaged=decay > 0)
     train_step = step.make_train_step(task, optimizer, devices, jax.random.key(0), average_decay=decay)
     now = jax.device_put(now, mesh.replicated(devices))
     p, seen, average = 1.0, 0.0, np.array([1.0, 0.0])

@@ -17,7 +17,7 @@ LENGTH = (f"--config.steps={STEPS}", f"--config.eval_every={STEPS}", "--config.c
 
 
 def assert_same_parameters(a: Path, b: Path) -> None:
-    (one, step_one), (two, step_two) = checkpoint.load(a), checkpoint.load(b)
+    (one, step_one), (two, step_two) = checkpoint.load_best(a), checkpoint.load_best(b)
     assert step_one == step_two == STEPS
     leaves_one, leaves_two = jax.tree.leaves(one), jax.tree.leaves(two)
     assert len(leaves_one) == len(leaves_two) > 20
@@ -67,5 +67,5 @@ def test_a_run_told_to_stop_saves_and_exits_cleanly(slices_dataset: Path, tmp_pa
     )
     code = runs.run_until(args, env, tmp_path / "run", 3, how)
     assert code == 0
-    _, step = checkpoint.load(tmp_path / "run")
+    _, step = checkpoint.load_best(tmp_path / "run")
     assert step == max(runs.logged_steps(tmp_path / "run")) >= 3

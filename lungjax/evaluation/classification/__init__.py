@@ -1,1 +1,1 @@
-"""How well a score tells malignant nodules from benign ones, and one reader's rating beside it."""
+"""How well a score separates malignant from benign nodules, compared with a single reader's rating."""

@@ -1,6 +1,6 @@
-"""How well a score tells two kinds of nodules apart, and whether a probability is what it says.
+"""How well a score separates two classes of nodules or patients, and how well its probability is calibrated.
 
-Every figure takes weights of the nodules, so a resample is a row of weights and 1,000 of them are a few sorted sums.
+Every figure takes weights of the nodules: a resample is a row of weights, and 1,000 resamples are a few sorted sums.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import numpy as np
 from lungjax.evaluation.stats import bootstrap, figures
 
 BINS = 10
-"""Of equal width, for ECE and the reliability curve; the last one holds 1."""
+"""The number of bins, all of equal width, for ECE and the reliability curve; the last one includes 1."""
 SPECIFICITIES = (0.80, 0.90)
 RANKING = ("roc_auc", "pr_auc", *(f"sensitivity_at_specificity_{level:.2f}" for level in SPECIFICITIES))
 """Figures of any score, whatever its unit."""
 CALIBRATION = ("brier", "ece")
 NAMES = (*RANKING, *CALIBRATION)
 CONVENTIONS = (
-    "roc_auc: the share of pairs of a positive and a negative in which the positive scores higher, ties half. pr_auc: "
-    "average precision, without interpolation. sensitivity_at_specificity_S: the highest sensitivity of a threshold "
-    "whose specificity is at least S. brier: mean squared difference of probability and label. ece: mean over "
-    f"{BINS} bins of equal width, weighted by their nodules, of |mean probability - share of positives| (Guo et al. "
-    "2017). difference: the first less the second, both on the same resamples. null: undefined."
+    "roc_auc: the share of pairs of a positive and a negative in which the positive scores higher; ties count half. "
+    "pr_auc: average precision, without interpolation. sensitivity_at_specificity_S: the highest sensitivity of a "
+    "threshold whose specificity is at least S. brier: mean squared difference of probability and label. ece: mean "
+    f"over {BINS} bins of equal width, weighted by their nodules, of |mean probability - share of positives| (Guo et "
+    "al. 2017). difference: the first minus the second, both on the same resamples. null: undefined."
 )
 
 
@@ -33,11 +33,11 @@ def ranking(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None =
 
     Args:
       labels: (n,) bool.
-      scores: (n,) floats, higher says positive.
-      weights: (resamples, n) not negative; None for one row of ones.
+      scores: (n,) floats, higher for positives.
+      weights: (resamples, n), not negative; None for one row of ones.
 
     Returns:
-      float64 (resamples, len(RANKING)); NaN where a row has no positive or no negative.
+      float64 (resamples, len(RANKING)); NaN where a resample has no positive or no negative.
 
     Raises:
       ValueError: labels are not bool, lengths differ, or a score is NaN.
@@ -50,8 +50,8 @@ def ranking(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None =
     with np.errstate(invalid="ignore", divide="ignore"):
         steps = np.diff(false, axis=1)
         pairs = (steps * (hit[:, 1:] + hit[:, :-1]) / 2).sum(axis=1) / (positives * negatives)[:, 0]
-        found = np.where(hit + false > 0, hit / (hit + false), 0.0)
-        average = (np.diff(hit, axis=1) * found[:, 1:]).sum(axis=1) / positives[:, 0]
+        precision = np.where(hit + false > 0, hit / (hit + false), 0.0)
+        average = (np.diff(hit, axis=1) * precision[:, 1:]).sum(axis=1) / positives[:, 0]
         average = np.where(negatives[:, 0] > 0, average, np.nan)
         sensitivity, specificity = hit / positives, 1 - false / negatives
     at = [_best_where(sensitivity, specificity >= level - 1e-12) for level in SPECIFICITIES]
@@ -59,7 +59,7 @@ def ranking(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None =
 
 
 def calibration(labels: np.ndarray, probability: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Brier score and ECE, arguments as for `ranking`; float64 (resamples, 2), NaN where all weights are 0.
+    """Brier score and ECE; arguments as for `ranking`. float64 (resamples, 2), NaN where all weights are 0.
 
     Raises:
       ValueError: as `ranking`, or a probability lies outside [0, 1].
@@ -72,12 +72,12 @@ def calibration(labels: np.ndarray, probability: np.ndarray, weights: np.ndarray
 
 
 def bin_sums(labels: np.ndarray, probability: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(3, resamples, BINS): the weight in each bin of probability, and the sums of probability and of labels."""
+    """(3, resamples, BINS): the weight in each bin of probability, and its weighted sums of probability and labels."""
     if not ((probability >= 0) & (probability <= 1)).all():
         raise ValueError("probabilities must lie in [0, 1]")
     place = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
     member = np.eye(BINS)[place]  # (n, BINS)
-    return np.stack([weights @ (member * one[:, None]) for one in (np.ones(len(labels)), probability, labels)])
+    return np.stack([weights @ (member * value[:, None]) for value in (np.ones(len(labels)), probability, labels)])
 
 
 def classification_figures(
@@ -93,14 +93,14 @@ def classification_figures(
 
     Args:
       labels: (n,) bool.
-      probability: (n,) in [0, 1], of the model.
-      patients: (n,) patient ids.
-      others: scores (n,) of the same nodules to compare with, by name, in any unit.
+      probability: (n,) in [0, 1], the model's.
+      patients: (n,) patient IDs.
+      others: by name, scores (n,) of the same nodules to compare with, in any unit.
       resamples, seed: of the bootstrap; all scores are resampled with the same patients.
 
     Returns:
-      A dict of each of `NAMES` as {"value", "low", "high"}; `others`: for each name the figures of `RANKING`, and
-      under "difference" the model's less these; `nodules`, `positives`, `patients`, `interval`, `conventions`. An
+      A dict: each of `NAMES` as {"value", "low", "high"}; `others`, for each name the figures of `RANKING`, and under
+      "difference" the model's minus these; `nodules`, `positives`, `patients`, `interval`, `conventions`. An
       undefined figure is None, never NaN.
 
     Raises:
@@ -108,9 +108,9 @@ def classification_figures(
     """
     labels, probability, ones = _checked(labels, probability, None)
     if len(patients) != len(labels):
-        raise ValueError(f"{len(labels)} labels but {len(patients)} patient ids")
+        raise ValueError(f"{len(labels)} labels but {len(patients)} patient IDs")
     people, person = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    weights = np.concatenate([ones, bootstrap.draw(len(people), resamples=resamples, seed=seed)[:, person]])
+    weights = np.concatenate([ones, bootstrap.resample_weights(len(people), resamples=resamples, seed=seed)[:, person]])
     ours = ranking(labels, probability, weights)
     several = len(people) > 1
     compared = {}
@@ -118,14 +118,14 @@ def classification_figures(
         theirs = ranking(labels, scores, weights)
         compared[name] = _named(RANKING, theirs, several)
         compared[name]["difference"] = _named(RANKING, ours - theirs, several)
-    drawn = f"95 % percentile bootstrap over patients, {resamples} resamples, seed {seed}"
+    interval = f"95 % percentile bootstrap over patients, {resamples} resamples, seed {seed}"
     return {
         **_named(NAMES, np.concatenate([ours, calibration(labels, probability, weights)], axis=1), several),
         "others": compared,
         "nodules": len(labels),
         "positives": int(labels.sum()),
         "patients": len(people),
-        "interval": drawn if several else "none: one patient says nothing about the spread between patients",
+        "interval": interval if several else "none: one patient says nothing about the spread between patients",
         "conventions": CONVENTIONS,
     }
 
@@ -143,12 +143,14 @@ def _checked(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
     if labels.dtype != bool or labels.ndim != 1 or not len(labels) or scores.shape != labels.shape:
-        raise ValueError(f"bool labels (n,) and scores (n,) wanted, got {labels.dtype} {labels.shape}, {scores.shape}")
+        raise ValueError(
+            f"expected bool labels (n,) and scores (n,), got {labels.dtype} {labels.shape}, {scores.shape}"
+        )
     if np.isnan(scores).any():
         raise ValueError("a score is NaN")
     weights = np.ones((1, len(labels))) if weights is None else np.asarray(weights, np.float64)
     if weights.ndim != 2 or weights.shape[1] != len(labels):
-        raise ValueError(f"weights (resamples, {len(labels)}) wanted, got {weights.shape}")
+        raise ValueError(f"expected weights (resamples, {len(labels)}), got {weights.shape}")
     return labels, scores, weights
 
 
@@ -167,9 +169,12 @@ def _best_where(values: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(best), best, np.nan)
 
 
-def _named(names: Sequence[str], drawn: np.ndarray, several: bool) -> dict[str, Any]:
-    """The first row is the value, the rest are resamples."""
+def _named(names: Sequence[str], values: np.ndarray, several: bool) -> dict[str, Any]:
+    """Figures by name; the first row of `values` is the value, the others are resamples."""
     nothing = np.full(len(names), np.nan)
-    low, high = bootstrap.percentiles(drawn[1:]) if several else (nothing, nothing)
-    ends = zip(names, drawn[0], low, high, strict=True)
-    return {name: dict(zip(("value", "low", "high"), map(figures.number, three), strict=True)) for name, *three in ends}
+    low, high = bootstrap.percentiles(values[1:]) if several else (nothing, nothing)
+    ends = zip(names, values[0], low, high, strict=True)
+    return {
+        name: dict(zip(("value", "low", "high"), map(figures.finite_or_none, three), strict=True))
+        for name, *three in ends
+    }

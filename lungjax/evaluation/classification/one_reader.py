@@ -1,4 +1,4 @@
-"""How well one reader's rating of malignancy tells what the other readers say: what a grader is to be held against."""
+"""How well one reader's rating of malignancy predicts the other readers': the comparison for a nodule classifier."""
 
 from __future__ import annotations
 
@@ -11,54 +11,56 @@ from lungjax.evaluation.classification import binary_scores
 
 NAME = "one reader"
 _NEITHER = 3
-"""Median of ratings that is neither malignant nor benign."""
+"""A median rating that is neither malignant nor benign."""
 WHAT = (
-    "each rating of malignancy, and the model's score of its nodule, against the median of the other readers' ratings, "
-    "above 3 or below; nodules of one reader and medians of 3 are left out. A reader says one of five values, and ties "
-    "count half"
+    "each rating of malignancy, and the model's score of its nodule, against whether the median of the other readers' "
+    "ratings is above or below 3; nodules that one reader rated and medians of 3 are left out. A reader gives one of "
+    "five values, and ties count half"
 )
 
 
 def readings(malignancy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every reading that can be held against the others of its nodule.
+    """Every reading that can be compared with the other readings of its nodule.
 
     Args:
       malignancy: (nodules, readers) ratings from 1, 0 where a reader gave none.
 
     Returns:
-      (n,) int the nodule of each, (n,) int its rating, (n,) bool whether the median of the others is above 3.
+      (n,) int, the nodule of each reading; (n,) int, its rating; (n,) bool, whether the median of the others is above
+      3.
     """
-    found = []
+    comparable = []
     for nodule, each in enumerate(malignancy):
         given = each[each > 0]
         for reader, rating in enumerate(given):
             others = np.delete(given, reader)
             if len(others) and (median := np.median(others)) != _NEITHER:
-                found.append((nodule, int(rating), median > _NEITHER))
-    nodules, ratings, above = zip(*found, strict=True) if found else ((), (), ())
+                comparable.append((nodule, int(rating), median > _NEITHER))
+    nodules, ratings, above = zip(*comparable, strict=True) if comparable else ((), (), ())
     return np.array(nodules, np.int64), np.array(ratings, np.int64), np.array(above, bool)
 
 
 def reader_figures(malignancy: np.ndarray, probability: np.ndarray, patients: Sequence[str]) -> dict[str, Any] | None:
-    """The model beside one reader; None where no nodule has two ratings.
+    """The model compared with one reader; None where no reading can be compared.
 
     Args:
       malignancy: as for `readings`.
-      probability: (nodules,) the model's.
-      patients: (nodules,) patient ids.
+      probability: (nodules,), the model's.
+      patients: (nodules,), patient IDs.
 
     Returns:
-      As `classification.report`, of readings instead of nodules and without calibration, which is for other labels;
-      compared with `NAME`; `rated` is how many nodules they are of, `what` a sentence.
+      What `binary_scores.classification_figures` returns, for `readings` instead of nodules, compared with `NAME`, and
+      without the calibration figures, because the model was calibrated for other labels. `rated` is the number of their
+      nodules, `what` an explanation.
     """
     nodules, ratings, labels = readings(malignancy)
     if not len(nodules):
         return None
     people = np.asarray(patients, dtype=str)[nodules].tolist()
     others = {NAME: ratings.astype(np.float64)}
-    found = binary_scores.classification_figures(
+    figures = binary_scores.classification_figures(
         labels=labels, probability=probability[nodules], patients=people, others=others
     )
     for name in binary_scores.CALIBRATION:
-        del found[name]
-    return {**found, "readings": found.pop("nodules"), "rated": len(np.unique(nodules)), "what": WHAT}
+        del figures[name]
+    return {**figures, "readings": figures.pop("nodules"), "rated": len(np.unique(nodules)), "what": WHAT}

@@ -1,8 +1,8 @@
-"""What frozen features know: k nearest neighbours and a linear classifier, trained on some slices, scored on others.
+"""Probes of frozen features: k nearest neighbours and a linear classifier, trained on some slices, scored on others.
 
-On SciPy and not by scikit-learn 1.9, with whose kNN, logistic regression and ROC AUC the test compares these:
-they find the same, but not to the last bit, so that published figures would not come out again as they are; and every
-installation would get 60 MB more for three functions as short as these.
+With SciPy and not scikit-learn 1.9, whose kNN, logistic regression and ROC AUC are the oracle of the tests: results
+agree, but not to the last bit, so published figures could not be reproduced exactly; and every installation would grow
+by 60 MB for three short functions.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from scipy import optimize, special, stats
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
-"""As in Wu et al. 2018, who take more neighbours of many more images."""
+"""As in Wu et al. 2018, who use more neighbours, among many more images."""
 _LEAST_SPREAD = 1e-6
 
 
 def auc(score: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the ROC curve: how often a positive one has the higher score than a negative one, ties half.
+    """Area under the ROC curve: how often a positive has a higher score than a negative; ties count half.
 
     Args:
       score: float (n,).
-      positive: bool (n,), of both kinds.
+      positive: bool (n,), some True and some False.
     """
     positives = int(np.count_nonzero(positive))
     pairs = positives * (len(positive) - positives)
@@ -48,7 +48,7 @@ def knn(train: np.ndarray, labels: np.ndarray, features: np.ndarray) -> np.ndarr
 
 
 def linear(train: np.ndarray, labels: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Logits of a logistic regression on standardised features, squared weights / 2 added to the summed loss.
+    """Logits of a logistic regression on standardised features, with half the squared weights added to the summed loss.
 
     Args:
       train, features: float (n, channels), (m, channels).
@@ -58,7 +58,9 @@ def linear(train: np.ndarray, labels: np.ndarray, features: np.ndarray) -> np.nd
       float64 (m,).
     """
     middle, spread = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
-    spread = np.maximum(spread, _LEAST_SPREAD)  # A channel that is dead says nothing, and must not blow up.
+    spread = np.maximum(
+        spread, _LEAST_SPREAD
+    )  # A constant channel carries no information, and must not be divided by 0.
     x = (train - middle) / spread
     sign = np.where(labels, 1.0, -1.0)
 

@@ -1,7 +1,7 @@
-"""Candidates of a detector against the nodules of LUNA16, by the challenge's rules; positions in mm.
+"""A detector's candidates against the nodules of LUNA16, by the challenge's rules; positions are in mm.
 
-Sources: Setio et al., Medical Image Analysis 42, 2017, and the behaviour of the challenge's own script, whose counts
-of a real submission the tests reproduce.
+Sources: Setio et al., Medical Image Analysis 42, 2017, and the behaviour of the challenge's own script; the tests
+reproduce its counts for a real submission.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from pathlib import Path
 
 import numpy as np
 
-MOST_MARKS = 100
-"""Of a scan with more candidates only those count that are likelier than the one after these."""
+MOST_CANDIDATES = 100
+"""In a scan with more candidates, only those count whose probability is above that of the first one too many."""
 UNKNOWN_MM = 10.0
-"""The diameter of a finding that has none: what a negative one stands for."""
+"""The diameter assumed where it is unknown, which a negative diameter stands for."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ScoredPoints:
-    """Points in scans, of one CSV file of the challenge.
+    """Points in scans, from a CSV file of the challenge.
 
     Attributes:
-      scan: (n,) text, series id.
-      at_mm: (n, 3) float64, x, y, z.
+      scan: (n,) text, the series ID.
+      at_mm: (n, 3) float64: x, y, z.
       value: (n,) float64: a candidate's probability, or an annotation's diameter in mm, negative where unknown.
     """
 
@@ -36,14 +36,15 @@ class ScoredPoints:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Matches:
-    """What the candidates are worth: all that FROC needs.
+    """The matched candidates: all that FROC needs.
 
     Attributes:
-      scan: (n,) int64, place of the mark's scan among all scans.
+      scan: (n,) int64, the index of the candidate's scan among all scans.
       probability: (n,) float64.
-      hit: (n,) bool, True for a nodule's likeliest candidate, False for a false positive.
-      nodules: (scans,) int64, nodules of each scan, found or not.
-      candidates, ignored, doubles: how many were looked at, lay on excluded findings, or hit a nodule again.
+      hit: (n,) bool, True for a nodule's candidate of highest probability, False for a false positive.
+      nodules: (scans,) int64, the number of nodules of each scan, detected or not.
+      candidates, ignored, doubles: the number of all candidates, of those on excluded nodules, and of further hits of a
+        nodule.
     """
 
     scan: np.ndarray
@@ -59,7 +60,7 @@ def read_points(path: Path, value: str) -> ScoredPoints:
     """Reads `seriesuid,coordX,coordY,coordZ,...` with the column `value`, `probability` or `diameter_mm`.
 
     Raises:
-      ValueError: a column is missing, or a number is none or not finite; names file and line.
+      ValueError: a column is missing, or a value is not a finite number; the message names file and line.
     """
     names = ("coordX", "coordY", "coordZ", value)
     scans, numbers = [], []
@@ -69,7 +70,7 @@ def read_points(path: Path, value: str) -> ScoredPoints:
                 scans.append(row["seriesuid"])
                 numbers.append([float(row[name]) for name in names])
             except KeyError as error:
-                raise ValueError(f"{path} has no column {error.args[0]!r}; LUNA16's files do.") from error
+                raise ValueError(f"{path} has no column {error.args[0]!r}, unlike LUNA16's files; add it.") from error
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{path}, line {reader.line_num}: {row} has no four numbers; correct it.") from error
             if not np.isfinite(numbers[-1]).all():
@@ -79,72 +80,72 @@ def read_points(path: Path, value: str) -> ScoredPoints:
 
 
 def match(scans: Sequence[str], candidates: ScoredPoints, nodules: ScoredPoints, excluded: ScoredPoints) -> Matches:
-    """Candidates to hits and false positives; findings of scans that are not among `scans` are passed over.
+    """Sorts candidates into hits and false positives; points in scans that are not in `scans` are ignored.
 
     Args:
-      scans: ids of all scans, those without any finding too.
+      scans: the IDs of all scans, including those without any nodule.
       candidates: `value` is the probability.
       nodules, excluded: `value` is the diameter in mm.
 
     Raises:
-      ValueError: a scan is named twice, or there is none.
+      ValueError: a scan is named twice, or there is no scan.
     """
     if not scans or len({*scans}) < len(scans):
-        raise ValueError(f"distinct scans wanted, got {len(scans)} with {len({*scans})} distinct ids")
+        raise ValueError(f"expected distinct scans, got {len(scans)} with {len({*scans})} distinct IDs")
     parts: list[tuple[np.ndarray, np.ndarray]] = []
-    found, seen, ignored, doubles = [], 0, 0, 0
-    by_scan = [_by_scan(one) for one in (candidates, nodules, excluded)]
+    nodule_counts, candidate_count, ignored, doubles = [], 0, 0, 0
+    files = (candidates, nodules, excluded)
+    rows_by_scan = [_rows_by_scan(points) for points in files]
     for scan in scans:
-        marks, wanted, others = (
-            _of(one, places.get(scan, [])) for one, places in zip((candidates, nodules, excluded), by_scan, strict=True)
+        own, wanted, others = (
+            _select(points, rows.get(scan, [])) for points, rows in zip(files, rows_by_scan, strict=True)
         )
-        marks = _likeliest(marks)
-        inside, beside = _within(marks, wanted), _within(marks, others)  # (findings, candidates)
-        best = [marks.value[hits].max() for hits in inside if hits.any()]
-        on_nodule = inside.any(axis=0)
-        on_other = beside.any(axis=0) & ~on_nodule
-        false = marks.value[~on_nodule & ~on_other]
+        own = _highest(own)
+        in_nodule, in_excluded = _within(own, wanted), _within(own, others)  # (nodules, candidates)
+        best = [own.value[hits].max() for hits in in_nodule if hits.any()]
+        on_nodule = in_nodule.any(axis=0)
+        on_excluded = in_excluded.any(axis=0) & ~on_nodule
+        false = own.value[~on_nodule & ~on_excluded]
         parts.append((np.array(best), false))
-        found.append(len(inside))
-        seen += len(marks.value)
-        ignored += int(on_other.sum())
-        doubles += int(inside.sum()) - len(best)
+        nodule_counts.append(len(in_nodule))
+        candidate_count += len(own.value)
+        ignored += int(on_excluded.sum())
+        doubles += int(in_nodule.sum()) - len(best)
     sizes = [(len(best), len(false)) for best, false in parts]
     return Matches(
         scan=np.repeat(np.arange(len(scans)), [hits + misses for hits, misses in sizes]),
         probability=np.concatenate([part for pair in parts for part in pair]),
         hit=np.concatenate([np.arange(hits + misses) < hits for hits, misses in sizes]),
-        nodules=np.array(found, np.int64),
-        candidates=seen,
+        nodules=np.array(nodule_counts, np.int64),
+        candidates=candidate_count,
         ignored=ignored,
         doubles=doubles,
     )
 
 
-def _by_scan(findings: ScoredPoints) -> dict[str, np.ndarray]:
-    """Places of each scan's findings."""
-    names, number = np.unique(findings.scan, return_inverse=True)
+def _rows_by_scan(points: ScoredPoints) -> dict[str, np.ndarray]:
+    """The rows of each scan's points."""
+    names, number = np.unique(points.scan, return_inverse=True)
     order = np.argsort(number, kind="stable")
-    return dict(
-        zip(names.tolist(), np.split(order, np.cumsum(np.bincount(number))), strict=False)
-    )  # The last is empty.
+    parts = np.split(order, np.cumsum(np.bincount(number)))  # The last part is empty.
+    return dict(zip(names.tolist(), parts, strict=False))
 
 
-def _of(findings: ScoredPoints, places: np.ndarray | list[int]) -> ScoredPoints:
-    places = np.asarray(places, np.int64)
-    return ScoredPoints(findings.scan[places], findings.at_mm[places], findings.value[places])
+def _select(points: ScoredPoints, rows: np.ndarray | list[int]) -> ScoredPoints:
+    rows = np.asarray(rows, np.int64)
+    return ScoredPoints(points.scan[rows], points.at_mm[rows], points.value[rows])
 
 
-def _likeliest(marks: ScoredPoints) -> ScoredPoints:
-    """At most `MOST_MARKS`: those above the probability of the first that is too many, so ties with it go too."""
-    if len(marks.value) <= MOST_MARKS:
-        return marks
-    level = np.sort(marks.value)[-MOST_MARKS - 1]
-    return _of(marks, np.flatnonzero(marks.value > level))
+def _highest(candidates: ScoredPoints) -> ScoredPoints:
+    """At most `MOST_CANDIDATES`: those above the probability of the first one too many, without ties with it."""
+    if len(candidates.value) <= MOST_CANDIDATES:
+        return candidates
+    level = np.sort(candidates.value)[-MOST_CANDIDATES - 1]
+    return _select(candidates, np.flatnonzero(candidates.value > level))
 
 
-def _within(marks: ScoredPoints, findings: ScoredPoints) -> np.ndarray:
-    """bool (findings, candidates)."""
-    diameter_mm = np.where(findings.value < 0, UNKNOWN_MM, findings.value)
-    apart_mm2 = ((findings.at_mm[:, None] - marks.at_mm[None]) ** 2).sum(axis=-1)
-    return apart_mm2 < (diameter_mm[:, None] / 2) ** 2
+def _within(candidates: ScoredPoints, nodules: ScoredPoints) -> np.ndarray:
+    """Whether each candidate lies within the radius of each nodule: bool (nodules, candidates)."""
+    diameter_mm = np.where(nodules.value < 0, UNKNOWN_MM, nodules.value)
+    distance_mm2 = ((nodules.at_mm[:, None] - candidates.at_mm[None]) ** 2).sum(axis=-1)
+    return distance_mm2 < (diameter_mm[:, None] / 2) ** 2

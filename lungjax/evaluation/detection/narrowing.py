@@ -1,8 +1,8 @@
-"""From all slices of a scan to those that matter: how many of the readers' nodules are still there when few are kept.
+"""Narrowing a scan to the slices that matter: how many of the readers' nodules remain when only some slices are kept.
 
-First comes one slice of each candidate, the best candidate first, then what else they touch, then other slices of the
-lungs, then the rest. The readers' marks take no part in it. Were all slices of a candidate to come before the next
-candidate, tall false ones, vessels and the diaphragm, would keep the nodules waiting.
+Slices are kept in this order: one slice of each candidate, by falling score; the other slices that candidates touch;
+the other slices of the lungs; the rest. The readers' marks play no part in it. If all slices of a candidate came before
+the next candidate, tall false positives such as vessels and the diaphragm would delay the nodules.
 """
 
 from __future__ import annotations
@@ -14,33 +14,35 @@ from typing import Any
 import numpy as np
 
 from lungjax.evaluation.stats import bootstrap
+from lungjax.evaluation.stats.figures import finite_or_none
 
 KEPT = (1, 2, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200)
-"""Slices of a scan that are kept, in a report."""
+"""The numbers of kept slices in a report."""
 RECALLS = (0.8, 0.9, 0.95, 1.0)
 READERS = (1, 3, 4)
-"""Nodules are counted which at least so many readers marked."""
+"""Nodules are counted that at least this many readers marked."""
 CONVENTIONS = (
-    "The first slices to be kept of a scan are those in which its candidates are widest, by their scores; then the "
-    "others that candidates touch, by the highest score and, where that is equal, nearest to where the candidate is "
-    "widest; then the other slices that show lung, those with the most of it first; then the rest. recall: the share "
-    "of the readers' nodules of which at least one slice is kept (a slice is a nodule's where any reader marked it); "
-    "centre: of which the slice is kept in which the readers marked most. Of a scan with fewer slices all are kept. "
-    "chance: the recall expected of as many slices drawn at random. stages: the slices that are left by lungs, by "
-    "findings (all candidates) and by nodules; share_kept is of all slices of all scans."
+    "The first slices of a scan to be kept are those in which its candidates are widest, in the order of their scores; "
+    "then the other slices that candidates touch, by the highest score and, where scores are equal, by the distance "
+    "from the slice where the candidate is widest; then the other slices that show lung, by its area; then the rest. "
+    "recall: the share of the readers' nodules of which at least one slice is kept (a slice belongs to a nodule where "
+    "any reader marked it); centre: the share of which the slice is kept in which the readers marked most. All slices "
+    "of a scan with fewer slices are kept. chance: the expected recall of the same number of slices drawn at random. "
+    "stages: the slices left by lungs, by findings (all candidates) and by nodules; share_kept is the share of all "
+    "slices of all scans."
 )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Narrowed:
-    """One scan.
+    """The slices of one scan.
 
     Attributes:
       rank: int64 (slices,), 1 for the slice that is kept first.
-      stages: by name, bool (slices,): the slices that are left.
-      marked: bool (nodules, slices): where any reader marked a nodule.
-      centre: int64 (nodules,), the slice in which the readers marked most of it.
-      readers: int64 (nodules,), how many marked it.
+      stages: by the stage's name, bool (slices,), which slices are left.
+      marked: bool (nodules, slices), whether any reader marked the nodule there.
+      centre: int64 (nodules,), the slice in which the readers marked most of the nodule.
+      readers: int64 (nodules,), how many readers marked the nodule.
     """
 
     rank: np.ndarray
@@ -50,17 +52,17 @@ class Narrowed:
     readers: np.ndarray
 
 
-def rank(scores: np.ndarray, slices: np.ndarray, widest: np.ndarray, lung_mm2: np.ndarray) -> np.ndarray:
+def rank_slices(scores: np.ndarray, slices: np.ndarray, widest: np.ndarray, lung_mm2: np.ndarray) -> np.ndarray:
     """The order in which a scan's slices are kept.
 
     Args:
-      scores: (candidates,); the higher, the rather a nodule.
-      slices: (candidates, 2) first and last slice that each touches, with all between them.
-      widest: (candidates,) slice.
-      lung_mm2: (slices,) area of lung.
+      scores: (candidates,), higher for nodules.
+      slices: (candidates, 2), the first and last slice that each candidate touches.
+      widest: (candidates,), the slice in which each candidate is widest.
+      lung_mm2: (slices,), the area of the lungs.
 
     Returns:
-      int64 (slices,), from 1 on; each number once.
+      int64 (slices,), ranks from 1, each once.
     """
     number = np.arange(len(lung_mm2))
     peak, best, aside = np.full(len(number), -np.inf), np.full(len(number), -np.inf), np.zeros(len(number))
@@ -75,17 +77,17 @@ def rank(scores: np.ndarray, slices: np.ndarray, widest: np.ndarray, lung_mm2: n
     return ranks
 
 
-def recall(scans: Sequence[Narrowed], kept: np.ndarray, *, readers: int) -> dict[str, np.ndarray]:
-    """Recall when the first slices of each scan are kept.
+def recall_of_kept(scans: Sequence[Narrowed], kept: np.ndarray, *, readers: int) -> dict[str, np.ndarray]:
+    """Recall when only the first slices of each scan are kept.
 
     Args:
-      scans: any number.
-      kept: (points,) how many slices.
-      readers: only nodules that at least so many marked.
+      scans: any number of scans.
+      kept: (points,), how many slices are kept.
+      readers: count only nodules that at least this many readers marked.
 
     Returns:
       `recall`, `centre` and `chance`, see `CONVENTIONS`, float64 (points,), NaN where there is no nodule; `counts`,
-      int64 (scans, 1 + 2 * points): nodules, those with a slice among what is kept, those with their centre.
+      int64 (scans, 1 + 2 * points): all nodules, those with a slice that is kept, those whose centre is kept.
     """
     rows = []
     chance, total = np.zeros(len(kept)), 0
@@ -115,14 +117,14 @@ def narrowing_figures(
     """Recall over the number of slices kept, with 95 % intervals by bootstrap over scans; ready for JSON.
 
     Args:
-      scans: one at least.
+      scans: at least one.
       resamples, seed: of the bootstrap.
 
     Returns:
-      `slices` of all scans; `stages`: of each the `slices` left, `share_kept`, and `recall` and `centre` by number of
-      readers; `by_readers`: by the least number of readers `nodules`, `curve` (a line each of `kept`, `share_kept`,
-      `recall`, `centre`, `chance`), and `slices_for`: by recall the least number of slices a scan that reaches it;
-      `conventions`. A figure is {"value", "low", "high"}; an undefined one is None.
+      `slices`, the number in all scans; `stages`, for each stage the `slices` left, `share_kept`, and `recall` and
+      `centre` by number of readers; `by_readers`, for each smallest number of readers `nodules`, `curve` (points of
+      `kept`, `share_kept`, `recall`, `centre`, `chance`) and `slices_for`, for each recall the smallest number of
+      slices a scan that reaches it; `conventions`. A figure is {"value", "low", "high"}; an undefined one is None.
     """
     sizes = np.array([len(scan.rank) for scan in scans])
     longest = int(sizes.max())
@@ -131,20 +133,20 @@ def narrowing_figures(
     every = np.arange(1, longest + 1)
     by_readers = {}
     for least in READERS:
-        found = recall(scans, kept, readers=least)
-        counts = found["counts"]
+        recalls = recall_of_kept(scans, kept, readers=least)
+        counts = recalls["counts"]
         low, high = bootstrap.interval(counts, _shares, resamples=resamples, seed=seed)
         ends = {"recall": slice(0, len(kept)), "centre": slice(len(kept), None)}
         curve = [
             {
                 "kept": int(k),
                 "share_kept": float(share[at]),
-                **{name: _figure(found[name][at], low[part][at], high[part][at]) for name, part in ends.items()},
-                "chance": _number(found["chance"][at]),
+                **{name: _figure(recalls[name][at], low[part][at], high[part][at]) for name, part in ends.items()},
+                "chance": finite_or_none(recalls["chance"][at]),
             }
             for at, k in enumerate(kept)
         ]
-        whole = recall(scans, every, readers=least)["recall"]
+        whole = recall_of_kept(scans, every, readers=least)["recall"]
         by_readers[str(least)] = {
             "nodules": int(counts[:, 0].sum()),
             "curve": curve,
@@ -160,13 +162,13 @@ def narrowing_figures(
 
 def _stage(scans: Sequence[Narrowed], name: str) -> dict[str, Any]:
     left, total = sum(int(scan.stages[name].sum()) for scan in scans), sum(len(scan.rank) for scan in scans)
-    found: dict[str, Any] = {"slices": left, "share_kept": left / total, "recall": {}, "centre": {}}
+    figures: dict[str, Any] = {"slices": left, "share_kept": left / total, "recall": {}, "centre": {}}
     for least in READERS:
         some = np.concatenate([scan.marked[scan.readers >= least] @ scan.stages[name] for scan in scans])
         middle = np.concatenate([scan.stages[name][scan.centre[scan.readers >= least]] for scan in scans])
         for part, hits in (("recall", some), ("centre", middle)):
-            found[part][str(least)] = float(hits.mean()) if len(hits) else None
-    return found
+            figures[part][str(least)] = float(hits.mean()) if len(hits) else None
+    return figures
 
 
 def _shares(sums: np.ndarray) -> np.ndarray:
@@ -176,7 +178,9 @@ def _shares(sums: np.ndarray) -> np.ndarray:
 
 
 def _chance(slices: int, own: int, kept: np.ndarray) -> np.ndarray:
-    """That of `kept` slices drawn at random one at least is among a nodule's `own`: hypergeometric."""
+    """The probability that at least one of `kept` slices drawn at random is among a nodule's `own` slices
+    (hypergeometric).
+    """
     missed = np.ones(len(kept))
     for drawn in range(own):
         missed *= np.clip(slices - kept - drawn, 0, None) / (slices - drawn)
@@ -184,14 +188,10 @@ def _chance(slices: int, own: int, kept: np.ndarray) -> np.ndarray:
 
 
 def _least(recalls: np.ndarray, level: float) -> int | None:
-    """The least number of slices, from 1 on, whose recall is at least `level`."""
+    """The smallest number of slices, from 1, whose recall is at least `level`."""
     enough = np.flatnonzero(recalls >= level - 1e-9)
     return int(enough[0]) + 1 if len(enough) else None
 
 
 def _figure(*three: float) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in zip(("value", "low", "high"), three, strict=True)}
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return {name: finite_or_none(value) for name, value in zip(("value", "low", "high"), three, strict=True)}

@@ -1,1 +1,1 @@
-"""Pictures and pages."""
+"""Charts, pictures and pages."""

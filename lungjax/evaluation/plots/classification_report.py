@@ -1,4 +1,4 @@
-"""A report of grades for people: a table, the ROC curves and the reliability of the probability."""
+"""The report of a classifier: a table to read, ROC curves, and the reliability of the probability."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ _LABELS = {
 }
 
 
-def table(report: Mapping[str, Any], *, unit: str = "nodules") -> str:
-    """The figures with their intervals; below, those of each score compared with, and the differences.
+def classification_table(report: Mapping[str, Any], *, unit: str = "nodules") -> str:
+    """The figures with their intervals; then those of each score they are compared with, and the differences.
 
     Args:
-      report: as of `classification.report`, with `before` where there is a calibration; `others` are compared with,
-        and so are those of the reports in `on_fewer`, which are of fewer nodules.
-      unit: what is graded.
+      report: from `score_figures`, for instance `lungjax.evaluation.run_nodule_classifier.score_figures`.
+      unit: what is classified.
 
     Returns:
       Lines without a newline at the end.
@@ -45,10 +44,11 @@ def table(report: Mapping[str, Any], *, unit: str = "nodules") -> str:
             lines += ["", f"against {name}, on {part['nodules']:,} {unit} ({which.replace('_', ' ')})"]
             lines += _compared(part, name)
     if report.get("readers"):
-        lines += ["", *_beside_one_reader(report["readers"])]
+        lines += ["", *_compared_with_one_reader(report["readers"])]
     if "ratings" in report:
         rows = [["", "expected rating", "constant"]]
-        rows += [[n, cell(one), f"{one['constant']:.3f}"] for n, one in report["ratings"].items() if n != "what"]
+        ratings = {name: figure for name, figure in report["ratings"].items() if name != "what"}
+        rows += [[name, cell(figure), f"{figure['constant']:.3f}"] for name, figure in ratings.items()]
         lines += ["", "mean absolute difference from the readers' mean", *_columns(rows)]
     return "\n".join([*lines, "", f"[low, high]: {report['interval']}"])
 
@@ -57,16 +57,16 @@ def _compared(part: Mapping[str, Any], name: str) -> list[str]:
     """The model's figures, those of one of `part`'s others, and the differences."""
     other = part["others"][name]
     each = [[_LABELS[n], cell(part[n]), cell(other[n]), cell(other["difference"][n])] for n in binary_scores.RANKING]
-    return _columns([["", "model", name, "model - it"], *each])
+    return _columns([["", "model", name, "difference"], *each])
 
 
-def _beside_one_reader(part: Mapping[str, Any]) -> list[str]:
-    said = f"against the median of the other readers, on {part['readings']:,} readings of {part['rated']:,} nodules"
-    return [said, *_compared(part, one_reader.NAME)]
+def _compared_with_one_reader(part: Mapping[str, Any]) -> list[str]:
+    title = f"against the median of the other readers, on {part['readings']:,} readings of {part['rated']:,} nodules"
+    return [title, *_compared(part, one_reader.NAME)]
 
 
 def cell(figure: Mapping[str, Any]) -> str:
-    """`0.950 [0.930, 0.970]`; a dash where it is undefined."""
+    """`0.950 [0.930, 0.970]`; a dash where the figure is undefined."""
     value, low, high = (figure[key] for key in ("value", "low", "high"))
     if value is None:
         return "-"
@@ -75,16 +75,16 @@ def cell(figure: Mapping[str, Any]) -> str:
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    lines = ("  ".join(one.ljust(width) for one, width in zip(row, widths, strict=True)) for row in rows)
+    lines = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in rows)
     return [line.rstrip() for line in lines]
 
 
 def roc_chart(labels: np.ndarray, scores: Mapping[str, tuple[np.ndarray, Mapping[str, Any]]], path: Path) -> None:
-    """ROC curves of scores of the same nodules.
+    """Draws the ROC curves of several scores of the same nodules.
 
     Args:
       labels: (n,) bool.
-      scores: by name (n,) scores, and the AUC with its interval as a report has it; three at most.
+      scores: by name, scores (n,) and their AUC with its interval as in a report; at most three.
       path: the PNG.
     """
     figure = training_plots.canvas(5.4, 5.4)
@@ -102,24 +102,25 @@ def roc_chart(labels: np.ndarray, scores: Mapping[str, tuple[np.ndarray, Mapping
 
 
 def reliability_chart(report: Mapping[str, Any], path: Path, *, unit: str = "nodules") -> None:
-    """Share of malignant over predicted probability, before calibration and after, and how many each bin has.
+    """Draws the share of malignant nodules over the predicted probability, before and after calibration, and the number
+    in each bin.
 
     Args:
       report: with `curve` and `curve_before`, `ece`, and `before`.
       path: the PNG.
-      unit: what is graded.
+      unit: what is classified.
     """
     figure = training_plots.canvas(5.4, 6.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot([0, 1], [0, 1], color="0.6", lw=1, ls="--")
     sides = (
         ("calibrated", "curve", report["ece"], VERMILLION),
-        ("before", "curve_before", report["before"]["ece"], BLUE),
+        ("not calibrated", "curve_before", report["before"]["ece"], BLUE),
     )
     for label, name, ece, colour in sides:
         bins = report[name]
-        x, y = np.array([one["probability"] for one in bins]), np.array([one["share"] for one in bins])
-        number = np.array([one["nodules"] for one in bins])
+        x, y = np.array([part["probability"] for part in bins]), np.array([part["share"] for part in bins])
+        number = np.array([part["nodules"] for part in bins])
         spread = 1.96 * np.sqrt(np.maximum(y * (1 - y), 1e-9) / number)
         above.errorbar(
             x,
@@ -132,7 +133,7 @@ def reliability_chart(report: Mapping[str, Any], path: Path, *, unit: str = "nod
             elinewidth=0.8,
             label=f"{label}: ECE {ece['value']:.3f}",
         )
-        edges = [one["low"] for one in bins]
+        edges = [part["low"] for part in bins]
         style = {"color": "0.6", "ec": "white"} if name == "curve" else {"color": "none", "ec": BLUE}
         below.bar(edges, number, width=1 / binary_scores.BINS, align="edge", **style)
     above.set(ylabel="share that is malignant", xlim=(-0.02, 1.02), ylim=(-0.05, 1.05))

@@ -1,4 +1,4 @@
-"""Charts of what a detector found: FROC, and recall over the slices that are kept."""
+"""Charts of a detector: FROC, and recall over the number of slices that are kept."""
 
 from __future__ import annotations
 
@@ -19,32 +19,33 @@ from lungjax.evaluation.plots.segmentation_charts import GREEN
 from lungjax.evaluation.stats import bootstrap
 
 _RATES = np.geomspace(froc.RATES[0] / 2, froc.RATES[-1] * 2, 57)
-"""False positives a scan that are drawn, `froc.RATES` among them."""
+"""The false positives a scan at which the curve is drawn, including `froc.RATES`."""
 _RESAMPLES = 300
-"""A band needs fewer than a figure."""
+"""A band needs fewer resamples than a figure."""
 
 
-def froc_chart(marks: Matches, report: Mapping[str, Any], path: Path) -> None:
-    """Sensitivity over false positives a scan, with the band of the bootstrap and LUNA16's seven points.
+def froc_chart(matches: Matches, report: Mapping[str, Any], path: Path) -> None:
+    """Draws sensitivity over false positives a scan, with the bootstrap's band and LUNA16's seven points.
 
     Args:
-      marks: from `detections.match`.
+      matches: from `luna16_rules.match`.
       report: `froc.froc_figures` of them.
       path: the PNG.
     """
-    scans = len(marks.nodules)
+    scans = len(matches.nodules)
     figure = training_plots.canvas(6.4, 4.4)
     axes = figure.subplots()
-    found = froc.sensitivities(marks, np.ones((1, scans), np.int64), _RATES.tolist())[0]
-    axes.plot(_RATES, found, color=BLUE, lw=1.8, label=f"nodules: {report['nodules']:,}, scans: {scans:,}")
+    sensitivity = froc.sensitivities(matches, np.ones((1, scans), np.int64), _RATES.tolist())[0]
+    axes.plot(_RATES, sensitivity, color=BLUE, lw=1.8, label=f"nodules: {report['nodules']:,}, scans: {scans:,}")
     if scans > 1:
-        weights = bootstrap.draw(scans, resamples=_RESAMPLES)
-        low, high = bootstrap.percentiles(froc.sensitivities(marks, weights, _RATES.tolist()))
+        weights = bootstrap.resample_weights(scans, resamples=_RESAMPLES)
+        low, high = bootstrap.percentiles(froc.sensitivities(matches, weights, _RATES.tolist()))
         axes.fill_between(_RATES, low, high, color=BLUE, alpha=0.15, lw=0, label="95 %, bootstrap over scans")
-    at = [one["value"] for one in report["sensitivity"].values()]
+    at_rates = [figure["value"] for figure in report["sensitivity"].values()]
     cpm = report["cpm"]["value"]
     mean = "CPM undefined" if cpm is None else f"LUNA16's seven rates, mean {cpm:.3f} (CPM)"
-    axes.plot(froc.RATES, [np.nan if one is None else one for one in at], "o", color=VERMILLION, ms=5, label=mean)
+    values = [np.nan if value is None else value for value in at_rates]
+    axes.plot(froc.RATES, values, "o", color=VERMILLION, ms=5, label=mean)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}" if rate >= 1 else f"1/{1 / rate:g}"))
     axes.set(xlabel="false positives a scan", ylabel="sensitivity", ylim=(-0.02, 1.02), title="FROC")
@@ -53,10 +54,10 @@ def froc_chart(marks: Matches, report: Mapping[str, Any], path: Path) -> None:
 
 
 def narrowing_chart(scans: Sequence[Narrowed], report: Mapping[str, Any], path: Path) -> None:
-    """Recall of the readers' nodules over the number of slices that are kept of each scan.
+    """Draws the recall of the readers' nodules over the number of slices that are kept of each scan.
 
     Args:
-      scans: one at least.
+      scans: at least one.
       report: `narrowing.narrowing_figures` of them.
       path: the PNG.
     """
@@ -65,16 +66,16 @@ def narrowing_chart(scans: Sequence[Narrowed], report: Mapping[str, Any], path: 
     figure = training_plots.canvas(6.8, 4.6)
     axes = figure.subplots()
     for least, colour, width in zip(narrowing.READERS, (GREEN, BLUE, VERMILLION), (1.8, 3.0, 1.4), strict=True):
-        found = narrowing.recall(scans, kept, readers=least)
+        recalls = narrowing.recall_of_kept(scans, kept, readers=least)
         nodules = report["by_readers"][str(least)]["nodules"]
         if not nodules:
             continue
         label = f"{nodules:,} nodules of {least} or more readers" if least > 1 else f"all {nodules:,} nodules"
-        axes.step(kept, found["recall"], where="post", color=colour, lw=width, label=label)
+        axes.step(kept, recalls["recall"], where="post", color=colour, lw=width, label=label)
         if least == narrowing.READERS[1]:
-            centre = {"color": colour, "lw": 1.2, "ls": "--", "label": "of these, the slice of their centre"}
-            axes.step(kept, found["centre"], where="post", **centre)
-            axes.plot(kept, found["chance"], color="0.5", lw=1.2, ls=":", label="of these, slices drawn at random")
+            centre = {"color": colour, "lw": 1.2, "ls": "--", "label": "of these, the slice of the centre"}
+            axes.step(kept, recalls["centre"], where="post", **centre)
+            axes.plot(kept, recalls["chance"], color="0.5", lw=1.2, ls=":", label="of these, slices drawn at random")
     for name, stage in report["stages"].items():
         mean = stage["slices"] / len(scans)
         if mean >= 1 and stage["share_kept"] < 1:

@@ -1,4 +1,4 @@
-"""Sheets of examples: what a network was shown, what it predicted, and what the readers said of it."""
+"""Sheets of examples: a network's input, its prediction, and the readers' marks and ratings."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from lungjax.evaluation.plots import gallery, training_plots
 Arrays = Mapping[str, np.ndarray]
 
 
-def draw(task: str, batch: Arrays, predicted: Arrays, titles: Sequence[str], path: Path, *, readers: int) -> None:
-    """Writes the sheet of a task.
+def draw_examples(
+    task: str, batch: Arrays, predicted: Arrays, titles: Sequence[str], path: Path, *, readers: int
+) -> None:
+    """Draws a sheet of examples for a task.
 
     Args:
       task: `config.task`.
-      batch: as `lungjax.data.loader.Batch`, with the `spacing_mm` between the pixels of a row.
-      predicted: by name what the task predicted of the batch, see the task's `make`.
-      titles: one an example.
-      path: the PNG; its folder is made where missing.
-      readers: how many looked at each scan.
+      batch: as `lungjax.data.loader.Batch`, with `spacing_mm`, the distance between the pixels of a row.
+      predicted: the task's predictions for the batch by name, see the task's `make`.
+      titles: one for each example.
+      path: the PNG; its folder is made if it does not exist.
+      readers: the number of readers of each scan.
     """
     if task == "segment":
-        training_plots.examples(
+        training_plots.draw_slices(
             predicted["image"],
             batch["readers"],
             scipy.special.expit(predicted["logit"]),
@@ -35,14 +37,14 @@ def draw(task: str, batch: Arrays, predicted: Arrays, titles: Sequence[str], pat
             slots=readers,
         )
     elif task == "pretrain":
-        training_plots.pairs(predicted["views"][:, 0], predicted["views"][:, 1], path)
+        training_plots.draw_pairs(predicted["views"][:, 0], predicted["views"][:, 1], path)
     elif task == "classify":
         probability, malignancy = scipy.special.expit(predicted["logit"]), batch["ratings"][:, :, -1]
-        gallery.patches(batch["image"], batch["readers"], probability, malignancy, titles, path)
+        gallery.draw_patches(batch["image"], batch["readers"], probability, malignancy, titles, path)
     elif task == "sift":
-        gallery.stacks(batch["image"], scipy.special.expit(predicted["logit"]), batch["label"], titles, path)
+        gallery.draw_stacks(batch["image"], scipy.special.expit(predicted["logit"]), batch["label"], titles, path)
     elif task == "diagnose":
         probability = scipy.special.expit(predicted["logit"])
-        gallery.bags(batch["image"], batch["inside"], predicted["attention"], probability, titles, path)
+        gallery.draw_bags(batch["image"], batch["inside"], predicted["attention"], probability, titles, path)
     else:
         raise ValueError(f"there are no examples of the task {task!r}")

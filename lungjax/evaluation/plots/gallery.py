@@ -1,4 +1,4 @@
-"""Patches of nodules with what readers and a network said of them."""
+"""Sheets of nodule patches, with the readers' ratings and a network's predictions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COLUMNS = 4
 _PANEL_INCHES = 2.4
 
 
-def patches(
+def draw_patches(
     hu: np.ndarray,
     readers: np.ndarray,
     probability: np.ndarray,
@@ -23,15 +23,15 @@ def patches(
     titles: Sequence[str],
     path: Path,
 ) -> None:
-    """One sheet of nodules, four in a row: outlines of the readers, the probability given and their own ratings.
+    """Draws a sheet of nodules, four in a row: the readers' outlines, the predicted probability, the readers' ratings.
 
     Args:
       hu: (nodules, rows, columns) HU, shown from -1000 to 400.
-      readers: uint8 bits (nodules, rows, columns); no outline where none is known.
+      readers: uint8, the readers' bits (nodules, rows, columns); 0 where no outline is known.
       probability: (nodules,) in [0, 1], of malignancy.
       malignancy: (nodules, readers), each reader's rating, 0 where there is none.
       titles: (nodules,).
-      path: the PNG; its folder is made where missing.
+      path: the PNG; its folder is made if it does not exist.
     """
     rows = -(-len(hu) // _COLUMNS)
     figure = training_plots.canvas(_COLUMNS * _PANEL_INCHES, rows * (_PANEL_INCHES + 0.5) + 0.4)
@@ -45,18 +45,18 @@ def patches(
             mask = (bits >> slot) & 1
             if mask.any():
                 axes.contour(mask, levels=[0.5], colors=[BLUE], linewidths=0.8)
-        said = " ".join(str(rating) for rating in ratings if rating) or "none"
-        axes.set_title(f"{title}\nP {likely:.2f}, readers {said}", fontsize=8)
-    figure.suptitle("Probability of malignancy beside the readers' ratings, 1 to 5", fontsize=10)
+        rated = " ".join(str(rating) for rating in ratings if rating) or "none"
+        axes.set_title(f"{title}\nP {likely:.2f}, readers {rated}", fontsize=8)
+    figure.suptitle("Predicted probability of malignancy, and the readers' ratings from 1 to 5", fontsize=10)
     training_plots.save(figure, path)
 
 
-def stacks(hu: np.ndarray, probability: np.ndarray, label: np.ndarray, titles: Sequence[str], path: Path) -> None:
-    """One sheet of candidates, a row each: the planes of the stack, the probability given, and what it is.
+def draw_stacks(hu: np.ndarray, probability: np.ndarray, label: np.ndarray, titles: Sequence[str], path: Path) -> None:
+    """Draws one sheet of candidates, a row each: the planes of the stack, the probability, and the label.
 
     Args:
       hu: (candidates, planes, rows, columns) HU, shown from -1000 to 400.
-      probability: (candidates,) in [0, 1], that it is a nodule.
+      probability: (candidates,) in [0, 1], of being a nodule.
       label: (candidates,) 1 or 0.
       titles: (candidates,).
       path: the PNG; its folder is made where missing.
@@ -67,14 +67,12 @@ def stacks(hu: np.ndarray, probability: np.ndarray, label: np.ndarray, titles: S
         for axes, plane in zip(panels, planes, strict=True):
             axes.imshow(plane, cmap="gray", vmin=_WINDOW_HU[0], vmax=_WINDOW_HU[1], interpolation="nearest")
             axes.set_axis_off()
-        panels[len(panels) // 2].set_title(
-            f"{title}: P {likely:.2f}, {'a nodule' if is_nodule else 'no nodule'}", fontsize=8
-        )
+        panels[len(panels) // 2].set_title(f"{title}\nP {likely:.2f}, {'nodule' if is_nodule else 'none'}", fontsize=8)
     figure.suptitle("Probability that a candidate is a nodule", fontsize=10)
     training_plots.save(figure, path)
 
 
-def bags(
+def draw_bags(
     hu: np.ndarray,
     inside: np.ndarray,
     attention: np.ndarray,
@@ -82,15 +80,15 @@ def bags(
     titles: Sequence[str],
     path: Path,
 ) -> None:
-    """One sheet of patients, a row each: the nodules by falling attention, which is the bar above each.
+    """Draws a sheet of patients, a row for each: nodules by falling attention, which the bar above each nodule shows.
 
     Args:
       hu: (patients, nodules, rows, columns) HU.
-      inside: (patients, nodules), 0 where a bag is only filled up.
+      inside: (patients, nodules), 0 where the bag is padded.
       attention: (patients, nodules), of sum 1.
       probability: (patients,) in [0, 1], of cancer.
       titles: (patients,).
-      path: the PNG; its folder is made where missing.
+      path: the PNG; its folder is made if it does not exist.
     """
     columns = max(1, min(int(inside.sum(axis=1).max()), 2 * _COLUMNS))
     figure = training_plots.canvas(columns * 1.7 + 0.6, len(hu) * 2.2 + 0.5)
@@ -115,5 +113,5 @@ def bags(
             va="center",
             fontsize=8,
         )
-    figure.suptitle("Probability of cancer, and the share of attention that each nodule got", fontsize=10)
+    figure.suptitle("Predicted probability of cancer, and each nodule's share of the attention", fontsize=10)
     training_plots.save(figure, path)

@@ -1,4 +1,4 @@
-"""Where a mask's border runs, and which part of an image to show: geometry for pictures, in pixels."""
+"""Geometry for pictures, in pixels: the border of a mask, and the part of an image to show."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ Window = tuple[int, int, int, int]
 
 
 def edges(mask: np.ndarray) -> np.ndarray:
-    """The sides of pixels that part a mask from the rest, so that the outline shows exactly its pixels.
+    """The sides of pixels that separate a mask from the rest, so that an outline encloses exactly its pixels.
 
     Args:
       mask: bool (rows, columns).
 
     Returns:
-      float64 (sides, 2, 2): two ends (x, y) each, in pixels: row r, column c has its centre at x = c, y = r.
+      float64 (sides, 2, 2): the two ends (x, y) of each side, in pixels; the pixel in row r and column c has its centre
+      at x = c, y = r.
     """
     padded = np.pad(np.asarray(mask, bool), 1)
     row, column = np.nonzero(padded[:-1] != padded[1:])  # between padded rows r and r + 1, so at y = r - 0.5
@@ -26,15 +27,15 @@ def edges(mask: np.ndarray) -> np.ndarray:
 
 
 def window(marked: np.ndarray, *, side_px: int, margin: float = 0.0) -> Window:
-    """A square around what is marked, inside the image.
+    """A square around the marked pixels, inside the image.
 
     Args:
       marked: bool (rows, columns).
-      side_px: the least side of the square.
-      margin: how much wider than the marked box the square is at least, as a share of that box.
+      side_px: the smallest side of the square.
+      margin: by how much the square is at least wider than the box of the marked pixels, as a share of that box.
 
     Returns:
-      The window; the whole image where nothing is marked, and never more than the image.
+      The window; the whole image where nothing is marked.
     """
     rows, columns = marked.shape
     if not marked.any():

@@ -1,4 +1,4 @@
-"""A sheet of nodules: above what each reader outlined, below what was found."""
+"""A sheet of nodules: each reader's outline above, the candidates below."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ from lungjax.evaluation.plots import mask_edges, training_plots
 from lungjax.evaluation.plots.overlay import READER_COLOURS, VERMILLION
 
 MOST = 12
-"""Nodules on a sheet."""
+"""The greatest number of nodules on a sheet."""
 _COLUMNS = 4
 _INCHES = 2.5
 _CANDIDATE = "#F0E442"
 _SCALE_MM = 10
 _RIM = [Stroke(linewidth=4.5, foreground="#202020"), Normal()]
-"""Around white, which would vanish on bright tissue."""
+"""A dark rim for white lines, which would otherwise vanish on bright tissue."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NoduleView:
-    """A nodule in the slice in which its readers marked most; arrays are of one size.
+    """A reference nodule, in the slice in which its readers marked most; the arrays have the same shape.
 
     Attributes:
       hu: int16 (rows, columns).
-      readers: uint8, their bits.
-      found: bool, candidates that are nodules.
+      readers: uint8, the readers' bits.
+      nodules: bool, candidates above the operating point.
       candidates: bool, the other candidates.
       pixel_mm: between pixel centres.
-      told: of `ScoredScan.nodules`.
+      figures: its entry in `ScoredScan.nodules`.
     """
 
     hu: np.ndarray
     readers: np.ndarray
-    found: np.ndarray
+    nodules: np.ndarray
     candidates: np.ndarray
     pixel_mm: float
-    told: dict[str, Any]
+    figures: dict[str, Any]
 
 
-def draw(views: Sequence[NoduleView], path: Path, *, threshold: float) -> None:
-    """Writes the sheet, of the first `MOST` nodules.
+def draw_sheet(views: Sequence[NoduleView], path: Path, *, threshold: float) -> None:
+    """Writes the sheet of the first `MOST` nodules.
 
     Args:
-      views: one at least.
+      views: at least one.
       path: the PNG.
-      threshold: the score from which a candidate is a nodule.
+      threshold: the operating point, the score from which a candidate is a nodule.
     """
     shown = views[:MOST]
     columns, bands = min(len(shown), _COLUMNS), math.ceil(len(shown) / _COLUMNS)
@@ -65,22 +65,23 @@ def draw(views: Sequence[NoduleView], path: Path, *, threshold: float) -> None:
         axes.axis("off")
     for place, view in enumerate(shown):
         band, column = divmod(place, columns)
-        _readers(panels[2 * band, column], view)
-        _found(panels[2 * band + 1, column], view)
+        _draw_readers(panels[2 * band, column], view)
+        _draw_candidates(panels[2 * band + 1, column], view)
     handles = [
         *(Line2D([], [], color=colour, lw=2, label=f"reading {n}") for n, colour in enumerate(READER_COLOURS, 1)),
         Line2D([], [], color=VERMILLION, lw=2, label=f"nodule: score from {threshold:g} on"),
-        Line2D([], [], color=_CANDIDATE, lw=2, ls="--", label="candidate below it"),
+        Line2D([], [], color=_CANDIDATE, lw=2, ls="--", label="candidate below that"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=6, frameon=False, fontsize=7)
     training_plots.save(figure, path)
 
 
-def _readers(axes: Axes, view: NoduleView) -> None:
-    told = view.told
-    who = "1 reader" if told["readers"] == 1 else f"{told['readers']} readers"
-    _show(axes, view.hu, f"{told['patient_id']}, slice {told['middle_slice'] + 1}\n{who}, {told['diameter_mm']:g} mm")
-    for slot in range(8):  # Wide below narrow: where outlines coincide, every colour still shows.
+def _draw_readers(axes: Axes, view: NoduleView) -> None:
+    nodule = view.figures
+    readers = "1 reader" if nodule["readers"] == 1 else f"{nodule['readers']} readers"
+    place = f"{nodule['patient_id']}, slice {nodule['middle_slice'] + 1}"
+    _show(axes, view.hu, f"{place}\n{readers}, {nodule['diameter_mm']:g} mm")
+    for slot in range(8):  # The wider lines are drawn first: where outlines coincide, every colour still shows.
         _outline(axes, view.readers >> slot & 1, READER_COLOURS[slot % 4], width=2.6 - 0.6 * (slot % 4))
     if view.pixel_mm > 0:
         rows, columns = view.hu.shape
@@ -90,16 +91,16 @@ def _readers(axes: Axes, view: NoduleView) -> None:
         text.set_path_effects([Stroke(linewidth=2, foreground="#202020"), Normal()])
 
 
-def _found(axes: Axes, view: NoduleView) -> None:
-    told = view.told
-    said = (
+def _draw_candidates(axes: Axes, view: NoduleView) -> None:
+    nodule = view.figures
+    title = (
         "no candidate's centre in it"
-        if told["rank"] is None
-        else f"candidate {told['rank']}, score {told['score']:.2f}"
+        if nodule["rank"] is None
+        else f"candidate {nodule['rank']}, score {nodule['score']:.2f}"
     )
-    _show(axes, view.hu, f"{said}\nDice {told['dice']:.2f} in 3-D")
+    _show(axes, view.hu, f"{title}\nDice {nodule['dice']:.2f} in 3-D")
     _outline(axes, view.candidates, _CANDIDATE, width=1.2, style="--")
-    _outline(axes, view.found, VERMILLION, width=1.8)
+    _outline(axes, view.nodules, VERMILLION, width=1.8)
 
 
 def _show(axes: Axes, hu: np.ndarray, title: str) -> None:

@@ -1,4 +1,4 @@
-"""Charts of a report: is a probability what it says, and how Dice is spread over slices and nodules."""
+"""Charts of a segmentation: the reliability of the probability, and the distribution of Dice."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ GREEN = "#009E73"
 _EDGES = np.linspace(0, 1, 21)
 
 
-def draw(tally: Tally, report: Mapping[str, Any], out: Path) -> list[Path]:
-    """Both charts, beside the report's file `out`.
+def draw_charts(tally: Tally, report: Mapping[str, Any], out: Path) -> list[Path]:
+    """Draws both charts, named after the report's file `out`.
 
     Args:
       tally: of the model.
-      report: `report.report` of it; one with `against` shows the other model's curve, too.
+      report: `segmentation_figures` of it; with `against`, the other model's reliability is drawn too.
 
     Returns:
       The files written: `OUT.reliability.png` and `OUT.dice.png`.
     """
     curves = {"model": report["reliability"]}
     if "against" in report:
-        curves["the model compared with"] = report["against"]["reliability"]
+        curves["the model it is compared with"] = report["against"]["reliability"]
     readers = None if report["readers"] is None else report["readers"]["reliability"]
     spread = {
-        "slices": sections.dice(tally.slices, readers=tally.readers),
-        "nodules in 3-D": sections.dice(tally.nodules.units, readers=tally.readers),
+        "slices": sections.dice_values(tally.slices, readers=tally.readers),
+        "nodules in 3-D": sections.dice_values(tally.nodules.units, readers=tally.readers),
     }
     written = out.with_suffix(".reliability.png"), out.with_suffix(".dice.png")
     reliability_curve(curves, readers, written[0])
@@ -44,11 +44,11 @@ def draw(tally: Tally, report: Mapping[str, Any], out: Path) -> list[Path]:
 
 
 def reliability_curve(models: Mapping[str, Mapping[str, Any]], readers: Mapping[str, Any] | None, path: Path) -> None:
-    """Mean share of the readers who marked over mean predicted probability, and how many pixels each bin has.
+    """Draws the share of readers who marked over the predicted probability, and the number of pixels in each bin.
 
     Args:
-      models: of each, by its label, the `reliability` of a report; the first one's pixels are shown below.
-      readers: the readers' `reliability`; None where there is one reader.
+      models: by label, the `reliability` of a report; the number of pixels is the first model's.
+      readers: the readers' `reliability`; None where there is only one reader.
       path: the PNG.
     """
     figure = training_plots.canvas(5.6, 6.2)
@@ -56,17 +56,18 @@ def reliability_curve(models: Mapping[str, Mapping[str, Any]], readers: Mapping[
     above.plot([0, 1], [0, 1], color="0.6", lw=1, ls="--", label="probability = share of readers")
     for (label, model), colour in zip(models.items(), (VERMILLION, BLUE), strict=False):
         bins = model["curve"]
-        x, y = [one["probability"] for one in bins], [one["share"] for one in bins]
+        x, y = [part["probability"] for part in bins], [part["share"] for part in bins]
         above.plot(x, y, color=colour, marker="o", ms=4, lw=1.5, label=f"{label}: {_ece(model)}")
     if readers is not None:
-        x, y = [one["probability"] for one in readers["curve"]], [one["share"] for one in readers["curve"]]
-        above.plot(x, y, "s", color=GREEN, ms=7, mfc="none", label=f"one reader, by the others: {_ece(readers)}")
+        bins = readers["curve"]
+        x, y = [part["probability"] for part in bins], [part["share"] for part in bins]
+        above.plot(x, y, "s", color=GREEN, ms=7, mfc="none", label=f"one reader, against the others: {_ece(readers)}")
     above.set(ylabel="share of the readers who marked", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     above.set_title("Reliability of the predicted probability")
     above.legend(frameon=False, loc="upper left", fontsize=8)
     bins = next(iter(models.values()))["curve"]
-    pixels = [one["pixels"] for one in bins]
-    below.bar([one["low"] for one in bins], pixels, width=1 / reliability.BINS, align="edge", color="0.6", ec="white")
+    pixels = [part["pixels"] for part in bins]
+    below.bar([part["low"] for part in bins], pixels, width=1 / reliability.BINS, align="edge", color="0.6", ec="white")
     below.set(yscale="log", xlabel="predicted probability", ylabel="pixels")
     for axes in (above, below):
         _plain(axes)
@@ -74,11 +75,11 @@ def reliability_curve(models: Mapping[str, Mapping[str, Any]], readers: Mapping[
 
 
 def dice_histogram(spread: Mapping[str, tuple[np.ndarray, np.ndarray | None]], path: Path) -> None:
-    """How Dice is spread, a panel for each kind of unit: the model's, and the readers' beside it.
+    """Draws the distribution of Dice of the model and of the readers, in a panel for each kind of unit.
 
     Args:
-      spread: by the name of the unit, the model's values and the readers', each (number,) in [0, 1]; None for
-        readers where there is one.
+      spread: by the name of the unit, the model's values and the readers', each (n,) in [0, 1]; None for the readers
+        where there is only one.
       path: the PNG.
     """
     figure = training_plots.canvas(4.6 * len(spread), 3.8)
@@ -86,9 +87,9 @@ def dice_histogram(spread: Mapping[str, tuple[np.ndarray, np.ndarray | None]], p
     for axes, (unit, (model, readers)) in zip(panels, spread.items(), strict=True):
         _histogram(axes, model, BLUE, f"model ({len(model):,} {unit})", filled=True)
         if readers is not None:
-            _histogram(axes, readers, VERMILLION, "one reader, by the others' majority", filled=False)
+            _histogram(axes, readers, VERMILLION, "one reader, against the others' majority", filled=False)
         axes.set(xlabel="Dice", ylabel=f"share of {unit} (%)", xlim=(-0.02, 1.02), title=f"Dice of {unit}")
-        # Below the panel, for a legend within it would lie on bars.
+        # Below the panel, because a legend inside it would cover bars.
         handles, _ = axes.get_legend_handles_labels()
         axes.legend(
             handles=[*handles, Line2D([], [], color="0.3", ls=":", label="medians")],

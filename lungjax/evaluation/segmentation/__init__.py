@@ -1,1 +1,1 @@
-"""How well masks agree with the readers': overlap, borders, disagreement, reliability."""
+"""How well masks agree with the readers' masks: overlap, borders, disagreement, reliability."""

@@ -1,9 +1,9 @@
-"""Whether a model's samples disagree as the readers do: the generalised energy distance of their masks.
+"""Whether a model's samples disagree in the way readers do: the generalised energy distance (GED) of their masks.
 
     GED^2 = 2 E d(S, Y) - E d(S, S') - E d(Y, Y'),    d = 1 - IoU,
 
-S, S' samples of the model, Y, Y' readers, each drawn with replacement from all there are. Lower is better; 0 where
-samples and readers are distributed alike.
+where S and S' are samples of the model and Y and Y' readers, each drawn independently and with replacement. Lower is
+better; 0 where samples and readers have the same distribution.
 
 Sources: Kohl et al., A probabilistic U-Net for segmentation of ambiguous images (NeurIPS 2018); Székely and Rizzo,
 Energy statistics (2013).
@@ -19,20 +19,20 @@ from lungjax.evaluation.segmentation import overlap_matrix
 SAMPLES = (16, 100)
 NAMES = ("one_mask", *map(str, SAMPLES))
 CONVENTIONS = (
-    "GED^2 of each slice with d = 1 - IoU, d = 0 between two empty masks, against all readers, one who marked nothing "
-    "with an empty mask; expectations over all pairs, a mask with itself among them; averaged over the slices that a "
-    "reader marked. Lower is better. one_mask: the thresholded prediction as the only sample; 16 and 100: so many "
-    "samples of the model, of a deterministic one its only mask. readers: the ceiling, what so many samples drawn "
-    "from the four readers themselves expect, mean distance between readers / samples; one_mask is then the mask of "
-    "one reader, in the mean over readers."
+    "GED^2 of each slice with d = 1 - IoU, and d = 0 between two empty masks, against all readers; the mask of a "
+    "reader who marked nothing is empty. Expectations are over all pairs, including a mask with itself, averaged over "
+    "the slices that at least one reader marked. Lower is better. one_mask: the thresholded prediction as the only "
+    "sample; 16 and 100: that many samples of the model, or its only mask where it is deterministic. readers: the "
+    "ceiling, the expected value for that many samples drawn from the four readers themselves, which is the mean "
+    "distance between readers / samples; its one_mask is the mask of one reader, averaged over readers."
 )
 
 
 def distances(overlaps: np.ndarray) -> np.ndarray:
-    """d = 1 - IoU between each two masks; two empty masks are alike.
+    """d = 1 - IoU between every two masks; 0 between two empty masks.
 
     Args:
-      overlaps: int64 (..., masks, masks), pixels shared, as `overlap.overlaps` gives them.
+      overlaps: int64 (..., masks, masks), shared pixels, from `overlap_matrix.overlaps`.
 
     Returns:
       float64, the same shape.
@@ -43,11 +43,11 @@ def distances(overlaps: np.ndarray) -> np.ndarray:
 
 
 def ged2(distances: np.ndarray, samples: slice, readers: slice) -> np.ndarray:
-    """GED^2 of some of the masks against others.
+    """GED^2 of samples against readers.
 
     Args:
       distances: (..., masks, masks).
-      samples, readers: which masks.
+      samples, readers: where these masks stand.
 
     Returns:
       float64 (...).
@@ -57,13 +57,13 @@ def ged2(distances: np.ndarray, samples: slice, readers: slice) -> np.ndarray:
 
 
 def ceiling(distances: np.ndarray, readers: slice) -> np.ndarray:
-    """What one mask, and each of `SAMPLES`, expect whose samples are readers drawn with replacement.
+    """The expected GED^2 of one mask, and of each number of `SAMPLES`, drawn with replacement from the readers.
 
-    With D the mean distance between readers, 2 D - (1 - 1/n) D - D = D / n for n samples.
+    With D the mean distance between readers, it is 2 D - (1 - 1/n) D - D = D / n for n samples.
 
     Args:
       distances: (..., masks, masks).
-      readers: which masks.
+      readers: where the readers' masks stand.
 
     Returns:
       float64 (len(NAMES), ...).
@@ -71,29 +71,29 @@ def ceiling(distances: np.ndarray, readers: slice) -> np.ndarray:
     return _spread(distances, readers) / np.reshape((1, *SAMPLES), (-1, *[1] * (distances.ndim - 2)))
 
 
-def of_samples(samples: np.ndarray, bits: np.ndarray, *, readers: int) -> np.ndarray:
+def ged2_of_samples(samples: np.ndarray, bits: np.ndarray, *, readers: int) -> np.ndarray:
     """GED^2 of each slice with the first 16 and with all 100 samples.
 
     Args:
       samples: bool (100, slices, rows, columns).
       bits: uint8 (slices, rows, columns), the readers' bits.
-      readers: how many looked at each scan.
+      readers: the number of readers of each scan.
 
     Returns:
       float64 (len(SAMPLES), slices).
 
     Raises:
-      ValueError: another number of samples.
+      ValueError: there are not 100 samples.
     """
     if len(samples) != SAMPLES[-1]:
-        raise ValueError(f"{SAMPLES[-1]} samples wanted, got {len(samples)}")
-    drawn = np.stack([bits & np.uint8(1 << slot) != 0 for slot in range(readers)])
-    found = np.empty((len(SAMPLES), len(bits)))
-    for place in range(len(bits)):  # One slice at a time: all would take gigabytes.
-        both = np.concatenate([drawn[:, place], samples[:, place]])[:, None]
-        apart = distances(overlap_matrix.overlaps(both)[0])
-        found[:, place] = [ged2(apart, slice(readers, readers + number), slice(readers)) for number in SAMPLES]
-    return found
+        raise ValueError(f"expected {SAMPLES[-1]} samples, got {len(samples)}")
+    reader_masks = np.stack([bits & np.uint8(1 << slot) != 0 for slot in range(readers)])
+    values = np.empty((len(SAMPLES), len(bits)))
+    for place in range(len(bits)):  # One slice at a time: all at once would take gigabytes.
+        masks = np.concatenate([reader_masks[:, place], samples[:, place]])[:, None]
+        between = distances(overlap_matrix.overlaps(masks)[0])
+        values[:, place] = [ged2(between, slice(readers, readers + number), slice(readers)) for number in SAMPLES]
+    return values
 
 
 def _spread(distances: np.ndarray, masks: slice) -> np.ndarray:

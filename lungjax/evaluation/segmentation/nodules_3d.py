@@ -1,4 +1,4 @@
-"""Nodules in 3-D: which pixels of a slice are of which nodule, and their slices put together again."""
+"""Nodules in 3-D: which pixels of a slice belong to which nodule, and a nodule's slices put together."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lungjax.evaluation.segmentation import overlap_matrix, surface
 from lungjax.evaluation.segmentation.units import Units
 
 CONVENTIONS = (
-    "A nodule is what a source calls one, put together from the slices in which a reader marked it: pixels are "
-    "counted over them, then scored; averaged over nodules. In a slice of several nodules every pixel, predicted or "
-    "marked, is of the nodule whose marks are nearest to it; where marks of two nodules lie in one another's boxes, "
-    "of the smaller. A prediction in a slice without marks is of no nodule; a nodule that a crop leaves out is "
-    "missing from that slice."
+    "A nodule is what the source calls a nodule, put together from the slices in which a reader marked it: pixels are "
+    "counted over these slices, then scored; scores are averaged over nodules. In a slice with several nodules every "
+    "pixel, predicted or marked, belongs to the nodule whose marks are nearest; where the boxes of two nodules' marks "
+    "overlap, to the smaller one. A prediction in a slice without marks belongs to no nodule; a nodule outside the "
+    "crop is missing from that slice."
 )
 
 
@@ -27,10 +27,10 @@ class Place:
 
     Attributes:
       patient, series: ids.
-      slice_index: place in the series.
-      corner: (row, column) in the slice of the upper left pixel of what was scored.
+      slice_index: its index in the series.
+      corner: (row, column) of the scored crop's upper left pixel in the slice.
       spacing_mm: (slice, row, column); NaN where unknown.
-      nodules: those of the slice, as `lungjax.data.records.SliceRecord` has them.
+      nodules: the slice's nodules, as `lungjax.data.records.SliceRecord` has them.
     """
 
     patient: str
@@ -42,38 +42,39 @@ class Place:
 
 
 def territories(bits: np.ndarray, place: Place) -> dict[int, np.ndarray]:
-    """Each nodule's part of a slice: the parts are disjoint and together all of it.
+    """Each nodule's part of a slice; the parts are disjoint and cover the whole slice.
 
     Args:
       bits: uint8 (rows, columns), the readers' bits.
       place: where the slice comes from.
 
     Returns:
-      Of the index of each nodule with a mark here: bool (rows, columns).
+      By the index of each nodule with a mark in this slice: bool (rows, columns).
     """
     readings = [
         (_area(reading["box"]), nodule["index"], reading["slot"], _inside(reading["box"], place.corner))
         for nodule in place.nodules
         for reading in nodule["readings"]
-        if reading["box"] is not None  # One without a pixel.
+        if reading["box"] is not None  # None for a reading without a pixel.
     ]
-    of = np.full(bits.shape, -1)
-    for _, index, slot, box in sorted(readings, key=lambda reading: -reading[0]):  # The smallest has the last word.
-        of[box][bits[box] >> np.uint8(slot) & 1 != 0] = index
-    here = sorted({index for _, index, _, box in readings if (of[box] == index).any()})
-    if len(here) < 2:
-        return {index: np.ones(bits.shape, bool) for index in here}
-    nearest = ndimage.distance_transform_edt(of < 0, return_distances=False, return_indices=True)
-    of = of[tuple(np.asarray(nearest))]
-    return {index: of == index for index in here}
+    nodule_at = np.full(bits.shape, -1)
+    # The smallest box comes last, so that it wins where boxes overlap.
+    for _, index, slot, box in sorted(readings, key=lambda reading: -reading[0]):
+        nodule_at[box][bits[box] >> np.uint8(slot) & 1 != 0] = index
+    present = sorted({index for _, index, _, box in readings if (nodule_at[box] == index).any()})
+    if len(present) < 2:
+        return {index: np.ones(bits.shape, bool) for index in present}
+    nearest = ndimage.distance_transform_edt(nodule_at < 0, return_distances=False, return_indices=True)
+    nodule_at = nodule_at[tuple(np.asarray(nearest))]
+    return {index: nodule_at == index for index in present}
 
 
 class Nodules:
-    """Adds up slices nodule by nodule; slices of one series must follow each other.
+    """Collects slices nodule by nodule; the slices of a series must be added one after another.
 
     Attributes:
-      units: the nodules of the series that are finished.
-      names: series and index of each.
+      units: the nodules of the finished series.
+      names: series and index of each nodule.
     """
 
     def __init__(self, *, readers: int):
@@ -85,7 +86,7 @@ class Nodules:
         self._series: str | None = None
 
     def add(self, prediction: np.ndarray, bits: np.ndarray, place: Place) -> None:
-        """One slice: the prediction, bool, and the readers' bits, both (rows, columns)."""
+        """Adds a slice: the prediction, bool, and the readers' bits, uint8, both (rows, columns)."""
         if place.series != self._series:
             self.finish()
             self._series = place.series
@@ -100,7 +101,7 @@ class Nodules:
             self.names.append((place.series, index))
             self.units.add(
                 place.patient,
-                # One slice at a time, for the matrices are of float32.
+                # One slice at a time: the matrices are counted in float32.
                 overlaps=np.sum(
                     [overlap_matrix.overlaps(masks[:, n : n + 1])[0] for n in range(masks.shape[1])], axis=0
                 ),
@@ -112,7 +113,7 @@ class Nodules:
 
 @dataclasses.dataclass(frozen=True)
 class _View:
-    """A nodule in one slice: what is predicted or marked there, cut to its box, which begins at `start`."""
+    """A nodule in one slice, cropped to the box of what is predicted or marked; the box begins at `start`."""
 
     place: Place
     start: tuple[int, int]
@@ -128,7 +129,7 @@ def _view(prediction: np.ndarray, bits: np.ndarray, place: Place) -> _View:
 
 
 def _volumes(views: Sequence[_View]) -> tuple[np.ndarray, np.ndarray]:
-    """Prediction and bits (slices, rows, columns), from the first slice to the last, each view at its place."""
+    """Prediction and bits (slices, rows, columns), from the first slice to the last, each view in its position."""
     starts = np.array([(view.place.slice_index, *view.start) for view in views])
     stops = starts + [(1, *view.bits.shape) for view in views]
     first = starts.min(axis=0)
@@ -145,6 +146,6 @@ def _area(box: Sequence[int]) -> int:
 
 
 def _inside(box: Sequence[int], corner: tuple[int, int]) -> tuple[slice, slice]:
-    """A reading's box (row_min, row_max, column_min, column_max) as a part of what was cut from the slice."""
+    """A reading's box (row_min, row_max, column_min, column_max) in the coordinates of the crop."""
     ends = [(box[2 * axis] - corner[axis], box[2 * axis + 1] + 1 - corner[axis]) for axis in range(2)]
     return slice(*(max(end, 0) for end in ends[0])), slice(*(max(end, 0) for end in ends[1]))

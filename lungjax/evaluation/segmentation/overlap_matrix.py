@@ -1,6 +1,6 @@
-"""How the masks of a slice overlap: one matrix of pixel counts, from which every score of overlap is taken.
+"""How the masks of a slice overlap: a matrix of pixel counts, from which every overlap score is computed.
 
-Matrices of slices add up: the matrix of a nodule in 3-D is the sum over its slices.
+Matrices can be added: the matrix of a nodule in 3-D is the sum over its slices.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from lungjax import metrics
 from lungjax.ct.scan import READERS
 
 PREDICTION, MAJORITY, READER = 0, 1, 2
-"""Where in `masks` they stand; reader r at `READER + r`, and after the readers, for each, the others' majority."""
+"""Where these stand in `masks`: reader r at `READER + r`; after all readers, for each reader, the others' majority."""
 
 Pair = tuple[int, int]
-"""Who is scored, and against whom: places in `masks`."""
+"""The mask that is scored, and its reference: positions in `masks`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """Who is scored against whom. With one reader there is the model against that one, and nothing else.
+    """Which masks are scored against which. With one reader, only the model is scored, against that reader.
 
     Attributes:
       model: the prediction against the majority.
       readers: each reader against the majority of the others.
       model_each: the prediction against each reader.
-      readers_each: each reader against each other one.
+      readers_each: each reader against every other reader.
     """
 
     model: tuple[Pair, ...]
@@ -42,13 +42,13 @@ class Pairs:
 
 
 def pairs_of(readers: int) -> Pairs:
-    """The pairs there are with so many readers."""
+    """The pairs for this number of readers."""
     several = [READER + slot for slot in range(readers)] if readers > 1 else []
     return Pairs(
         model=((PREDICTION, MAJORITY),),
         readers=tuple((reader, reader + readers) for reader in several),
         model_each=tuple((PREDICTION, reader) for reader in several),
-        readers_each=tuple((one, other) for one in several for other in several if one != other),
+        readers_each=tuple((reader, other) for reader in several for other in several if reader != other),
     )
 
 
@@ -57,11 +57,12 @@ def masks(prediction: np.ndarray, bits: np.ndarray, *, readers: int = READERS) -
 
     Args:
       prediction: bool (..., rows, columns).
-      bits: uint8, the readers' bits, of the same shape; a bit beyond `readers` counts to majorities alone.
-      readers: how many looked at each scan.
+      bits: uint8, the readers' bits, of the same shape; a bit beyond `readers` counts only towards majorities.
+      readers: the number of readers of each scan.
 
     Returns:
-      bool (masks, ..., rows, columns), in the order that `READER` tells; `2 + 2 * readers` masks, 3 of one reader.
+      bool (masks, ..., rows, columns), in the order that `READER` describes: `2 + 2 * readers` masks, or 3 for one
+      reader.
 
     Raises:
       ValueError: the shapes differ, the prediction is not bool or the bits are not uint8.
@@ -69,20 +70,20 @@ def masks(prediction: np.ndarray, bits: np.ndarray, *, readers: int = READERS) -
     prediction, bits = np.asarray(prediction), np.asarray(bits)
     if prediction.shape != bits.shape or prediction.dtype != bool:
         raise ValueError(
-            f"a bool prediction of the bits' shape {bits.shape} wanted, got {prediction.dtype} {prediction.shape}"
+            f"expected a bool prediction of the bits' shape {bits.shape}, got {prediction.dtype} {prediction.shape}"
         )
     slots = [np.uint8(1 << slot) for slot in range(readers)]
-    found = [prediction, metrics.majority(bits, readers=readers), *(bits & slot != 0 for slot in slots)]
+    stack = [prediction, metrics.majority(bits, readers=readers), *(bits & slot != 0 for slot in slots)]
     if readers > 1:
-        found += [metrics.majority(bits & ~slot, readers=readers - 1) for slot in slots]
-    return np.stack(found)
+        stack += [metrics.majority(bits & ~slot, readers=readers - 1) for slot in slots]
+    return np.stack(stack)
 
 
 def overlaps(masks: np.ndarray) -> np.ndarray:
-    """How many pixels each two masks share; on the diagonal how many each has.
+    """How many pixels every two masks share; on the diagonal, how many each mask has.
 
     Args:
-      masks: bool (masks, slices, rows, columns), of fewer than 2^24 pixels a slice, up to which float32 counts.
+      masks: bool (masks, slices, rows, columns), of fewer than 2^24 pixels a slice, up to which float32 counts exactly.
 
     Returns:
       int64 (slices, masks, masks).
@@ -96,8 +97,8 @@ def counts(overlaps: np.ndarray, pairs: Sequence[Pair], pixels: np.ndarray) -> n
 
     Args:
       overlaps: (slices, masks, masks), of slices or of nodules.
-      pairs: whom to score against whom.
-      pixels: (slices,) how many there are.
+      pairs: which mask to score against which.
+      pixels: (slices,), how many pixels each has.
 
     Returns:
       int64 (pairs, slices, 4): true positive, false positive, false negative, true negative.
@@ -106,5 +107,5 @@ def counts(overlaps: np.ndarray, pairs: Sequence[Pair], pixels: np.ndarray) -> n
         return np.zeros((0, len(overlaps), 4), np.int64)
     scored, against = np.array(pairs).T
     both = overlaps[:, scored, against].T
-    predicted, there = overlaps[:, scored, scored].T, overlaps[:, against, against].T
-    return np.stack([both, predicted - both, there - both, pixels - predicted - there + both], axis=-1)
+    predicted, marked = overlaps[:, scored, scored].T, overlaps[:, against, against].T
+    return np.stack([both, predicted - both, marked - both, pixels - predicted - marked + both], axis=-1)

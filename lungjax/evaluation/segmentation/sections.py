@@ -1,4 +1,4 @@
-"""From what is kept of slices and nodules to what is estimated: who is scored against whom, and what a mean is over."""
+"""The sections of a segmentation report: which masks are scored against which, and over which slices or nodules."""
 
 from __future__ import annotations
 
@@ -14,62 +14,62 @@ from lungjax.evaluation.stats import figures
 from lungjax.evaluation.stats.figures import Means, Section
 
 
-def of(tally: Tally) -> list[Section]:
-    """Every section of a finished tally; of a single reader only those that need no other."""
+def make_sections(tally: Tally) -> list[Section]:
+    """Every section for a finished tally; with a single reader, only those that need no other reader."""
     pairs = overlap_matrix.pairs_of(tally.readers)
     slices, nodules = tally.slices, tally.nodules.units
     several = tally.readers > 1
     model, others = slices.counts(pairs.model), slices.counts(pairs.readers) if several else None
-    found = [
-        figures.pooled(("pooled",), model_counts=model, reader_counts=others, patients=slices.patients),
-        figures.pooled(
+    sections = [
+        figures.pooled_section(("pooled",), model_counts=model, reader_counts=others, patients=slices.patients),
+        figures.pooled_section(
             ("pooled_own",),
-            model_counts=_of_referenced(model),
-            reader_counts=None if others is None else _of_referenced(others),
+            model_counts=_only_referenced(model),
+            reader_counts=None if others is None else _only_referenced(others),
             patients=slices.patients,
         ),
-        majority(("per_slice",), slices, readers=tally.readers),
-        majority(("per_nodule",), nodules, readers=tally.readers),
-        _reliability(tally),
+        majority_section(("per_slice",), slices, readers=tally.readers),
+        majority_section(("per_nodule",), nodules, readers=tally.readers),
+        _reliability_section(tally),
     ]
     if several:
-        pooled = figures.pooled(
+        pooled = figures.pooled_section(
             ("against_readers", "pooled"),
             model_counts=slices.counts(pairs.model_each),
             reader_counts=slices.counts(pairs.readers_each),
             patients=slices.patients,
         )
-        found += [
-            figures.merged(pooled),
-            each(("against_readers", "per_slice"), slices, readers=tally.readers),
-            each(("against_readers", "per_nodule"), nodules, readers=tally.readers),
-            _ged(tally),
+        sections += [
+            figures.merge_raters(pooled),
+            each_reader_section(("against_readers", "per_slice"), slices, readers=tally.readers),
+            each_reader_section(("against_readers", "per_nodule"), nodules, readers=tally.readers),
+            _ged_section(tally),
         ]
-    return found
+    return sections
 
 
-def marked(units: Units) -> np.ndarray:
+def has_majority(units: Units) -> np.ndarray:
     """bool (units,): whether the majority of all readers is not empty."""
     return units.overlaps[:, overlap_matrix.MAJORITY, overlap_matrix.MAJORITY] > 0
 
 
-def majority(path: tuple[str, ...], units: Units, *, readers: int) -> Section:
-    """Means over slices or nodules, the model against the majority, each reader against that of the others.
+def majority_section(path: tuple[str, ...], units: Units, *, readers: int) -> Section:
+    """Means over slices or nodules: the model against the majority, each reader against the majority of the others.
 
-    Every mean is over the units where the majority of all readers is not empty, but `dice_all`, over all, and
-    `dice_own`, where the rater's own reference is not empty.
+    Every mean is over the units where the majority of all readers is not empty, except `dice_all`, which is over all
+    units, and `dice_own`, which is over those where the rater's own reference is not empty.
     """
-    there = marked(units)
+    scored = has_majority(units)
 
     def values(pairs: Sequence[overlap_matrix.Pair]) -> Means:
         counts = units.counts(pairs)  # (raters, units, 4)
-        part = np.tile(there, (len(pairs), 1))
+        part = np.tile(scored, (len(pairs), 1))
         dice = metrics.scores(counts)["dice"]
         own: Means = {"dice_all": (dice, np.ones_like(part)), "dice_own": (dice, _referenced(counts))}
         return _scores(counts, part) | own | _surfaces(units.surfaces(pairs), part)
 
     pairs = overlap_matrix.pairs_of(readers)
-    return figures.means(
+    return figures.means_section(
         path,
         model=values(pairs.model),
         readers=values(pairs.readers) if readers > 1 else None,
@@ -77,8 +77,10 @@ def majority(path: tuple[str, ...], units: Units, *, readers: int) -> Section:
     )
 
 
-def each(path: tuple[str, ...], units: Units, *, readers: int) -> Section:
-    """Means over pairs of a unit and a reader who marked it: the model, or another reader, against that reader."""
+def each_reader_section(path: tuple[str, ...], units: Units, *, readers: int) -> Section:
+    """Means over pairs of a slice or nodule and a reader who marked it: the model, or another reader, against that
+    reader.
+    """
 
     def values(pairs: Sequence[overlap_matrix.Pair]) -> Means:
         counts = units.counts(pairs)
@@ -87,8 +89,8 @@ def each(path: tuple[str, ...], units: Units, *, readers: int) -> Section:
         return _scores(counts, part) | both | _surfaces(units.surfaces(pairs), part)
 
     pairs = overlap_matrix.pairs_of(readers)
-    return figures.merged(
-        figures.means(
+    return figures.merge_raters(
+        figures.means_section(
             path,
             model=values(pairs.model_each),
             readers=values(pairs.readers_each),
@@ -97,56 +99,58 @@ def each(path: tuple[str, ...], units: Units, *, readers: int) -> Section:
     )
 
 
-def dice(units: Units, *, readers: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Dice of each: the model's where the majority is not empty, the readers' where their own reference is not.
+def dice_values(units: Units, *, readers: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """The Dice of each slice or nodule: the model's where the majority is not empty, the readers' where their own
+    reference is not empty.
 
     Returns:
-      float64 (units,), and (readers and units,), or None of one reader.
+      float64 (units,) of the model, and (readers and units,) of the readers, or None where there is one reader.
     """
     pairs = overlap_matrix.pairs_of(readers)
-    model, others = (units.counts(of) for of in (pairs.model, pairs.readers))
+    model, others = (units.counts(chosen) for chosen in (pairs.model, pairs.readers))
     ours = metrics.scores(model)["dice"][_referenced(model)]
     return ours, metrics.scores(others)["dice"][_referenced(others)] if readers > 1 else None
 
 
-def left_out(section: Section, who: np.ndarray) -> int | None:
-    """Over how many units with known spacing HD95 cannot average, for a mask is empty; None where it has no HD95.
+def left_out_of_hd95(section: Section, values: np.ndarray) -> int | None:
+    """How many units with known spacing the mean of HD95 leaves out because a mask is empty; None for a section without
+    HD95.
 
     Args:
-      section: of `majority` or `each`.
-      who: its `model` or its `readers`.
+      section: from `majority_section` or `each_reader_section`.
+      values: its `model` or its `readers`.
     """
     if "hd95_mm" not in section.names:
         return None
-    number = who.sum(axis=(0, 1))[len(section.names) :]  # How many units each mean is over.
+    number = values.sum(axis=(0, 1))[len(section.names) :]  # How many units each mean is over.
     distance, dice = (section.names.index(name) for name in surface.NAMES[:2])
     return int(number[dice] - number[distance])
 
 
 def reader_reliability(tally: Tally) -> np.ndarray:
-    """As of `reliability.reader_sums`."""
+    """`reliability.reader_sums` of a tally."""
     return reliability.reader_sums(tally.slices.overlaps, tally.slices.pixels, readers=tally.readers)
 
 
-def _reliability(tally: Tally) -> Section:
+def _reliability_section(tally: Tally) -> Section:
     readers = reader_reliability(tally)[None] if tally.readers > 1 else None
     path, names = ("reliability",), reliability.NAMES
-    return Section(path, names, tally.slices.patients, tally.reliability[None], readers, reliability.figures)
+    return Section(path, names, tally.slices.patients, tally.reliability[None], readers, reliability.ece_figures)
 
 
-def _ged(tally: Tally) -> Section:
-    """Means over the slices that a reader marked."""
+def _ged_section(tally: Tally) -> Section:
+    """Means over the slices that at least one reader marked."""
     overlaps, all_readers = tally.slices.overlaps, slice(overlap_matrix.READER, overlap_matrix.READER + tally.readers)
     pixels = np.diagonal(overlaps, axis1=1, axis2=2)[:, all_readers].sum(axis=-1)
     part = (pixels > 0)[None]  # (1, slices)
-    apart = disagreement.distances(overlaps)
-    mask = disagreement.ged2(apart, slice(overlap_matrix.PREDICTION, overlap_matrix.PREDICTION + 1), all_readers)
+    distances = disagreement.distances(overlaps)
+    mask = disagreement.ged2(distances, slice(overlap_matrix.PREDICTION, overlap_matrix.PREDICTION + 1), all_readers)
     sampled = [mask] * len(disagreement.SAMPLES) if tally.ged is None else tally.ged
     model, readers = (
         {name: (value[None], part) for name, value in zip(disagreement.NAMES, values, strict=True)}
-        for values in ((mask, *sampled), disagreement.ceiling(apart, all_readers))
+        for values in ((mask, *sampled), disagreement.ceiling(distances, all_readers))
     )
-    return figures.means(("ged",), model=model, readers=readers, patients=tally.slices.patients)
+    return figures.means_section(("ged",), model=model, readers=readers, patients=tally.slices.patients)
 
 
 def _referenced(counts: np.ndarray) -> np.ndarray:
@@ -154,8 +158,8 @@ def _referenced(counts: np.ndarray) -> np.ndarray:
     return counts[..., 0] + counts[..., 2] > 0
 
 
-def _of_referenced(counts: np.ndarray) -> np.ndarray:
-    """The counts (..., 4), none of those whose reference is empty."""
+def _only_referenced(counts: np.ndarray) -> np.ndarray:
+    """The counts (..., 4), set to 0 where the reference is empty."""
     return counts * _referenced(counts)[..., None]
 
 
@@ -164,5 +168,5 @@ def _scores(counts: np.ndarray, part: np.ndarray) -> Means:
 
 
 def _surfaces(values: np.ndarray, part: np.ndarray) -> Means:
-    """Values (raters, units, len(surface.NAMES)); a NaN, an empty mask or unknown spacing, is no part of its mean."""
+    """Means of values (raters, units, len(surface.NAMES)), without NaN: an empty mask, or unknown spacing."""
     return {name: (values[..., n], part & np.isfinite(values[..., n])) for n, name in enumerate(surface.NAMES)}

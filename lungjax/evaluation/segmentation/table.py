@@ -1,4 +1,4 @@
-"""A report as a table for people."""
+"""The report of a segmentation as a table to read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAJORITY = {
 }
 _NODULES = {name: label for name, label in _MAJORITY.items() if name not in ("accuracy", "dice_all")}
 _EACH = {
-    **{name: name for name in SCORES[:-1]},  # Accuracy says of them what it says above.
+    **{name: name for name in SCORES[:-1]},  # Accuracy is left out: it adds nothing to the tables above.
     "dice_both": "dice, both marked",
     **_SURFACE,
 }
@@ -34,39 +34,40 @@ _BLOCKS = (
     ("GED^2, lower is better (readers: the ceiling)", ("ged",), _GED),
     ("probability against the share of readers", ("reliability",), _RELIABILITY),
 )
-_ALONE = (
+_NOTES_ONE_READER = (
     "model: against what the one reader marked",
     "per slice, per nodule: over those that the reader marked",
 )
 _NOTES = (
-    "majority: the pixels that at least 2 readers marked; readers: each by at least 2 of the others, mean",
-    "each reader: the model, or another reader, against the pixels of one, counted over all readers",
-    "per slice, per nodule: over those where at least 2 readers agree, or that the reference marked",
+    "majority: the pixels that at least 2 readers marked; readers: mean of each against at least 2 of the others",
+    "each reader: the model, or another reader, against one reader's pixels, counted over all readers",
+    "per slice, per nodule: over those where at least 2 readers agree, or that the reference reader marked",
     "HD95 left out: how many have an empty mask, so no distance; -: undefined, or spacing unknown",
-    "how empty masks count, and all else, is told by the JSON file's conventions",
+    "the JSON file's conventions define every figure, and how empty masks count",
 )
 
 
-def text(report: Mapping[str, Any]) -> str:
+def segmentation_table(report: Mapping[str, Any]) -> str:
     """The figures of model and readers side by side, each with its interval.
 
-    Where only one reader looked, there are no figures of readers. Where two models are compared, a second table
-    gives both and their difference.
+    With a single reader there are no figures of readers. Where two models are compared, a second table gives both and
+    their difference.
 
     Args:
-      report: from `report.report`; where it also holds `split`, the header names it.
+      report: from `lungjax.evaluation.segmentation.report.segmentation_figures`; where it also has `split`, the header
+        names it.
 
     Returns:
       Lines without a newline at the end. A dash stands for an undefined figure or interval.
     """
-    alone = report["readers"] is None
-    beside = {"model": report} if alone else {"model": report, "readers": report["readers"]}
-    lines = [*_head(report), "", *_table(beside)]
+    one_reader = report["readers"] is None
+    columns = {"model": report} if one_reader else {"model": report, "readers": report["readers"]}
+    lines = [*_head(report), "", *_table(columns)]
     if "against" in report:
         other = report["against"]
-        lines += ["", "A: the model above; B: the one it is compared with; the same patients are resampled for both"]
+        lines += ["", "A: the model above; B: the model it is compared with; the same patients are resampled for both"]
         lines += _table({"A": report, "B": other, "A - B": other["difference"]})
-    lines += ["", f"[low, high]: {report['interval']}", *(_ALONE if alone else _NOTES)]
+    lines += ["", f"[low, high]: {report['interval']}", *(_NOTES_ONE_READER if one_reader else _NOTES)]
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -82,29 +83,29 @@ def _head(report: Mapping[str, Any]) -> list[str]:
 def _table(columns: Mapping[str, Mapping[str, Any]]) -> list[str]:
     rows = [["", *columns]]
     for title, path, labels in _BLOCKS:
-        found = [_at(column, path) for column in columns.values()]
-        if found[0]:
-            rows += [[title], *_rows(found, labels)]
+        parts = [_part_at(column, path) for column in columns.values()]
+        if parts[0]:
+            rows += [[title], *_rows(parts, labels)]
     widths = [max(len(row[n]) for row in rows if len(row) > 1) for n in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) for row in rows]
 
 
-def _rows(found: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> list[list[str]]:
-    here = [name for name in labels if name in found[0]]
-    distances = [name for name in here if name in surface.NAMES]
-    if distances and all(one[name]["value"] is None for one in found for name in distances):  # Spacing is unknown.
-        here = [name for name in here if name not in distances]
-        return [*_rows(found, {name: labels[name] for name in here}), ["  HD95, surface dice", *["-"] * len(found)]]
+def _rows(parts: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> list[list[str]]:
+    names = [name for name in labels if name in parts[0]]
+    distances = [name for name in names if name in surface.NAMES]
+    if distances and all(part[name]["value"] is None for part in parts for name in distances):  # Spacing is unknown.
+        others = {name: labels[name] for name in names if name not in distances}
+        return [*_rows(parts, others), ["  HD95, surface dice", *["-"] * len(parts)]]
     rows = []
-    for name in here:
-        rows.append([f"  {labels[name]}", *(_cell(one[name]) for one in found)])
-        if all("left_out" in one[name] for one in found):
-            rows.append(["  HD95 left out", *(f"{one[name]['left_out']:,}" for one in found)])
+    for name in names:
+        rows.append([f"  {labels[name]}", *(_cell(part[name]) for part in parts)])
+        if all("left_out" in part[name] for part in parts):
+            rows.append(["  HD95 left out", *(f"{part[name]['left_out']:,}" for part in parts)])
     return rows
 
 
-def _at(report: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:
-    """The figures there, none where the report has no such part."""
+def _part_at(report: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:
+    """The figures at this path; empty where the report has no such part."""
     for name in path:
         report = report.get(name, {})
     return report

@@ -1,4 +1,4 @@
-"""What is kept of each scored slice: counts and sums, never the probabilities."""
+"""What is stored of each scored slice: counts and sums, never the probabilities."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lungjax.evaluation.segmentation.units import Units
 
 
 class Tally:
-    """A model's slices, added batch by batch, those of one series after each other.
+    """A model's scored slices, added batch by batch; the slices of a series must be added one after another.
 
     Args:
-      readers: how many looked at each scan.
+      readers: the number of readers of each scan.
 
     Attributes:
       slices: the slices so far.
-      nodules: those of the series that are finished.
+      nodules: the nodules of the finished series.
     """
 
     def __init__(self, *, readers: int = READERS):
@@ -39,14 +39,14 @@ class Tally:
         places: Sequence[Place],
         samples: np.ndarray | None = None,
     ) -> None:
-        """Some slices.
+        """Adds slices.
 
         Args:
           probability: float (slices, rows, columns) in [0, 1].
           prediction: bool, the mask that is scored.
           bits: uint8, the readers' bits.
-          places: (slices,) where they come from.
-          samples: bool (100, slices, rows, columns), masks drawn from the model; None of a deterministic one.
+          places: (slices,), where they come from.
+          samples: bool (100, slices, rows, columns), masks drawn from the model; None for a deterministic model.
         """
         masks = overlap_matrix.masks(prediction, bits, readers=self.readers)
         overlaps = overlap_matrix.overlaps(masks)
@@ -58,12 +58,12 @@ class Tally:
                 surfaces=surface.compare_pairs(list(masks[:, number]), self._pairs, place.spacing_mm[1:]),
             )
             self.nodules.add(prediction[number], bits[number], place)
-        self._reliability.append(reliability.sums(probability, bits, readers=self.readers))
+        self._reliability.append(reliability.bin_sums(probability, bits, readers=self.readers))
         if samples is not None:
-            self._ged.append(disagreement.of_samples(samples, bits, readers=self.readers))
+            self._ged.append(disagreement.ged2_of_samples(samples, bits, readers=self.readers))
 
     def finish(self) -> None:
-        """After the last slice."""
+        """Must be called after the last slice."""
         self.nodules.finish()
 
     @property
@@ -73,5 +73,5 @@ class Tally:
 
     @property
     def ged(self) -> np.ndarray | None:
-        """float64 (len(disagreement.SAMPLES), slices), of the samples; None of a deterministic model."""
+        """float64 (len(disagreement.SAMPLES), slices), GED^2 of the samples; None for a deterministic model."""
         return np.concatenate(self._ged, axis=1) if self._ged else None

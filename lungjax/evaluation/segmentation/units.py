@@ -1,4 +1,4 @@
-"""Slices, or nodules, one after the other: what is kept of each."""
+"""The units of a report, slices or nodules: what is stored of each."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from lungjax.evaluation.segmentation import overlap_matrix, surface
 
 
 class Units:
-    """What is kept of slices, or of nodules, one after the other.
+    """What is stored of slices, or of nodules, in the order in which they were added.
+
+    Args:
+      readers: the number of readers of each scan.
 
     Attributes:
-      patients: whose each is.
+      patients: the patient of each unit.
     """
 
     def __init__(self, readers: int):
@@ -25,7 +28,7 @@ class Units:
         self._surfaces: list[np.ndarray] = []
 
     def add(self, patient: str, *, overlaps: np.ndarray, pixels: int, surfaces: np.ndarray) -> None:
-        """One more, see the properties."""
+        """Adds a unit; for the arguments see the properties."""
         self.patients.append(patient)
         self._overlaps.append(overlaps)
         self._pixels.append(pixels)
@@ -45,10 +48,10 @@ class Units:
         return np.array(self._pixels, np.int64)
 
     def counts(self, pairs: Sequence[overlap_matrix.Pair]) -> np.ndarray:
-        """int64 (pairs, units, 4), as of `overlap.counts`."""
+        """int64 (pairs, units, 4), as `overlap_matrix.counts`."""
         return overlap_matrix.counts(self.overlaps, pairs, self.pixels)
 
     def surfaces(self, pairs: Sequence[overlap_matrix.Pair]) -> np.ndarray:
-        """float64 (pairs, units, len(surface.NAMES)), as of `surface.compare_pairs`."""
-        found = np.array(self._surfaces).reshape(-1, len(self._pairs), len(surface.NAMES))
-        return found[:, [self._pairs.index(pair) for pair in pairs]].swapaxes(0, 1)
+        """float64 (pairs, units, len(surface.NAMES)), as `surface.compare_pairs`."""
+        values = np.array(self._surfaces).reshape(-1, len(self._pairs), len(surface.NAMES))
+        return values[:, [self._pairs.index(pair) for pair in pairs]].swapaxes(0, 1)

@@ -1,9 +1,9 @@
-"""Intervals by patient: slices of one patient are near copies, so patients are what is drawn anew.
+"""Intervals by patient: slices of one patient are nearly copies, so whole patients are resampled.
 
-Every figure here is a function of sums over slices. So slices are first summed within each patient, and a
+Every figure here is a function of sums over slices. Slices are therefore first summed within each patient, and a
 resample is a vector of weights: how often each patient was drawn. One matrix product gives all resamples.
 
-Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13, the percentile interval.
+Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13 (the percentile interval).
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ def patient_sums(values: np.ndarray, patients: Sequence[str], *, among: Sequence
     """Sums over the slices of each patient.
 
     Args:
-      values: (slices, ...) any number type.
-      patients: (slices,) the patient of each slice, in any order.
-      among: the patients to give sums of, sorted, all of `patients` among them; None for those of `patients`.
+      values: (slices, ...), of any numeric type.
+      patients: (slices,), the patient of each slice, in any order.
+      among: the patients to return sums for, which must include all of `patients`; None for those in `patients`.
 
     Returns:
-      (patients, ...) float64, patients sorted by id, so the order of the slices does not matter.
+      (patients, ...) float64, patients sorted by ID, so that the order of the slices does not matter.
 
     Raises:
-      ValueError: the two lengths differ, or a patient is not among those asked for.
+      ValueError: the two lengths differ, or a patient is not in `among`.
     """
     values = np.asarray(values)
     if len(values) != len(patients):
-        raise ValueError(f"{len(values)} slices but {len(patients)} patient ids")
+        raise ValueError(f"{len(values)} slices but {len(patients)} patient IDs")
     ids = np.unique(np.asarray(patients if among is None else among, dtype=str))
     known, patient = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    if strangers := sorted(set(known) - set(ids)):
-        raise ValueError(f"patient {strangers[0]} is not among the {len(ids)} patients asked for")
+    if missing := sorted(set(known) - set(ids)):
+        raise ValueError(f"patient {missing[0]} is not in `among`, which has {len(ids)} patients")
     sums = np.zeros((len(ids), *values.shape[1:]))
     np.add.at(sums, np.searchsorted(ids, known)[patient], values)
     return sums
 
 
-def draw(patients: int, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """How often each patient occurs in each resample: int64 (resamples, patients), rows sum to `patients`."""
+def resample_weights(patients: int, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """How often each patient is drawn in each resample: int64 (resamples, patients), each row of sum `patients`."""
     shares = np.full(patients, 1 / patients)
     return np.random.default_rng(seed).multinomial(patients, shares, size=resamples)
 
@@ -59,20 +59,20 @@ def interval(
     """The percentile interval of a statistic when patients are drawn with replacement.
 
     Args:
-      sums: (patients, ...) as `patient_sums` gives them.
-      statistic: takes sums over patients (resamples, ...) to figures (resamples, *figures), row by row. It
-        may give NaN where a resample leaves it undefined; such resamples are left out of that figure.
-      resamples: how many.
-      seed: the same seed draws the same patients, so figures of one call, and of two calls with as many
+      sums: (patients, ...), from `patient_sums`.
+      statistic: maps sums over patients (resamples, ...) to figures (resamples, *figures), row by row. It may return
+        NaN where a resample leaves a figure undefined; such resamples are left out of that figure.
+      resamples: their number.
+      seed: the same seed draws the same patients, so figures of one call, and of two calls with the same number of
         patients, are paired.
-      coverage: 0.95 takes the percentiles 2.5 and 97.5, interpolated linearly.
+      coverage: 0.95 gives the percentiles 2.5 and 97.5, interpolated linearly.
 
     Returns:
-      low, high: (*figures,) float64, NaN where no interval exists: for a single patient, or a figure
+      low, high: (*figures,) float64, NaN where no interval exists: for a single patient, or for a figure that is
       undefined in every resample.
     """
     sums = np.asarray(sums, np.float64)
-    weights = draw(len(sums), resamples=resamples, seed=seed).astype(np.float64)
+    weights = resample_weights(len(sums), resamples=resamples, seed=seed).astype(np.float64)
     low, high = percentiles(statistic(np.tensordot(weights, sums, axes=1)), coverage=coverage)
     several = len(sums) > 1
     return np.where(several, low, np.nan), np.where(several, high, np.nan)
@@ -82,15 +82,15 @@ def percentiles(figures: np.ndarray, *, coverage: float = COVERAGE) -> tuple[np.
     """The ends of the percentile interval.
 
     Args:
-      figures: (resamples, *figures); a NaN is left out of its figure.
+      figures: (resamples, *figures); NaN are left out.
       coverage: as for `interval`.
 
     Returns:
-      low, high: (*figures,) float64, NaN for a figure undefined in every resample.
+      low, high: (*figures,) float64, NaN for a figure that is undefined in every resample.
     """
     figures = np.asarray(figures, np.float64)
     exists = np.isfinite(figures).any(axis=0)
-    figures = np.where(exists, figures, 0.0)  # nanquantile warns of columns that hold nothing but NaN
+    figures = np.where(exists, figures, 0.0)  # nanquantile warns about columns that hold only NaN
     tail = (1 - coverage) / 2
     low, high = np.nanquantile(figures, [tail, 1 - tail], axis=0)
     return np.where(exists, low, np.nan), np.where(exists, high, np.nan)

@@ -1,13 +1,13 @@
-"""A score made a probability that means what it says: fitted on validation patients, applied to others.
+"""Calibration, which turns a score into a probability: fitted on validation patients, applied to others.
 
-Of nodules and patients, which are few, a line. Source: Platt, Probabilistic outputs for support vector machines (1999).
-The slope is the inverse of a temperature (Guo et al., ICML 2017); the offset, which a temperature alone lacks, takes up
-that malignant nodules are rarer than the score says. It keeps the order of the nodules. It starts from the score as it
-is and moves as far as the nodules give reason to: by a normal prior on the logarithm of the slope and on the offset, in
-place of the targets that Platt rounds.
+For nodules and patients, of which there are few, a slope and an offset of the logit. Source: Platt, Probabilistic
+outputs for support vector machines (1999). The slope is the inverse of a temperature (Guo et al., ICML 2017); the
+offset, which a temperature alone lacks, corrects for malignant nodules being rarer than the score implies. The order of
+the nodules stays the same. A normal prior on the logarithm of the slope and on the offset, instead of Platt's smoothed
+targets, keeps the result near the uncalibrated score unless the nodules give evidence for more.
 
-Of pixels, which are many, whatever rises: isotonic regression (Zadrozny and Elkan, KDD 2002) of the share of readers
-who marked a pixel on the share that was predicted.
+For pixels, of which there are many, any rising function: isotonic regression (Zadrozny and Elkan, KDD 2002) of the
+share of readers who marked a pixel on the predicted share.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import scipy.special
 from lungjax.evaluation.classification import binary_scores
 
 PRIOR = 0.3
-"""Standard deviation of the logarithm of the slope, and of the offset: the slope stays within a factor of two or so,
-unless some hundred nodules speak for another."""
+"""Standard deviation of the logarithm of the slope, and of the offset: the slope stays within a factor of about two
+unless a few hundred nodules are evidence for another."""
 KNOTS = 16
-"""Of the shares: bins of the logit, between `-_LOGIT` and `_LOGIT`."""
+"""The number of bins of the predicted share's logit, between `-_LOGIT` and `_LOGIT`."""
 _LOGIT = 10.0
 
 
@@ -37,73 +37,76 @@ class Platt:
     offset: float = 0.0
 
     def __call__(self, logits: np.ndarray) -> np.ndarray:
-        """Probabilities of logits, float64 of their shape."""
+        """Probabilities for logits: float64, of the same shape."""
         return scipy.special.expit(self.slope * np.asarray(logits, np.float64) + self.offset)
 
 
-def fit(logits: np.ndarray, labels: np.ndarray) -> Platt:
-    """The slope, above 0, and offset that are likeliest after these nodules.
+def fit_platt(logits: np.ndarray, labels: np.ndarray) -> Platt:
+    """The slope, above 0, and offset of the greatest posterior probability given these nodules.
 
     Args:
       logits: (n,) finite floats.
-      labels: (n,) bool, both kinds.
+      labels: (n,) bool, some True and some False.
 
     Raises:
-      ValueError: lengths differ, or all nodules are of one kind.
+      ValueError: lengths differ, or all labels are equal.
     """
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
     if labels.dtype != bool or labels.ndim != 1 or logits.shape != labels.shape:
-        raise ValueError(f"logits (n,) and bool labels (n,) wanted, got {logits.shape}, {labels.dtype} {labels.shape}")
+        raise ValueError(
+            f"expected logits (n,) and bool labels (n,), got {logits.shape}, {labels.dtype} {labels.shape}"
+        )
     if labels.all() or not labels.any():
-        raise ValueError("nodules of both kinds are needed to calibrate on")
+        raise ValueError("calibration needs nodules of both labels")
 
-    def unlikely(line: np.ndarray) -> tuple[float, np.ndarray]:
-        """The negative logarithm of how likely a line is, by log slope and offset, and its gradient."""
-        slope = np.exp(line[0])
-        scaled = slope * logits + line[1]
-        off = scipy.special.expit(scaled) - labels
+    def negative_log_posterior(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        """Of (log slope, offset), and its gradient."""
+        slope = np.exp(parameters[0])
+        scaled = slope * logits + parameters[1]
+        errors = scipy.special.expit(scaled) - labels
         entropy = np.sum(np.logaddexp(0, scaled) - scaled * labels)
-        prior = line / PRIOR**2
-        return float(entropy + 0.5 * line @ prior), np.array([slope * (off @ logits), off.sum()]) + prior
+        prior = parameters / PRIOR**2
+        gradient = np.array([slope * (errors @ logits), errors.sum()]) + prior
+        return float(entropy + 0.5 * parameters @ prior), gradient
 
-    found: Any = scipy.optimize.minimize(unlikely, [0.0, 0.0], jac=True, method="L-BFGS-B")
-    return Platt(float(np.exp(found.x[0])), float(found.x[1]))
+    fitted: Any = scipy.optimize.minimize(negative_log_posterior, [0.0, 0.0], jac=True, method="L-BFGS-B")
+    return Platt(float(np.exp(fitted.x[0])), float(fitted.x[1]))
 
 
 @dataclasses.dataclass(frozen=True)
 class Shares:
-    """The share of readers who mark a pixel, by the predicted one: straight lines between knots, both rising."""
+    """The share of readers who mark a pixel, as a rising function of the predicted share: linear between knots."""
 
     predicted: tuple[float, ...]
     share: tuple[float, ...]
 
     def __call__(self, predicted: np.ndarray) -> np.ndarray:
-        """Shares of predicted ones, float64 of their shape."""
+        """Calibrated shares for predicted shares: float64, of the same shape."""
         return np.interp(predicted, self.predicted, self.share)
 
 
 def share_sums(predicted: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """What of pixels may be added up for `fit_shares`.
+    """The sums over pixels from which `fit_shares` fits; they can be added.
 
     Args:
-      predicted, share: of readers who would mark, and who marked, each pixel, of one shape, in [0, 1].
+      predicted, share: the predicted and the true share of readers who mark each pixel, of the same shape, in [0, 1].
 
     Returns:
-      float64 (3, KNOTS): in bins of the predicted one's logit the number of pixels, and the sums of both shares.
+      float64 (3, KNOTS): in bins of the predicted share's logit, the number of pixels and the sums of both shares.
     """
     flat = np.asarray(predicted, np.float64).ravel()
     with np.errstate(divide="ignore"):
         logits = scipy.special.logit(flat)
     place = np.clip((logits / _LOGIT + 1) / 2 * KNOTS, 0, KNOTS - 1).astype(np.int64)
     weights = (None, flat, np.asarray(share, np.float64).ravel())
-    return np.stack([np.bincount(place, one, KNOTS) for one in weights]).astype(np.float64)
+    return np.stack([np.bincount(place, weight, KNOTS) for weight in weights]).astype(np.float64)
 
 
 def fit_shares(sums: np.ndarray) -> Shares:
-    """The rising line that is nearest to the mean share of readers in each bin, by their pixels.
+    """The rising function nearest to the mean share of readers in each bin, weighted by the bins' pixels.
 
     Args:
-      sums: of all pixels, from `share_sums`; of one at least.
+      sums: from `share_sums`, of at least one pixel.
     """
     number, likely, share = sums[:, sums[0] > 0]
     fitted: Any = scipy.optimize.isotonic_regression(share / number, weights=number)
@@ -112,8 +115,9 @@ def fit_shares(sums: np.ndarray) -> Shares:
     return Shares(*(tuple(map(float, end)) for end in ends))
 
 
-def curve(labels: np.ndarray, probability: np.ndarray) -> list[dict[str, Any]]:
-    """The reliability curve, ready for JSON: of each bin with nodules its ends, number, mean probability and share.
+def reliability_curve(labels: np.ndarray, probability: np.ndarray) -> list[dict[str, Any]]:
+    """For each bin with nodules, ready for JSON: its limits, its number of nodules, their mean probability, and the
+    share of positives.
 
     Args:
       labels: (n,) bool.

@@ -1,6 +1,6 @@
-"""Figures with intervals: what is added up over slices or nodules, and what is made of the sums.
+"""Figures with intervals, computed from sums over slices or nodules.
 
-A figure is a function of sums, so one matrix of weights, drawn once, resamples the patients of every figure, of model
+A figure is a function of sums, so one matrix of weights, drawn once, resamples the patients for every figure of model
 and readers, and of two models: their differences are paired.
 """
 
@@ -19,15 +19,15 @@ from lungjax.evaluation.stats import bootstrap
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """Some figures, of a model and of the readers.
+    """A group of figures of a model and of the readers.
 
     Attributes:
-      path: where they stand in the report, for instance ("against_readers", "pooled").
+      path: where the figures stand in the report, for instance ("against_readers", "pooled").
       names: of the figures.
-      patients: (units,) the patient of each unit, a slice or a nodule.
-      model: (raters, units, columns), what is added up over units; a figure is the mean over raters.
-      readers: the same of the readers; None where only one looked, or the figure has none.
-      figures: sums (..., columns) -> (..., len(names)); NaN where undefined.
+      patients: (units,), the patient of each unit, a slice or a nodule.
+      model: (raters, units, columns), the values to add up over units; a figure is the mean over raters.
+      readers: the same for the readers; None where there is one reader, or no figures of readers.
+      figures: maps sums (..., columns) to figures (..., len(names)); NaN where undefined.
     """
 
     path: tuple[str, ...]
@@ -38,14 +38,14 @@ class Section:
     figures: Callable[[np.ndarray], np.ndarray]
 
 
-def pooled(
+def pooled_section(
     path: tuple[str, ...], *, model_counts: np.ndarray, reader_counts: np.ndarray | None, patients: Sequence[str]
 ) -> Section:
-    """Counts (raters, units, 4) added up, then scored: `lungjax.metrics.SCORES`; undefined without any pixel."""
+    """`lungjax.metrics.SCORES` of counts (raters, units, 4), added up first; undefined without any pixel."""
 
     def scored(sums: np.ndarray) -> np.ndarray:
-        found = np.stack([metrics.scores(sums)[name] for name in metrics.SCORES], axis=-1)
-        return np.where(sums.sum(axis=-1, keepdims=True) > 0, found, np.nan)
+        values = np.stack([metrics.scores(sums)[name] for name in metrics.SCORES], axis=-1)
+        return np.where(sums.sum(axis=-1, keepdims=True) > 0, values, np.nan)
 
     return Section(path, metrics.SCORES, patients, model_counts, reader_counts, scored)
 
@@ -53,11 +53,11 @@ def pooled(
 _NO_INTERVAL = "none: one patient says nothing about the spread between patients"
 
 Means = dict[str, tuple[np.ndarray, np.ndarray]]
-"""Of each figure: values (raters, units), and bool of that shape, whether the unit is part of its mean."""
+"""For each figure: values (raters, units), and bool of the same shape, whether the unit is part of the mean."""
 
 
-def means(path: tuple[str, ...], *, model: Means, readers: Means | None, patients: Sequence[str]) -> Section:
-    """Means over the units that are part of each; a value that is not part may be NaN."""
+def means_section(path: tuple[str, ...], *, model: Means, readers: Means | None, patients: Sequence[str]) -> Section:
+    """Means, each over the units that are part of it; other values may be NaN."""
     names = tuple(model)
 
     def summable(values: Means) -> np.ndarray:
@@ -72,10 +72,10 @@ def means(path: tuple[str, ...], *, model: Means, readers: Means | None, patient
     return Section(path, names, patients, summable(model), None if readers is None else summable(readers), averaged)
 
 
-def merged(section: Section) -> Section:
-    """Raters added up to one, so that a pair of a unit and a rater counts once, whatever its rater's name."""
-    one = {who: None if part is None else part.sum(axis=0, keepdims=True) for who, part in _parts(section).items()}
-    return dataclasses.replace(section, **one)
+def merge_raters(section: Section) -> Section:
+    """Adds up all raters, so that each pair of a unit and a rater counts once, whichever slot the rater has."""
+    readers = None if section.readers is None else section.readers.sum(axis=0, keepdims=True)
+    return dataclasses.replace(section, model=section.model.sum(axis=0, keepdims=True), readers=readers)
 
 
 def estimate(
@@ -89,66 +89,62 @@ def estimate(
 
     Args:
       sections: of a model and the readers.
-      against: the same sections of another model on the same units, to be compared with.
+      against: the same sections of another model on the same units.
       resamples, seed: of the bootstrap over patients.
 
     Returns:
-      The model's figures at the sections' paths, each {"value", "low", "high"}; under "readers" the readers', with
-      "each", one value a rater, where there are several, or None where no section has any; under "against" the other
-      model's, and there under "difference" the first less the second; "patients", "interval". An undefined figure
-      is None, never NaN.
+      The model's figures at the sections' paths, each {"value", "low", "high"}. Under "readers" those of the readers,
+      with "each", a value for each rater, where there are several; None where no section has readers. Under "against"
+      those of the other model, and in it under "difference" the first model's minus the other's. "patients",
+      "interval". An undefined figure is None, never NaN.
 
     Raises:
-      ValueError: the two models' sections are not of the same units.
+      ValueError: the two models' sections do not have the same units.
     """
     people = sorted({patient for section in sections for patient in section.patients})
-    weights = bootstrap.draw(len(people), resamples=resamples, seed=seed).astype(np.float64)
+    weights = bootstrap.resample_weights(len(people), resamples=resamples, seed=seed).astype(np.float64)
     report: dict[str, Any] = {"readers": {} if any(section.readers is not None for section in sections) else None}
     for place, section in enumerate(sections):
-        each, drawn = _drawn(section, section.model, people, weights)
-        _put(report, section, each, drawn)
+        each, resampled = _resampled(section, section.model, people, weights)
+        _put_figures(report, section, each, resampled)
         if section.readers is not None:
-            _put(report["readers"], section, *_drawn(section, section.readers, people, weights))
+            _put_figures(report["readers"], section, *_resampled(section, section.readers, people, weights))
         if against is not None:
             _check_same_units(section, against[place])
-            each_other, drawn_other = _drawn(section, against[place].model, people, weights)
+            each_other, resampled_other = _resampled(section, against[place].model, people, weights)
             other = report.setdefault("against", {"difference": {}})
-            _put(other, section, each_other, drawn_other)
-            _put(other["difference"], section, each - each_other, drawn - drawn_other)
+            _put_figures(other, section, each_other, resampled_other)
+            _put_figures(other["difference"], section, each - each_other, resampled - resampled_other)
     spread = f"95 % percentile bootstrap over patients, {resamples} resamples, seed {seed}"
     report["patients"] = len(people)
     report["interval"] = spread if len(people) > 1 else _NO_INTERVAL
     return report
 
 
-def number(x: float) -> float | None:
-    """For JSON, which knows no NaN."""
+def finite_or_none(x: float) -> float | None:
+    """A number for JSON, which has no NaN."""
     return float(x) if math.isfinite(x) else None
 
 
-def _parts(section: Section) -> dict[str, np.ndarray | None]:
-    return {"model": section.model, "readers": section.readers}
-
-
-def _drawn(
+def _resampled(
     section: Section, values: np.ndarray, people: Sequence[str], weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Figures of each rater (raters, names), and in each resample their means over raters (resamples, names)."""
+    """The figures of each rater (raters, names), and their means over raters in each resample (resamples, names)."""
     sums = bootstrap.patient_sums(values.swapaxes(0, 1), section.patients, among=people)  # (people, raters, columns)
     resampled = section.figures(np.tensordot(weights, sums, axes=1))
     return section.figures(sums.sum(axis=0)), resampled.mean(axis=1)
 
 
-def _put(report: dict[str, Any], section: Section, each: np.ndarray, drawn: np.ndarray) -> None:
-    """Writes value and interval of each figure where the section's path says."""
+def _put_figures(report: dict[str, Any], section: Section, each: np.ndarray, resampled: np.ndarray) -> None:
+    """Puts value and interval of each figure at the section's path."""
     for name in section.path:
         report = report.setdefault(name, {})
-    low, high = bootstrap.percentiles(drawn)
+    low, high = bootstrap.percentiles(resampled)
     single = len(set(section.patients)) < 2
     for place, name in enumerate(section.names):
         ends = (math.nan, math.nan) if single else (low[place], high[place])
-        figure = dict(zip(("value", "low", "high"), map(number, (each[:, place].mean(), *ends)), strict=True))
-        report[name] = figure | ({"each": [number(x) for x in each[:, place]]} if len(each) > 1 else {})
+        figure = dict(zip(("value", "low", "high"), map(finite_or_none, (each[:, place].mean(), *ends)), strict=True))
+        report[name] = figure | ({"each": [finite_or_none(x) for x in each[:, place]]} if len(each) > 1 else {})
 
 
 def _check_same_units(ours: Section, theirs: Section) -> None:

@@ -1,4 +1,4 @@
-"""How Dice grows with the patients whose slices are labelled: figures over several seeds, their table and chart."""
+"""How Dice grows with the number of labelled patients: figures over several seeds, their table and chart."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from lungjax.evaluation.plots.segmentation_charts import GREEN
 from lungjax.evaluation.stats import bootstrap
 
 SCRATCH = "scratch"
-"""The start that every other one is compared with."""
+"""The start with which every other start is compared."""
 INTERVAL = (
     "mean over seeds of the pooled Dice on the test patients, with a 95 % percentile interval over test patients and "
     "seeds: both are drawn with replacement, independently, the same ones for all columns, so differences are paired. "
-    "A seed is the draw of the labelled patients, the order of the batches, and the weights that start fresh; few "
-    "seeds make intervals somewhat too narrow"
+    "A seed decides which patients are labelled, the order of the batches, and the initial random weights; with few "
+    "seeds the intervals are somewhat too narrow"
 )
 _COLOURS = (VERMILLION, BLUE, GREEN, "#CC79A7", "#E69F00")
 
@@ -31,10 +31,10 @@ class Run:
     """A finished run, scored.
 
     Attributes:
-      start: `SCRATCH`, or the name of what its encoder comes from.
+      start: `SCRATCH`, or the name of the network whose encoder it started from.
       share: of the train patients, in (0, 1].
       seed: of the run.
-      patients: train patients it learnt from.
+      patients: the number of train patients it was trained on.
       counts: pixels of each test patient: true positive, false positive, false negative, true negative.
     """
 
@@ -47,12 +47,12 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """A figure of one start and share, or the difference of two; NaN ends where no interval exists.
+    """A figure of one start and share, or the difference between two starts; low and high are NaN without an interval.
 
     Attributes:
       value, low, high: Dice.
-      seeds: how many runs it is the mean of.
-      patients: that they learnt from.
+      seeds: the number of runs that are averaged.
+      patients: the number of train patients of each run.
     """
 
     value: float
@@ -63,15 +63,15 @@ class Point:
 
 
 def point(runs: Sequence[Run], less: Sequence[Run] = (), *, resamples: int = bootstrap.RESAMPLES) -> Point | None:
-    """The mean of the runs' pooled Dice, or by how much it exceeds that of `less`, of the seeds that both have.
+    """The mean of the runs' pooled Dice, or its difference from that of `less`, over the seeds that both have.
 
     Args:
-      runs: of one start and share.
-      less: of another start and the same share; none for the figure itself.
+      runs: all of one start and share.
+      less: runs of another start with the same share; empty for the figure itself.
       resamples: of patients and seeds.
 
     Returns:
-      None where no seed is left.
+      The figure, or None where no seed is left.
 
     Raises:
       ValueError: the runs were not scored on the same patients.
@@ -84,8 +84,8 @@ def point(runs: Sequence[Run], less: Sequence[Run] = (), *, resamples: int = boo
     if any(sorted(run.counts) != people for side in sides for run in side.values()):
         raise ValueError("the runs were not scored on the same patients")
     sums = np.array([[[side[seed].counts[p] for seed in seeds] for side in sides] for p in people], np.float64)
-    drawn_people = bootstrap.draw(len(people), resamples=resamples, seed=0).astype(np.float64)
-    drawn_seeds = bootstrap.draw(len(seeds), resamples=resamples, seed=1) / len(seeds)
+    drawn_people = bootstrap.resample_weights(len(people), resamples=resamples, seed=0).astype(np.float64)
+    drawn_seeds = bootstrap.resample_weights(len(seeds), resamples=resamples, seed=1) / len(seeds)
     each = metrics.scores(sums.sum(axis=0))["dice"]  # (sides, seeds)
     dice = metrics.scores(np.tensordot(drawn_people, sums, axes=1))["dice"]  # (resamples, sides, seeds)
     low, high = bootstrap.percentiles(_difference((dice * drawn_seeds[:, None]).sum(axis=-1)))
@@ -94,32 +94,34 @@ def point(runs: Sequence[Run], less: Sequence[Run] = (), *, resamples: int = boo
 
 
 def _difference(sides: np.ndarray) -> np.ndarray:
-    """(..., sides) -> the first less the second, or the only one."""
+    """(..., sides) -> the first minus the second, or the only side."""
     return sides[..., 0] - sides[..., 1] if sides.shape[-1] > 1 else sides[..., 0]
 
 
 def points(runs: Sequence[Run]) -> tuple[dict[str, dict[float, Point]], dict[str, dict[float, Point]]]:
-    """Of each start, by share: its figures, and of all but `SCRATCH` the differences from it."""
+    """For each start, by share: its figures, and for all but `SCRATCH` the differences from `SCRATCH`."""
     starts = list(dict.fromkeys(run.start for run in runs))
     shares = sorted({run.share for run in runs})
 
-    def those(start: str, share: float) -> list[Run]:
+    def select(start: str, share: float) -> list[Run]:
         return [run for run in runs if (run.start, run.share) == (start, share)]
 
     figures: dict[str, dict[float, Point]] = {start: {} for start in starts}
     gains: dict[str, dict[float, Point]] = {start: {} for start in starts if start != SCRATCH}
     for start in starts:
         for share in shares:
-            mine, base = those(start, share), those(SCRATCH, share)
-            if found := point(mine):
-                figures[start][share] = found
-            if start != SCRATCH and mine and base and (gain := point(mine, base)):
+            own, base = select(start, share), select(SCRATCH, share)
+            if figure := point(own):
+                figures[start][share] = figure
+            if start != SCRATCH and own and base and (gain := point(own, base)):
                 gains[start][share] = gain
     return figures, gains
 
 
 def table(runs: Sequence[Run]) -> str:
-    """Markdown, a line a share; a dash where no run has finished, the seeds where it is not all of them."""
+    """A Markdown table with a line for each share: a dash where no run has finished; the number of seeds where it is
+    not all of them.
+    """
     figures, gains = points(runs)
     columns = {start: (by_share, False) for start, by_share in figures.items()}
     columns |= {f"{start} less {SCRATCH}": (by_share, True) for start, by_share in gains.items()}
@@ -133,24 +135,24 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def table_of_changes(runs: Sequence[Run], *, base: str) -> str:
-    """Markdown, a line a start, of one share: the figure, and its difference from that of the start `base`."""
+    """A Markdown table with a line for each start, all of one share: the figure, and its difference from `base`."""
     seeds = len({run.seed for run in runs})
     by_start: dict[str, list[Run]] = {}
     for run in runs:
         by_start.setdefault(run.start, []).append(run)
     lines = [f"| | pooled Dice | less {base} |", "|---|---|---|"]
-    for start, mine in by_start.items():
-        gain = None if start == base else point(mine, by_start[base])
-        lines.append(f"| {start} | {_cell(point(mine), seeds, False)} | {_cell(gain, seeds, True)} |")
+    for start, own in by_start.items():
+        gain = None if start == base else point(own, by_start[base])
+        lines.append(f"| {start} | {_cell(point(own), seeds, False)} | {_cell(gain, seeds, True)} |")
     return "\n".join([*lines, "", f"{seeds} seed{'s' * (seeds > 1)}; {INTERVAL}."])
 
 
-def _cell(found: Point | None, seeds: int, sign: bool) -> str:
-    if found is None:
+def _cell(figure: Point | None, seeds: int, sign: bool) -> str:
+    if figure is None:
         return "-"
     form = "+z.3f" if sign else ".3f"
-    ends = "[-]" if math.isnan(found.low) else f"[{found.low:{form}}, {found.high:{form}}]"
-    return f"{found.value:{form}} {ends}" + (f", {found.seeds} of {seeds} seeds" if found.seeds < seeds else "")
+    ends = "[-]" if math.isnan(figure.low) else f"[{figure.low:{form}}, {figure.high:{form}}]"
+    return f"{figure.value:{form}} {ends}" + (f", {figure.seeds} of {seeds} seeds" if figure.seeds < seeds else "")
 
 
 def chart(runs: Sequence[Run], path: Path) -> None:
@@ -167,13 +169,14 @@ def chart(runs: Sequence[Run], path: Path) -> None:
     for axes, lines in ((above, figures), (below, gains)):
         for start, by_share in lines.items():
             number = list(figures).index(start)
-            aside = 1.05 ** (number - (len(figures) - 1) / 2)  # Side by side, for intervals would lie on each other.
-            found = [by_share[share] for share in sorted(by_share)]
-            values = np.array([one.value for one in found])
-            ends = np.array([(one.value - one.low, one.high - one.value) for one in found]).reshape(-1, 2).T
+            aside = 1.05 ** (number - (len(figures) - 1) / 2)  # Side by side, because intervals would overlap.
+            line = [by_share[share] for share in sorted(by_share)]
+            values = np.array([point.value for point in line])
+            ends = np.array([(point.value - point.low, point.high - point.value) for point in line])
+            ends = ends.reshape(-1, 2).T
             style = {"marker": "o", "ms": 5, "lw": 1.5, "capsize": 3, "color": _COLOURS[number % len(_COLOURS)]}
             label = f"from {start}"
-            axes.errorbar([one.patients * aside for one in found], values, np.maximum(ends, 0), label=label, **style)
+            axes.errorbar([point.patients * aside for point in line], values, np.maximum(ends, 0), label=label, **style)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     ticks = sorted({run.patients: run.share for run in runs}.items())

@@ -1,4 +1,5 @@
-"""What a user of an exported folder runs, one script a format, each without lungjax where that is the point.
+"""Scripts that run an exported folder as its users would, one for each format, without lungjax where that is the point.
 
-`python -I SCRIPT FOLDER ASKED SAID` answers the arrays of the file ASKED, `BATCH.NAME`, into the file SAID.
+`python -I SCRIPT FOLDER INPUTS OUTPUTS` reads arrays named `BATCH.NAME` from the file INPUTS and writes the network's
+outputs to the file OUTPUTS.
 """

@@ -1,4 +1,4 @@
-"""Answers by a folder that `lungjax.train.trained.open_trained` reads: lungjax, the one that this file belongs to."""
+"""Runs a folder that `lungjax.train.trained.open_trained` opens, with the lungjax that this file belongs to."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 from lungjax.export import signature
 from lungjax.train.trained import open_trained
 
-folder, asked_file, said_file = map(Path, sys.argv[1:])
+folder, input_file, output_file = map(Path, sys.argv[1:])
 trained = open_trained(folder)
-said = signature.said(trained, signature.of(trained), np.load(asked_file))
-np.savez(said_file, **said)  # pyright: ignore[reportArgumentType]
+outputs = signature.run_network(trained, signature.network_signature(trained), np.load(input_file))
+np.savez(output_file, **outputs)  # pyright: ignore[reportArgumentType]

@@ -1,20 +1,20 @@
-"""Answers by a folder of the format stablehlo: JAX alone."""
+"""Runs a folder of the format stablehlo with JAX alone."""
 
 import json
 import sys
 from pathlib import Path
 
-sys.modules["lungjax"] = None  # pyright: ignore[reportArgumentType]  # No import of it succeeds.
+sys.modules["lungjax"] = None  # pyright: ignore[reportArgumentType]  # It cannot be imported.
 
 import numpy as np
 from jax import export
 
-folder, asked_file, said_file = map(Path, sys.argv[1:])
-known = json.loads((folder / "config.json").read_text())
+folder, input_file, output_file = map(Path, sys.argv[1:])
+description = json.loads((folder / "config.json").read_text())
 network = export.deserialize(bytearray((folder / "model.stablehlo").read_bytes()))
-asked, said = np.load(asked_file), {}
-for batch in sorted({name.split(".")[0] for name in asked}):
-    outputs = network.call(*(asked[f"{batch}.{one['name']}"] for one in known["inputs"]))
-    for one, output in zip(known["outputs"], outputs, strict=True):
-        said[f"{batch}.{one['name']}"] = np.asarray(output)
-np.savez(said_file, **said)
+inputs, outputs = np.load(input_file), {}
+for batch in sorted({name.split(".")[0] for name in inputs}):
+    arrays = network.call(*(inputs[f"{batch}.{spec['name']}"] for spec in description["inputs"]))
+    for spec, array in zip(description["outputs"], arrays, strict=True):
+        outputs[f"{batch}.{spec['name']}"] = np.asarray(array)
+np.savez(output_file, **outputs)

@@ -1,10 +1,10 @@
-"""Answers by a folder of the format torchvision: the forward pass of torchvision's ResNet, written again in NumPy."""
+"""Runs a folder of the format torchvision: the forward pass of torchvision's ResNet, written in NumPy."""
 
 import sys
 from pathlib import Path
 
 for package in ("lungjax", "jax", "flax"):
-    sys.modules[package] = None  # pyright: ignore[reportArgumentType]  # No import of it succeeds.
+    sys.modules[package] = None  # pyright: ignore[reportArgumentType]  # It cannot be imported.
 
 import numpy as np
 import safetensors.numpy
@@ -49,11 +49,11 @@ def features(x, weights):
 
 
 if __name__ == "__main__":
-    folder, asked_file, said_file = map(Path, sys.argv[1:])
+    folder, input_file, output_file = map(Path, sys.argv[1:])
     weights = safetensors.numpy.load((folder / "model.torchvision.safetensors").read_bytes())
-    with np.load(asked_file) as asked:
-        images = {name.split(".")[0]: asked[name] for name in asked}
-    said = {  # With a channel where there is none.
+    with np.load(input_file) as inputs:
+        images = {name.split(".")[0]: inputs[name] for name in inputs}
+    outputs = {  # A channel is added where there is none.
         f"{batch}.features": features(x.reshape(len(x), -1, *x.shape[-2:]), weights) for batch, x in images.items()
     }
-    np.savez(said_file, **said)  # pyright: ignore[reportArgumentType]
+    np.savez(output_file, **outputs)  # pyright: ignore[reportArgumentType]
