@@ -1,8 +1,11 @@
-"""What Linux, macOS and Windows do differently: how many cores there are, and how a file is locked."""
+"""What Linux, macOS and Windows do differently: how many cores there are and who uses them, how a file is locked."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 try:
@@ -20,6 +23,22 @@ def core_count() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux: a job of Slurm's, say, may use some of them only.
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def bind_to_cores(count: int) -> int:
+    """Lets this process use `count` of its cores and no others; to be called before JAX starts its threads.
+
+    Returns:
+      To how many cores it is bound: fewer than `count` where it had fewer.
+
+    Raises:
+      OSError: this operating system binds no process to cores; only Linux does.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        raise OSError("this operating system binds no process to cores, so a time per core cannot be taken; use Linux")
+    cores = sorted(os.sched_getaffinity(0))[:count]
+    os.sched_setaffinity(0, cores)
+    return len(cores)
 
 
 def try_lock(file: IO) -> bool:
@@ -48,3 +67,47 @@ def try_lock(file: IO) -> bool:
     except PermissionError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def lock_file(path: Path) -> Iterator[bool]:
+    """Makes a file and locks it, without waiting; whoever holds the lock removes the file at the end.
+
+    Args:
+      path: of no file yet, or of an empty one. Windows cannot rename the folder that it is in.
+
+    Yields:
+      False where it is locked already: by another process, or by another `lock_file` of this one.
+
+    Raises:
+      OSError: the file cannot be made, is somebody's for it is not empty, or its file system knows no locks.
+    """
+    if path.exists() and (not path.is_file() or path.stat().st_size):
+        raise FileExistsError(f"{path} is in the way, and is no lock")
+    file = _open_locked(path)
+    try:
+        yield file is not None
+    finally:
+        if file is not None:
+            _remove_locked(file, path)
+
+
+def _open_locked(path: Path) -> IO | None:
+    while True:
+        with contextlib.ExitStack() as closing:
+            file = closing.enter_context(path.open("a"))
+            if not try_lock(file):
+                return None
+            if os.fstat(file.fileno()).st_nlink:  # Or else its last holder removed it after we had opened it.
+                closing.pop_all()
+                return file
+
+
+def _remove_locked(file: IO, path: Path) -> None:
+    windows = fcntl is None
+    with file:
+        if not windows:  # While it is locked, for a file that is free may be locked by somebody else the next moment.
+            path.unlink(missing_ok=True)
+    if windows:  # It removes no file that is open, be it our own, or the next holder's by now.
+        with contextlib.suppress(PermissionError):
+            path.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ import numpy as np
 from bench_train import describe
 from tqdm import tqdm
 
-from lungjax import metrics
+from lungjax import metrics, platforms
 
 CONFIG = Path(__file__).parents[1] / "configs" / "segment.py"
 TURN_S = 20.0
@@ -196,11 +196,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=40.0, help="each contender's clock ends here")
     parser.add_argument("--threads", type=int, default=2, help="cores that both sides get")
     options = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0))[: options.threads]
-    os.sched_setaffinity(0, cores)  # Before JAX starts, which takes every core it may.
-    print(f"{describe()}, {len(cores)} threads, load {os.getloadavg()[0]:.1f} at the start")
+    try:
+        threads = platforms.bind_to_cores(options.threads)  # Before JAX starts, which takes every core it may.
+    except OSError as error:
+        parser.error(str(error))
+    print(f"{describe()}, {threads} threads, load {os.getloadavg()[0]:.1f} at the start")
     data = Data(options.data)
-    contenders = {"lungjax": ours(data), "plain PyTorch U-Net": theirs(data, threads=len(cores))}
+    contenders = {"lungjax": ours(data), "plain PyTorch U-Net": theirs(data, threads=threads)}
     limit_s = 60 * options.minutes
     with tqdm(total=2 * options.minutes, unit="min", disable=None) as progress:
         while running := [c for c in contenders.values() if c.clock_s < limit_s and c.done < c.steps]:

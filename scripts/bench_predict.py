@@ -10,13 +10,14 @@ percentile, which other work on the machine makes long.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from lungjax import platforms
 
 SIDE_PX = 128
 
@@ -26,7 +27,10 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default="segmenter", help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=200, help="default: %(default)s")
     arguments = parser.parse_args()
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    try:
+        platforms.bind_to_cores(1)
+    except OSError as error:
+        parser.error(str(error))
     import jax  # Here, for XLA counts the cores as it starts.
 
     from lungjax.ct.scan import READERS, Intensity

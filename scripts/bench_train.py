@@ -22,6 +22,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from lungjax import platforms
+
 BATCH, SIDE_PX, TEMPERATURE, LEARNING_RATE = 32, 128, 0.2, 1e-3
 HIDDEN, OUT = 256, 64
 PRESETS = {
@@ -39,16 +41,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--preset", choices=PRESETS, default="fine", help="size of the network")
     options = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0))[: options.threads]
-    os.sched_setaffinity(0, cores)  # Before JAX starts, which takes every core it may.
+    try:
+        threads = platforms.bind_to_cores(options.threads)  # Before JAX starts, which takes every core it may.
+    except OSError as error:
+        parser.error(str(error))
 
     preset = PRESETS[options.preset]
     contenders = ours(preset)
     if importlib.util.find_spec("torch"):
-        contenders |= theirs(preset, threads=len(cores))
+        contenders |= theirs(preset, threads=threads)
     else:
         print("PyTorch is not installed (pip install torch==2.13.0): our steps only.")
-    print(f"{describe()}, {len(cores)} threads; {options.preset}: {preset}; batch {BATCH} of {SIDE_PX}x{SIDE_PX}")
+    print(f"{describe()}, {threads} threads; {options.preset}: {preset}; batch {BATCH} of {SIDE_PX}x{SIDE_PX}")
     busy = os.getloadavg()[0]
     if busy > 1:
         print(

@@ -64,6 +64,8 @@ ONLY_IN = {
     "array_record": ("lungjax/data/shards.py",),
     "grain": ("lungjax/data/loader.py", "lungjax/train/checkpoint.py"),
     "PIL": ("lungjax/preparation/formats/png.py", "lungjax/evaluation/plots/"),
+    "jinja2": ("lungjax/evaluation/plots/html_page.py",),
+    "markupsafe": ("lungjax/evaluation/plots/html_page.py",),
     "nibabel": ("lungjax/prediction/outputs/nifti_mask.py",),
     "SimpleITK": (),  # Tests hold what is read against it.
     "pickle": ("lungjax/preparation/formats/unpickle.py",),

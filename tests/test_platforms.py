@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,69 @@ def test_a_system_without_locks_is_told(
         platforms.try_lock(file)
 
 
+def test_a_lock_file_is_removed_by_its_holder(tmp_path: Path):
+    path = tmp_path / "lock"
+    with platforms.lock_file(path) as first:
+        with platforms.lock_file(path) as second:
+            assert (first, second) == (True, False)
+        assert path.exists(), "removed by one that did not hold it"
+    assert not path.exists()
+    with pytest.raises(ZeroDivisionError), platforms.lock_file(path):
+        raise ZeroDivisionError
+    assert not path.exists()
+    path.write_text("his")
+    with pytest.raises(FileExistsError, match="lock is in the way"), platforms.lock_file(path):
+        pass
+    assert path.read_text() == "his"
+
+
+def test_a_lock_file_that_its_holder_removed_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Or else two would hold it: one the removed file, one the new one."""
+    path = tmp_path / "lock"
+    try_lock, opened = platforms.try_lock, []
+
+    def removed_meanwhile(file) -> bool:
+        opened.append(file)
+        if len(opened) == 1:
+            path.unlink()
+        return try_lock(file)
+
+    monkeypatch.setattr(platforms, "try_lock", removed_meanwhile)
+    with platforms.lock_file(path) as locked:
+        assert (locked, len(opened), path.exists()) == (True, 2, True)
+        assert opened[0].closed
+
+
+def test_a_lock_file_is_closed_before_windows_removes_it(
+    without_fcntl: FakeWindowsLocks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(Path, "unlink", refuse_if_open(Path.unlink))
+    with platforms.lock_file(tmp_path / "lock") as locked:
+        assert locked
+        with pytest.raises(PermissionError):
+            (tmp_path / "lock").unlink()
+    assert not (tmp_path / "lock").exists()
+    without_fcntl.held.clear()
+    with (tmp_path / "lock").open("w"), platforms.lock_file(tmp_path / "lock") as locked:  # By the next holder.
+        assert locked
+    assert (tmp_path / "lock").exists()
+
+
+def refuse_if_open(change: Callable) -> Callable:
+    """A method of `Path` as Windows has it: a file that is open, or a folder with one in it, stays as it is."""
+
+    def refusing(self: Path, *arguments, **options):
+        path, opened = self.resolve(), []
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):  # That of the listing itself is closed by now.
+                opened.append(descriptor.readlink())
+        if any(file.is_relative_to(path) for file in opened):
+            raise PermissionError(13, "The process cannot access the file", str(self))
+        return change(self, *arguments, **options)
+
+    return refusing
+
+
 def test_cores(monkeypatch: pytest.MonkeyPatch):
     """Those that this process may use, where Python can tell; else all of the computer's."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5, 7}, raising=False)
@@ -87,11 +151,37 @@ def test_cores(monkeypatch: pytest.MonkeyPatch):
     assert platforms.core_count() == 1
 
 
-def test_a_computer_without_these_modules_prepares(kaggle_tree: Path, tmp_path: Path):
-    """In a fresh process that has neither `fcntl` nor `sched_getaffinity`, as a Windows laptop."""
-    source, out = str(kaggle_tree), str(tmp_path / "out")
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux binds a process to cores")
+def test_a_process_is_bound_to_cores():
+    code = """
+import os
+from lungjax import platforms
+had = os.sched_getaffinity(0)
+assert platforms.bind_to_cores(10**6) == len(had) == platforms.core_count()
+assert platforms.bind_to_cores(1) == 1 == platforms.core_count()
+assert os.sched_getaffinity(0) == {min(had)}
+del os.sched_setaffinity
+try:
+    platforms.bind_to_cores(1)
+except OSError as error:
+    assert "use Linux" in str(error)
+else:
+    raise AssertionError("a system that cannot said nothing")
+"""
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+
+
+@pytest.mark.parametrize("verb", ["prepare", "phantom"])
+def test_a_computer_without_these_modules_works(kaggle_tree: Path, tmp_path: Path, verb: str):
+    """In a fresh process that has neither `fcntl` nor `sched_getaffinity`, as a Windows laptop.
+
+    And that renames and removes nothing that is open.
+    """
+    given = {"prepare": ["--source", str(kaggle_tree), "--workers", "1"], "phantom": ["--scans", "1", "--matrix", "32"]}
+    out = tmp_path / "out"
     code = f"""
 import os, sys, types
+sys.path.insert(0, {str(Path(__file__).parent)!r})
 sys.modules["fcntl"] = None
 del os.sched_getaffinity
 windows = types.ModuleType("msvcrt")
@@ -100,10 +190,15 @@ windows.locking = lambda *arguments: windows.locked.append(arguments)
 sys.modules["msvcrt"] = windows
 import lungjax.platforms
 del sys.modules["msvcrt"]  # Python's own modules would look for the rest of Windows.
+from pathlib import Path
+from test_platforms import refuse_if_open
+for name in ("rename", "replace", "unlink", "rmdir"):
+    setattr(Path, name, refuse_if_open(getattr(Path, name)))
 from lungjax import cli
-assert cli.main(["prepare", "--workers", "1", "--source", {source!r}, "--out", {out!r}]) == 0
+assert cli.main({[verb, *given[verb], "--out", str(out)]!r}) == 0
 assert len(windows.locked) == 1
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    assert "72 slices" in done.stdout
+    assert {"prepare": "72 slices", "phantom": "1 phantom series"}[verb] in done.stdout
+    assert list(tmp_path.iterdir()) == [out]

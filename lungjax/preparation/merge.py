@@ -75,7 +75,7 @@ def finish(folder: Path, out: Path, source: dict[str, str], *, readers: int) -> 
     if not parts.is_described(folder):
         _describe(folder, source, readers)
     shutil.rmtree(folder / parts.PARTS)
-    for name in (parts.PLAN, parts.MERGE, parts.LOCK):
+    for name in (parts.PLAN, parts.MERGE):
         (folder / name).unlink(missing_ok=True)
     for leftover in folder.glob("*.tmp"):
         leftover.unlink()

@@ -5,6 +5,9 @@ parts/<hash>.json       index rows of a finished scan; written last, so it marks
 parts/<hash>.array_record
 merge.json              written once all scans are read: which parts make up which shard
 shards/, index.csv, quarantine.jsonl, manifest.json    the final data set
+
+The run that works there has locked `OUT.partial.lock`, an empty file. It lies beside the folder, which is renamed at
+the end: Windows renames no folder with an open file in it.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +28,7 @@ from lungjax.data import manifest, records, shards
 from lungjax.errors import InputError
 from lungjax.preparation import slice_records
 
-PLAN, MERGE, PARTS, LOCK = "plan.json", "merge.json", "parts", "lock"
+PLAN, MERGE, PARTS = "plan.json", "merge.json", "parts"
 _VERSION = "lungjax version"
 """A key of every plan."""
 
@@ -78,25 +80,38 @@ def open_partial(out: Path, plan: dict[str, Any], *, overwrite: bool) -> Iterato
       InputError: it cannot be made, belongs to another plan, or another run is using it.
     """
     folder = out.with_name(out.name + ".partial")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be made ({error.strerror}); name an --out that can be written.") from error
-    if not _is_partial(folder):
-        raise InputError(f"{folder} exists and was not made by `lungjax prepare`; name another --out, or remove it.")
-    with (folder / LOCK).open("w") as lock:
-        if not platforms.try_lock(lock):
+    with contextlib.ExitStack() as held:
+        with _name_another(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            locked = held.enter_context(platforms.lock_file(folder.with_name(folder.name + ".lock")))
+        if not locked:
             raise InputError(f"{folder} is in use by another `lungjax prepare`; wait for it to finish.")
-        if not os.fstat(lock.fileno()).st_nlink:  # Another run finished after we opened the file.
-            raise InputError(f"{folder} was finished by another `lungjax prepare` just now; run the command again.")
+        if not overwrite and (out / manifest.MANIFEST).exists():  # It was not yet when this run began.
+            raise InputError(f"{out} was finished by another `lungjax prepare` just now; run the command again.")
+        with _name_another(folder):
+            folder.mkdir(exist_ok=True)
+        if not _is_partial(folder):
+            raise InputError(
+                f"{folder} exists and was not made by `lungjax prepare`; name another --out, or remove it."
+            )
         if overwrite:
             for path in sorted(folder.iterdir(), key=lambda path: path.name == PLAN):  # The plan, our mark, goes last.
-                if path.name != LOCK:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         _check_plan(folder, plan)
         (folder / PARTS).mkdir(exist_ok=True)
         (folder / shards.SHARDS).mkdir(exist_ok=True)
         yield folder
+
+
+@contextlib.contextmanager
+def _name_another(folder: Path) -> Iterator[None]:
+    """Tells the user what to do where a folder cannot be made."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be made ({error.strerror or error}); name an --out that can be written."
+        ) from error
 
 
 def _is_partial(folder: Path) -> bool:
@@ -106,7 +121,7 @@ def _is_partial(folder: Path) -> bool:
     others = {*manifest.foreign_files(folder)}
     if is_described(folder):  # A run deletes this file last; without a manifest the folder is not ours.
         others.discard(MERGE)
-    if not others <= {LOCK, f"{PLAN}.tmp"}:
+    if not others <= {f"{PLAN}.tmp"}:
         return False
     return all(path.stat().st_size == 0 or _is_plan(path) for path in (folder / name for name in others))
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import io
 from pathlib import Path
 from typing import Any
 
+import nibabel.nifti1
 import numpy as np
 import pages
 import pytest
@@ -13,7 +16,7 @@ from browsing import CHOSEN, COUNT, Open, point_at, shows
 from PIL import Image
 
 from lungjax.evaluation import run_report
-from lungjax.prediction.outputs import html_report
+from lungjax.prediction.outputs import html_report, html_voxels
 from lungjax.preparation.formats import lidc
 
 
@@ -126,6 +129,13 @@ def test_a_real_scan(browser: Any, real_data: Path, tmp_path: Path):
     said = pages.report(nodules=nodules, candidates=[], scan=pages.report()["scan"] | about)
     path = html_report.write(tmp_path / "report.html", hu=scan.voxels, mask=mask, report=said)
     assert path.stat().st_size < 30e6
+    # What a page around a viewer of NIfTI files would hold, without that viewer: see html_report.py.
+    top, bottom, left, right = html_voxels.box(scan.voxels)
+    hu = np.clip(scan.voxels, html_voxels.LOW_HU, html_voxels.HIGH_HU)[:, top:bottom, left:right]
+    low_hu, high_hu = html_report.WINDOWS_HU["Lung"]
+    in_window = np.round((np.clip(hu, low_hu, high_hu) - low_hu) * (255 / (high_hu - low_hu))).astype(np.uint8)
+    assert base64_size(hu) > 40e6
+    assert base64_size(in_window) > 20e6
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     page.goto(path.as_uri())
     page.wait_for_selector("canvas[data-slice]", timeout=60_000)
@@ -138,6 +148,12 @@ def test_a_real_scan(browser: Any, real_data: Path, tmp_path: Path):
             said = f"row {row}, column {column}: {scan.voxels[middle, row, column]} HU"
             assert point_at(page, row, column, mask.shape) == said
     page.close()
+
+
+def base64_size(voxels: np.ndarray) -> int:
+    """Bytes of a compressed NIfTI file in a page."""
+    image = nibabel.nifti1.Nifti1Image(voxels.transpose(2, 1, 0), np.eye(4))
+    return len(base64.b64encode(gzip.compress(image.to_bytes(), 9)))
 
 
 def places(reading: Any, mask: np.ndarray) -> list[tuple[int, int, int]]:

@@ -78,8 +78,9 @@ def test_a_run_killed_at_its_last_step_is_in_nobodys_way(tmp_path: Path, when: s
 
 def test_a_run_at_work_is_left_alone(tmp_path: Path):
     (tmp_path / "out.partial/phantom").mkdir(parents=True)
-    with (tmp_path / "out.partial/unfinished-phantom").open("w") as mark:
-        fcntl.flock(mark, fcntl.LOCK_EX)
+    (tmp_path / "out.partial/unfinished-phantom").touch()
+    with (tmp_path / "out.partial.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="another run is writing this phantom"):
             phantom.write(tmp_path / "out", scans=1, matrix=32, workers=1)
     assert (tmp_path / "out.partial/phantom").exists()

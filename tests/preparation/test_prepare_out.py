@@ -56,7 +56,7 @@ def test_nobody_elses_folder_is_deleted(tree, tmp_path, folder):
     assert (tmp_path / folder / "important.txt").exists()
 
 
-@pytest.mark.parametrize(("name", "content"), [("lock", "his"), ("plan.json", '{"a": 1}'), ("plan.json", "[")])
+@pytest.mark.parametrize(("name", "content"), [("parts", "his"), ("plan.json", '{"a": 1}'), ("plan.json", "[")])
 def test_a_strangers_file_of_our_name_does_not_make_it_ours(tree, tmp_path, name, content):
     (tmp_path / "out.partial").mkdir()
     for file, text in ((name, content), ("important.txt", "years")):
@@ -66,7 +66,7 @@ def test_a_strangers_file_of_our_name_does_not_make_it_ours(tree, tmp_path, name
     assert (tmp_path / "out.partial/important.txt").read_text() == "years"
 
 
-@pytest.mark.parametrize("name", ["lock", "merge.json", "plan.json.tmp"])
+@pytest.mark.parametrize("name", ["parts", "merge.json", "plan.json.tmp"])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_strangers_only_file_is_his_whatever_its_name(tree, tmp_path, name, overwrite):
     (tmp_path / "out.partial").mkdir()
@@ -76,7 +76,7 @@ def test_a_strangers_only_file_is_his_whatever_its_name(tree, tmp_path, name, ov
     assert (tmp_path / "out.partial" / name).read_text() == '{"his": 1}'
 
 
-@pytest.mark.parametrize("gone", [("plan.json",), ("plan.json", "merge.json"), ("plan.json", "merge.json", "lock")])
+@pytest.mark.parametrize("gone", [("plan.json",), ("plan.json", "merge.json")])
 def test_a_run_killed_as_it_tidies_up_is_finished(tree, tmp_path, monkeypatch, gone):
     def killed(path: Path, missing_ok: bool = False):
         if path.name == "plan.json":
@@ -92,12 +92,21 @@ def test_a_run_killed_as_it_tidies_up_is_finished(tree, tmp_path, monkeypatch, g
     assert prepare(tree, tmp_path / "out", workers=1).scans == 4
 
 
-@pytest.mark.parametrize("left", [(), ("lock",), ("lock", "plan.json.tmp")])
+@pytest.mark.parametrize("left", [(), ("out.partial",), ("out.partial", "out.partial/plan.json.tmp")])
 def test_a_run_killed_at_once_is_in_nobodys_way(tree, tmp_path, left):
-    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial.lock").touch()
     for name in left:
-        (tmp_path / "out.partial" / name).touch()
+        path = tmp_path / name
+        path.touch() if path.suffix == ".tmp" else path.mkdir()
     assert prepare(tree, tmp_path / "out", workers=1).scans == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
+
+
+def test_a_strangers_file_with_the_name_of_our_lock_is_his(tree, tmp_path):
+    (tmp_path / "out.partial.lock").write_text("his")
+    with pytest.raises(InputError, match=r"out\.partial cannot be made .*out\.partial\.lock is in the way"):
+        prepare(tree, tmp_path / "out", workers=1)
+    assert (tmp_path / "out.partial.lock").read_text() == "his"
 
 
 def test_a_run_that_prepared_nothing_is_in_nobodys_way(tree, tmp_path):
@@ -144,24 +153,32 @@ def test_another_source_does_not_inherit_what_lacks_only_its_name(tree, tmp_path
     assert prepare(tree, tmp_path / "out", workers=1).new_slices == 0
 
 
-def test_a_lock_of_a_run_that_has_finished_is_none(tree, tmp_path, monkeypatch):
-    flock = fcntl.flock
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_run_that_another_overtook_tells(tree, tmp_path, monkeypatch, removed):
+    """The other finishes once we have seen that there is no data set and have opened its lock, removed or not yet."""
+    flock, out = fcntl.flock, tmp_path / "out"
+    prepare(tree, tmp_path / "others", workers=1)
 
     def finished_meanwhile(lock, how):
-        (tmp_path / "out.partial/lock").unlink()
+        if not out.exists():
+            (tmp_path / "others").rename(out)
+            if removed:
+                (tmp_path / "out.partial.lock").unlink()
         flock(lock, how)
 
     monkeypatch.setattr(fcntl, "flock", finished_meanwhile)
     with pytest.raises(InputError, match="was finished by another `lungjax prepare` just now"):
-        prepare(tree, tmp_path / "out", workers=1)
+        prepare(tree, out, workers=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
 
 
 def test_two_runs_at_once_do_not_mix(tree, tmp_path, monkeypatch):
     begin(tree, tmp_path / "out", monkeypatch)
-    with (tmp_path / "out.partial/lock").open("w") as lock:
+    with (tmp_path / "out.partial.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="is in use by another `lungjax prepare`"):
             prepare(tree, tmp_path / "out", workers=1)
+    assert (tmp_path / "out.partial.lock").exists(), "it is the other run's"
 
 
 @pytest.mark.parametrize("url", ["gs://bucket/data", "s3://bucket/data"])

@@ -1,44 +1,41 @@
 """One self-contained HTML file: nothing is fetched, and no text that it shows can run.
 
-Scripts and styles run by their digest in the page's own Content-Security-Policy, so that even a text that slipped
-through unescaped would stay text; and the policy forbids every request but those for pictures within the file.
+Pages are Jinja2 templates that escape all they are given. Scripts and styles run by their digest in the page's own
+Content-Security-Policy, so that even a text that slipped through unescaped would stay text; and the policy forbids
+every request but those for pictures within the file.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-_HEAD = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<link rel="icon" href="data:,">
-<style>{style}</style>
-</head>
-<body>
-"""
+import jinja2
+from markupsafe import Markup
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("lungjax", ""),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    finalize=lambda value: "-" if value is None else value,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.policies["json.dumps_kwargs"] = {"allow_nan": False}
 
 
-def write(path: Path, *, title: str, body: Iterable[str], script: str | None = None) -> Path:
+def write(path: Path, template: str, *, title: str, script: str | None = None, **shown: Any) -> Path:
     """Writes the page under a temporary name and renames it.
 
     Args:
       path: the HTML file; its folder must exist.
-      title: plain text.
-      body: HTML, written piece by piece, for a scan's is long; every text in it is escaped already.
+      template: file within the package lungjax, which extends `evaluation/plots/page.html`.
+      title: of the page.
       script: JavaScript that runs once the body is there.
+      shown: what the template names; every text in it is escaped, None is a dash.
 
     Returns:
       `path`.
@@ -49,22 +46,17 @@ def write(path: Path, *, title: str, body: Iterable[str], script: str | None = N
         f"default-src 'none'; script-src {allowed}; style-src {_digest(style)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
+    pieces = _TEMPLATES.get_template(template).generate(
+        title=title, policy=policy, style=Markup(style), script=None if script is None else Markup(script), **shown
+    )
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            file.write(_HEAD.format(policy=policy, title=escape(title), style=style))
-            file.writelines(body)
-            file.write("" if script is None else f"<script>{script}</script>\n")
-            file.write("</body>\n</html>\n")
+            file.writelines(pieces)  # One by one, for the page of a scan is long.
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
-
-
-def text(value: Any) -> str:
-    """Anything as escaped text; a dash for None."""
-    return "-" if value is None else escape(str(value))
 
 
 def number(value: float | None, form: str = ".3f") -> str:
@@ -72,42 +64,12 @@ def number(value: float | None, form: str = ".3f") -> str:
     return "-" if value is None else format(value, form)
 
 
-def data(name: str, content: Any) -> str:
-    """JSON for a script to read. `<` is written as an escape: nothing in it can end the element."""
-    safe = json.dumps(content, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-    return f'<script type="application/json" id="{escape(name)}">{safe}</script>\n'
+_TEMPLATES.filters["number"] = number
 
 
-def pairs(rows: Mapping[str, Any]) -> str:
-    """A list of names and values."""
-    lines = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in rows.items())
-    return f"<dl>{lines}</dl>\n"
-
-
-def table(label: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table that scrolls sideways where the screen is narrow; the first cell of a row heads it.
-
-    Args:
-      label: what it shows, plain text.
-      head: plain text.
-      rows: cells as HTML, escaped already.
-    """
-    heads = "".join(f'<th scope="col">{text(one)}</th>' for one in head)
-    lines = "".join(
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>\n'
-        for first, *rest in rows
-    )
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{text(label)}"><table>'
-        f"<thead><tr>{heads}</tr></thead><tbody>\n{lines}</tbody></table></div>\n"
-    )
-
-
-def picture(png: Path, alt: str, *, chart: bool = False) -> str:
-    """A PNG within the page; a `chart` is shown inverted in the dark."""
-    content = base64.b64encode(png.read_bytes()).decode()
-    kind = ' class="chart"' if chart else ""
-    return f'<figure{kind}><img alt="{text(alt)}" src="data:image/png;base64,{content}"></figure>\n'
+def inline(png: Path) -> str:
+    """The URL of a PNG within the page."""
+    return f"data:image/png;base64,{base64.b64encode(png.read_bytes()).decode()}"
 
 
 def _digest(content: str) -> str:

@@ -1,10 +1,12 @@
 """`report.html`: a scan to scroll through, with its predicted nodules, in one file that fetches nothing.
 
-The viewer is our own, under 300 lines (`viewer.js`), for NiiVue does not fit one file made by `pip install`: PyPI has
-it only within ipyniivue (2.4.4, BSD-2-Clause), whose 5.0 MB bundle exports a Jupyter widget and not NiiVue itself, and
-brings anywidget along; from npm it would need Node.js wherever lungjax is built. It would also unpack a whole NIfTI
-file (about 48 MB as base64 for 140 slices, where this page has 29) before the first picture, where this page unpacks a
-slice when it is looked at; and it needs WebGL2.
+The viewer is our own, under 300 lines (`viewer.js`). NiiVue (0.69.0, BSD-2-Clause, `npm pack @niivue/niivue`) does draw
+a scan from one file without a network, but in a larger file: around its library (2.3 MB) lies a compressed NIfTI file
+as base64. For LIDC-IDRI-0003, 140 slices cut as this page cuts them, that is 43.9 MB of HU, or 21.9 MB of 8 bits in the
+lung window, of which no other window and no HU can be read. 20 MB were the limit for taking it. This page has 29.3 MB,
+every HU in it, for `html_voxels` predicts a voxel from those before it; `tests/prediction/test_browser.py` holds these
+figures. NiiVue would also unpack the whole scan before the first picture, where this page unpacks a slice when it is
+looked at; and it needs WebGL2.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import numpy as np
 
 from lungjax.ct import windows
 from lungjax.evaluation.plots import html_page
-from lungjax.prediction.outputs import html_sections, html_voxels, report_json
+from lungjax.prediction.outputs import html_voxels, report_json
 
 WINDOWS_HU = {
     "Lung": windows.ends(windows.LUNG_HU),
@@ -30,15 +32,6 @@ _SIDES = (("R", "L"), ("A", "P"), ("F", "H"))
 """Towards less and towards more of x, y, z in DICOM's patient coordinates."""
 _AXIAL = 0.8
 """Least cosine between the normal of axial slices and the body."""
-_KEYS = {
-    "arrow keys, wheel, or drag up and down": "next slice towards the head or the feet",
-    "Page Up, Page Down": "ten slices",
-    "Home, End": "lowest and highest slice",
-    "1, 2, 3": "window: lung, soft tissue, bone",
-    "c": "contours on and off",
-    "n, p": "next and previous nodule",
-    "z, or double click": "zoom 1, 2, 4 times",
-}
 
 
 def write(path: Path, *, hu: np.ndarray, mask: np.ndarray, report: Mapping[str, Any]) -> Path:
@@ -64,29 +57,86 @@ def write(path: Path, *, hu: np.ndarray, mask: np.ndarray, report: Mapping[str, 
         raise ValueError(f"voxels {hu.shape}, mask {mask.shape} and report {report['scan']['shape']} differ in shape")
     if hu.dtype != np.int16 or mask.dtype != np.uint8:
         raise ValueError(f"voxels are {hu.dtype}, not int16, or the mask is {mask.dtype}, not uint8")
+    box = html_voxels.box(hu)
+    nodules, candidates = report["nodules"], report["candidates"]
     return html_page.write(
-        path, title=f"{report['scan']['patient_id']}: lungjax", body=_body(hu, mask, report), script=_script()
+        path,
+        "prediction/outputs/html_report.html",
+        title=f"{report['scan']['patient_id']}: lungjax",
+        script=resources.files("lungjax.prediction.outputs").joinpath("viewer.js").read_text(encoding="utf-8"),
+        report=report,
+        patient=report["patient"],
+        nodules=[_row(nodule, mark) for mark, nodule in enumerate(nodules)],
+        candidates=[_row(candidate, mark) for mark, candidate in enumerate(candidates, len(nodules))],
+        threshold=html_page.number(report["threshold"], ".2f"),
+        origin=_origin(report),
+        windows=list(WINDOWS_HU),
+        viewer=_for_viewer(report, box),
+        slices=_slices(hu, mask, box),
     )
 
 
-def _script() -> str:
-    return resources.files("lungjax.prediction.outputs").joinpath("viewer.js").read_text(encoding="utf-8")
+def _row(nodule: Mapping[str, Any], mark: int) -> dict[str, Any]:
+    """Of the table of nodules; `mark` is the nodule's place among those of `_for_viewer`."""
+    number = html_page.number
+    first, last = nodule["slices"]
+    score = "" if nodule["score"] is None else f", score {nodule['score']:.2f}"
+    return {
+        "mark": mark,
+        "number": nodule["number"],
+        "label": f"Show nodule {nodule['number']}{score}",
+        "cells": [
+            f"{round(nodule['centre_voxel'][0]) + 1} ({first + 1} to {last + 1})",
+            number(nodule["score"], ".2f"),
+            number(nodule["malignancy"], ".2f"),
+            f"{number(nodule['longest_mm'], '.1f')} x {number(nodule['perpendicular_mm'], '.1f')}",
+            number(nodule["volume_mm3"], ",.0f"),
+            number(nodule["mean_hu"], ".0f"),
+            None if nodule["centre_mm"] is None else ", ".join(f"{mm:.1f}" for mm in nodule["centre_mm"]),
+        ],
+    }
 
 
-def _body(hu: np.ndarray, mask: np.ndarray, report: Mapping[str, Any]) -> Iterator[str]:
-    yield html_sections.header(report)
-    yield '<main class="columns">\n'
-    yield _viewer(report)
-    yield f"<div>\n{html_sections.patient_section(report)}{html_sections.nodules_section(report)}"
-    yield f"{html_sections.origin_section(report)}</div>\n</main>\n"
-    yield f'<footer class="soft"><p>{html_page.text(report["notice"])}</p></footer>\n'
-    box = html_voxels.box(hu)
-    yield html_page.data("scan", _for_viewer(report, box))
+def _origin(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Which models made the report, and of which scan, by the title of the section."""
+    scan = report["scan"]
+    models = {
+        "Segmenter": report["model"],
+        "Nodule classifier": report["nodule_classifier"],
+        "Patient classifier": report["patient"]["model"],
+    }
+    origin = {title: _model(model) for title, model in models.items() if model}
+    origin["Segmenter"] |= {"lungjax": report["lungjax"], "made": report["made"]}
+    spacing_mm = ["unknown" if mm is None else f"{mm:.3f}" for mm in scan["spacing_mm"]]
+    origin["The scan"] = {
+        "patient": scan["patient_id"],
+        "series": scan["series_uid"],
+        "source": scan["source"],
+        "size": " x ".join(str(size) for size in scan["shape"]) + " voxels: slices, rows, columns",
+        "spacing": " x ".join(spacing_mm) + " mm",
+    }
+    return origin
+
+
+def _model(model: Mapping[str, Any]) -> dict[str, Any]:
+    window_hu = model["window_hu"]
+    return {
+        "model": model["name"],
+        "task": model["task"],
+        "step": model["step"],
+        "trained on": model["trained_on"],
+        "split": model["split_digest"],
+        "intensity": model["intensity"],
+        "window": None if window_hu is None else f"level {window_hu[0]:g}, width {window_hu[1]:g} HU",
+    }
+
+
+def _slices(hu: np.ndarray, mask: np.ndarray, box: Sequence[int]) -> Iterator[tuple[int, str, str | None]]:
+    """Number, voxels and marks of each slice, packed; no marks where there is no nodule."""
     for number, (plane, marks) in enumerate(zip(hu, mask, strict=True)):
         part = np.ascontiguousarray(plane[box[0] : box[1], box[2] : box[3]])
-        yield f'<script type="text/plain" id="v{number}">{html_voxels.pack(part)}</script>\n'
-        if marks.any():
-            yield f'<script type="text/plain" id="m{number}">{html_voxels.pack_bytes(marks.tobytes())}</script>\n'
+        packed = html_voxels.pack_bytes(marks.tobytes()) if marks.any() else None
+        yield number, html_voxels.pack(part), packed
 
 
 def _for_viewer(report: Mapping[str, Any], box: Sequence[int]) -> dict[str, Any]:
@@ -135,26 +185,3 @@ def sides(affine_lps: Sequence[Sequence[float]] | None) -> list[str] | None:
         less, more = _SIDES[axis]
         letters += [less, more] if direction[axis] > 0 else [more, less]
     return letters
-
-
-def _viewer(report: Mapping[str, Any]) -> str:
-    slices = int(report["scan"]["shape"][0])
-    windows = "".join(
-        f'<button type="button" data-window aria-pressed="false" aria-keyshortcuts="{n}">{name}</button>'
-        for n, name in enumerate(WINDOWS_HU, 1)
-    )
-    none = "" if report["nodules"] else " disabled"
-    return f"""\
-<section class="stay" aria-label="The scan">
-<div class="tools"><div role="group" aria-label="Window">{windows}</div>
-<div><button type="button" id="contours" aria-pressed="true" aria-keyshortcuts="c">Contours</button>
-<button type="button" id="zoom" aria-keyshortcuts="z">Zoom 1x</button></div>
-<div role="group" aria-label="Nodules"><button type="button" id="previous" aria-keyshortcuts="p"{none}>← Nodule</button>
-<button type="button" id="next" aria-keyshortcuts="n"{none}>Nodule →</button></div></div>
-<div id="viewer" tabindex="0" role="group" aria-label="Scan: arrow keys turn over the slices" aria-describedby="keys">
-<canvas id="canvas" role="img" aria-label="CT slice"></canvas></div>
-<input type="range" id="slice" min="1" max="{slices}" value="1" aria-label="Slice, from the feet to the head">
-<div class="reading"><output id="where" aria-live="off"></output><output id="reading"></output></div>
-<details id="keys"><summary>Keys and gestures</summary>{html_page.pairs(_KEYS)}</details>
-</section>
-"""

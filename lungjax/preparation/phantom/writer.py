@@ -85,13 +85,18 @@ def _unfinished(out: Path) -> Iterator[Path]:
     partial = _partial(out)
     if partial.is_dir() and any(partial.iterdir()) and not (partial / _OURS).exists():
         raise InputError(f"{partial}: exists and is not an unfinished phantom; name another folder, or remove this one")
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        mark = (partial / _OURS).open("a")
-    except OSError as error:
-        raise InputError(f"{partial}: cannot be made ({error.strerror}); name a folder that can be written") from error
-    with mark:
-        if not platforms.try_lock(mark):
+    with contextlib.ExitStack() as held:
+        try:
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            # Beside the folder: Windows removes no file that is open.
+            locked = held.enter_context(platforms.lock_file(partial.with_name(f"{partial.name}.lock")))
+            if locked:
+                partial.mkdir(exist_ok=True)
+                (partial / _OURS).touch()
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"{partial}: cannot be made ({reason}); name a folder that can be written") from error
+        if not locked:
             raise InputError(f"{partial}: another run is writing this phantom; wait for it to finish")
         try:
             shutil.rmtree(partial / _TREE, ignore_errors=True)  # Left by a run that was killed.
