@@ -31,6 +31,7 @@ def get_config(variant: str = "stacks") -> ml_collections.ConfigDict:
     config.data.crop_px = 0
     config.data.crop_at = "nodule"
     config.data.workers = 0
+    config.data.parts = ml_collections.ConfigDict()  # Where there are some, training draws from these by their rates.
 
     config.model = ml_collections.ConfigDict()
     config.model.encoder = ml_collections.ConfigDict()

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from lungjax.data import splits
-from lungjax.data.candidates import Stacks
+from lungjax.data import candidates, mixture, splits
 from lungjax.data.loader import Slices
+from lungjax.data.mixture import Mixture
 from lungjax.data.nodules import Patches
 from lungjax.data.shards import Dataset
 from lungjax.data.splits import Split
@@ -108,10 +108,27 @@ def make_reader(dataset: Dataset, data: Any, *, task: str) -> Slices:
     if task == "classify":
         return Patches(dataset)
     if task == "sift":
-        return Stacks(dataset)
+        return candidates.Stacks(dataset)
     if task == "diagnose":
         return Bags(dataset, nodules=data.nodules, labels=data.labels)
     return Slices(dataset, crop_px=data.crop_px, crop_at=data.crop_at)
+
+
+def make_mixture(data: Any, *, task: str) -> Mixture | None:
+    """The reader of `config.data.parts`, which training then draws from; None where there are no parts.
+
+    Raises:
+      InputError: as for `lungjax.data.mixture.open_parts`, or the task takes no parts.
+    """
+    if not data.get("parts"):
+        return None
+    if task == "sift":
+        return mixture.open_parts(data.parts, lambda dataset, part: candidates.Stacks(dataset))
+    if task != "segment":
+        raise InputError(f"config.data.parts: the task {task} draws from one data set; name it by config.data.path.")
+    return mixture.open_parts(
+        data.parts, lambda dataset, part: Slices(dataset, crop_px=data.crop_px, crop_at=part.crop_at)
+    )
 
 
 def read_labels(path: Path) -> dict[str, float]:

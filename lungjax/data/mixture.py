@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 
 from lungjax.ct.scan import Intensity
 from lungjax.data import shards, splits
-from lungjax.data.loader import Slices, select_rows
+from lungjax.data.loader import Slices
 from lungjax.data.shards import Dataset
 from lungjax.data.splits import Split
 from lungjax.errors import InputError
@@ -83,7 +83,7 @@ class Mixture:
         """(n,) rows of `index` of a split, of all parts; see `lungjax.data.loader.select_rows`."""
         del slices  # Each part has its own.
         each = [
-            start + select_rows(part.slices.dataset, split=split, slices=part.chosen, share=share, seed=seed)
+            start + part.slices.rows(split=split, slices=part.chosen, share=share, seed=seed)
             for start, part in zip(self._starts, self.parts, strict=False)
         ]
         return np.concatenate(each)
@@ -137,13 +137,13 @@ class Mixture:
         return np.dtype(kinds[part.slices.dataset.intensity])
 
 
-def open_parts(parts: Mapping[str, Any], *, crop_px: int) -> Mixture:
+def open_parts(parts: Mapping[str, Any], open_slices: Callable[[Dataset, Any], Slices]) -> Mixture:
     """The mixture of a configuration.
 
     Args:
       parts: `config.data.parts`: by name, `path` of a prepared folder; `slices` and `crop_at` as in `config.data`;
         `rate`, how often it is drawn from beside the others. A part without a path, or of rate 0, is left out.
-      crop_px: `config.data.crop_px`, of all.
+      open_slices: makes a reader of a data set and its part of the configuration.
 
     Raises:
       InputError: as for `Mixture`, a path is no data set, or no part is left.
@@ -153,8 +153,7 @@ def open_parts(parts: Mapping[str, Any], *, crop_px: int) -> Mixture:
         if part.rate < 0:
             raise InputError(f"config.data.parts.{name}.rate is {part.rate}; it must be 0 or more.")
         if part.path and part.rate:
-            slices = Slices(_open(name, part.path), crop_px=crop_px, crop_at=part.crop_at)
-            opened.append(Part(name, slices, part.slices, float(part.rate)))
+            opened.append(Part(name, open_slices(_open(name, part.path), part), part.slices, float(part.rate)))
     if not opened:
         raise InputError("config.data.parts: no part has a path and a rate above 0; set both of at least one.")
     return Mixture(opened)

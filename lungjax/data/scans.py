@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def read(entry: Entry) -> Scan:
 def read_with_marks(entry: Entry) -> tuple[Scan, np.ndarray]:
     """As `read`, and the readers' bits, uint8 (slices, rows, columns)."""
     path, series_uid = entry.locator
-    dataset = shards.open_dataset(path)
+    dataset = _open(path)
     index = dataset.index
     rows = index.index[index["series_uid"].astype(str) == series_uid]
     rows = rows[np.argsort(index.loc[rows, "slice_index"].to_numpy())]
@@ -66,3 +67,7 @@ def read_with_marks(entry: Entry) -> tuple[Scan, np.ndarray]:
         nodules=(),
     )
     return scan, np.stack([record.readers for record in records])
+
+
+_open = functools.lru_cache(maxsize=4)(shards.open_dataset)
+"""Kept open: an index of thousands of scans takes longer to read than one scan."""

@@ -15,6 +15,8 @@ _WHAT = {
     "pretrain": "An encoder of chest CT slices, pretrained without labels by SimCLR (Chen et al. 2020).",
     "segment": "A segmenter, a U-Net: at each pixel of a CT slice, the probability that at least two of four readers "
     "would have marked it as part of a lung nodule.",
+    "sift": "A candidate classifier (false-positive reduction): from three CT slices around what a detector proposes, "
+    "in HU, the probability that at least two of four readers would have outlined it as a nodule.",
     "classify": "A nodule classifier: from a CT patch around a nodule, in HU, the probability that LIDC's readers "
     "would call it malignant (their median above 3 of 5, not below), and the nine ratings that they would give.",
     "diagnose": "A patient classifier: from CT patches around all of a patient's nodules, in HU, the probability that "
@@ -36,6 +38,11 @@ _SCOPE = """\
 _SCOPE_PRETRAINED = """\
 - Features to start from, and no prediction: what they are worth is measured after fine-tuning, see the
   documentation."""
+_SCOPE_SIFTED = """\
+- The candidate must lie in the middle of its slices. It was trained on the candidates of one detector; those of
+  another are different, and its probabilities are then less certain.
+- Most of its training candidates come from crops around nodules: how often what a detector proposes elsewhere in a scan
+  is a nodule is rarer, so a threshold is fitted on whole scans."""
 _SCOPE_GRADED = """\
 - Malignant is the readers' opinion, not pathology; nodules with a median of 3 have no label, and no figures.
 - The nodule must lie in the middle of its patch: it classifies nodules, it finds none."""
@@ -60,6 +67,7 @@ tags:
 _KINDS = {
     "pretrain": "image-feature-extraction",
     "segment": "image-segmentation",
+    "sift": "image-classification",
     "classify": "image-classification",
     "diagnose": "image-classification",
 }
@@ -80,6 +88,14 @@ import numpy as np
 model = lungjax.load("{where}")
 hu = np.full((4, {side_px}, {side_px}), -850, np.int16)  # slices of a chest CT, in HU
 probability = model.predict(hu)
+""",
+    "sift": """\
+import lungjax
+import numpy as np
+
+model = lungjax.load("{where}")
+hu = np.full((4, 3, {side_px}, {side_px}), -850, np.int16)  # 3 slices 2.5 mm apart of each of 4 candidates, in HU
+probability = model.predict(hu, pixel_mm=0.7)  # between pixel centres
 """,
     "classify": """\
 import lungjax
@@ -140,7 +156,7 @@ _LOADS = (
     "six months after it load and run this file. Others may refuse: then use that jaxlib, or export again"
 )
 """Of StableHLO, as jax.export's compatibility guarantees have it; no package tells when it was released."""
-_UNITS = {"classify": "nodules", "diagnose": "patients"}
+_UNITS = {"sift": "candidates", "classify": "nodules", "diagnose": "patients"}
 """What is classified, by the task."""
 _PROBED = """\
 and without labels: `accuracy` is how often a slice's other view is recognised among all views of the batch; `knn_auc`
@@ -165,7 +181,8 @@ def card_text(trained: Trained, given: Signature, *, format: str, dtype: str, di
     rows = {
         "network": f"{count:,} parameters, {dtype}; encoder {dict(config.model.encoder)}",
         "trained on": f"`{trained.intensity}` slices of {counts['train']} patients ({counts['val']} val, "
-        f"{counts['test']} test), split {splits.digest(trained.patients)}, by a hash of the patient's id; LIDC-IDRI-0001 and -0003 left out",
+        f"{counts['test']} test), split {splits.digest(trained.patients)}, by a hash of the patient's id; "
+        "LIDC-IDRI-0001 and -0003 left out",
         "steps": f"{trained.step:,} of {config.steps:,}, batch {config.data.batch_size}, seed {config.seed}",
         "started from": config.init_from or "random weights",
         "command": f"`{trained.origin.get('command', 'unknown')}`",
@@ -176,12 +193,14 @@ def card_text(trained: Trained, given: Signature, *, format: str, dtype: str, di
     }
     if format == "stablehlo":
         rows["loads with"] = _LOADS.format(jax=version("jax"), jaxlib=version("jaxlib"))
-    scope = {"segment": _SCOPE, "pretrain": _SCOPE_PRETRAINED}.get(config.task, _SCOPE_GRADED)
+    scope = {"segment": _SCOPE, "pretrain": _SCOPE_PRETRAINED, "sift": _SCOPE_SIFTED}.get(config.task, _SCOPE_GRADED)
     if config.task == "segment":
         tile_px = Tiling.of(config, trained.seen.get("side_px")).tile_px
         scope = scope.format(tile_px=tile_px, reach_px=round(reach(config) * tile_px))
     if trained.calibration:
         rows["calibration"] = _calibrated(config.task, trained.calibration)
+    if trained.operating_points:
+        rows["operating points"] = _operating_points(trained.operating_points)
     about = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     figures = "\n".join(_reported(config.task, name, report) for name, report in trained.figures.items())
     header = _HEADER.format(library=_LIBRARIES.get(format, "lungjax"), kind=_KINDS[config.task])
@@ -244,6 +263,14 @@ def _calibrated(task: str, known: dict[str, Any]) -> str:
         return f"{what}, by {len(known['share'])} knots, fitted on {known['fitted_on']:,} val slices"
     line = f"sigmoid({known['slope']:.3g} * logit + {known['offset']:.3g})"
     return f"{line}, fitted on {known['fitted_on']} val {_UNITS[task]}"
+
+
+def _operating_points(points: dict[str, Any]) -> str:
+    pairs = zip(points["false_positives_a_scan"], points["threshold"], strict=True)
+    each = ", ".join(f"{threshold:.3f} for {rate:g}" for rate, threshold in pairs)
+    return (
+        f"thresholds for false positives a scan: {each}; default {points['default']:g}; fitted on {points['fitted_on']}"
+    )
 
 
 def _reported(task: str, name: str, report: dict[str, Any]) -> str:

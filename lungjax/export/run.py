@@ -19,8 +19,14 @@ from lungjax.evaluation.plots import training_plots
 from lungjax.export import model_card, parity, signature
 from lungjax.export.signature import Signature
 from lungjax.train.logs import METRICS_FILE
-from lungjax.train.trained import Trained, open_trained, write_exported, write_description, write_orbax,
-write_torchvision
+from lungjax.train.trained import (
+    Trained,
+    open_trained,
+    write_description,
+    write_exported,
+    write_orbax,
+    write_torchvision,
+)
 
 Dtype = Literal["float16", "float32"]
 Format = Literal["safetensors", "orbax", "stablehlo", "onnx", "torchvision"]
@@ -59,7 +65,9 @@ def export(model: Path, out: Path, *, format: Format = "safetensors", dtype: Dty
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as holder:
         temporary = Path(holder) / out.name
         temporary.mkdir()
-        given = signature.encoder_signature(trained) if format == "torchvision" else signature.network_signature(trained)
+        given = (
+            signature.encoder_signature(trained) if format == "torchvision" else signature.network_signature(trained)
+        )
         _write(trained, given, temporary, format, dtype)
         inputs = signature.golden_inputs(given)
         expected = signature.run_network(trained, given, inputs)

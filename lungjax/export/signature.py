@@ -16,9 +16,9 @@ from jax.sharding import Mesh
 
 from lungjax.ct.scan import RATING_NAMES, READERS
 from lungjax.models.encoder import BOTTLENECK, ResNet
-from lungjax.prediction.patches import SIDE_PX
+from lungjax.prediction.patches import SIDE_PX, STACK_PX
 from lungjax.prediction.tiling import STORED_PX
-from lungjax.tasks import classify, diagnose, pretrain, segment
+from lungjax.tasks import classify, diagnose, pretrain, segment, sift
 from lungjax.tasks.task import Config
 from lungjax.train.trained import Trained
 
@@ -62,7 +62,7 @@ def network_signature(trained: Trained) -> Signature:
     """The signature of a network, including windowing, resampling and calibration."""
     config = copy.deepcopy(trained.config)
     config.compute_dtype = "float32"
-    kinds = {"segment": _segment, "pretrain": _pretrain, "classify": _classify, "diagnose": _diagnose}
+    kinds = {"segment": _segment, "pretrain": _pretrain, "sift": _sift, "classify": _classify, "diagnose": _diagnose}
     return kinds[config.task](config, trained)
 
 
@@ -127,6 +127,20 @@ def _calibrated(trained: Trained, logits: jax.Array) -> jax.Array:
     """`lungjax.train.calibrate.probability`, in JAX."""
     line = trained.calibration
     return jax.nn.sigmoid(line.get("slope", 1.0) * logits + line.get("offset", 0.0))
+
+
+def _sift(config: Config, trained: Trained) -> Signature:
+    classifier = sift.make_candidate_classifier(config)
+
+    def function(variables: Any, hu: jax.Array, pixel_mm: jax.Array) -> tuple[jax.Array, ...]:
+        predicted = classifier(variables["params"], variables["model_state"], hu, pixel_mm)
+        return (_calibrated(trained, predicted["logit"]),)
+
+    shape = (sift.PLANES, STACK_PX, STACK_PX)
+    hu = ArraySpec("hu", shape, "three CT slices 2.5 mm apart with a candidate in the middle, in HU")
+    pixel_mm = ArraySpec("pixel_mm", (), "between pixel centres, in mm, above 0")
+    probability = ArraySpec("probability", (), "that the candidate is a nodule, calibrated")
+    return Signature(function, (hu, pixel_mm), (probability,))
 
 
 def _classify(config: Config, trained: Trained) -> Signature:

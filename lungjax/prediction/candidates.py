@@ -53,7 +53,12 @@ class Candidate:
 
 
 def ranked_candidates(
-    probability: np.ndarray, hu: np.ndarray, lungs: np.ndarray | None, spacing_mm: tuple[float, float, float]
+    probability: np.ndarray,
+    hu: np.ndarray,
+    lungs: np.ndarray | None,
+    spacing_mm: tuple[float, float, float],
+    *,
+    voxel_threshold: float = VOXEL_THRESHOLD,
 ) -> list[Candidate]:
     """Every candidate of a scan, by falling mean probability.
 
@@ -62,9 +67,10 @@ def ranked_candidates(
       hu: int16 of that shape.
       lungs: bool of that shape, `lungjax.ct.lungs.Lungs.mask`; None where they are not known, as of crops.
       spacing_mm: (slice, row, column) distance between voxel centres.
+      voxel_threshold: a voxel more probable than this is a candidate's.
     """
     candidates = []
-    for voxels in _joined_components(probability):
+    for voxels in _joined_components(probability, voxel_threshold):
         volume_mm3 = len(voxels) * math.prod(spacing_mm)
         at = tuple(voxels.T)
         if volume_mm3 < LEAST_MM3 or (lungs is not None and lungs[at].mean() < LEAST_IN_LUNG):
@@ -94,12 +100,12 @@ def score(probability: np.ndarray, volume_mm3: float, longest_mm: float) -> floa
     return float(probability.mean(dtype=np.float64))
 
 
-def _joined_components(probability: np.ndarray) -> list[np.ndarray]:
-    """(n, 3) voxels above `VOXEL_THRESHOLD`, ascending, of each component of those above `JOIN_THRESHOLD`; voxels that
+def _joined_components(probability: np.ndarray, threshold: float) -> list[np.ndarray]:
+    """(n, 3) voxels above a threshold, ascending, of each component of those above `JOIN_THRESHOLD`; voxels that
     share a face are connected."""
     joined = []
-    for voxels in _components(probability > JOIN_THRESHOLD):
-        sure = voxels[probability[tuple(voxels.T)] > VOXEL_THRESHOLD]
+    for voxels in _components(probability > min(JOIN_THRESHOLD, threshold)):
+        sure = voxels[probability[tuple(voxels.T)] > threshold]
         if len(sure):
             joined.append(sure)
     return joined

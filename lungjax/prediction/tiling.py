@@ -16,6 +16,8 @@ STORED_PX = 128
 """Side of the tiles of a network that was trained on slices as they were stored, if its run did not record theirs."""
 LEAST_REACH = 0.125
 """Share of a tile's side from its middle to the core's edge, at least: a finer grid takes too long."""
+MOST_REACH = 0.375
+"""At most: what lies at a tile's edge is cut off, wherever nodules lay in training."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +41,9 @@ class Tiling:
     def of(cls, config: Config, stored_px: int | None) -> Tiling:
         """As the network of a configuration was trained, on slices whose side is `stored_px` where that is known."""
         tile_px = int(config.data.crop_px) or stored_px or STORED_PX
-        return cls(tile_px, round(2 * tile_px * max(reach(config), LEAST_REACH)), bool(config.data.crop_px))
+        return cls(
+            tile_px, round(2 * tile_px * min(max(reach(config), LEAST_REACH), MOST_REACH)), bool(config.data.crop_px)
+        )
 
     def corners(self, region: np.ndarray) -> list[Corner]:
         """Tiles in whose cores the region, bool (rows, columns), has pixels; from the top, in rows."""

@@ -32,6 +32,9 @@ from lungjax.prediction.candidates import Candidate
 from lungjax.prediction.sliding_window import Segmenter
 from lungjax.preparation import merge, parts
 
+VOXEL_THRESHOLD = 0.1
+"""Lower than that of predict: what the detector holds for possible is mined, too, for false candidates are too few to
+learn from in crops."""
 LEAST_OVERLAP = 0.1
 """A candidate of which less lies in readers' marks is neither a nodule nor none: it only touches one."""
 _UNRATED = (0,) * 9
@@ -137,18 +140,24 @@ def candidates_of(scan: Scan, segmenter: Segmenter) -> list[Candidate]:
         lung = lungs.find_lungs(scan.voxels, scan.spacing_mm)
         if lung.grid.any():
             probability = segmenter.volume(scan.voxels, detection.with_wall(lung).mask())
-            return candidates.ranked_candidates(probability, scan.voxels, lung.mask(), scan.spacing_mm)
+            return candidates.ranked_candidates(
+                probability, scan.voxels, lung.mask(), scan.spacing_mm, voxel_threshold=VOXEL_THRESHOLD
+            )
     hu = hu_of(scan)
     probability = segmenter.predict(hu)
-    return candidates.ranked_candidates(probability, hu, None, _known_spacing(scan))
+    return candidates.ranked_candidates(probability, hu, None, _known_spacing(scan), voxel_threshold=VOXEL_THRESHOLD)
 
 
 def hu_of(scan: Scan) -> np.ndarray:
     """int16 HU of a scan, estimated slice by slice where its source has lost them."""
     if scan.intensity == "hu":
         return scan.voxels
-    hu = np.asarray(to_hu(jax.numpy.asarray(scan.voxels), intensity=scan.intensity))
+    # Slice by slice, so that it is compiled once, however many slices a stack has.
+    hu = np.stack([np.asarray(_to_hu(slice_, intensity=scan.intensity)) for slice_ in scan.voxels])
     return np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
+
+
+_to_hu = jax.jit(to_hu, static_argnames="intensity")
 
 
 def _known_spacing(scan: Scan) -> tuple[float, float, float]:
@@ -188,9 +197,7 @@ def stack_scan(scan: Scan, marks: np.ndarray, proposed: Sequence[Candidate]) -> 
     )
 
 
-def _readings(
-    marks: np.ndarray, number: int, candidate: Candidate, shape: tuple[int, ...]
-) -> tuple[Reading, ...]:
+def _readings(marks: np.ndarray, number: int, candidate: Candidate, shape: tuple[int, ...]) -> tuple[Reading, ...]:
     """The readers' marks that a candidate lies on, in the middle plane of its stack, slice `number`; () for nothing.
 
     Where the candidate only touches marks, one reader's single pixel stands for them: neither nodule nor none.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from lungjax.data import bags, extent, loader, mixture, neighbours, shards, splits
+from lungjax.data import bags, extent, loader, neighbours, shards, splits
 from lungjax.errors import InputError
 from lungjax.tasks import classify, diagnose, pretrain, segment, sift
 from lungjax.tasks.task import Config, Task
@@ -45,7 +45,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
     folder.check_counts(config)
     folder.check_shares(config)
     dataset = shards.open_dataset(Path(config.data.path))
-    mixed = mixture.open_parts(config.data.parts, crop_px=config.data.crop_px) if config.data.get("parts") else None
+    mixed = bags.make_mixture(config.data, task=config.task)
     patients = splits.joined(
         dataset.manifest["split"]["patients"], mixed.patients if mixed else {}, where=config.data.path
     )

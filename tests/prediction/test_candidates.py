@@ -89,6 +89,7 @@ def test_pieces_are_scipys_ranked_by_score():
     rng = np.random.default_rng(0)
     probability = ndimage.gaussian_filter(rng.normal(0, 1, (12, 40, 44)), 1.2)
     probability = 0.4 + 0.6 * probability / np.abs(probability).max()
+    probability = np.where(probability > candidates.VOXEL_THRESHOLD, probability, 0.0)  # Nothing between to join them.
     hu = rng.integers(-1000, 400, probability.shape).astype(np.int16)
     lungs = np.ones(probability.shape, bool)
     found = candidates.ranked_candidates(probability, hu, lungs, (1.0, 1.5, 1.5))
@@ -104,6 +105,30 @@ def test_pieces_are_scipys_ranked_by_score():
         number = labels[tuple(one.voxels[0])]
         np.testing.assert_array_equal(one.voxels, np.argwhere(labels == number))
         assert one.mean_hu == pytest.approx(hu[labels == number].mean())
+
+
+def test_pieces_are_joined_where_less_probable_voxels_lead_from_one_to_the_other():
+    """A large ground-glass nodule that falls to pieces at the threshold is one candidate, of its sure voxels alone."""
+    probability = np.zeros((5, 30, 40))
+    probability[1:4, 5:12, 5:12], probability[1:4, 5:12, 16:23] = 0.9, 0.7
+    probability[2, 8, 12:16] = 0.3
+    probability[2, 20:26, 5:12] = 0.8
+    hu, lungs = np.zeros(probability.shape, np.int16), np.ones(probability.shape, bool)
+    joined, other = sorted(
+        candidates.ranked_candidates(probability, hu, lungs, (1.0, 1.0, 1.0)), key=lambda one: -one.volume_mm3
+    )
+    assert (len(joined.voxels), len(other.voxels)) == (2 * 3 * 7 * 7, 6 * 7)
+    assert (probability[tuple(joined.voxels.T)] > candidates.VOXEL_THRESHOLD).all()
+    assert joined.slices == (1, 3)
+    probability[2, 8, 13] = candidates.JOIN_THRESHOLD
+    assert len(candidates.ranked_candidates(probability, hu, lungs, (1.0, 1.0, 1.0))) == 3
+
+
+def test_without_lungs_all_candidates_count():
+    probability = np.zeros((3, 20, 20))
+    probability[1, 5:10, 5:10] = 0.9
+    hu = np.zeros(probability.shape, np.int16)
+    assert len(candidates.ranked_candidates(probability, hu, None, (1.0, 1.0, 1.0))) == 1
 
 
 def test_specks_and_what_lies_in_the_wall_are_left_out():
