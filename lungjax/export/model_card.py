@@ -165,7 +165,8 @@ def card_text(trained: Trained, given: Signature, *, format: str, dtype: str, di
     rows = {
         "network": f"{count:,} parameters, {dtype}; encoder {dict(config.model.encoder)}",
         "trained on": f"`{trained.intensity}` slices of {counts['train']} patients ({counts['val']} val, "
-        f"{counts['test']} test), split {splits.digest(trained.patients)}, by a hash of the patient's id; LIDC-IDRI-0001 and -0003 left out",
+        f"{counts['test']} test), split {splits.digest(trained.patients)}, by a hash of the patient's id; "
+        f"LIDC-IDRI-0001 and -0003 left out",
         "steps": f"{trained.step:,} of {config.steps:,}, batch {config.data.batch_size}, seed {config.seed}",
         "started from": config.init_from or "random weights",
         "command": f"`{trained.origin.get('command', 'unknown')}`",
