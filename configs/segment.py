@@ -90,7 +90,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         "data.batch_size": 32,
         "data.crop_px": 0,
         "targets": "levels",
-        "augment.window_hu": (-200.0, 2000.0),  # Wide, for the HU of 8-bit crops are a guess.
+        "augment.window_hu": (-200.0, 2000.0),  # Wide, because the HU of 8-bit crops are estimates.
         "augment.rotation_deg": 180.0,
         "augment.zoom": 0.3,
         "augment.shift": 0.1,

@@ -51,7 +51,7 @@ def ours(mask: np.ndarray) -> np.ndarray:
 
 
 def largest(labels: np.ndarray, count: int) -> np.ndarray:
-    """The component with the most voxels; 0 is what is none."""
+    """The component with the most voxels; 0 is the background."""
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     sizes[0] = 0
     return (sizes == sizes.max())[labels]

@@ -3,8 +3,8 @@
     python scripts/check_links.py SITE [FILE.md ...]
 
 SITE is a built site: each link of a page must lead to an existing file, and to an anchor in it. What a page loads
-(scripts, styles, fonts, pictures) must be in the site, which has to work offline. A Markdown file's links must
-lead to files of the repository. Of links to other sites only the form is checked. Prints a line for each problem; the exit code
+(scripts, styles, fonts, pictures) must be in the site, which has to work offline. A Markdown file's links must lead to
+files of the repository. Of links to other sites only the form is checked. Prints a line for each problem; the exit code
 is 1 if there is one.
 """
 
