@@ -12,8 +12,9 @@ and OUT/chart.png have the results so far; OUT/runs/*/scores.json has each run's
 A share's patients are the first in an order by a hash of seed and ID: for one seed, a smaller share is a subset of a
 larger one. Seeds differ in these patients, the order of batches, and the initial random weights.
 
-On two CPU cores a step of `configs/segment.py:slices`, batch 32, takes half a second: 300 steps a run, validated
-once, are 30 runs in about an hour and a half. XLA's compiled programs are kept in OUT/compiled and are made once for each seed.
+On two CPU cores a step of `configs/segment.py:slices`, batch 32, takes half a second: 300 steps a run, validated once,
+are 30 runs in about an hour and a half. XLA's compiled programs are kept in OUT/compiled and are made once for each
+seed.
 """
 
 from __future__ import annotations

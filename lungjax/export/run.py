@@ -19,8 +19,14 @@ from lungjax.evaluation.plots import training_plots
 from lungjax.export import model_card, parity, signature
 from lungjax.export.signature import Signature
 from lungjax.train.logs import METRICS_FILE
-from lungjax.train.trained import Trained, open_trained, write_exported, write_description, write_orbax,
-write_torchvision
+from lungjax.train.trained import (
+    Trained,
+    open_trained,
+    write_description,
+    write_exported,
+    write_orbax,
+    write_torchvision,
+)
 
 Dtype = Literal["float16", "float32"]
 Format = Literal["safetensors", "orbax", "stablehlo", "onnx", "torchvision"]
