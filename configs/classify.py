@@ -1,10 +1,10 @@
-"""Grading of nodules: malignant or not as the readers judge it, and their nine ratings.
+"""Classification of nodules: malignant or benign as the readers judge it, and their nine ratings.
 
     lungjax prepare --source lidc-nodules.npz --out data/nodules
     python -m lungjax.main --config=configs/classify.py --workdir=workdir/classify
 
-For patches of one nodule each in HU, two minutes on two CPU cores; the network outlines the nodule, then grades what is
-inside. Expected: ROC AUC of 0.93 by folds, where the diameter of the readers' outlines has 0.91.
+For patches of one nodule each in HU, two minutes on two CPU cores; the network outlines the nodule, then classifies
+what is inside. Expected: ROC AUC of 0.93 by folds, where the diameter of the readers' outlines has 0.91.
 `configs/classify.py:quick` has fewer steps, for tests.
 """
 
@@ -20,13 +20,13 @@ def get_config(variant: str = "patches") -> ml_collections.ConfigDict:
     config.eval_every = 400  # The last step is kept: val patients are few, and are needed to calibrate.
     config.checkpoint_every = 200
     config.keep_checkpoints = 2
-    config.init_from = ""  # A run or a model: of this very network all of it, else the same config.model.encoder.
+    config.init_from = ""  # A run or a model: all weights of the same network, else those of the same encoder.
     config.compute_dtype = "float32"
     config.average_decay = 0.99  # of the moving average of the weights, which is what is scored and kept; 0: none
 
     config.data = ml_collections.ConfigDict()
     config.data.path = "data/nodules"
-    config.data.train_share = 1.0  # of the train patients; which of them, config.seed says
+    config.data.train_share = 1.0  # of the train patients, drawn by config.seed
     config.data.slices = "rated"
     config.data.batch_size = 64
     config.data.crop_px = 0
@@ -44,7 +44,7 @@ def get_config(variant: str = "patches") -> ml_collections.ConfigDict:
     config.model.hidden = 64
     config.model.dropout = 0.2
 
-    config.patch = ml_collections.ConfigDict()  # What the network sees of a patch, in pixels of one size.
+    config.patch = ml_collections.ConfigDict()  # The network's input, resampled to pixels of one size.
     config.patch.side_px = 48
     config.patch.pixel_mm = 0.65
     config.patch.window_hu = (-300.0, 1400.0)  # centre, width

@@ -1,12 +1,12 @@
-"""The patient's answer: a bag of nodules, a grader of each, gated attention, one probability of lung cancer.
+"""Classification of patients: a bag of nodules, a network for each, gated attention, one probability of lung cancer.
 
     lungjax prepare --source lidc-nodules.npz --out data/nodules
     python -m lungjax.main --config=configs/diagnose.py --workdir=workdir/diagnose
 
-On two CPU cores. A patient is positive with a nodule whose median of malignancy is above 3, negative where all are
+On two CPU cores. A patient is positive with a nodule whose median malignancy is above 3, negative where all are
 below, and left out otherwise; or as `--config.data.labels=FILE.csv` says: `patient_id,label`, with the labels of TCIA's
 diagnosis sheet, 0 unknown, 1 benign, 2 and 3 malignant.
-Two minutes; expected: ROC AUC of 0.90 by folds, as has the highest grade of a nodule.
+Two minutes; expected: ROC AUC of 0.90 by folds, as has the highest malignancy of a nodule alone.
 `configs/diagnose.py:quick` has fewer steps, for tests.
 """
 
@@ -22,20 +22,20 @@ def get_config(variant: str = "patches") -> ml_collections.ConfigDict:
     config.eval_every = 400  # The last step is kept: val patients are few, and are needed to calibrate.
     config.checkpoint_every = 200
     config.keep_checkpoints = 2
-    config.init_from = ""  # A run or a model: of this very network all of it, else the same config.model.encoder.
+    config.init_from = ""  # A run or a model: all weights of the same network, else those of the same encoder.
     config.compute_dtype = "float32"
     config.average_decay = 0.99  # of the moving average of the weights, which is what is scored and kept; 0: none
 
     config.data = ml_collections.ConfigDict()
     config.data.path = "data/nodules"
-    config.data.train_share = 1.0  # of the train patients; which of them, config.seed says
+    config.data.train_share = 1.0  # of the train patients, drawn by config.seed
     config.data.slices = "rated"
     config.data.batch_size = 16
     config.data.crop_px = 0
     config.data.crop_at = "nodule"
     config.data.workers = 0
     config.data.nodules = 8  # of a bag
-    config.data.labels = ""  # a CSV of patient_id,label; "": the readers' word
+    config.data.labels = ""  # a CSV of patient_id,label; "": the readers' ratings
 
     config.model = ml_collections.ConfigDict()
     config.model.encoder = ml_collections.ConfigDict()  # That of configs/simclr.py:patches, which this starts from.
@@ -49,14 +49,14 @@ def get_config(variant: str = "patches") -> ml_collections.ConfigDict:
     config.model.dropout = 0.2
     config.model.attention = 32
 
-    config.patch = ml_collections.ConfigDict()  # What the network sees of a patch, in pixels of one size.
+    config.patch = ml_collections.ConfigDict()  # The network's input, resampled to pixels of one size.
     config.patch.side_px = 48
     config.patch.pixel_mm = 0.65
     config.patch.window_hu = (-300.0, 1400.0)  # centre, width
 
     config.outline_weight = 1.0
     config.ratings_weight = 1.0
-    config.nodule_weight = 1.0  # of the nodules' own outlines, labels and ratings beside the patient's answer
+    config.nodule_weight = 1.0  # of the nodules' own outlines, labels and ratings, relative to the patient's
 
     config.augment = ml_collections.ConfigDict()  # As lungjax.data.augment.nodule.
     config.augment.zoom = 0.1

@@ -4,7 +4,7 @@
         --config.init_from=workdir/simclr
 
 Full size, for an accelerator: ResNet-34 encoder, 256 x 256 crops around nodules in HU, batch 64, bfloat16.
-No figure of it yet: it has not been run to its end.
+It has no figures yet: it has not been run to its end.
 `configs/segment.py:quick` runs in minutes on two CPU cores: the built-in phantom data, a narrow ResNet-10.
 Expected of quick, on the phantom: pooled Dice of at least 0.70 on the test patients.
 `configs/segment.py:slices` is for the 128 x 128 LIDC crops: 35 minutes on two CPU cores. Expected: pooled Dice of
@@ -24,8 +24,8 @@ round's detector took for a nodule:
         --config.init_from=workdir/scans
 
 Who has LIDC-IDRI itself names it as the path of `nodules` and of `lungs`. Validation is on the crops of `data.path`.
-`configs/segment.py:slices_gpu` is for them, too, with twice the resolution and depth, and was used for the shipped
-`segmenter`: under ten minutes on an H100. Expected: 0.76.
+`configs/segment.py:slices_gpu` is for these crops too, with twice the resolution and depth, and was used for the
+bundled `segmenter`: under ten minutes on an H100. Expected: 0.76.
 """
 
 import ml_collections
@@ -44,14 +44,14 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.eval_every = 2_000
     config.checkpoint_every = 2_000
     config.keep_checkpoints = 2
-    config.init_from = ""  # A run or a model: of this very network all of it, else the same config.model.encoder.
+    config.init_from = ""  # A run or a model: all weights of the same network, else those of the same encoder.
     config.compute_dtype = "bfloat16"
     config.average_decay = 0.999  # of the moving average of the weights, which is what is scored and kept; 0: none
 
     config.data = ml_collections.ConfigDict()
     config.data.path = "data/lidc"
     config.data.slices = "nodule"
-    config.data.train_share = 1.0  # of the train patients; which of them, config.seed says
+    config.data.train_share = 1.0  # of the train patients, drawn by config.seed
     config.data.batch_size = 64
     config.data.crop_px = 256
     config.data.crop_at = "nodule"
@@ -107,7 +107,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         "data.batch_size": 32,
         "data.crop_px": 0,
         "targets": "levels",
-        "augment.window_hu": (-200.0, 2000.0),  # Wide, for the HU of 8-bit crops are a guess.
+        "augment.window_hu": (-200.0, 2000.0),  # Wide, because the HU of 8-bit crops are estimates.
         "augment.rotation_deg": 180.0,
         "augment.zoom": 0.3,
         "augment.shift": 0.1,

@@ -3,12 +3,12 @@
     python -m lungjax.main --config=configs/simclr.py --workdir=workdir/simclr --config.data.path=PREPARED
 
 Full size, for an accelerator: ResNet-34 on 256 x 256 crops in HU, global batch 512, bfloat16.
-No figure of it yet: it has not been run to its end.
+It has no figures yet: it has not been run to its end.
 `configs/simclr.py:quick` runs in minutes on two CPU cores: the built-in phantom data, a narrow ResNet-10.
 Expected of quick, on the phantom: contrastive top-1 on val patients several times that of chance (0.016).
 `configs/simclr.py:slices` is for the 128 x 128 LIDC crops: half an hour on two CPU cores. Expected:
 contrastive top-1 of 0.42 on val patients, of 128 views.
-`configs/simclr.py:patches` is for patches of nodules, for configs/classify.py to start from. No figure of it yet.
+`configs/simclr.py:patches` is for patches of nodules, for configs/classify.py to start from. It has no figures yet.
 """
 
 import ml_collections
@@ -30,7 +30,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict()
     config.data.path = "data/lidc"
     config.data.slices = "all"
-    config.data.train_share = 1.0  # of the train patients; which of them, config.seed says
+    config.data.train_share = 1.0  # of the train patients, drawn by config.seed
     config.data.batch_size = 512
     config.data.crop_px = 256
     config.data.crop_at = "random"
@@ -49,7 +49,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.temperature = 0.2
     config.positives = "views"  # of one slice; or "neighbours": of it and another of its series within neighbour_mm
     config.neighbour_mm = 5.0  # Where positions are unknown, slices that follow each other.
-    config.same_scan_mm = 10.0  # Slices of one scan nearer than this are no negatives; 0: all are.
+    config.same_scan_mm = 10.0  # Slices of one scan nearer than this are not negatives; 0: all are.
 
     config.augment = ml_collections.ConfigDict()
     config.augment.window_hu = (-600.0, 1500.0)  # centre, width

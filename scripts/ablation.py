@@ -1,12 +1,12 @@
-"""What each ingredient of the segmenter brings: the recipe, and the recipe with one thing changed, side by side.
+"""What each ingredient of the segmenter contributes: the recipe compared with variants that change one thing.
 
     python scripts/ablation.py --out workdir/ablation --config configs/segment.py:slices \
         [--pretrained WORKDIR] [--variants recipe,targets=soft,...] [--seeds 1] [--config.steps=1200 ...]
 
 Every run is a run of the training loop with the same budget of steps, scored on the test patients by the checkpoint
-that is best on the val patients: figures to explain the recipe with, not to choose it by. OUT/table.md tells what is
-known so far: the pooled Dice of each, and its difference from the recipe's, paired by patient. The same command goes
-on where it was stopped. Test-time flips need no run: `lungjax evaluate --model OUT/runs/recipe-0 [--flips]`.
+that is best on the val patients: figures to explain the recipe, not to choose it. OUT/table.md has the results so
+far: the pooled Dice of each variant, and its difference from the recipe's, paired by patient. The same command resumes
+where it was stopped. Test-time flips need no run: `lungjax evaluate --model OUT/runs/recipe-0 [--flips]`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "depth 18": {"model.encoder.depth": 18},
     "patches of 2 px": {"model.encoder.patch_px": 2},
 }
-"""What is changed, by the name of the row."""
+"""The values that each variant changes, by the name of its row."""
 PRETRAINED = "from pretraining"
 
 _FLAGS = flags.FlagValues()
@@ -61,28 +61,28 @@ _SEEDS = flags.DEFINE_integer("seeds", 1, "runs of each", flag_values=_FLAGS)
 
 
 def study(config: Any, variants: dict[str, dict[str, Any]], *, seeds: int, out: Path) -> bool:
-    """All runs that are not finished yet; one seed of everything before the next.
+    """Does all runs that are not finished; all runs of a seed come before the next seed.
 
     Args:
-      config: of a segmenter.
-      variants: what is changed in it, by the name of the row; `RECIPE` among them.
-      seeds: how many.
-      out: the folder.
+      config: a segmenter's configuration.
+      variants: the values that each variant changes, by the name of its row, including `RECIPE`.
+      seeds: their number.
+      out: the study's folder.
 
     Returns:
-      False where a SIGTERM or Ctrl-C ended it; the same command goes on.
+      False where SIGTERM or Ctrl-C stopped it; the same command resumes.
     """
     dataset = shards.open_dataset(Path(config.data.path))
     done: list[Run] = []
     for seed in range(seeds):
         for name, changes in variants.items():
-            one = config.copy_and_resolve_references()
-            one.update_from_flattened_dict({**changes, "seed": seed})
+            varied = config.copy_and_resolve_references()
+            varied.update_from_flattened_dict({**changes, "seed": seed})
             workdir = out / "runs" / f"{name.replace(' ', '-')}-{seed}"
-            found = runs.scores(one, workdir, dataset)
-            if found is None:
+            scores = runs.scores(varied, workdir, dataset)
+            if scores is None:
                 return False
-            done.append(Run(name, 1.0, seed, patients=len(found["train_patients"]), counts=found["counts"]))
+            done.append(Run(name, 1.0, seed, patients=len(scores["train_patients"]), counts=scores["counts"]))
             (out / "table.md").write_text(label_efficiency.table_of_changes(done, base=RECIPE) + "\n")
     print((out / "table.md").read_text())
     return True
@@ -96,16 +96,16 @@ def main(argv: list[str]) -> int:
         _FLAGS(argv)
         for flag, value in (("config", _CONFIG.value), ("out", _OUT.value)):
             if value is None:
-                raise InputError(f"--{flag} is missing; see --help for a whole command.")
+                raise InputError(f"--{flag} is missing; see --help for an example.")
         config, out = _CONFIG.value, Path(str(_OUT.value))
         known = VARIANTS | ({PRETRAINED: {"init_from": _PRETRAINED.value}} if _PRETRAINED.value else {})
         unknown = [name for name in _VARIANTS.value if name not in known]
         if unknown:
             raise InputError(f"--variants: there is no {unknown[0]!r}; there are {', '.join(known)}.")
         config.data.path = str(resolve(config.data.path))
-        asked = {name: known[name] for name in dict.fromkeys([RECIPE, *(_VARIANTS.value or known)])}
+        chosen = {name: known[name] for name in dict.fromkeys([RECIPE, *(_VARIANTS.value or known)])}
         jax.config.update("jax_compilation_cache_dir", str((out / "compiled").absolute()))
-        return 0 if study(config, asked, seeds=_SEEDS.value, out=out) else 1
+        return 0 if study(config, chosen, seeds=_SEEDS.value, out=out) else 1
     except (InputError, NotFinite, flags.Error, ValueError) as error:
         print(f"ablation: error: {error}", file=sys.stderr)
         return 2

@@ -24,34 +24,34 @@ from lungjax.prediction import sources
 
 
 def masks(source: Path) -> dict[str, np.ndarray]:
-    """By what they show; voxels of all that are labelled here touch by their faces."""
+    """The masks to label, by name; components are connected by faces."""
     module, (entry, *_), _ = sources.find_scans(source)
     scan = sources.read(module, entry)
-    found: dict[str, np.ndarray] = {}
+    by_name: dict[str, np.ndarray] = {}
     original = connected_components.find_components
 
     def watched(mask: np.ndarray, *axes: int) -> connected_components.Components:
         if axes == (0, 1):
-            found[f"grid of 3 mm, {len(found) + 1}"] = mask.copy()
+            by_name[f"grid of 3 mm, {len(by_name) + 1}"] = mask.copy()
         return original(mask, *axes)
 
     connected_components.find_components = watched
     try:
-        seen = lungs.find_lungs(scan.voxels, scan.spacing_mm)
+        scan_lungs = lungs.find_lungs(scan.voxels, scan.spacing_mm)
     finally:
         connected_components.find_components = original
     dense = scan.voxels > lungs.AIR_HU
-    return found | {"dense": dense, "dense, in the lungs": dense & seen.mask()}
+    return by_name | {"dense": dense, "dense, in the lungs": dense & scan_lungs.mask()}
 
 
 def ours(mask: np.ndarray) -> np.ndarray:
     """The largest component."""
-    found = connected_components.find_components(mask, 0, 1)
-    return found.mask(found.sizes == found.sizes.max(initial=0))
+    components = connected_components.find_components(mask, 0, 1)
+    return components.mask(components.sizes == components.sizes.max(initial=0))
 
 
 def largest(labels: np.ndarray, count: int) -> np.ndarray:
-    """The component with the most voxels; 0 is what is none."""
+    """The component with the most voxels; 0 is the background."""
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     sizes[0] = 0
     return (sizes == sizes.max())[labels]
@@ -64,12 +64,12 @@ def labelled(mask: np.ndarray) -> tuple[np.ndarray, int]:
 
 def seconds(work: Callable[[], object], repeats: int) -> float:
     """Of CPU time, at best."""
-    found = []
+    times_s = []
     for _ in range(repeats):
         start = time.process_time()
         work()
-        found.append(time.process_time() - start)
-    return min(found)
+        times_s.append(time.process_time() - start)
+    return min(times_s)
 
 
 def main() -> None:
@@ -88,9 +88,9 @@ def main() -> None:
             lambda mask=mask: labelled(mask),
             lambda mask=mask: largest(*ndimage.label(mask)),  # pyright: ignore[reportGeneralTypeIssues]
         )
-        found = [1000 * seconds(way, arguments.repeats) for way in ways]
+        ms = [1000 * seconds(way, arguments.repeats) for way in ways]
         shape = "x".join(map(str, mask.shape))
-        print(f"{name:20} {shape:>15} {count:>10,} {found[0]:8.1f} {found[1]:8.1f} {found[2]:10.1f} {found[3]:8.1f}")
+        print(f"{name:20} {shape:>15} {count:>10,} {ms[0]:8.1f} {ms[1]:8.1f} {ms[2]:10.1f} {ms[3]:8.1f}")
 
 
 if __name__ == "__main__":

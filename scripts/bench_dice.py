@@ -4,10 +4,10 @@
     lungjax prepare --source lidc-slices.zip --out data/slices
     python scripts/bench_dice.py [--data data/slices] [--minutes 40] [--threads 2]
 
-Both read the same shards, see the same train patients and are scored on the same third of the val slices, pooled Dice
+Both read the same shards, train on the same patients and are scored on the same third of the val slices, pooled Dice
 against the majority. Each follows its own recipe: ours the configuration as it is; the plain U-Net of 1.9 M
 parameters BatchNorm, BCE + Dice, flips and quarter turns, Adam at 1e-3 with one cycle over eight epochs, batch 32.
-They take turns of some seconds, so that whatever else the machine does falls on both; a contender's clock runs while
+They take turns of some seconds, so that other work on the machine affects both; a contender's clock runs while
 it trains, loading included, validation and compilation excluded.
 """
 

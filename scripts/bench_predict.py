@@ -2,9 +2,9 @@
 
     python scripts/bench_predict.py [--model segmenter] [--rounds 200]
 
-The process is bound to one core before JAX starts. Time of one call, HU on the host to probabilities there, for one
-slice and for a batch of 16, after the call that compiles; `--flips` takes four times as long. The median, and the 95th
-percentile, which other work on the machine makes long.
+The process is bound to one core before JAX starts. Measured is a call from HU to probabilities, both on the host, for
+one slice and for a batch of 16, without the call that compiles; `--flips` takes four times as long. Printed are the
+median and the 95th percentile, which other work on the machine increases.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ def main() -> None:
 
 def _times_ms(call: Callable[[], Any], rounds: int) -> np.ndarray:
     call()
-    found = []
+    times_ms = []
     for _ in range(rounds):
         start = time.perf_counter()
         call()
-        found.append(1e3 * (time.perf_counter() - start))
-    return np.array(found)
+        times_ms.append(1e3 * (time.perf_counter() - start))
+    return np.array(times_ms)
 
 
 if __name__ == "__main__":

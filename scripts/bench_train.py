@@ -3,9 +3,9 @@
     pip install -e .[bench]
     python scripts/bench_train.py [--threads 2] [--rounds 9] [--preset coarse]
 
-One round takes one step of every contender, so that whatever else the machine does falls on all of them. float32,
+One round takes one step of every contender, so that other work on the machine affects all of them. float32,
 the same batch for all; PyTorch with channels_last. Without PyTorch only our own steps are timed. A step is loss,
-gradients and Adam, without augmentation, whose cost is shown beside it.
+gradients and Adam, without augmentation, whose cost is shown separately.
 """
 
 # PyTorch is an extra.

@@ -1,11 +1,11 @@
-"""Whether every link of the documentation leads somewhere, without a network.
+"""Checks that every link of the documentation has a target, without a network.
 
     python scripts/check_links.py SITE [FILE.md ...]
 
-SITE is a built site: each link of a page must lead to a file that is there, and to an anchor that is in it. What a page
-loads (scripts, styles, fonts, pictures) must lie in the site, for it has to work offline. A Markdown file's links must
-lead to files of the repository. Of links to other sites the form alone is looked at. Prints what is wrong, one a line;
-exit code 1 if anything is.
+SITE is a built site: each link of a page must lead to an existing file, and to an anchor in it. What a page loads
+(scripts, styles, fonts, pictures) must be in the site, which has to work offline. A Markdown file's links must lead to
+files of the repository. Of links to other sites only the form is checked. Prints a line for each problem; the exit code
+is 1 if there is one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _LOADED = {"script": "src", "img": "src", "source": "src", "iframe": "src", "object": "data", "embed": "src"}
-"""Attributes whose address a browser fetches by itself; so it does that of a <link> to a style or a picture."""
+"""Attributes whose address a browser fetches by itself, as it does for a <link> to a style or a picture."""
 _LOADING_LINKS = {"stylesheet", "icon", "preload", "modulepreload", "manifest"}
 _IN_CSS = re.compile(r"""@import\s+["']([^"']+)|url\(\s*["']?([^"')]+)""")
 _FENCED = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
@@ -75,8 +75,8 @@ def check_site(site: Path) -> Iterator[str]:
             if fault := _loading_fault(address, path, site):
                 yield f"{where}: {address}: {fault}"
     for path in sorted(site.rglob("*.css")):
-        for found in _IN_CSS.findall(path.read_text(encoding="utf-8")):
-            address = "".join(found)
+        for groups in _IN_CSS.findall(path.read_text(encoding="utf-8")):
+            address = "".join(groups)
             if fault := _loading_fault(address, path, site):
                 yield f"{path.relative_to(site)}: {address}: {fault}"
 
@@ -84,8 +84,8 @@ def check_site(site: Path) -> Iterator[str]:
 def check_markdown(path: Path, root: Path) -> Iterator[str]:
     """What is wrong with the links of a Markdown file of the repository `root`, a sentence each."""
     text = _INLINE_CODE.sub("", _FENCED.sub("", path.read_text(encoding="utf-8")))
-    for found in _IN_MARKDOWN.findall(text):
-        address = "".join(found)
+    for groups in _IN_MARKDOWN.findall(text):
+        address = "".join(groups)
         if fault := _fault(address, path, root.resolve()):
             yield f"{path}: {address}: {fault}"
 

@@ -1,19 +1,20 @@
-"""Does pretraining pay? Fine-tuning on 1, 5, 10, 25 and 100 % of the train patients, from scratch and pretrained.
+"""Does pretraining help? Fine-tuning on 1, 5, 10, 25 and 100 % of the train patients, from scratch and pretrained.
 
     python scripts/label_efficiency.py --out workdir/efficiency --config configs/segment.py:slices \
         --pretrained simclr=workdir/simclr [--pretrained NAME=WORKDIR ...] \
         [--shares 1,5,10,25,100] [--seeds 3] [--config.steps=300 ...]
 
-Every run is a run of the training loop with the configuration given, so with the same budget of steps; it is scored
-on the test patients by the checkpoint that is best on all val patients. The same command goes on where it was
-stopped; with another --pretrained it does what is missing. Seed 0 of all shares comes first. After each run
-OUT/table.md and OUT/chart.png tell what is known so far; OUT/runs/*/scores.json hold each run's counts by patient.
+Every run is a run of the training loop with the given configuration, and so with the same budget of steps; it is scored
+on the test patients by the checkpoint that is best on all val patients. The same command resumes where it was stopped;
+with another --pretrained it does only the missing runs. Seed 0 of all shares comes first. After each run, OUT/table.md
+and OUT/chart.png have the results so far; OUT/runs/*/scores.json has each run's counts by patient.
 
-A share's patients are the first in an order by hash of the seed: of one seed a smaller share lies within a larger one.
-What differs between seeds: these patients, the order of batches, and the weights that start fresh.
+A share's patients are the first in an order by a hash of seed and ID: for one seed, a smaller share is a subset of a
+larger one. Seeds differ in these patients, the order of batches, and the initial random weights.
 
-On two CPU cores a step of `configs/segment.py:slices`, batch 32, takes half a second: 300 steps a run, validated
-once, are 30 runs in about an hour and a half. XLA's compiled programs lie in OUT/compiled and are made once a seed.
+On two CPU cores a step of `configs/segment.py:slices`, batch 32, takes half a second: 300 steps a run, validated once,
+are 30 runs in about an hour and a half. XLA's compiled programs are kept in OUT/compiled and are made once for each
+seed.
 """
 
 from __future__ import annotations
@@ -45,30 +46,30 @@ _SEEDS = flags.DEFINE_integer("seeds", 3, "runs of each start and share", flag_v
 
 
 def study(config: Any, starts: Mapping[str, str], *, shares: list[float], seeds: int, out: Path) -> bool:
-    """All runs that are not finished yet, one after the other.
+    """Does all runs that are not finished, one after another.
 
     Args:
-      config: of a segmenter.
-      starts: what each start's encoder comes from, by its name; empty for `SCRATCH`.
+      config: a segmenter's configuration.
+      starts: by name, the network that each start's encoder comes from; empty for `SCRATCH`.
       shares: of the train patients, in (0, 1].
-      seeds: how many.
-      out: the folder.
+      seeds: their number.
+      out: the study's folder.
 
     Returns:
-      False where a SIGTERM or Ctrl-C ended it; the same command goes on.
+      False where SIGTERM or Ctrl-C stopped it; the same command resumes.
     """
     dataset = shards.open_dataset(Path(config.data.path))
-    asked = list(_runs(config, starts, shares=shares, seeds=seeds))
+    configs = list(_runs(config, starts, shares=shares, seeds=seeds))
     done: list[Run] = []
     began = time.monotonic()
-    for number, (start, one) in enumerate(asked, start=1):
-        workdir = out / "runs" / f"{start}-{100 * one.data.train_share:g}-{one.seed}"
-        print(f"run {number} of {len(asked)}: {workdir.name}, {(time.monotonic() - began) / 60:.0f} min so far")
-        found = runs.scores(one, workdir, dataset)
-        if found is None:
+    for number, (start, run_config) in enumerate(configs, start=1):
+        workdir = out / "runs" / f"{start}-{100 * run_config.data.train_share:g}-{run_config.seed}"
+        print(f"run {number} of {len(configs)}: {workdir.name}, {(time.monotonic() - began) / 60:.0f} min so far")
+        scores = runs.scores(run_config, workdir, dataset)
+        if scores is None:
             return False
-        patients = len(found["train_patients"])
-        done.append(Run(start, one.data.train_share, one.seed, patients=patients, counts=found["counts"]))
+        patients, share = len(scores["train_patients"]), run_config.data.train_share
+        done.append(Run(start, share, run_config.seed, patients=patients, counts=scores["counts"]))
         (out / "table.md").write_text(label_efficiency.table(done) + "\n")
         label_efficiency.chart(done, out / "chart.png")
     print(label_efficiency.table(done))
@@ -76,23 +77,23 @@ def study(config: Any, starts: Mapping[str, str], *, shares: list[float], seeds:
 
 
 def _runs(config: Any, starts: Mapping[str, str], *, shares: list[float], seeds: int) -> Iterator[tuple[str, Any]]:
-    """The start's name and the configuration of each run; one seed of everything before the next."""
+    """The start's name and the configuration of each run; all runs of a seed come before the next seed."""
     for seed in range(seeds):
         for share in shares:
             for start, source in starts.items():
-                one = config.copy_and_resolve_references()
-                one.seed, one.data.train_share, one.init_from = seed, share, source
-                yield start, one
+                changed = config.copy_and_resolve_references()
+                changed.seed, changed.data.train_share, changed.init_from = seed, share, source
+                yield start, changed
 
 
 def _starts(given: list[str]) -> dict[str, str]:
     """Names and workdirs of NAME=WORKDIR; the name of a lone WORKDIR is its folder's."""
     starts = {SCRATCH: ""}
-    for one in given:
-        name, _, source = one.rpartition("=")
+    for argument in given:
+        name, _, source = argument.rpartition("=")
         name = name or Path(source).resolve().name
         if name in starts:
-            raise InputError(f"--pretrained {one}: there is a start {name!r} already; choose another NAME.")
+            raise InputError(f"--pretrained {argument}: there is already a start {name!r}; choose another NAME.")
         starts[name] = source
     return starts
 
@@ -105,7 +106,7 @@ def main(argv: list[str]) -> int:
         _FLAGS(argv)
         for flag in ("config", "out"):
             if _FLAGS[flag].value is None:
-                raise InputError(f"--{flag} is missing; see --help for a whole command.")
+                raise InputError(f"--{flag} is missing; see --help for an example.")
         shares = [float(percent) / 100 for percent in _SHARES.value]
         config, out = _CONFIG.value, Path(str(_OUT.value))
         config.data.path = str(resolve(config.data.path))

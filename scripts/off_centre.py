@@ -1,11 +1,11 @@
-"""How well segmenters outline nodules that do not lie in the middle of what they see.
+"""How well segmenters outline nodules that are not in the middle of their input.
 
     python scripts/off_centre.py [--models segmenter detector] [--data data/slices] [--split val] \
         [--moved-px 0 8 16 24 32]
 
-LIDC's crops have their nodule in the middle, and a network may learn that. Here each slice is moved by so many pixels,
-in turn down, up, right and left, mirrored where it ends, and its masks with it. Prints a table: pooled Dice, and the
-mean Dice of slices whose majority is not empty, with 95 % intervals by bootstrap over patients.
+LIDC's crops have their nodule in the middle, and a network may learn that. Here each slice, with its masks, is moved by
+a number of pixels, in turn down, up, right and left; the gap is filled by mirroring the image. Prints a table: pooled
+Dice, and the mean Dice of slices whose majority is not empty, with 95 % intervals by bootstrap over patients.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from lungjax.preparation.builtin import resolve
 from lungjax.train.trained import Trained, open_trained
 
 WAYS = ((1, 0), (-1, 0), (0, 1), (0, -1))
-"""Where slices are moved to: row, column."""
+"""The directions in which slices are moved: row, column."""
 
 
 def moved(slices: np.ndarray, rows: np.ndarray, distance_px: int, *, beyond: Any) -> np.ndarray:
-    """Each slice in the way of its row of the data set; `beyond` is numpy.pad's mode for what comes in."""
+    """Moves each slice in a direction chosen by its row in the data set; `beyond` is numpy.pad's mode for the gap."""
     room = np.pad(slices, [(0, 0), (distance_px, distance_px), (distance_px, distance_px)], mode=beyond)
     height, width = slices.shape[1:]
     out = np.empty_like(slices)
@@ -43,7 +43,7 @@ def moved(slices: np.ndarray, rows: np.ndarray, distance_px: int, *, beyond: Any
 
 
 def scored(model: Trained, dataset: shards.Dataset, rows: np.ndarray, distances_px: Sequence[int]) -> Iterator[dict]:
-    """For each distance the report of the slices moved by so much, see `lungjax.evaluation.stats.figures.estimate`."""
+    """For each distance, the figures of the moved slices, see `lungjax.evaluation.stats.figures.estimate`."""
     scorer = Scorer(model.config, dataset, model.variables)
     data = model.config.data
     slices = loader.Slices(dataset, crop_px=data.crop_px, crop_at=data.crop_at)
@@ -54,13 +54,13 @@ def scored(model: Trained, dataset: shards.Dataset, rows: np.ndarray, distances_
             image = moved(batch["image"], batch["row"], distance_px, beyond="reflect")
             bits = moved(batch["readers"], batch["row"], distance_px, beyond="constant")
             logits = scorer.predict({**batch, "image": image})["logit"]
-            found = metrics.confusion(logits > 0, metrics.majority(bits, readers=dataset.readers))
-            counts.append(found[batch["weight"] > 0])
-        yield _report(np.concatenate(counts)[None], patients)
+            confusion = metrics.confusion(logits > 0, metrics.majority(bits, readers=dataset.readers))
+            counts.append(confusion[batch["weight"] > 0])
+        yield _figures(np.concatenate(counts)[None], patients)
 
 
-def _report(each: np.ndarray, patients: Sequence[str]) -> dict:
-    """Of the counts (1, slices, 4)."""
+def _figures(each: np.ndarray, patients: Sequence[str]) -> dict:
+    """The figures of confusion counts (1, slices, 4)."""
     own = each[..., 0] + each[..., 2] > 0
     dice = {"dice": (metrics.scores(each)["dice"], own)}
     return figures.estimate(
@@ -91,16 +91,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows = loader.select_rows(dataset, split=given.split, slices=model.config.data.slices)
             reports = scored(model, dataset, rows, given.moved_px)
             progress = tqdm(reports, desc=str(path), total=len(given.moved_px), unit="distance", disable=None)
-            for distance_px, found in zip(given.moved_px, progress, strict=True):
-                shown = (_shown(found[section]["dice"]) for section in ("pooled", "per_slice"))
-                print(f"| {path} | {distance_px} px | {' | '.join(shown)} |", flush=True)
+            for distance_px, report in zip(given.moved_px, progress, strict=True):
+                cells = (_cell(report[section]["dice"]) for section in ("pooled", "per_slice"))
+                print(f"| {path} | {distance_px} px | {' | '.join(cells)} |", flush=True)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
 
 
-def _shown(figure: dict[str, float]) -> str:
+def _cell(figure: dict[str, float]) -> str:
     return "{value:.3f} [{low:.3f}, {high:.3f}]".format(**figure)
 
 

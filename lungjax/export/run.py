@@ -65,9 +65,8 @@ def export(model: Path, out: Path, *, format: Format = "safetensors", dtype: Dty
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as holder:
         temporary = Path(holder) / out.name
         temporary.mkdir()
-        given = (
-            signature.encoder_signature(trained) if format == "torchvision" else signature.network_signature(trained)
-        )
+        describe = signature.encoder_signature if format == "torchvision" else signature.network_signature
+        given = describe(trained)
         _write(trained, given, temporary, format, dtype)
         inputs = signature.golden_inputs(given)
         expected = signature.run_network(trained, given, inputs)

@@ -41,7 +41,7 @@ def make(path: Path, *, option: str) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{path} cannot be created ({error.strerror}); {option} must name a place where you can write."
+            f"{path} cannot be made ({error.strerror}); {option} must name a place where you can write."
         ) from error
 
 

@@ -20,7 +20,7 @@ def test_patient_sums_by_hand():
     np.testing.assert_array_equal(sums, [[2, 20], [5, 50], [8, 80]])  # a, b, c
     among = bootstrap.patient_sums(values, ["d", "b", "d", "e"], among=["a", "b", "c", "d", "e"])
     np.testing.assert_array_equal(among, [[0, 0], [2, 20], [0, 0], [5, 50], [8, 80]])
-    with pytest.raises(ValueError, match="patient e is not among the 2 patients"):
+    with pytest.raises(ValueError, match="patient e is not in `among`, which has 2 patients"):
         bootstrap.patient_sums(values, ["d", "b", "d", "e"], among=["b", "d"])
     with pytest.raises(ValueError, match="4 slices but 2 patient IDs"):
         bootstrap.patient_sums(values, ["a", "b"])

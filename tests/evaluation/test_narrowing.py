@@ -132,7 +132,7 @@ def test_the_chart_shows_the_recalls(tmp_path: Path, figures: dict[str, Figure])
     for row in report["by_readers"]["3"]["curve"]:
         for label, name in (
             (f"{count} nodules of 3 or more readers", "recall"),
-            ("of these, the slice of their centre", "centre"),
+            ("of these, the slice of the centre", "centre"),
             ("of these, slices drawn at random", "chance"),
         ):
             value = row[name] if name == "chance" else row[name]["value"]

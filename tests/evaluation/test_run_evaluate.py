@@ -253,5 +253,5 @@ def test_other_runs_and_damaged_ones_are_refused(segment_run: Path, tmp_path: Pa
         run_evaluate.evaluate(copy, data=None, split="test", out=None)
     shutil.copytree(segment_run / "checkpoints", copy / "checkpoints")
     (copy / "origin.json").unlink()
-    with pytest.raises(InputError, match="an older lungjax, whose networks saw other images, began it"):
+    with pytest.raises(InputError, match="was started by an older version of lungjax"):
         run_evaluate.evaluate(copy, data=None, split="test", out=None)

@@ -69,5 +69,5 @@ def test_mistakes_of_a_submission(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not list(tmp_path.glob("out*"))
     mine.write_text(head + "probability\na,0,0,0,0.5\nz,0,0,0,0.5\n")
     assert cli.main(["evaluate", *given]) == 0
-    assert "candidates of 1 other scans" in capsys.readouterr().out
+    assert "candidates in 1 other scans" in capsys.readouterr().out
     assert json.loads((tmp_path / "out.json").read_text())["cpm"]["value"] == 1

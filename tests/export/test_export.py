@@ -71,7 +71,7 @@ def test_a_pretrained_encoders_card_has_the_figures_of_its_step(tmp_path: Path):
 
 def test_an_export_that_answers_otherwise_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(exporting, "write_exported", networks.damaging(exporting.write_exported))
-    with pytest.raises(InputError, match="answers otherwise"):
+    with pytest.raises(InputError, match="predictions differ"):
         exporting.export(run, tmp_path / "out", dtype="float32")
     assert list(tmp_path.iterdir()) == []
 
@@ -84,7 +84,7 @@ def test_a_shipped_model_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert trained.bundled_models() == ["mine"]
     assert trained.open_trained(Path("mine")).path == tmp_path / "weights" / "mine"
     for stranger in ("../weights/mine/..", ".", "other"):
-        with pytest.raises(InputError, match="nor one that comes along"):
+        with pytest.raises(InputError, match="nor the name of a bundled model"):
             trained.open_trained(Path(stranger))
     networks.made("simclr", tmp_path / "mine")
     assert trained.open_trained(Path("mine")).path == Path("mine")
@@ -92,11 +92,11 @@ def test_a_shipped_model_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_what_cannot_be_exported_or_opened(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     assert cli.main(["export", "--model", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
-    assert "neither the workdir of a run nor an exported model" in capsys.readouterr().err
+    assert "neither a run's workdir nor an exported folder" in capsys.readouterr().err
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
     assert cli.main(["export", "--model", str(run), "--out", str(tmp_path / "full")]) == 2
-    assert "is no empty folder" in capsys.readouterr().err
+    assert "is not an empty folder" in capsys.readouterr().err
     (run / "evaluation-mine.json").write_text("{")
     assert cli.main(["export", "--model", str(run), "--out", str(tmp_path / "out")]) == 2
     assert "evaluation-mine.json is damaged" in capsys.readouterr().err
@@ -135,7 +135,7 @@ def test_a_run_of_the_same_task_starts_from_the_whole_network(tmp_path: Path, ki
     state, said = transfer.load_weights(empty, source, task=source.config.task)
     for found in (state.params, state.scored[0]):
         jax.tree.map(np.testing.assert_array_equal, found, source.variables["params"])
-    assert f"{len(jax.tree.leaves((params, model_state)))} arrays of the network loaded, all it has" in said
+    assert f"{len(jax.tree.leaves((params, model_state)))} arrays of the network loaded, all of them" in said
 
     for other in ({**params, "head": jnp.zeros(3)}, {"encoder": params["encoder"]}):  # Another decoder, or head.
         state, said = transfer.load_weights(dataclasses.replace(empty, params=other), source, task=source.config.task)

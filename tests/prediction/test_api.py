@@ -243,7 +243,7 @@ def test_a_model_of_another_task(segmenter: Any):
         ({"model": "grader"}, "nodule-classifier: is a network of the task 'classify'; a segmenter is one of the"),
         ({"model": segmenter, "nodule_classifier": "patient"}, "a nodule classifier is one of the task 'classify'"),
         ({"model": segmenter, "patient_classifier": lungjax.load("grader")}, "a patient classifier is one of the"),
-        ({"model": "nowhere"}, "nowhere: neither the workdir of a run nor an exported model"),
+        ({"model": "nowhere"}, "nowhere: neither a run's workdir nor an exported folder"),
         ({"model": segmenter, "device": "tpu"}, "there is no device 'tpu' for JAX here; there is cpu"),
     )
     for models, says in mistakes:

@@ -196,7 +196,7 @@ def test_torchvisions_weights_open_as_an_encoder(tmp_path: Path):
 
 
 def test_what_cannot_be_opened(models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(InputError, match=r"nor one that comes along \(detector, encoder, nodule-classifier"):
+    with pytest.raises(InputError, match=r"nor the name of a bundled model \(detector, encoder, nodule-classifier"):
         lungjax.load("grade")
     known = trained.open_trained(models["classify"])
     mistakes: tuple[tuple[exporting.Format, str], ...] = (

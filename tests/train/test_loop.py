@@ -141,7 +141,7 @@ def test_a_workdir_keeps_its_configuration(simclr_run: Path, slices_dataset: Pat
         ("targets", "foo", r"config\.targets is 'foo'; use one of majority, soft, random"),
         ("average_decay", 1.0, r"config\.average_decay is 1\.0; it must be at least 0 and below 1"),
         ("data.train_share", 0.0, r"config\.data\.train_share is 0\.0; it must be above 0 and at most 1"),
-        ("init_from", "/nowhere", "/nowhere: neither the workdir of a run nor an exported model"),
+        ("init_from", "/nowhere", "/nowhere: neither a run's workdir nor an exported folder"),
     ],
 )
 def test_a_mistaken_run_leaves_its_workdir_to_the_right_one(
