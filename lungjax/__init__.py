@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lungjax.prediction.encoder import Encoder
     from lungjax.prediction.nodule_classifier import NoduleClassifier, NodulePrediction
     from lungjax.prediction.patient_classifier import PatientClassifier, PatientPrediction
-    from lungjax.prediction.predicted import PredictedNodule, PredictedPatient
+    from lungjax.prediction.predicted import PredictedNodule, PredictedPatient, PredictedRating
     from lungjax.prediction.result import Prediction
     from lungjax.prediction.sliding_window import Segmenter
     from lungjax.preparation.summary import Summary
@@ -46,6 +46,7 @@ __all__ = [
     "PatientPrediction",
     "PredictedNodule",
     "PredictedPatient",
+    "PredictedRating",
     "Prediction",
     "Scan",
     "Segmenter",
@@ -66,6 +67,7 @@ _MODULES = {
     "PatientPrediction": "lungjax.prediction.patient_classifier",
     "PredictedNodule": "lungjax.prediction.predicted",
     "PredictedPatient": "lungjax.prediction.predicted",
+    "PredictedRating": "lungjax.prediction.predicted",
     "Prediction": "lungjax.prediction.result",
     "Scan": "lungjax.ct.scan",
     "Segmenter": "lungjax.prediction.sliding_window",

@@ -51,9 +51,10 @@ FIELDS = {
     "source dicom_files",
     "Prediction": "scan nodules candidates mask patient warnings refused threshold models made",
     "PredictedNodule": "number centre_voxel centre_mm volume_mm3 longest_mm perpendicular_mm mean_hu score malignancy "
-    "slices",
+    "slices mean_mm fleischner_mm type solid_mean_mm ratings side zone pleura_mm lung_rads lung_rads_reason",
+    "PredictedRating": "expected standard_deviation probabilities",
     "PredictedPatient": "probability reason meaning limits attention calibration",
-    "NodulePrediction": "probability ratings",
+    "NodulePrediction": "probability ratings rating_probabilities",
     "PatientPrediction": "probability attention",
 }
 
@@ -138,7 +139,7 @@ assert "jax" in sys.modules
 
 
 CLIENT = """
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import numpy as np
 import pandas as pd
@@ -157,6 +158,10 @@ assert_type(result, lungjax.Prediction)
 assert_type(result.nodules, tuple[lungjax.PredictedNodule, ...])
 assert_type(result.nodules[0].malignancy, float | None)
 assert_type(result.nodules[0].slices, tuple[int, int])
+assert_type(result.nodules[0].type, Literal["solid", "part-solid", "ground glass"] | None)
+assert_type(result.nodules[0].ratings["texture"], lungjax.PredictedRating)
+assert_type(result.nodules[0].side, Literal["left", "right"] | None)
+assert_type(result.lung_rads, Literal["1", "2", "3", "4A", "4B"] | None)
 assert_type(result.patient, lungjax.PredictedPatient)
 assert_type(result.refused, str | None)
 assert_type(result.mask, np.ndarray)

@@ -46,12 +46,14 @@ class Lungs:
       step: (slices, rows, columns) of a block.
       shape: (slices, rows, columns) of the scan.
       spacing_mm: (slice, row, column) distance between the scan's voxel centres.
+      middle: the column of the grid in which the body's middle lies.
     """
 
     grid: np.ndarray
     step: tuple[int, int, int]
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
+    middle: float
 
     def mask(self) -> np.ndarray:
         """bool (slices, rows, columns): lungs with their vessels and nodules, without trachea and main bronchi."""
@@ -126,7 +128,7 @@ def find_lungs(voxels: np.ndarray, spacing_mm: tuple[float, float, float]) -> Lu
     if air.any():
         box = _box(air)
         grid[box] = _lungs_in(air[box], hu[box] < GAS_HU, middle - box[2].start, voxel_mm)
-    return Lungs(grid, step, (slices, rows, columns), spacing_mm)
+    return Lungs(grid, step, (slices, rows, columns), spacing_mm, middle)
 
 
 def _lungs_in(air: np.ndarray, gas: np.ndarray, middle: float, voxel_mm: np.ndarray) -> np.ndarray:

@@ -1,8 +1,12 @@
-"""Diameters of a candidate in its slices, by RECIST 1.1 (Eisenhauer et al. 2009)."""
+"""Diameters of a candidate in its slices: RECIST 1.1 (Eisenhauer et al. 2009), Fleischner Society, the solid part."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
+from scipy import ndimage
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist, squareform
 
@@ -44,3 +48,38 @@ def in_slice(pixels: np.ndarray, spacing_mm: tuple[float, ...]) -> tuple[float, 
     sides = [np.argsort(np.where(side, x, np.inf))[: side.sum()] for side in (y >= -1e-9, y <= 1e-9)]
     upper, lower = (np.interp(x, x[side], y[side]) for side in sides)
     return longest_mm, float((upper - lower).max())
+
+
+SOLID_HU = -300
+"""A voxel of a part-solid nodule from here on is of its solid part. Of the thresholds that Scholten et al. 2015
+("Detection and quantification of the solid component in pulmonary subsolid nodules by semiautomatic segmentation",
+European Radiology 25, 488-496) tried, this one tells part-solid from non-solid nodules best, with a sensitivity of 90 %
+and a specificity of 88 %; at -130 HU diameters equal those that readers measure in the soft-tissue window, so these
+here are rather those of the lung window, which Lung-RADS asks for, and larger."""
+
+
+def solid_part(voxels: np.ndarray, hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> tuple[float, float]:
+    """Longest diameter and the longest at right angles, mm, of the largest solid part of a nodule; 0 without one.
+
+    A solid part is what is connected through voxels' faces and at or above `SOLID_HU`; a vessel in the nodule is one.
+
+    Args:
+      voxels: (n, 3) integers: slice, row and column.
+      hu: (n,) of these voxels.
+      spacing_mm: (slice, row, column) distance between voxel centres.
+    """
+    solid = voxels[hu >= SOLID_HU]
+    if not len(solid):
+        return 0.0, 0.0
+    corner = solid.min(axis=0)
+    box = np.zeros(solid.max(axis=0) - corner + 1, bool)
+    box[tuple((solid - corner).T)] = True
+    labels: Any = ndimage.label(box)
+    sizes = np.bincount(labels[0].ravel())[1:]
+    _, longest_mm, perpendicular_mm = recist(np.argwhere(labels[0] == 1 + sizes.argmax()), spacing_mm)
+    return longest_mm, perpendicular_mm
+
+
+def fleischner_mm(longest_mm: float, perpendicular_mm: float) -> int:
+    """The mean of long and short axis to the nearest mm, halves up (Fleischner Society: MacMahon et al. 2017)."""
+    return math.floor((longest_mm + perpendicular_mm) / 2 + 0.5)

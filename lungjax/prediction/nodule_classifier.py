@@ -10,7 +10,7 @@ import numpy as np
 
 from lungjax.ct.scan import RATING_NAMES
 from lungjax.errors import InputError
-from lungjax.prediction import arrays
+from lungjax.prediction import arrays, rating_distribution
 from lungjax.prediction.arrays import Forward
 from lungjax.tasks import classify
 from lungjax.train import calibrate
@@ -28,10 +28,13 @@ class NodulePrediction:
       probability: (n,) float64, that the readers' median rating of malignancy would be above 3, not below; calibrated
         where the run had validation patients to calibrate it on.
       ratings: (n, 9) float32, the ratings that a reader is expected to give, in the order of `rating_names`.
+      rating_probabilities: (n, 9, 6) float64, the probability that a reader gives 1, 2, ... 6; 0 above the highest
+        rating of a name, of sum 1 along the last axis. None where the network was exported as StableHLO or ONNX.
     """
 
     probability: np.ndarray
     ratings: np.ndarray
+    rating_probabilities: np.ndarray | None = None
     rating_names: ClassVar[tuple[str, ...]] = RATING_NAMES
 
 
@@ -42,7 +45,8 @@ class NoduleClassifier:
       trained: the network.
       device: of `jax.devices()`, where it runs; the first by default.
       forward: the network itself, where it is no matter of `trained.variables`: (n, rows, columns) HU and (n,) mm ->
-        calibrated probabilities and ratings.
+        calibrated probabilities and ratings, and the chances of being above each of `lungjax.tasks.classify.STEPS`,
+        which exported networks lack.
 
     Attributes:
       trained: as above.
@@ -75,18 +79,22 @@ class NoduleClassifier:
         hu = arrays.checked_hu(hu, "nodules", "rows", "columns")
         pixel_mm = arrays.checked_pixel_mm(pixel_mm, hu.shape[:1])
         if not len(hu):
-            return NodulePrediction(np.zeros(0), np.zeros((0, len(RATING_NAMES)), np.float32))
-        probability, ratings = arrays.in_batches(self._forward, [hu.astype(np.float32), pixel_mm], size=BATCH)
-        return NodulePrediction(probability.astype(np.float64), ratings)
+            none = rating_distribution.probabilities(np.zeros((0, len(classify.STEPS))))
+            return NodulePrediction(np.zeros(0), np.zeros((0, len(RATING_NAMES)), np.float32), none)
+        outputs = arrays.in_batches(self._forward, [hu.astype(np.float32), pixel_mm], size=BATCH)
+        probability, ratings, *above = outputs
+        spread = rating_distribution.probabilities(above[0]) if above else None
+        return NodulePrediction(probability.astype(np.float64), ratings, spread)
 
 
 def _forward(trained: Trained, device: Any) -> Forward:
     classifier = jax.jit(classify.make_nodule_classifier(trained.config))
     variables = jax.device_put(trained.variables, device)
 
-    def forward(hu: np.ndarray, pixel_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def forward(hu: np.ndarray, pixel_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         given = jax.device_put((hu, pixel_mm), device)
         outputs = classifier(variables["params"], variables["model_state"], *given)
-        return calibrate.probability(np.asarray(outputs["logit"]), trained.calibration), np.asarray(outputs["ratings"])
+        probability = calibrate.probability(np.asarray(outputs["logit"]), trained.calibration)
+        return probability, np.asarray(outputs["ratings"]), np.asarray(outputs["above"])
 
     return forward

@@ -10,7 +10,7 @@ import numpy as np
 
 from lungjax.ct.scan import Scan
 from lungjax.errors import InputError
-from lungjax.prediction import detection, opening, patches, patient_classifier
+from lungjax.prediction import description, detection, opening, patches, patient_classifier
 from lungjax.prediction.candidate_classifier import CandidateClassifier
 from lungjax.prediction.candidates import Candidate
 from lungjax.prediction.detection import Detection
@@ -18,7 +18,7 @@ from lungjax.prediction.nodule_classifier import NoduleClassifier
 from lungjax.prediction.operating_point import OperatingPoint
 from lungjax.prediction.outputs import report_json
 from lungjax.prediction.patient_classifier import PatientClassifier
-from lungjax.prediction.predicted import PredictedNodule, PredictedPatient
+from lungjax.prediction.predicted import PredictedPatient
 from lungjax.prediction.result import Prediction
 from lungjax.prediction.sliding_window import Segmenter
 from lungjax.train.trained import Trained
@@ -105,14 +105,8 @@ def predict(scan: Scan, networks: Networks, point: OperatingPoint) -> Prediction
     )
     found = [*detected.nodules, *detected.candidates]
     hu, pixel_mm = _patches(scan, found)
-    malignancy: list[float | None] = [None] * len(found)
-    if networks.nodule_classifier is not None:
-        malignancy = networks.nodule_classifier.predict(hu, pixel_mm).probability.tolist()
-    affine_lps = report_json.affine_of(scan)
-    described = [
-        predicted_nodule(number, candidate, share, affine_lps)
-        for number, (candidate, share) in enumerate(zip(found, malignancy, strict=True), start=1)
-    ]
+    classified = None if networks.nodule_classifier is None else networks.nodule_classifier.predict(hu, pixel_mm)
+    described = description.describe(scan, found, classified)
     count = len(detected.nodules)
     return Prediction(
         scan=scan,
@@ -133,27 +127,6 @@ def _patches(scan: Scan, found: list[Candidate]) -> tuple[np.ndarray, np.ndarray
     """int16 (n, 71, 71) HU around each candidate, and float64 (n,) mm between their pixel centres."""
     row_mm = scan.spacing_mm[1]  # Columns are as far apart, to within 1 %: other scans are refused.
     return patches.cut(scan.voxels, found), np.full(len(found), row_mm)
-
-
-def predicted_nodule(
-    number: int, candidate: Candidate, malignancy: float | None, affine_lps: np.ndarray
-) -> PredictedNodule:
-    """A candidate as it is reported, with the malignancy that was predicted of it; `affine_lps` as of a scan."""
-    centre = candidate.centre_voxel
-    z, row, column = centre.tolist()
-    x_mm, y_mm, z_mm = (affine_lps @ (*centre[::-1], 1))[:3].tolist()
-    return PredictedNodule(
-        number=number,
-        centre_voxel=(z, row, column),
-        centre_mm=(x_mm, y_mm, z_mm),
-        volume_mm3=candidate.volume_mm3,
-        longest_mm=candidate.longest_mm,
-        perpendicular_mm=candidate.perpendicular_mm,
-        mean_hu=candidate.mean_hu,
-        score=candidate.score,
-        malignancy=malignancy,
-        slices=candidate.slices,
-    )
 
 
 def _patient(

@@ -5,6 +5,26 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from lungjax.prediction.location import Side, Zone
+from lungjax.prediction.lung_rads import LungRads
+from lungjax.prediction.nodule_type import NoduleType
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictedRating:
+    """How LIDC-IDRI's readers would rate one trait of a nodule.
+
+    Attributes:
+      expected: the mean of their ratings.
+      standard_deviation: of a reader's rating, and so also of how unsure the nodule classifier is; None where it was
+        exported and does not tell.
+      probabilities: that a reader gives 1, 2 and so on up to the highest rating, of sum 1; empty likewise.
+    """
+
+    expected: float
+    standard_deviation: float | None = None
+    probabilities: tuple[float, ...] = ()
+
 
 @dataclasses.dataclass(frozen=True)
 class PredictedNodule:
@@ -22,6 +42,21 @@ class PredictedNodule:
         segmenter is of its voxels, which ranks candidates and is no probability.
       malignancy: the probability that LIDC-IDRI's readers would call it malignant; None without a nodule classifier.
       slices: the first and the last in which it lies.
+      mean_mm: the mean of `longest_mm` and `perpendicular_mm`.
+      fleischner_mm: that to the nearest millimetre, as the Fleischner Society reports it (MacMahon et al. 2017).
+      type: `solid`, `part-solid` or `ground glass`, by the expected rating of texture (see
+        `lungjax.prediction.nodule_type`); None without a nodule classifier.
+      solid_mean_mm: of a part-solid nodule the mean diameter of its solid part, of voxels from -300 HU on (Scholten et
+        al. 2015; see `lungjax.prediction.measure`), 0 where it has none; None of all others.
+      ratings: by the names in `lungjax.ct.scan.RATING_NAMES`; empty without a nodule classifier.
+      side: the patient's `left` or `right`; None where the source has lost the scan's orientation.
+      zone: `upper`, `middle` or `lower`, the third of that lung's height in which its centre lies, and no lobe; None
+        likewise.
+      pleura_mm: from its border to the nearest border of the lungs; 0 where it touches it. Fissures are not looked for.
+        None where no lungs were found.
+      lung_rads: the Lung-RADS v2022 category that it would have in a baseline scan, by rule and not by a reading (see
+        `lungjax.prediction.lung_rads`); None without a nodule classifier.
+      lung_rads_reason: what the category follows from, or why there is none.
     """
 
     number: int
@@ -34,6 +69,16 @@ class PredictedNodule:
     score: float
     malignancy: float | None
     slices: tuple[int, int]
+    mean_mm: float
+    fleischner_mm: int
+    type: NoduleType | None
+    solid_mean_mm: float | None
+    ratings: Mapping[str, PredictedRating]
+    side: Side | None
+    zone: Zone | None
+    pleura_mm: float | None
+    lung_rads: LungRads | None
+    lung_rads_reason: str
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lungjax.ct.scan import Scan
+from lungjax.prediction.lung_rads import LungRads
 from lungjax.prediction.operating_point import OperatingPoint
 from lungjax.prediction.outputs import folder, report_json
 from lungjax.prediction.predicted import PredictedNodule, PredictedPatient
@@ -81,11 +82,22 @@ class Prediction:
             made=self.made,
         )
 
+    @property
+    def lung_rads(self) -> LungRads | None:
+        """The Lung-RADS v2022 category of the scan as of a baseline scan: the highest of its nodules', `1` without any.
+
+        A rule on measurements, and not a reading; see `lungjax.prediction.lung_rads`. None where the scan was refused
+        or no nodule classifier was used.
+        """
+        return report_json.assessment(self.nodules, self.models, self.refused).category
+
     def to_dataframe(self) -> pd.DataFrame:
         """A row for each nodule, with the columns of nodules.csv, not rounded:
 
         number, centre_slice, centre_row, centre_column, x_mm, y_mm, z_mm, volume_mm3, longest_mm, perpendicular_mm,
-        mean_hu, score, malignancy, first_slice, last_slice; see `PredictedNodule`.
+        mean_hu, score, malignancy, first_slice, last_slice, mean_mm, fleischner_mm, type, solid_mean_mm, side, zone,
+        pleura_mm, lung_rads, and of each of the nine ratings the expected one, as expected_texture, and its standard
+        deviation, as deviation_texture; see `PredictedNodule`.
         """
         import pandas as pd
 

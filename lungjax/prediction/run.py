@@ -123,10 +123,10 @@ def _earlier_report(folder: Path, networks: Networks, point: OperatingPoint) -> 
         report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         schema, threshold, patient = report["schema"], report["threshold"], report["patient"]
         models = {name: report.get(name) for name in ("model", "candidate_classifier", "nodule_classifier")}
-        models["patient_classifier"] = patient["model"] if schema == report_json.SCHEMA else None
+        models["patient_classifier"] = patient["model"] if schema in report_json.READABLE else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder} exists and holds no {REPORT} of ours; name another --out.") from error
-    if schema != report_json.SCHEMA:
+    if schema not in report_json.READABLE:
         raise InputError(f"{folder} was made by another version of lungjax; name another --out.")
     if models != networks.descriptions() or threshold != point.threshold:
         raise InputError(f"{folder} was made with another model or threshold; name another --out.")

@@ -48,9 +48,9 @@ def make_nodule_classifier(config: Config) -> Callable[..., dict[str, jax.Array]
     """The network with resampling and windowing: (params, model_state, hu, spacing_mm) -> predictions by name.
 
     `hu` is (n, height, width) with a nodule in the middle of each patch, `spacing_mm` is (n,), between pixel centres.
-    Predicts, in float32, `logit` (n,) of malignancy and `ratings` (n, 9), the expected ratings in the order of
-    `lungjax.ct.scan.RATING_NAMES`. Test-time augmentation: logits are means over the eight rotations and flips of a
-    patch.
+    Predicts, in float32, `logit` (n,) of malignancy; `ratings` (n, 9), the expected ratings in the order of
+    `lungjax.ct.scan.RATING_NAMES`; and `above` (n, STEPS), the chance that a reader's rating is above each value of
+    `STEPS`. Test-time augmentation: logits are means over the eight rotations and flips of a patch.
     """
     model = network(config)
     resample_patch = functools.partial(distort.resample, order=1, side_px=config.patch.side_px)
@@ -68,7 +68,8 @@ def make_nodule_classifier(config: Config) -> Callable[..., dict[str, jax.Array]
         # One after the other: eight at once would need eight times the memory.
         logits = jax.lax.map(lambda x: model.apply(variables, x, train=False)[0], jnp.stack(turned))  # pyright: ignore[reportIndexIssue, reportOptionalSubscript]
         logits = jnp.mean(logits, axis=0)
-        return {"logit": logits[:, 0], "ratings": expected_ratings(logits[:, 1:])}
+        above = jax.nn.sigmoid(logits[:, 1:])
+        return {"logit": logits[:, 0], "ratings": expected_ratings(logits[:, 1:]), "above": above}
 
     return classifier
 

@@ -153,6 +153,6 @@ def test_parts_of_different_sizes_name_the_option(slices_dataset: Path, phantom_
     )
     data.crop_px = 0
     made = bags.make_mixture(data, task="segment")
-    assert made is not None and isinstance(made, mixture.Mixture)
+    assert isinstance(made, mixture.Mixture)
     with pytest.raises(InputError, match=r"set config\.data\.crop_px"):
         made.batch(made.rows(split=None, slices="")[[0, -1]])

@@ -11,7 +11,7 @@ import numpy as np
 import runs
 
 from lungjax.ct.scan import Scan
-from lungjax.prediction import pipeline, sources
+from lungjax.prediction import description, sources
 from lungjax.prediction.outputs import report_json
 from lungjax.prediction.predicted import PredictedPatient
 from lungjax.prediction.run import Summary, predict
@@ -108,13 +108,12 @@ def run(source: Path, out: Path) -> Summary:
     return predict(source, model="model", nodule_classifier=None, patient_classifier=None, out=out)
 
 
-def report(scan: Scan, candidates: Any, **model: Any) -> dict[str, Any]:
+def report(scan: Scan, candidates: Any, classified: Any = None, **model: Any) -> dict[str, Any]:
     """A report in which all of the candidates are nodules; `model` describes the segmenter."""
-    affine_lps = report_json.affine_of(scan)
     return report_json.as_dict(
         scan,
         models={"model": model, "nodule_classifier": None, "patient_classifier": None},
-        nodules=[pipeline.predicted_nodule(number, one, None, affine_lps) for number, one in enumerate(candidates, 1)],
+        nodules=description.describe(scan, candidates, classified),
         candidates=[],
         patient=PredictedPatient.without("It is a test."),
         refused=None,

@@ -92,7 +92,8 @@ def test_no_turn_and_no_flip_changes_a_grade(config, batch, fresh):
     hu, mm = batch["image"], batch["spacing_mm"]
     rough = hu + jax.random.randint(jax.random.key(1), hu.shape, -300, 300, jnp.int16)
     predicted = predict(*fresh, rough, mm)
-    assert {name: part.shape for name, part in predicted.items()} == {"logit": (8,), "ratings": (8, 9)}
+    shapes = {"logit": (8,), "ratings": (8, 9), "above": (8, len(classify.STEPS))}
+    assert {name: part.shape for name, part in predicted.items()} == shapes
     for turned in (jnp.rot90(rough, 1, axes=(1, 2)), rough[:, ::-1], rough.transpose(0, 2, 1)):
         again = predict(*fresh, turned, mm)
         for name, part in predicted.items():

@@ -1,6 +1,7 @@
 """`report.json` and `nodules.csv`: what is predicted of one scan, for programs to read.
 
-report.json, schema 4:
+report.json, schema 4; schema 3 lacks `candidate_classifier`, `operating_point`, `lung_rads` and, of a nodule, all from
+mean_mm on:
 
     schema, lungjax, made, notice   4; version; ISO 8601 time; what it must not be used for
     model       the segmenter: name, path, task, step, trained_on, split_digest, intensity (of the training data),
@@ -17,8 +18,14 @@ report.json, schema 4:
                 null; source (a sentence)
     nodules     by falling score: number (from 1; its voxels' value in mask.nii.gz), centre_voxel [slice, row, column],
                 centre_mm [x, y, z] (left, back, head), volume_mm3, longest_mm, perpendicular_mm (RECIST), mean_hu,
-                score, malignancy (probability or null), slices [first, last], counted from 0, the lowest
+                score, malignancy (probability or null), slices [first, last], counted from 0, the lowest; mean_mm,
+                fleischner_mm (that to the nearest mm), type (solid, part-solid, ground glass, or null), solid_mean_mm
+                (of a part-solid one, else null), side (left, right, or null), zone (upper, middle, lower, or null),
+                pleura_mm (or null), lung_rads (1, 2, 3, 4A, 4B, or null), lung_rads_reason, ratings (by name: expected,
+                standard_deviation (or null), probabilities of 1, 2 ...; empty without a nodule classifier)
     candidates  those below the threshold, likewise, numbered on
+    lung_rads   of the scan, the highest of its nodules', as of a baseline scan: category (or null), reason, note (what
+                it is and what it leaves out)
     patient     of the whole patient, from the nodules of this scan and, where a candidate classifier gave their
                 probability, from its candidates:
                 probability (or null), reason (null, or one sentence why there is no probability), calibration (slope
@@ -40,14 +47,17 @@ from typing import Any
 import numpy as np
 
 import lungjax
-from lungjax.ct.scan import Scan
+from lungjax.ct.scan import RATING_NAMES, Scan
 from lungjax.data import splits
+from lungjax.prediction import lung_rads
 from lungjax.prediction.candidates import VOXEL_THRESHOLD
 from lungjax.prediction.operating_point import OperatingPoint
 from lungjax.prediction.predicted import PredictedNodule, PredictedPatient
 from lungjax.train.trained import Trained
 
 SCHEMA = 4
+READABLE = (3, SCHEMA)
+"""Schemas of reports that later steps still read."""
 NOTICE = "Research software, not a medical device. Not for diagnosis or treatment."
 
 
@@ -130,8 +140,22 @@ def as_dict(
         "operating_point": dataclasses.asdict(operating_point),
         "nodules": [_rounded(nodule) for nodule in nodules],
         "candidates": [_rounded(candidate) for candidate in candidates],
+        "lung_rads": {**dataclasses.asdict(assessment(nodules, models, refused)), "note": lung_rads.NOTE},
         "patient": {**_patient(patient), "model": models["patient_classifier"]},
     }
+
+
+def assessment(
+    nodules: Sequence[PredictedNodule], models: Mapping[str, Any], refused: str | None
+) -> lung_rads.Assessment:
+    """The scan's Lung-RADS category, or why there is none; arguments as in `as_dict`."""
+    if refused is not None:
+        return lung_rads.Assessment(None, "the scan was not looked at")
+    if models["nodule_classifier"] is None:
+        return lung_rads.Assessment(None, "no nodule classifier told the types of nodules")
+    return lung_rads.scan_category(
+        (nodule.number, lung_rads.Assessment(nodule.lung_rads, nodule.lung_rads_reason)) for nodule in nodules
+    )
 
 
 def _rounded(nodule: PredictedNodule) -> dict[str, Any]:
@@ -144,9 +168,30 @@ def _rounded(nodule: PredictedNodule) -> dict[str, Any]:
         "perpendicular_mm": round(nodule.perpendicular_mm, 1),
         "mean_hu": round(nodule.mean_hu, 1),
         "score": round(nodule.score, 4),
-        "malignancy": None if nodule.malignancy is None else round(nodule.malignancy, 4),
+        "malignancy": _maybe_rounded(nodule.malignancy, 4),
         "slices": list(nodule.slices),
+        "mean_mm": round(nodule.mean_mm, 2),  # Of two with one decimal: a second one is not lost.
+        "fleischner_mm": nodule.fleischner_mm,
+        "type": nodule.type,
+        "solid_mean_mm": _maybe_rounded(nodule.solid_mean_mm, 2),
+        "side": nodule.side,
+        "zone": nodule.zone,
+        "pleura_mm": _maybe_rounded(nodule.pleura_mm, 1),
+        "lung_rads": nodule.lung_rads,
+        "lung_rads_reason": nodule.lung_rads_reason,
+        "ratings": {
+            name: {
+                "expected": round(rating.expected, 2),
+                "standard_deviation": _maybe_rounded(rating.standard_deviation, 2),
+                "probabilities": [round(probability, 3) for probability in rating.probabilities],
+            }
+            for name, rating in nodule.ratings.items()
+        },
     }
+
+
+def _maybe_rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def _patient(patient: PredictedPatient) -> dict[str, Any]:
@@ -177,13 +222,26 @@ CSV_COLUMNS = (
     "malignancy",
     "first_slice",
     "last_slice",
+    "mean_mm",
+    "fleischner_mm",
+    "type",
+    "solid_mean_mm",
+    "side",
+    "zone",
+    "pleura_mm",
+    "lung_rads",
+    *(f"{what}_{name}" for name in RATING_NAMES for what in ("expected", "deviation")),
 )
 
 
 def csv_row(nodule: Mapping[str, Any]) -> list[Any]:
     """Values of `CSV_COLUMNS`, of a nodule of a report, or of the fields of a `PredictedNodule`."""
     values = [nodule[name] for name in CSV_COLUMNS[7:13]]
-    return [nodule["number"], *nodule["centre_voxel"], *nodule["centre_mm"], *values, *nodule["slices"]]
+    later = [nodule[name] for name in CSV_COLUMNS[15:23]]
+    ratings = [nodule["ratings"].get(name, {}) for name in RATING_NAMES]
+    rated = [rating.get(what) for rating in ratings for what in ("expected", "standard_deviation")]
+    own = [nodule["number"], *nodule["centre_voxel"], *nodule["centre_mm"], *values, *nodule["slices"]]
+    return [*own, *later, *rated]
 
 
 def nodules_csv(nodules: Sequence[Mapping[str, Any]]) -> str:
