@@ -12,6 +12,7 @@ import runs
 
 from lungjax.ct.scan import Scan
 from lungjax.prediction import description, sources
+from lungjax.prediction.operating_point import OperatingPoint
 from lungjax.prediction.outputs import report_json
 from lungjax.prediction.predicted import PredictedPatient
 from lungjax.prediction.run import Summary, predict
@@ -104,21 +105,32 @@ class Told:
         return np.where(region, found, 0).astype(np.float16)
 
 
-def run(source: Path, out: Path) -> Summary:
-    return predict(source, model="model", nodule_classifier=None, patient_classifier=None, out=out)
+THRESHOLD = 0.83
+
+
+def run(source: Path, out: Path, threshold: float = THRESHOLD) -> Summary:
+    return predict(
+        source,
+        model="model",
+        candidate_classifier=None,
+        nodule_classifier=None,
+        patient_classifier=None,
+        out=out,
+        threshold=threshold,
+    )
 
 
 def report(scan: Scan, candidates: Any, classified: Any = None, **model: Any) -> dict[str, Any]:
     """A report in which all of the candidates are nodules; `model` describes the segmenter."""
     return report_json.as_dict(
         scan,
-        models={"model": model, "nodule_classifier": None, "patient_classifier": None},
+        models={"model": model, "candidate_classifier": None, "nodule_classifier": None, "patient_classifier": None},
         nodules=description.describe(scan, candidates, classified),
         candidates=[],
         patient=PredictedPatient.without("It is a test."),
         refused=None,
         warnings=[],
-        threshold=0.5,
+        operating_point=OperatingPoint(0.5, None, "It is a test."),
         made=report_json.now(),
     )
 
