@@ -15,7 +15,6 @@ from lungjax import cli
 from lungjax.ct.scan import Scan
 from lungjax.evaluation import run_detection
 from lungjax.evaluation.detection import froc, luna16_rules, reference
-from lungjax.prediction import detection
 
 FILES = [
     "found.candidates.csv",
@@ -25,6 +24,9 @@ FILES = [
     "found.nodules.png",
     "found.table.txt",
 ]
+
+
+THRESHOLD = 0.83
 
 
 @pytest.fixture
@@ -38,7 +40,9 @@ def network(read: dict[str, Scan], monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         part[...] = np.maximum(part, 0.7)
         told.append((scan.voxels, probability))
     trained = chests.untrained(tmp_path / "model")
-    trained = dataclasses.replace(trained, seen={"slice_mm": [0.5, 5.0], "pixel_mm": [0.5, 5.0], "side_px": 64})
+    points = {"false_positives_a_scan": [1.0], "threshold": [THRESHOLD], "default": 1.0, "fitted_on": "a test"}
+    seen = {"slice_mm": [0.5, 5.0], "pixel_mm": [0.5, 5.0], "side_px": 64}
+    trained = dataclasses.replace(trained, seen=seen, operating_points=points)
     network = chests.Told(told)
     monkeypatch.setattr(run_detection, "open_trained", lambda _: trained)
     monkeypatch.setattr(run_detection, "Segmenter", lambda *_: network)
@@ -50,6 +54,7 @@ def test_a_network_that_knows(
 ):
     out = tmp_path / "found.json"
     arguments = ["evaluate", "--whole-scans", "--model", "m", "--data", str(dicom), "--out", str(out)]
+    arguments += ["--candidate-classifier", "none"]
     assert cli.main(arguments) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == FILES
     said = json.loads(out.read_text())
@@ -88,7 +93,7 @@ def test_a_network_that_knows(
     with (tmp_path / "found.candidates.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["seriesuid"] for row in rows} == set(read)
-    unsure = sum(float(row["probability"]) < detection.THRESHOLD for row in rows)
+    unsure = sum(float(row["probability"]) < THRESHOLD for row in rows)
     assert unsure == 2  # The false findings that it was told, one a scan.
     assert 2 * at_threshold["false_positives_a_scan"] == said["froc"]["false_positives"] - unsure
 
@@ -106,7 +111,9 @@ def test_a_refused_scan_has_missed_all(
         run_detection.open_trained(Path("m")), seen={"slice_mm": [9, 9], "pixel_mm": [0.5, 5]}
     )
     monkeypatch.setattr(run_detection, "open_trained", lambda _: trained)
-    said = run_detection.evaluate(Path("m"), data=dicom, split="test", out=tmp_path / "found.json")
+    said = run_detection.evaluate(
+        Path("m"), candidate_classifier=None, data=dicom, split="test", out=tmp_path / "found.json"
+    )
     assert len(said["refused"]) == 2
     assert said["froc"]["true_positives"] == said["froc"]["candidates"] == 0
     assert said["froc"]["false_negatives"] == said["froc"]["nodules"] > 0
@@ -120,10 +127,14 @@ def test_splits_are_the_models_own(
     first, second = (scan.patient_id for scan in read.values())
     trained = dataclasses.replace(run_detection.open_trained(Path("m")), patients={first: "train", second: "val"})
     monkeypatch.setattr(run_detection, "open_trained", lambda _: trained)
-    said = run_detection.evaluate(Path("m"), data=dicom, split="val", out=tmp_path / "val.json")
+    said = run_detection.evaluate(
+        Path("m"), candidate_classifier=None, data=dicom, split="val", out=tmp_path / "val.json"
+    )
     assert {one["patient_id"] for one in said["each_nodule"]} == {second}
     assert said["froc"]["cpm"]["low"] is None  # One scan.
-    every = run_detection.evaluate(Path("m"), data=dicom, split="all", out=tmp_path / "all.json")
+    every = run_detection.evaluate(
+        Path("m"), candidate_classifier=None, data=dicom, split="all", out=tmp_path / "all.json"
+    )
     assert every["model"]["trained_on_patients"] == 1
     assert "Note: the model was trained on 1" in (tmp_path / "all.table.txt").read_text()
 

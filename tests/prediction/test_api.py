@@ -17,10 +17,11 @@ import source_files
 import lungjax
 from lungjax import cli
 from lungjax.errors import InputError
-from lungjax.prediction import detection, opening
+from lungjax.prediction import opening
 
 STORED = np.random.default_rng(0).integers(0, 1500, (6, 20, 24)).astype(np.int16)
-NOBODY = {"nodule_classifier": None, "patient_classifier": None}
+ALONE = {"candidate_classifier": None, "threshold": chests.THRESHOLD}
+NOBODY = {**ALONE, "nodule_classifier": None, "patient_classifier": None}
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def test_what_is_no_scan(changed: dict[str, Any], says: str):
 
 def test_a_scan_unlike_those_of_the_training_is_refused(segmenter: Any, tmp_path: Path):
     scan = lungjax.scan_from_array(np.zeros(chests.SHAPE), spacing_mm=chests.SPACING_MM)
-    result = lungjax.predict(scan, model=segmenter)
+    result = lungjax.predict(scan, model=segmenter, **ALONE)
     assert "0 to 0 HU" in str(result.refused)
     assert (result.nodules, result.candidates, result.mask.any()) == ((), (), False)
     assert result.patient.reason == "The scan was not looked at."
@@ -170,7 +171,7 @@ def test_python_gives_what_the_command_gives(
 ):
     """Every file, but for the time at which it was made, and what DICOM numbers anew."""
     _, folder = next(iter(chests.folders(dicom).items()))
-    result = lungjax.predict(lungjax.read_scan(folder), model="model")
+    result = lungjax.predict(lungjax.read_scan(folder), model="model", **ALONE)
     assert result.save(tmp_path / "python") == tmp_path / "python"
     assert cli.main(["predict", str(folder), "--model", "model", "--out", str(tmp_path / "command")]) == 0
     assert f"{len(result.nodules)} nodules" in capsys.readouterr().out
@@ -197,15 +198,14 @@ def test_a_table_of_the_nodules(told: chests.Told, dicom: Path, tmp_path: Path, 
     """That of nodules.csv, not rounded; without nodules the same columns."""
     _, folder = next(iter(chests.folders(dicom).items()))
     scan = lungjax.read_scan(folder)
-    result = lungjax.predict(scan, model="model")
+    result = lungjax.predict(scan, model="model", **ALONE)
     table = result.to_dataframe()
     written = pd.read_csv(result.save(tmp_path / "out") / "nodules.csv")
     assert list(table.columns) == list(written.columns)
     assert len(table) == len(result.nodules) > 0
     pd.testing.assert_frame_equal(table, written, atol=0.051, rtol=0, check_dtype=False)
     assert table["score"].tolist() == [nodule.score for nodule in result.nodules]
-    monkeypatch.setattr(detection, "THRESHOLD", 0.95)
-    none = lungjax.predict(scan, model="model", **NOBODY).to_dataframe()
+    none = lungjax.predict(scan, model="model", **{**NOBODY, "threshold": 0.95}).to_dataframe()
     assert (len(none), list(none.columns)) == (0, list(table.columns))
 
 
@@ -233,7 +233,7 @@ def test_models_are_opened_once_and_used_again(told: chests.Told, dicom: Path, m
     assert opened == ["model", "grader", "patient"]
     for folder in chests.folders(dicom).values():
         models = {"model": segmenter, "nodule_classifier": classifier, "patient_classifier": patient}
-        lungjax.predict(lungjax.read_scan(folder), **models)
+        lungjax.predict(lungjax.read_scan(folder), **models, **ALONE)
     assert opened == ["model", "grader", "patient"]
 
 

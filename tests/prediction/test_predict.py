@@ -22,6 +22,7 @@ from lungjax.ct.scan import Scan
 from lungjax.errors import InputError
 from lungjax.prediction import detection, opening, pipeline
 from lungjax.prediction import run as predicting
+from lungjax.prediction.operating_point import OperatingPoint
 from lungjax.train.trained import open_trained
 
 FILES = ["mask.nii.gz", "nodules.csv", "overlay.png", "report.dcm", "report.html", "report.json", "segmentation.dcm"]
@@ -79,16 +80,14 @@ def test_what_scores_low_is_a_candidate(
 ):
     _, folder = next(iter(chests.folders(dicom).items()))
     every = chests.run(folder, tmp_path / "all").reports[tmp_path / "all"]
-    monkeypatch.setattr(detection, "THRESHOLD", 0.95)
-    none = chests.run(folder, tmp_path / "none").reports[tmp_path / "none"]
+    none = chests.run(folder, tmp_path / "none", threshold=0.95).reports[tmp_path / "none"]
     assert none["nodules"] == []
     assert [one["centre_mm"] for one in none["candidates"]] == [one["centre_mm"] for one in every["nodules"]]
     assert none["threshold"] == 0.95
     mask = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "none" / "mask.nii.gz")))
     assert not mask.any()
-    monkeypatch.setattr(detection, "THRESHOLD", 0.8)
     monkeypatch.setattr(detection, "MOST_NODULES", 1)
-    first = chests.run(folder, tmp_path / "first").reports[tmp_path / "first"]
+    first = chests.run(folder, tmp_path / "first", threshold=0.8).reports[tmp_path / "first"]
     assert len(first["nodules"]) == 1
     assert len(first["candidates"]) == len(every["nodules"]) - 1
 
@@ -121,7 +120,8 @@ def test_what_dicom_cannot_say_is_told(
         held.save_as(path)
     out = tmp_path / "written"
     scan = dataclasses.replace(read[key], dicom_files=tuple(files))
-    pipeline.predict(scan, pipeline.Networks(cast("Any", told))).save(out)
+    point = OperatingPoint(chests.THRESHOLD, None, "It is a test.")
+    pipeline.predict(scan, pipeline.Networks(cast("Any", told)), point).save(out)
     report = json.loads((out / "report.json").read_text())
     assert "the scan's headers do not allow it" in " ".join(report["warnings"])
     assert sorted(path.name for path in out.iterdir()) == [name for name in FILES if not name.endswith(".dcm")]
@@ -146,7 +146,8 @@ def test_each_candidate_has_a_malignancy(
     monkeypatch.setattr(opening, "open_model", lambda name, **_: told if name == "model" else Middle())
     uid, folder = next(iter(chests.folders(dicom).items()))
     out = tmp_path / "out"
-    predicting.predict(folder, model="model", nodule_classifier="middle", patient_classifier=None, out=out)
+    others = {"candidate_classifier": None, "patient_classifier": None, "threshold": chests.THRESHOLD}
+    predicting.predict(folder, model="model", nodule_classifier="middle", out=out, **others)
     report = json.loads((out / "report.json").read_text())
     assert report["nodule_classifier"]["calibration"] == {"slope": 2.0, "offset": 0.1}
     mask = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "mask.nii.gz")))
@@ -172,15 +173,17 @@ def test_the_patients_probability_comes_from_the_nodules(
     class Knows:
         trained = dataclasses.replace(open_trained(Path("patient-classifier")), calibration={})
 
-        def predict(self, hu: np.ndarray, pixel_mm: np.ndarray) -> lungjax.PatientPrediction:
+        def predict(self, hu: np.ndarray, pixel_mm: np.ndarray, present: np.ndarray) -> lungjax.PatientPrediction:
+            assert (present == 1).all()
             given.append((hu, pixel_mm))
             return lungjax.PatientPrediction(np.array([0.625]), np.full(hu.shape[:2], 1 / hu.shape[1]))
 
     monkeypatch.setattr(opening, "open_model", lambda name, **_: told if name == "model" else Knows())
     _, folder = next(iter(chests.folders(dicom).items()))
 
-    def asked(out: Path) -> dict[str, Any]:
-        predicting.predict(folder, model="model", nodule_classifier=None, patient_classifier="knows", out=out)
+    def asked(out: Path, threshold: float = chests.THRESHOLD) -> dict[str, Any]:
+        others = {"candidate_classifier": None, "nodule_classifier": None, "threshold": threshold}
+        predicting.predict(folder, model="model", patient_classifier="knows", out=out, **others)
         return json.loads((out / "report.json").read_text())
 
     report = asked(tmp_path / "out")
@@ -199,8 +202,7 @@ def test_the_patients_probability_comes_from_the_nodules(
     assert len(given) == 1
     with pytest.raises(InputError, match="another model or threshold"):
         chests.run(folder, tmp_path / "out")
-    monkeypatch.setattr(detection, "THRESHOLD", 0.95)
-    none = asked(tmp_path / "none")
+    none = asked(tmp_path / "none", threshold=0.95)
     assert none["candidates"]
     assert none["patient"]["probability"] is None
     assert "No candidate reached the threshold of 0.95" in none["patient"]["reason"]
