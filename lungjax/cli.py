@@ -108,15 +108,39 @@ def _evaluate(given: argparse.Namespace) -> int:
 
 
 def _predict(given: argparse.Namespace) -> int:
+    if given.same_patient:
+        return _follow_up(given)
+    if len(given.scan) > 1 or given.dates:
+        raise InputError(
+            "predict takes one SCAN, a folder of many for instance; two, and --dates, with --same-patient."
+        )
     from lungjax.prediction.run import predict
 
     summary = predict(
-        given.scan,
+        given.scan[0],
         model=given.model,
         nodule_classifier=given.nodule_classifier,
         patient_classifier=given.patient_classifier,
         out=given.out,
         device=given.device,
+    )
+    print(summary.text())
+    return 0
+
+
+def _follow_up(given: argparse.Namespace) -> int:
+    if len(given.scan) != 2:
+        raise InputError(f"predict --same-patient compares two scans; {len(given.scan)} were given.")
+    from lungjax.prediction.follow_up.run import predict
+
+    summary = predict(
+        (given.scan[0], given.scan[1]),
+        model=given.model,
+        nodule_classifier=given.nodule_classifier,
+        patient_classifier=given.patient_classifier,
+        out=given.out,
+        device=given.device,
+        dates_of=given.dates and tuple(given.dates),
     )
     print(summary.text())
     return 0
