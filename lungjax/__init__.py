@@ -192,11 +192,12 @@ def compare(
     *,
     dates_of: tuple[datetime.date | None, datetime.date | None] | None = None,
 ) -> FollowUp:
-    """Compares two scans of a patient: matches their nodules, and tells how each has grown. Needs `lungjax[follow-up]`.
+    """Compares two scans of a patient: matches their nodules, and tells how each has grown; `lungjax[follow-up]`.
 
-    The lungs are registered by SimpleITK: rigid, affine, then a B-spline. Nodules are matched one to one by the distance
-    of their centres after that, up to 10 mm, or the radius of the larger one. A nodule of one scan alone is new or gone.
-    Growth is that of the volume, with a 95 % interval; the volume doubling time is that of Schwartz (Cancer 1961;14:1272).
+    The lungs are registered by SimpleITK: rigid, affine, then a B-spline. Nodules are matched one to one by the
+    distance of their centres after that, up to 10 mm, or the radius of the larger one. A nodule of one scan alone is
+    new or gone. Growth is that of the volume, with a 95 % interval; the volume doubling time is that of Schwartz
+    (Cancer 1961;14:1272).
 
     Args:
       first, second: by `predict`, in any order: they are compared in the order of their dates.

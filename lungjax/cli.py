@@ -112,7 +112,7 @@ def _predict(given: argparse.Namespace) -> int:
         return _follow_up(given)
     if len(given.scan) > 1 or given.dates:
         raise InputError(
-            "predict takes one SCAN, a folder of many for instance; two, and --dates, with --same-patient."
+            "predict takes one SCAN, maybe a folder of many; two SCANs and --dates go with --same-patient."
         )
     from lungjax.prediction.run import predict
 
