@@ -109,7 +109,7 @@ def drawn(balls: Sequence[Ball], motion: Motion | None = None, *, seed: int = 0)
     background = _background(rng)
     second_affine = affine_lps(LATER_MATRIX, LATER_FIELD_MM, LATER_SLICE_MM)
     second_affine[:3, 3] += motion.shift_mm  # Around the patient, as a technician would place it.
-    later = _moved(background, first_affine, motion, second_affine)
+    later = moved(background, first_affine, motion, (LATER_SLICES, LATER_MATRIX, LATER_MATRIX), second_affine)
     centres_mm = np.array([ball.centre_mm for ball in balls], np.float64).reshape(-1, 3)
     both_mm = np.stack([centres_mm, motion.forth(centres_mm)])
     scans, masks = [], []
@@ -157,10 +157,12 @@ def _background(rng: np.random.Generator) -> np.ndarray:
     return np.stack(planes).astype(np.float32)
 
 
-def _moved(hu: np.ndarray, affine: np.ndarray, motion: Motion, second_affine: np.ndarray) -> np.ndarray:
-    """The first scan's HU as the second scan sees them."""
-    later = np.empty((LATER_SLICES, LATER_MATRIX, LATER_MATRIX), np.float32)
-    rows, columns = np.mgrid[:LATER_MATRIX, :LATER_MATRIX]
+def moved(
+    hu: np.ndarray, affine: np.ndarray, motion: Motion, shape: tuple[int, int, int], second_affine: np.ndarray
+) -> np.ndarray:
+    """The first scan's HU as a second scan of that shape and place sees them; air beyond the first one's sides."""
+    later = np.empty(shape, np.float32)
+    rows, columns = np.mgrid[: shape[1], : shape[2]]
     inverse = np.linalg.inv(affine)
     for number, plane in enumerate(later):
         index = np.stack([columns, rows, np.full_like(rows, number)], axis=-1)
@@ -168,7 +170,7 @@ def _moved(hu: np.ndarray, affine: np.ndarray, motion: Motion, second_affine: np
         at = first_mm @ inverse[:3, :3].T + inverse[:3, 3]
         coordinates = np.moveaxis(at[..., ::-1], -1, 0)
         plane[:] = ndimage.map_coordinates(hu, coordinates, order=1, mode="nearest")
-        plane[np.any((at[..., :2] < 0) | (at[..., :2] > MATRIX - 1), axis=-1)] = -1000
+        plane[np.any((at[..., :2] < 0) | (at[..., :2] > np.array(hu.shape[:0:-1]) - 1), axis=-1)] = -1000
     return later
 
 

@@ -178,7 +178,7 @@ def test_the_order_of_the_dates_counts(pair: Pair, predictions: Any):
 
 @pytest.mark.usefixtures("known")
 def test_a_place_that_is_not_shown_and_a_candidate_below_the_threshold(predictions: Any):
-    """A nodule of the second scan is none in the first, where its voxels are a candidate, or not in the field of view."""
+    """A new nodule is a candidate of the first scan; or the first scan ends below its place."""
     first, second = predictions
     whole = lungjax.compare(first, second)
     (number,) = [one.number for one in whole.new]
