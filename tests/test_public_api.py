@@ -61,8 +61,8 @@ FIELDS = {
     "PredictedNodule": "number centre_voxel centre_mm volume_mm3 longest_mm perpendicular_mm mean_hu score malignancy "
     "slices",
     "PredictedPatient": "probability reason meaning limits attention calibration",
-    "FollowUp": "first second days no_days_reason failed lung_dice affine_lps spline matched new gone not_shown warnings "
-    "made",
+    "FollowUp": "first second days no_days_reason failed lung_dice affine_lps spline matched new gone not_shown "
+    "warnings made",
     "ComparedScan": "scan report mask date",
     "MatchedNodule": "first second distance_mm volumes_mm3 longest_mm growth doubling_time",
     "UnmatchedNodule": "scan number volume_mm3 longest_mm place_mm shown candidate",
