@@ -137,7 +137,7 @@ def _registered(first: ComparedScan, second: ComparedScan) -> Registration:
     for name, one in (("first", first), ("second", second)):
         if one.report["refused"] is not None:
             raise NotRegistered(f"The {name} scan was refused: {one.report['refused']}")
-    return registration.register(first.scan, second.scan)
+    return registration.register(first.scan, second.scan, first.mask, second.mask)
 
 
 def _match(

@@ -2,8 +2,9 @@
 
     lungs of both scans -> rigid -> affine -> B-spline, each from what the one before found -> Dice of the lungs
 
-It runs on the grid on which the lungs are found, block means about 3 mm wide. The same scans give the same transform:
-samples are drawn by a fixed seed, and one thread adds them up.
+It runs on the grid on which the lungs are found, block means about 3 mm wide. Nodules are left out, for one that grew
+or vanished would draw its surroundings along. The same scans give the same transform: samples are drawn by a fixed
+seed, and one thread adds them up.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ _WINDOW_HU = (-1000, 0)
 """Clipped to it, lung and vessels count, bone does not."""
 _MARGIN_MM = 9.0
 """Around the lungs, so that their surface counts."""
+_NODULE_MARGIN_MM = 6.0
+"""Around nodules, which do not count."""
 _CONTROL_MM = 45.0
 """Between the control points of the B-spline."""
 _SAMPLED = 0.02
@@ -79,11 +82,12 @@ def check_installed() -> None:
         raise InputError("to compare two scans takes SimpleITK; install it by `pip install 'lungjax[follow-up]'`.")
 
 
-def register(first: Scan, second: Scan) -> Registration:
+def register(first: Scan, second: Scan, first_nodules: np.ndarray, second_nodules: np.ndarray) -> Registration:
     """Registers the lungs of two scans of a patient.
 
     Args:
       first, second: scans in HU whose spacing is known.
+      first_nodules, second_nodules: of the shape of each, not 0 where a nodule is.
 
     Raises:
       NotRegistered: one of them shows no lungs or lies askew, they show different parts of the lungs, or the lungs do
@@ -91,7 +95,7 @@ def register(first: Scan, second: Scan) -> Registration:
       InputError: SimpleITK is not installed.
     """
     check_installed()
-    fixed, moving = _Grid.of(first, "first"), _Grid.of(second, "second")
+    fixed, moving = _Grid.of(first, first_nodules, "first"), _Grid.of(second, second_nodules, "second")
     try:
         return _register(fixed, moving)
     except RuntimeError as error:  # SimpleITK's, for instance where no sample lies within the other scan.
@@ -106,15 +110,17 @@ class _Grid:
     Attributes:
       hu: float32 SimpleITK image, clipped.
       lung: uint8 SimpleITK image.
-      around: likewise, with a margin.
+      around: likewise, with a margin, without nodules.
+      healthy: uint8 SimpleITK image, all but nodules.
     """
 
     hu: Any
     lung: Any
     around: Any
+    healthy: Any
 
     @classmethod
-    def of(cls, scan: Scan, name: str) -> _Grid:
+    def of(cls, scan: Scan, nodules: np.ndarray, name: str) -> _Grid:
         lung = lungs.find_lungs(scan.hu, scan.spacing_mm)
         if not lung.grid.any():
             raise NotRegistered(f"No lungs were found in the {name} scan.")
@@ -123,11 +129,24 @@ class _Grid:
         directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
         if np.abs(directions.T @ directions - np.eye(3)).max() > _ORTHONORMAL:
             raise NotRegistered(f"The axes of the {name} scan are not at right angles.")
-        around = lung.grid
-        for _ in range(round(_MARGIN_MM / lungs.GRID_MM)):
-            around = morphology.dilate(around, 0, 1, 2)
-        images = np.clip(means, *_WINDOW_HU).astype(np.float32), lung.grid.astype(np.uint8), around.astype(np.uint8)
-        return cls(*(_image(image, affine) for image in images))
+        healthy = ~_dilated(_on_grid(nodules, lung), _NODULE_MARGIN_MM)
+        around = _dilated(lung.grid, _MARGIN_MM) & healthy
+        masks = [_image(mask.astype(np.uint8), affine) for mask in (lung.grid, around, healthy)]
+        return cls(_image(np.clip(means, *_WINDOW_HU).astype(np.float32), affine), *masks)
+
+
+def _on_grid(nodules: np.ndarray, lung: Lungs) -> np.ndarray:
+    """bool like `lung.grid`: the blocks that hold any voxel of a nodule."""
+    mask = np.zeros(lung.grid.shape, bool)
+    blocks = np.argwhere(nodules) // lung.step
+    mask[tuple(np.minimum(blocks, np.array(mask.shape) - 1).T)] = True
+    return mask
+
+
+def _dilated(mask: np.ndarray, margin_mm: float) -> np.ndarray:
+    for _ in range(round(margin_mm / lungs.GRID_MM)):
+        mask = morphology.dilate(mask, 0, 1, 2)
+    return mask
 
 
 def _grid_affine(scan: Scan, lung: Lungs) -> np.ndarray:
@@ -174,13 +193,14 @@ def _register(fixed: _Grid, moving: _Grid) -> Registration:
     return Registration(_matrix(affine), not folded, dice, whole)
 
 
-def _method(fixed: _Grid, *, shrink: list[int], smooth_mm: list[float]) -> Any:
+def _method(fixed: _Grid, moving: _Grid, *, shrink: list[int], smooth_mm: list[float]) -> Any:
     import SimpleITK as sitk
 
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)
     method.SetMetricAsCorrelation()
     method.SetMetricFixedMask(fixed.around)
+    method.SetMetricMovingMask(moving.healthy)
     method.SetMetricSamplingStrategy(method.RANDOM)
     method.SetMetricSamplingPercentage(_SAMPLED, _SEED)
     method.SetInterpolator(sitk.sitkLinear)
@@ -192,7 +212,7 @@ def _method(fixed: _Grid, *, shrink: list[int], smooth_mm: list[float]) -> Any:
 
 def _linear(fixed: _Grid, moving: _Grid, start: Any) -> Any:
     """Optimizes a rigid or an affine transform, from coarse to fine."""
-    method = _method(fixed, shrink=[4, 2, 1], smooth_mm=[8.0, 4.0, 0.0])
+    method = _method(fixed, moving, shrink=[4, 2, 1], smooth_mm=[8.0, 4.0, 0.0])
     method.SetOptimizerAsRegularStepGradientDescent(
         learningRate=4.0, minStep=0.01, numberOfIterations=60, relaxationFactor=0.6
     )
@@ -208,7 +228,7 @@ def _spline(fixed: _Grid, moving: _Grid, affine: Any) -> Any:
     extent_mm = np.multiply(fixed.hu.GetSize(), fixed.hu.GetSpacing())
     mesh = [max(round(mm / _CONTROL_MM), 1) for mm in extent_mm]
     start = sitk.BSplineTransformInitializer(fixed.hu, mesh)
-    method = _method(fixed, shrink=[2], smooth_mm=[4.0])  # Finer levels take five times as long for half a mm.
+    method = _method(fixed, moving, shrink=[2], smooth_mm=[4.0])  # Finer levels take five times as long for half a mm.
     method.SetMovingInitialTransform(affine)
     method.SetOptimizerAsLBFGSB(gradientConvergenceTolerance=1e-6, numberOfIterations=25, maximumNumberOfCorrections=5)
     method.SetInitialTransform(start, inPlace=False)

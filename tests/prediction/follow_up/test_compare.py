@@ -56,7 +56,7 @@ def predictions(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> tuple[l
 @pytest.fixture(scope="module")
 def registered(pair: Pair) -> Registration:
     """The one registration that the tests share."""
-    return registration.register(*pair.scans)
+    return registration.register(*pair.scans, *pair.masks)
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_a_registration_below_the_limit_is_said(pair: Pair, monkeypatch: pytest.
     monkeypatch.setattr(registration, "_linear", lambda _fixed, _moving, start: start)
     monkeypatch.setattr(registration, "_spline", lambda _fixed, _moving, affine: affine.GetInverse())
     with pytest.raises(registration.NotRegistered, match="their Dice after registration is 0"):
-        registration.register(*pair.scans)
+        registration.register(*pair.scans, *pair.masks)
 
 
 def test_scans_that_cannot_be_compared(predictions: Any, monkeypatch: pytest.MonkeyPatch):

@@ -25,10 +25,10 @@ class Moved:
     spline, lung_dice = True, 1.0
 
     def to_second(self, points_mm: np.ndarray) -> np.ndarray:
-        return points_mm + [[30, 0, 0]]
+        return points_mm + np.array([30, 0, 0])
 
     def to_first(self, points_mm: np.ndarray) -> np.ndarray:
-        return points_mm - [[30, 0, 0]]
+        return points_mm - np.array([30, 0, 0])
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ def test_nodules_of_a_real_scan_lie_where_they_were_moved(real_data: Path):
     second_affine[:3, 3] += motion.shift_mm
     later = moved_chests.moved(scan.voxels, affine, motion, (160, 256, 256), second_affine)
     later += np.random.default_rng(0).normal(0, 20, later.shape)
-    registered = registration.register(scan, moved_chests.scan(later, second_affine, name="2"))
+    nowhere = np.zeros(scan.voxels.shape, np.uint8), np.zeros(later.shape, np.uint8)
+    registered = registration.register(scan, moved_chests.scan(later, second_affine, name="2"), *nowhere)
     error_mm = np.linalg.norm(registered.to_second(points_mm) - motion.forth(points_mm), axis=1)
     at_nodules_mm, in_lungs_mm = error_mm[: len(centres)], error_mm[len(centres) :]
     print(f"nodules {at_nodules_mm.round(2)}, lungs {np.percentile(in_lungs_mm, [50, 95, 100]).round(2)} mm")
