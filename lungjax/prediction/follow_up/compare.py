@@ -76,7 +76,8 @@ def _patient_id(scan: Scan) -> str | None:
 def _is_same(first: Scan, second: Scan) -> bool:
     if first.dicom_files and second.dicom_files:
         return first.series_uid == second.series_uid
-    return bool(first.source) and (first.source, first.series_uid) == (second.source, second.series_uid)
+    alike = (first.source, first.series_uid) == (second.source, second.series_uid)
+    return first.voxels is second.voxels or (alike and first.series_uid != "")  # An array has none.
 
 
 def _where(scan: Scan) -> str:

@@ -73,12 +73,13 @@ def write(
 
 
 def _scan(scan: Mapping[str, Any]) -> dict[str, Any]:
+    spacing_mm = ["unknown" if mm is None else f"{mm:.3f}" for mm in scan["spacing_mm"]]
     return {
         "date": scan["date"] or "unknown",
         "patient": scan["patient_id"],
         "series": scan["series_uid"],
         "source": scan["source"],
-        "spacing": " x ".join(f"{mm:.3f}" for mm in scan["spacing_mm"]) + " mm",
+        "spacing": " x ".join(spacing_mm) + " mm",
         "nodules": scan["nodules"],
     }
 

@@ -150,6 +150,20 @@ def test_files(pair: Pair, predictions: Any, tmp_path: Path):
 
 
 @pytest.mark.usefixtures("known")
+def test_a_hostile_text_stays_text_on_the_page(predictions: Any, tmp_path: Path):
+    hostile = '</title><script>window.ran = 1</script><img src=x onerror="window.ran = 1">'
+    named = [
+        dataclasses.replace(one, scan=dataclasses.replace(one.scan, patient_id=hostile), warnings=(hostile,))
+        for one in predictions
+    ]
+    lungjax.compare(named[0], named[1]).save(tmp_path)
+    page = (tmp_path / "follow-up.html").read_text()
+    assert "<script" not in page
+    assert "src=x" not in page.replace("&lt;img src=x", "")
+    assert "script-src 'none'" in page
+
+
+@pytest.mark.usefixtures("known")
 def test_nothing_is_written_by_a_call_that_fails(predictions: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     follow_up = lungjax.compare(*predictions)
     from lungjax.prediction.outputs import follow_up_json
@@ -198,6 +212,7 @@ def test_lungs_that_do_not_lie_on_one_another_are_said(pair: Pair, predictions: 
     refused = lungjax.compare(dataclasses.replace(first, refused="It is a test."), second)
     assert refused.failed == "No nodules were matched. The first scan was refused: It is a test."
     assert (refused.matched, refused.new, refused.gone, refused.lung_dice) == ((), (), (), None)
+    assert refused.to_dict()["registration"] is None
     refused.save(tmp_path / "out")
     assert "Not compared:" in (tmp_path / "out" / "follow-up.html").read_text()
     empty = dataclasses.replace(second.scan, voxels=np.full_like(second.scan.voxels, -1000))
@@ -235,3 +250,10 @@ def test_a_missing_patient_id_is_said(predictions: Any):
     follow_up = lungjax.compare(first, unnamed)
     sentence = "The second scan has no PatientID: that they are of one patient has not been checked."
     assert sentence in follow_up.warnings
+    arrays = [
+        dataclasses.replace(
+            one, scan=dataclasses.replace(one.scan, patient_id="unknown", series_uid="", source="an array")
+        )
+        for one in predictions
+    ]
+    assert any(one.startswith("Neither scan has a PatientID") for one in lungjax.compare(arrays[0], arrays[1]).warnings)
