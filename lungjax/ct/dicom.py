@@ -138,7 +138,7 @@ def read_study_date(path: Path) -> datetime.date | None:
     """
     try:
         dataset = dicom_header.read(path, _DATES)
-        values = [str(_value(dataset, tag) or "").strip() for tag in _DATES.values()]
+        values = [_text(dataset, tag) for tag in _DATES.values()]
     except Exception as error:  # as in `read_header`
         raise unreadable(path, error) from error
     for value in values:
@@ -282,6 +282,13 @@ def _value(dataset: FileDataset, tag: BaseTag) -> Any:
     if isinstance(element, RawDataElement):
         return _converted(element._replace(value_tell=0))  # pyright: ignore[reportArgumentType]
     return None if element is None else element.value
+
+
+def _text(dataset: FileDataset, tag: BaseTag) -> str:
+    """A value of digits as it is written, where pydicom would complain of one that is none."""
+    element = dataset.get_item(tag)
+    value = "" if element is None or element.value is None else element.value
+    return (value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)).strip("\0 ")
 
 
 @functools.lru_cache(maxsize=256)

@@ -39,9 +39,10 @@ from lungjax.prediction.outputs import report_json
 
 SCHEMA = 1
 INTERVAL = (
-    f"95 % intervals: two scans of an unchanged solid nodule differ by up to {100 * growth.PUBLISHED:.0f} % (Gietema et al., "
-    "Radiology 2007; Callister et al., Thorax 2015), and each outline may be off by half a voxel, an assumption. "
-    "Neither has been measured for lungjax's outlines, and nodules that are not solid vary more."
+    "95 % intervals: two scans of an unchanged solid nodule differ by up to "
+    f"{100 * growth.PUBLISHED:.0f} % (Gietema et al., Radiology 2007; Callister et al., Thorax 2015), and each outline "
+    "may be off by half a voxel, an assumption. Neither has been measured for lungjax's outlines, and nodules that are "
+    "not solid vary more."
 )
 CSV_COLUMNS = (
     "status",
