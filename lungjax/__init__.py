@@ -22,11 +22,16 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from lungjax.errors import InputError
 
 if TYPE_CHECKING:
+    import datetime
+
     import numpy as np
 
     from lungjax.ct.scan import Scan
     from lungjax.prediction.candidate_classifier import CandidateClassifier
     from lungjax.prediction.encoder import Encoder
+    from lungjax.prediction.follow_up.compared import ComparedScan, MatchedNodule, UnmatchedNodule
+    from lungjax.prediction.follow_up.growth import DoublingTime, Growth
+    from lungjax.prediction.follow_up.result import FollowUp
     from lungjax.prediction.nodule_classifier import NoduleClassifier, NodulePrediction
     from lungjax.prediction.patient_classifier import PatientClassifier, PatientPrediction
     from lungjax.prediction.predicted import PredictedNodule, PredictedPatient, PredictedRating
@@ -38,8 +43,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CandidateClassifier",
+    "ComparedScan",
+    "DoublingTime",
     "Encoder",
+    "FollowUp",
+    "Growth",
     "InputError",
+    "MatchedNodule",
     "NoduleClassifier",
     "NodulePrediction",
     "PatientClassifier",
@@ -50,6 +60,8 @@ __all__ = [
     "Prediction",
     "Scan",
     "Segmenter",
+    "UnmatchedNodule",
+    "compare",
     "evaluate",
     "load",
     "predict",
@@ -60,7 +72,12 @@ __all__ = [
 
 _MODULES = {
     "CandidateClassifier": "lungjax.prediction.candidate_classifier",
+    "ComparedScan": "lungjax.prediction.follow_up.compared",
+    "DoublingTime": "lungjax.prediction.follow_up.growth",
     "Encoder": "lungjax.prediction.encoder",
+    "FollowUp": "lungjax.prediction.follow_up.result",
+    "Growth": "lungjax.prediction.follow_up.growth",
+    "MatchedNodule": "lungjax.prediction.follow_up.compared",
     "NoduleClassifier": "lungjax.prediction.nodule_classifier",
     "NodulePrediction": "lungjax.prediction.nodule_classifier",
     "PatientClassifier": "lungjax.prediction.patient_classifier",
@@ -71,6 +88,7 @@ _MODULES = {
     "Prediction": "lungjax.prediction.result",
     "Scan": "lungjax.ct.scan",
     "Segmenter": "lungjax.prediction.sliding_window",
+    "UnmatchedNodule": "lungjax.prediction.follow_up.compared",
 }
 """The modules of the classes that are loaded when they are first used."""
 
@@ -182,6 +200,35 @@ def predict(
         false_positives=false_positives,
         threshold=threshold,
     )
+
+
+def compare(
+    first: Prediction,
+    second: Prediction,
+    *,
+    dates_of: tuple[datetime.date | None, datetime.date | None] | None = None,
+) -> FollowUp:
+    """Compares two scans of a patient: matches their nodules, and tells how each has grown; `lungjax[follow-up]`.
+
+    The lungs are registered by SimpleITK: rigid, affine, then a B-spline. Nodules are matched one to one by the
+    distance of their centres after that, up to 10 mm, or the radius of the larger one. A nodule of one scan alone is
+    new or gone. Growth is that of the volume, with a 95 % interval; the volume doubling time is that of Schwartz
+    (Cancer 1961;14:1272).
+
+    Args:
+      first, second: by `predict`, in any order: they are compared in the order of their dates.
+      dates_of: when each scan was made, in the order they are given; by default as their DICOM headers say. Without
+        dates they are compared as they are given, and there is no doubling time.
+
+    Returns:
+      The nodules of both scans and of one alone; `.save("out")` writes follow-up.json, .csv and .html.
+
+    Raises:
+      InputError: the scans are of different patients, or the same scan twice, or SimpleITK is not installed.
+    """
+    from lungjax.prediction.follow_up.compare import compare
+
+    return compare(first, second, dates_of=dates_of)
 
 
 @overload

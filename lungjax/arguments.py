@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def _add_uses(verbs: Any) -> None:
         "second run resumes.",
     )
     scan = "folder of DICOM, of NIfTI or of MetaImage, a NIfTI or MetaImage file, or a prepared data set"
-    predict.add_argument("scan", type=Path, metavar="SCAN", help=scan)
+    predict.add_argument("scan", type=Path, metavar="SCAN", nargs="+", help=f"{scan}; two with --same-patient")
     predict.add_argument("--model", type=Path, default="detector", help=f"segmenter: {_MODEL} (default: %(default)s)")
     predict.add_argument(
         "--candidate-classifier",
@@ -147,6 +148,11 @@ def _add_uses(verbs: Any) -> None:
     false_positives = "false positives a scan that are accepted, on average (default: see the model's card)"
     predict.add_argument("--false-positives", type=float, metavar="RATE", help=false_positives)
     predict.add_argument("--threshold", type=float, help="score from which a candidate is a nodule, instead")
+
+    same = "compare two scans of a patient: match their nodules, and measure how they grew (extra follow-up)"
+    predict.add_argument("--same-patient", action="store_true", help=same)
+    dates = "YYYY-MM-DD of either scan, with --same-patient (default: the dates in their DICOM headers)"
+    predict.add_argument("--dates", type=_date, nargs=2, metavar=("DATE", "DATE"), help=dates)
 
     gather = verbs.add_parser("gather", help="make training data from predicted nodules", description=_GATHER)
     gather.add_argument(
@@ -190,6 +196,13 @@ def _add_uses(verbs: Any) -> None:
     )
     report.add_argument("workdir", type=Path, metavar="WORKDIR", help="folder of a run, which may still be training")
     report.add_argument("--out", type=Path, help="HTML file (default: WORKDIR/report.html)")
+
+
+def _date(text: str) -> datetime.date:
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date as 2024-01-31") from None
 
 
 def _natural(text: str) -> int:

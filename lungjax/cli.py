@@ -9,6 +9,8 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import lungjax
 from lungjax import arguments
@@ -101,7 +103,7 @@ def _evaluate(given: argparse.Namespace) -> int:
         against=given.against,
         flips=given.flips,
         whole_scans=given.whole_scans,
-        candidate_classifier=None if str(given.candidate_classifier) == "none" else given.candidate_classifier,
+        candidate_classifier=_or_none(given.candidate_classifier),
         fit_operating_point=given.fit_operating_point,
         submission=given.submission,
         luna16=given.luna16,
@@ -110,21 +112,49 @@ def _evaluate(given: argparse.Namespace) -> int:
 
 
 def _predict(given: argparse.Namespace) -> int:
+    if given.same_patient:
+        return _follow_up(given)
+    if len(given.scan) > 1 or given.dates:
+        raise InputError(
+            "predict takes one SCAN, maybe a folder of many; two SCANs and --dates go with --same-patient."
+        )
     from lungjax.prediction.run import predict
 
+    summary = predict(given.scan[0], out=given.out, **_networks_and_threshold(given))
+    print(summary.text())
+    return 0
+
+
+def _follow_up(given: argparse.Namespace) -> int:
+    if len(given.scan) != 2:
+        raise InputError(f"predict --same-patient compares two scans; {len(given.scan)} were given.")
+    from lungjax.prediction.follow_up.run import predict
+
     summary = predict(
-        given.scan,
-        model=given.model,
-        candidate_classifier=None if str(given.candidate_classifier) == "none" else given.candidate_classifier,
-        nodule_classifier=given.nodule_classifier,
-        patient_classifier=given.patient_classifier,
+        (given.scan[0], given.scan[1]),
         out=given.out,
-        device=given.device,
-        false_positives=given.false_positives,
-        threshold=given.threshold,
+        dates_of=given.dates and tuple(given.dates),
+        **_networks_and_threshold(given),
     )
     print(summary.text())
     return 0
+
+
+def _networks_and_threshold(given: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "model": given.model,
+        "candidate_classifier": _or_none(given.candidate_classifier),
+        "nodule_classifier": given.nodule_classifier,
+        "patient_classifier": given.patient_classifier,
+        "device": given.device,
+        "false_positives": given.false_positives,
+        "threshold": given.threshold,
+    }
+
+
+def _or_none(model: Path) -> Path | None:
+    """None for the word none."""
+    return None if str(model) == "none" else model
 
 
 def _gather(given: argparse.Namespace) -> int:

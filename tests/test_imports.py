@@ -67,7 +67,7 @@ ONLY_IN = {
     "jinja2": ("lungjax/evaluation/plots/html_page.py",),
     "markupsafe": ("lungjax/evaluation/plots/html_page.py",),
     "nibabel": ("lungjax/prediction/outputs/nifti_mask.py",),
-    "SimpleITK": (),  # Tests hold what is read against it.
+    "SimpleITK": ("lungjax/prediction/follow_up/registration.py",),
     "pickle": ("lungjax/preparation/formats/unpickle.py",),
     "h5py": ("lungjax/preparation/formats/",),
     "distributed": ("lungjax/preparation/dask_cluster.py",),

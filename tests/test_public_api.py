@@ -24,6 +24,8 @@ FUNCTIONS = {
     "nodule_classifier: Path | str | NoduleClassifier | None = 'nodule-classifier', "
     "patient_classifier: Path | str | PatientClassifier | None = 'patient-classifier', "
     "device: Device | None = None) -> Prediction",
+    "compare": "(first: Prediction, second: Prediction, *, "
+    "dates_of: tuple[datetime.date | None, datetime.date | None] | None = None) -> FollowUp",
     "load": "(model: Path | str, *, device: Device | None = None) -> Any",
     "prepare": "(source: Path | str, out: Path | str, *, format: str = 'auto', workers: int | None = None, "
     "dask: str | None = None, overwrite: bool = False, without_patients: bool = False) -> Summary",
@@ -45,15 +47,28 @@ METHODS = {
         "to_dict": "(self) -> dict[str, Any]",
         "to_dataframe": "(self) -> pd.DataFrame",
     },
+    "FollowUp": {
+        "save": "(self, out: Path | str) -> Path",
+        "to_dict": "(self) -> dict[str, Any]",
+        "to_dataframe": "(self) -> pd.DataFrame",
+    },
 }
+CANNOT_FAIL = ("to_dict", "to_dataframe")
 FIELDS = {
     "Scan": "patient_id study_uid series_uid voxels intensity z_mm spacing_mm sop_uids padding_hu nodules affine_lps "
     "source dicom_files",
-    "Prediction": "scan nodules candidates mask patient warnings refused threshold models made",
+    "Prediction": "scan nodules candidates mask patient warnings refused threshold operating_point models made",
     "PredictedNodule": "number centre_voxel centre_mm volume_mm3 longest_mm perpendicular_mm mean_hu score malignancy "
     "slices mean_mm fleischner_mm type solid_mean_mm ratings side zone pleura_mm lung_rads lung_rads_reason",
     "PredictedRating": "expected standard_deviation probabilities",
     "PredictedPatient": "probability reason meaning limits attention calibration",
+    "FollowUp": "first second days no_days_reason failed lung_dice affine_lps spline matched new gone not_shown "
+    "warnings made",
+    "ComparedScan": "scan report mask date",
+    "MatchedNodule": "first second distance_mm volumes_mm3 longest_mm growth doubling_time",
+    "UnmatchedNodule": "scan number volume_mm3 longest_mm place_mm shown candidate",
+    "Growth": "ratio ratio_interval change",
+    "DoublingTime": "days days_interval reason",
     "NodulePrediction": "probability ratings rating_probabilities",
     "PatientPrediction": "probability attention",
 }
@@ -109,7 +124,8 @@ def test_every_argument_is_documented():
         text = inspect.getdoc(function) or ""
         for argument in inspect.signature(function).parameters:
             assert argument == "self" or f"{argument}:" in text or f"{argument}, " in text, (function, argument)
-        assert "Raises:" in text or function in (lungjax.Prediction.to_dict, lungjax.Prediction.to_dataframe), function
+        without = {owner.__dict__[name] for owner in (lungjax.Prediction, lungjax.FollowUp) for name in CANNOT_FAIL}
+        assert "Raises:" in text or function in without, function
 
 
 def run(code: str, folder: Path) -> str:
@@ -166,6 +182,13 @@ assert_type(result.patient, lungjax.PredictedPatient)
 assert_type(result.refused, str | None)
 assert_type(result.mask, np.ndarray)
 assert_type(result.to_dataframe(), pd.DataFrame)
+
+follow_up = lungjax.compare(result, result, dates_of=None)
+assert_type(follow_up, lungjax.FollowUp)
+assert_type(follow_up.matched[0].growth, lungjax.Growth)
+assert_type(follow_up.matched[0].doubling_time, lungjax.DoublingTime | None)
+assert_type(follow_up.new, tuple[lungjax.UnmatchedNodule, ...])
+assert_type(follow_up.first, lungjax.ComparedScan)
 
 segmenter = lungjax.load("segmenter")
 assert_type(segmenter, lungjax.Segmenter)

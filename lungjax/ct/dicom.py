@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import datetime
 import functools
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,8 @@ from lungjax.ct.source import Quarantined
 from lungjax.errors import Fault
 
 _PATIENT = Tag("PatientID")
+_DATES = {int(tag): tag for tag in (Tag("StudyDate"), Tag("AcquisitionDate"))}
+_DATE = re.compile(r"(\d{4})\.?(\d\d)\.?(\d\d)")
 _HEADER_TAGS = {int(tag): tag for tag in (Tag("Modality"), Tag("SeriesInstanceUID"))}
 _UIDS = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
 _GEOMETRY = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"]
@@ -123,6 +128,24 @@ def read_patient_id(path: Path) -> str:
     if not patient_id:
         raise Fault("missing_tag", f"{path} has no PatientID, so its scan cannot be assigned to a patient")
     return patient_id
+
+
+def read_study_date(path: Path) -> datetime.date | None:
+    """When the study of an image file was made, or else the image; None where the file has no date, or one of no day.
+
+    Raises:
+      Fault: `unreadable_file`.
+    """
+    try:
+        dataset = dicom_header.read(path, _DATES)
+        values = [_text(dataset, tag) for tag in _DATES.values()]
+    except Exception as error:  # as in `read_header`
+        raise unreadable(path, error) from error
+    for value in values:
+        with contextlib.suppress(ValueError):
+            if written := _DATE.fullmatch(value):
+                return datetime.date(*map(int, written.groups()))
+    return None
 
 
 def read_slice(path: Path) -> Slice:
@@ -259,6 +282,13 @@ def _value(dataset: FileDataset, tag: BaseTag) -> Any:
     if isinstance(element, RawDataElement):
         return _converted(element._replace(value_tell=0))  # pyright: ignore[reportArgumentType]
     return None if element is None else element.value
+
+
+def _text(dataset: FileDataset, tag: BaseTag) -> str:
+    """A value of digits as it is written, where pydicom would complain of one that is none."""
+    element = dataset.get_item(tag)
+    value = "" if element is None or element.value is None else element.value
+    return (value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)).strip("\0 ")
 
 
 @functools.lru_cache(maxsize=256)

@@ -91,7 +91,7 @@ def predict(
     for entry in tqdm(entries, unit="scan", disable=None if len(entries) > 1 else True):
         folder = out if len(entries) == 1 else out / file_name(entry.key)
         if not scan_folder.is_free(folder):
-            reports[folder] = _earlier_report(folder, networks, point)
+            reports[folder] = earlier_report(folder, networks, point)
             resumed += 1
             continue
         try:
@@ -113,7 +113,7 @@ def file_name(key: str) -> str:
     return f"%2E{name[1:]}" if name.startswith(".") else name
 
 
-def _earlier_report(folder: Path, networks: Networks, point: OperatingPoint) -> dict[str, Any]:
+def earlier_report(folder: Path, networks: Networks, point: OperatingPoint) -> dict[str, Any]:
     """The report of an earlier call.
 
     Raises:

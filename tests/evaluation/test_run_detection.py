@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import chests
 import numpy as np
@@ -27,6 +28,10 @@ FILES = [
 
 
 THRESHOLD = 0.83
+
+
+def evaluate(data: Path, *, split: str, out: Path) -> dict[str, Any]:
+    return run_detection.evaluate(Path("m"), candidate_classifier=None, data=data, split=split, out=out)
 
 
 @pytest.fixture

@@ -28,3 +28,9 @@ def write(path: Path, mask: np.ndarray, affine_lps: np.ndarray) -> None:
     image.set_sform(affine, _SCANNER)
     image.set_qform(affine, _SCANNER)
     path.write_bytes(gzip.compress(image.to_bytes(), 6, mtime=0))
+
+
+def read(path: Path) -> np.ndarray:
+    """(slices, rows, columns) uint8 of a label map that `write` has written."""
+    image = nibabel.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes()))
+    return np.asarray(image.dataobj, np.uint8).T

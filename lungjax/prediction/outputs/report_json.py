@@ -73,6 +73,11 @@ def affine_of(scan: Scan) -> np.ndarray:
     return affine
 
 
+def voxel_of(scan: Scan, place_mm: Sequence[float] | np.ndarray) -> np.ndarray:
+    """(3,) float64 slice, row and column of a place in mm, (x, y, z), by `affine_of`."""
+    return (np.linalg.inv(affine_of(scan)) @ (*place_mm, 1.0))[2::-1]
+
+
 def describe_model(trained: Trained) -> dict[str, Any]:
     """What a report says of a network: `model`, `nodule_classifier`, and the `model` of `patient`."""
     view = trained.config.augment if trained.config.task == "segment" else trained.config.patch
