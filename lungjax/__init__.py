@@ -131,6 +131,7 @@ def predict(
     model: Path | str | Segmenter = "detector",
     nodule_classifier: Path | str | NoduleClassifier | None = "nodule-classifier",
     patient_classifier: Path | str | PatientClassifier | None = "patient-classifier",
+    prevalence: Literal["lidc", "screening"] | float = "lidc",
     device: Device | None = None,
 ) -> Prediction:
     """Looks for nodules in a scan, measures and classifies them; the patient gets a probability from all of them.
@@ -148,6 +149,9 @@ def predict(
         folder, or what `load` returned.
       nodule_classifier: likewise, for each nodule's malignancy; None leaves that out.
       patient_classifier: likewise, for the patient's probability; None leaves that out.
+      prevalence: for which share of positive patients the probability holds, by Bayes' rule: `lidc`, that of the
+        patients the model was trained on; `screening`, 1.1 %, lung cancer at the baseline of the National Lung
+        Screening Trial (292 of 26,309; Church et al. 2013); or a number between 0 and 1.
       device: where models run that are opened by this call; JAX's own choice by default.
 
     Returns:
@@ -155,7 +159,8 @@ def predict(
       `.to_dataframe()` gives a table of the nodules.
 
     Raises:
-      InputError: no such model or device, or a model of another task.
+      InputError: no such model, device or prevalence, a model of another task, or another prevalence than `lidc` of a
+        model that does not tell its own.
     """
     from lungjax.prediction import api
 
@@ -164,6 +169,7 @@ def predict(
         model=model,
         nodule_classifier=nodule_classifier,
         patient_classifier=patient_classifier,
+        prevalence=prevalence,
         device=device,
     )
 

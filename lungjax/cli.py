@@ -115,6 +115,7 @@ def _predict(given: argparse.Namespace) -> int:
         model=given.model,
         nodule_classifier=given.nodule_classifier,
         patient_classifier=given.patient_classifier,
+        prevalence=given.prevalence,
         out=given.out,
         device=given.device,
     )

@@ -106,10 +106,11 @@ def predict(
     model: Path | str | Segmenter,
     nodule_classifier: Path | str | NoduleClassifier | None,
     patient_classifier: Path | str | PatientClassifier | None,
+    prevalence: str | float,
     device: str | None,
 ) -> Prediction:
     """See `lungjax.predict`."""
     networks = pipeline.open_networks(
         model, nodule_classifier=nodule_classifier, patient_classifier=patient_classifier, device=device
     )
-    return pipeline.predict(scan, networks)
+    return pipeline.predict(scan, networks, networks.prevalence(prevalence))

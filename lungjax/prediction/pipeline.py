@@ -11,12 +11,14 @@ import numpy as np
 from lungjax.ct.scan import Scan
 from lungjax.errors import InputError
 from lungjax.prediction import detection, opening, patches, patient_classifier
+from lungjax.prediction import prevalence as prevalences
 from lungjax.prediction.candidates import Candidate
 from lungjax.prediction.detection import Detection
 from lungjax.prediction.nodule_classifier import NoduleClassifier
 from lungjax.prediction.outputs import report_json
 from lungjax.prediction.patient_classifier import PatientClassifier
 from lungjax.prediction.predicted import PredictedNodule, PredictedPatient
+from lungjax.prediction.prevalence import Prevalence
 from lungjax.prediction.result import Prediction
 from lungjax.prediction.sliding_window import Segmenter
 
@@ -34,6 +36,18 @@ class Networks:
     segmenter: Segmenter
     nodule_classifier: NoduleClassifier | None = None
     patient_classifier: PatientClassifier | None = None
+
+    def prevalence(self, asked: str | float) -> Prevalence | None:
+        """For which share of positive patients a probability is asked; None without a patient classifier.
+
+        Raises:
+          InputError: as `prevalence.resolve`.
+        """
+        if self.patient_classifier is None:
+            prevalences.share_of(asked)
+            return None
+        trained = self.patient_classifier.trained
+        return prevalences.resolve(asked, trained.calibration, model=str(trained.path))
 
     def descriptions(self) -> dict[str, dict[str, Any] | None]:
         """`model`, `nodule_classifier` and `patient_classifier`, each as a report describes it."""
@@ -81,8 +95,15 @@ def open_networks(
     )
 
 
-def predict(scan: Scan, networks: Networks) -> Prediction:
-    """All that the networks predict of a scan."""
+def predict(scan: Scan, networks: Networks, prevalence: Prevalence | None = None) -> Prediction:
+    """All that the networks predict of a scan.
+
+    Args:
+      scan: to look at.
+      networks: by `open_networks`.
+      prevalence: for which the patient's probability is asked; by default that of the model's own patients.
+    """
+    prevalence = prevalence or networks.prevalence("lidc")
     detected = detection.detect(scan, networks.segmenter.trained, networks.segmenter)
     found = [*detected.nodules, *detected.candidates]
     hu, pixel_mm = _patches(scan, found)
@@ -100,7 +121,7 @@ def predict(scan: Scan, networks: Networks) -> Prediction:
         nodules=tuple(described[:count]),
         candidates=tuple(described[count:]),
         mask=detected.mask,
-        patient=_patient(scan, detected, networks.patient_classifier, hu[:count], pixel_mm[:count]),
+        patient=_patient(scan, detected, networks.patient_classifier, hu[:count], pixel_mm[:count], prevalence),
         warnings=tuple(detected.warnings),
         refused=detected.refused,
         threshold=detection.THRESHOLD,
@@ -137,17 +158,23 @@ def predicted_nodule(
 
 
 def _patient(
-    scan: Scan, detected: Detection, classifier: PatientClassifier | None, hu: np.ndarray, pixel_mm: np.ndarray
+    scan: Scan,
+    detected: Detection,
+    classifier: PatientClassifier | None,
+    hu: np.ndarray,
+    pixel_mm: np.ndarray,
+    prevalence: Prevalence | None,
 ) -> PredictedPatient:
     """From the patches of all nodules, the surest first."""
-    if classifier is None:
+    if classifier is None or prevalence is None:
         return PredictedPatient.without("No patient classifier was used.")
     if detected.refused:
-        return PredictedPatient.without("The scan was not looked at.")
+        return PredictedPatient.without("The scan was not looked at.", prevalence=prevalence)
     if not len(hu):
         return PredictedPatient.without(
             f"No candidate reached the threshold of {detection.THRESHOLD:g}, and the model knows only patients who "
-            "have a nodule. That is no sign of health: nodules are missed."
+            "have a nodule. That is no sign of health: nodules are missed.",
+            prevalence=prevalence,
         )
     predicted = classifier.predict(hu[None], pixel_mm[None])
     return patient_classifier.describe(
@@ -156,4 +183,5 @@ def _patient(
         range(1, len(hu) + 1),
         classifier.trained,
         patient_id=scan.patient_id,
+        prevalence=prevalence,
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from lungjax.prediction.prevalence import Prevalence
+
 
 @dataclasses.dataclass(frozen=True)
 class PredictedNodule:
@@ -47,6 +49,7 @@ class PredictedPatient:
       attention: by the number of a nodule, its share in the probability; they sum to 1.
       calibration: the `slope` and `offset` on the logit that made the probability, and how many patients they were
         fitted on; None where it was not calibrated.
+      prevalence: for which share of positive patients it holds; None without a patient classifier.
     """
 
     probability: float | None
@@ -55,8 +58,9 @@ class PredictedPatient:
     limits: tuple[str, ...] = ()
     attention: Mapping[int, float] = dataclasses.field(default_factory=dict)
     calibration: Mapping[str, float] | None = None
+    prevalence: Prevalence | None = None
 
     @classmethod
-    def without(cls, reason: str) -> PredictedPatient:
-        """Of whom there is no probability, and why."""
-        return cls(None, reason)
+    def without(cls, reason: str, *, prevalence: Prevalence | None = None) -> PredictedPatient:
+        """Of whom there is no probability, and why; `prevalence` is that which was asked for."""
+        return cls(None, reason, prevalence=prevalence)

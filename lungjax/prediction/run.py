@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from lungjax.prediction.outputs import folder as scan_folder
 from lungjax.prediction.outputs import report_json
 from lungjax.prediction.outputs.folder import REPORT
 from lungjax.prediction.pipeline import Networks
+from lungjax.prediction.prevalence import Prevalence
 from lungjax.train import workdir
 
 QUARANTINE = "quarantine.jsonl"
@@ -40,15 +41,25 @@ class Summary:
     quarantined: Sequence[Quarantined]
 
     def text(self) -> str:
-        """A line for each scan, and for each that is quarantined."""
+        """A line for each scan, with one for its patient, and for each that is quarantined."""
         lines = []
         for folder, report in self.reports.items():
             outcome = f"refused: {report['refused']}" if report["refused"] else f"{len(report['nodules'])} nodules"
             lines.append(f"{folder}: {outcome}")
+            if not report["refused"] and report["patient"]["model"]:
+                lines.append(f"  {_patient_line(report['patient'])}")
         if self.resumed:
             lines.append(f"{self.resumed} of them were there already")
         lines += [f"quarantined: {scan.name}: {scan.message}" for scan in self.quarantined]
         return "\n".join(lines)
+
+
+def _patient_line(patient: Mapping[str, Any]) -> str:
+    if patient["probability"] is None:
+        return f"no probability for the patient: {patient['reason']}"
+    held = patient["prevalence"]
+    share = "" if held["share"] is None else f", {100 * held['share']:.3g} % of patients"
+    return f"the patient: {100 * patient['probability']:.1f} %, for the prevalence {held['name']}{share}"
 
 
 def predict(
@@ -58,13 +69,14 @@ def predict(
     nodule_classifier: Path | str | None,
     patient_classifier: Path | str | None,
     out: Path,
+    prevalence: str | float = "lidc",
     device: str | None = None,
 ) -> Summary:
     """`lungjax.predict` of every scan of a source, saved.
 
     Args:
       source: see `lungjax.prediction.sources.find_scans`.
-      model, nodule_classifier, patient_classifier, device: see `lungjax.predict`.
+      model, nodule_classifier, patient_classifier, prevalence, device: see `lungjax.predict`.
       out: folder to make. One scan's files lie in it; of several, each has a folder of its own in it that is named by
         its SeriesInstanceUID or, of NIfTI, its case. What is there already is not made anew.
 
@@ -74,6 +86,7 @@ def predict(
     networks = pipeline.open_networks(
         model, nodule_classifier=nodule_classifier, patient_classifier=patient_classifier, device=device
     )
+    asked = networks.prevalence(prevalence)
     module, entries, unreadable = sources.find_scans(source)
     quarantined = list(unreadable)
     reports: dict[Path, dict[str, Any]] = {}
@@ -81,7 +94,7 @@ def predict(
     for entry in tqdm(entries, unit="scan", disable=None if len(entries) > 1 else True):
         folder = out if len(entries) == 1 else out / file_name(entry.key)
         if not scan_folder.is_free(folder):
-            reports[folder] = _earlier_report(folder, networks)
+            reports[folder] = _earlier_report(folder, networks, asked)
             resumed += 1
             continue
         try:
@@ -89,7 +102,7 @@ def predict(
         except Fault as fault:
             quarantined.append(Quarantined(entry.key, entry.where, fault.name, fault.message))
             continue
-        pipeline.predict(scan, networks).save(folder)
+        pipeline.predict(scan, networks, asked).save(folder)
         reports[folder] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     if not reports:
         raise _nothing_read(source, quarantined)
@@ -103,7 +116,7 @@ def file_name(key: str) -> str:
     return f"%2E{name[1:]}" if name.startswith(".") else name
 
 
-def _earlier_report(folder: Path, networks: Networks) -> dict[str, Any]:
+def _earlier_report(folder: Path, networks: Networks, asked: Prevalence | None) -> dict[str, Any]:
     """The report of an earlier call.
 
     Raises:
@@ -120,6 +133,8 @@ def _earlier_report(folder: Path, networks: Networks) -> dict[str, Any]:
         raise InputError(f"{folder} was made by another version of lungjax; name another --out.")
     if models != networks.descriptions() or threshold != detection.THRESHOLD:
         raise InputError(f"{folder} was made with another model or threshold; name another --out.")
+    if patient.get("prevalence") != report_json.describe_prevalence(asked):
+        raise InputError(f"{folder} was made for another prevalence; name another --out.")
     return report
 
 

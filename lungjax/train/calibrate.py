@@ -22,7 +22,16 @@ from lungjax.train import workdir as folder
 CALIBRATION_FILE = "calibration.json"
 
 
-def fit(workdir: Path, task: Task, slices: Any, rows: np.ndarray, config: Config, *, write: bool) -> str:
+def fit(
+    workdir: Path,
+    task: Task,
+    slices: Any,
+    rows: np.ndarray,
+    config: Config,
+    *,
+    train_rows: np.ndarray,
+    write: bool,
+) -> str:
     """Calibrates a run's best checkpoint.
 
     Args:
@@ -30,6 +39,8 @@ def fit(workdir: Path, task: Task, slices: Any, rows: np.ndarray, config: Config
       task: its task, of whose predictions `calibrated` is made a probability.
       slices, rows: the validation slices, nodules, or bags.
       config: of the run.
+      train_rows: those that it was trained on. Of them and `rows`, a classifier's calibration keeps the share of
+        positives as `prevalence`, and how many have a label as `prevalence_of`: its probabilities hold for that share.
       write: whether this process writes `calibration.json`.
 
     Returns:
@@ -38,6 +49,8 @@ def fit(workdir: Path, task: Task, slices: Any, rows: np.ndarray, config: Config
     variables, step = checkpoint.load(workdir)
     fitted = _shares if task.calibrated == "share" else _line
     known, said = fitted(task, variables, slices, rows, config.data.batch_size)
+    if task.calibrated == "logit":
+        known |= prevalence(slices.labels(np.concatenate([train_rows, rows])))
     if write:
         text = json.dumps({**known, "step": step}, indent=1, sort_keys=True) + "\n"
         folder.write_text(workdir / CALIBRATION_FILE, text)
@@ -47,6 +60,12 @@ def fit(workdir: Path, task: Task, slices: Any, rows: np.ndarray, config: Config
 def shares_of(known: Mapping[str, Any]) -> calibration.Shares | None:
     """That of a segmenter's calibration; None where there is none."""
     return calibration.Shares(tuple(known["predicted"]), tuple(known["share"])) if "share" in known else None
+
+
+def prevalence(labels: np.ndarray) -> dict[str, Any]:
+    """`prevalence`, the share of positives among labels 1 and 0, NaN where there is none, and how many there are."""
+    known = labels[~np.isnan(labels)]
+    return {"prevalence": float((known > 0.5).mean()), "prevalence_of": len(known)}
 
 
 def probability(logits: np.ndarray, known: Mapping[str, Any]) -> np.ndarray:

@@ -159,5 +159,5 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
 
     # 10. Scores become probabilities, once the best checkpoint is whole.
     if task.calibrated and not stopping:  # By every process, for they read a checkpoint together.
-        progress.say(calibrate.fit(workdir, task, slices, val_rows, config, write=lead))
+        progress.say(calibrate.fit(workdir, task, slices, val_rows, config, train_rows=train_rows, write=lead))
     return not stopping

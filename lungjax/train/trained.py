@@ -43,8 +43,9 @@ class Trained:
       intensity: of that data.
       seen: what its slices were like, see `lungjax.data.extent.spacing_extent`; empty for older versions of lungjax.
       origin: `command`, `hardware`, `started`, `versions` of the run.
-      calibration: of a grader, the slope and offset that make a probability of its logit; of a segmenter, the shares of
-        readers by the `predicted` ones; else empty.
+      calibration: of a classifier, the slope and offset that make a probability of its logit, and the share of
+        positives, `prevalence`, that it holds for; of a segmenter, the shares of readers by the `predicted` ones; else
+        empty.
       figures: reports of `lungjax evaluate` by file name, of an exported network; a run's lie in its workdir.
     """
 

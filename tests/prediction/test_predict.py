@@ -36,7 +36,7 @@ def test_one_scan(told: chests.Told, dicom: Path, read: dict[str, Scan], tmp_pat
     scan = read[key]
     assert report["scan"]["series_uid"] == key
     assert report["scan"]["shape"] == list(scan.voxels.shape)
-    assert (report["refused"], report["schema"]) == (None, 3)
+    assert (report["refused"], report["schema"]) == (None, 4)
     assert "not a medical device" in report["notice"]
     assert report["nodules"]
     mask = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "mask.nii.gz")))

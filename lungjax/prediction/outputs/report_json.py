@@ -1,8 +1,8 @@
 """`report.json` and `nodules.csv`: what is predicted of one scan, for programs to read.
 
-report.json, schema 3:
+report.json, schema 4:
 
-    schema, lungjax, made, notice   3; version; ISO 8601 time; what it must not be used for
+    schema, lungjax, made, notice   4; version; ISO 8601 time; what it must not be used for
     model       the segmenter: name, path, task, step, trained_on, split_digest, intensity (of the training data),
                 window_hu (centre, width)
     nodule_classifier   the same of the nodule classifier, with its calibration; null where none was used
@@ -21,6 +21,8 @@ report.json, schema 3:
                 no candidate is a nodule, for the model knows only patients who have one, and candidates are mostly
                 vessels), calibration (slope and offset on the logit; null where it was not calibrated), attention
                 (number and attention of each nodule that the model looked at, those of the highest score, of sum 1),
+                prevalence (name: lidc, screening or stated; share of positive patients that the probability holds for;
+                fitted, that of the patients the model was trained and calibrated on; null without a model),
                 meaning (a sentence), limits (sentences), model (the patient classifier, as above; null where none was
                 used)
 """
@@ -28,6 +30,7 @@ report.json, schema 3:
 from __future__ import annotations
 
 import csv
+import dataclasses
 import datetime
 import io
 from collections.abc import Mapping, Sequence
@@ -40,9 +43,10 @@ from lungjax.ct.scan import Scan
 from lungjax.data import splits
 from lungjax.prediction.candidates import VOXEL_THRESHOLD
 from lungjax.prediction.predicted import PredictedNodule, PredictedPatient
+from lungjax.prediction.prevalence import Prevalence
 from lungjax.train.trained import Trained
 
-SCHEMA = 3
+SCHEMA = 4
 NOTICE = "Research software, not a medical device. Not for diagnosis or treatment."
 
 
@@ -74,6 +78,11 @@ def describe_model(trained: Trained) -> dict[str, Any]:
         # A segmenter's is for samples of readers, and does not enter its nodules.
         **({"calibration": trained.calibration} if "slope" in trained.calibration else {}),
     }
+
+
+def describe_prevalence(prevalence: Prevalence | None) -> dict[str, Any] | None:
+    """What a report says of the prevalence that a patient's probability is for."""
+    return None if prevalence is None else dataclasses.asdict(prevalence)
 
 
 def now() -> str:
@@ -148,6 +157,7 @@ def _patient(patient: PredictedPatient) -> dict[str, Any]:
         "reason": patient.reason,
         "calibration": None if calibration is None else {name: round(value, 4) for name, value in calibration.items()},
         "attention": [{"number": number, "attention": round(share, 4)} for number, share in patient.attention.items()],
+        "prevalence": describe_prevalence(patient.prevalence),
         "meaning": patient.meaning,
         "limits": list(patient.limits),
     }
