@@ -40,6 +40,7 @@ class Detection:
       nodules, candidates: the candidates from the threshold on, and the rest; by falling score.
       warnings: sentences that must be known to read the rest.
       mask: (slices, rows, columns) uint8, the number of the nodule, from 1 in the order of `nodules`.
+      lungs: that were looked at; None where the scan was refused.
     """
 
     refused: str | None
@@ -47,6 +48,7 @@ class Detection:
     candidates: list[Candidate]
     warnings: list[str]
     mask: np.ndarray
+    lungs: Lungs | None
 
 
 def detect(scan: Scan, trained: Trained, network: Network) -> Detection:
@@ -58,6 +60,7 @@ def detect(scan: Scan, trained: Trained, network: Network) -> Detection:
       network: the network.
     """
     refused, warnings, ranked = input_checks.refusal(scan, TrainedRange.by(trained)), [], []
+    lung = None
     if refused is None:
         lung = lungs.find_lungs(scan.voxels, scan.spacing_mm)
         warnings = input_checks.warnings(scan, lung, trained)
@@ -69,7 +72,7 @@ def detect(scan: Scan, trained: Trained, network: Network) -> Detection:
     mask = np.zeros(scan.voxels.shape, np.uint8)
     for number, nodule in enumerate(ranked[:count], start=1):
         mask[tuple(nodule.voxels.T)] = number
-    return Detection(refused, ranked[:count], ranked[count:], warnings, mask)
+    return Detection(refused, ranked[:count], ranked[count:], warnings, mask, None if refused else lung)
 
 
 def _with_wall(lung: Lungs) -> Lungs:

@@ -10,7 +10,7 @@ import numpy as np
 
 from lungjax.ct.scan import Scan
 from lungjax.errors import InputError
-from lungjax.prediction import detection, opening, patches, patient_classifier
+from lungjax.prediction import detection, diffuse_disease, opening, patches, patient_classifier
 from lungjax.prediction import prevalence as prevalences
 from lungjax.prediction.candidates import Candidate
 from lungjax.prediction.detection import Detection
@@ -116,14 +116,19 @@ def predict(scan: Scan, networks: Networks, prevalence: Prevalence | None = None
         for number, (candidate, share) in enumerate(zip(found, malignancy, strict=True), start=1)
     ]
     count = len(detected.nodules)
+    lungs = None if detected.lungs is None else diffuse_disease.check(scan, detected.lungs, detected.nodules)
+    unusual = None if lungs is None else lungs.warning()
     return Prediction(
         scan=scan,
         nodules=tuple(described[:count]),
         candidates=tuple(described[count:]),
         mask=detected.mask,
-        patient=_patient(scan, detected, networks.patient_classifier, hu[:count], pixel_mm[:count], prevalence),
-        warnings=tuple(detected.warnings),
+        patient=_patient(
+            scan, detected, unusual, networks.patient_classifier, hu[:count], pixel_mm[:count], prevalence
+        ),
+        warnings=(*detected.warnings, *([unusual] if unusual else [])),
         refused=detected.refused,
+        lungs=lungs,
         threshold=detection.THRESHOLD,
         models=networks.descriptions(),
         made=report_json.now(),
@@ -160,6 +165,7 @@ def predicted_nodule(
 def _patient(
     scan: Scan,
     detected: Detection,
+    unusual: str | None,
     classifier: PatientClassifier | None,
     hu: np.ndarray,
     pixel_mm: np.ndarray,
@@ -170,6 +176,8 @@ def _patient(
         return PredictedPatient.without("No patient classifier was used.")
     if detected.refused:
         return PredictedPatient.without("The scan was not looked at.", prevalence=prevalence)
+    if unusual is not None:
+        return PredictedPatient.without(f"It is withheld. {unusual}", prevalence=prevalence)
     if not len(hu):
         return PredictedPatient.without(
             f"No candidate reached the threshold of {detection.THRESHOLD:g}, and the model knows only patients who "

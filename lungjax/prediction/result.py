@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lungjax.ct.scan import Scan
+from lungjax.prediction.diffuse_disease import LungCheck
 from lungjax.prediction.outputs import folder, report_json
 from lungjax.prediction.predicted import PredictedNodule, PredictedPatient
 
@@ -30,6 +31,8 @@ class Prediction:
       warnings: sentences that must be known to read the rest.
       refused: one sentence why the scan was not looked at, because it is unlike what the networks were trained on; then
         there are no nodules and no candidates. None otherwise.
+      lungs: what was measured of the lungs, and what of it is unusual, as in consolidation, effusion or other diffuse
+        disease; the patient's probability is then withheld. None where the scan was refused.
       threshold: the score from which a candidate is a nodule.
       models: of the `model`, the `nodule_classifier` and the `patient_classifier` what is known of each, None where
         none was used.
@@ -43,6 +46,7 @@ class Prediction:
     patient: PredictedPatient
     warnings: tuple[str, ...]
     refused: str | None
+    lungs: LungCheck | None
     threshold: float
     models: Mapping[str, Mapping[str, Any] | None]
     made: str
@@ -73,6 +77,7 @@ class Prediction:
             candidates=self.candidates,
             patient=self.patient,
             refused=self.refused,
+            lungs=self.lungs,
             warnings=self.warnings,
             threshold=self.threshold,
             made=self.made,

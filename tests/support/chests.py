@@ -119,6 +119,7 @@ def report(scan: Scan, candidates: Any, **model: Any) -> dict[str, Any]:
         patient=PredictedPatient.without("It is a test."),
         refused=None,
         warnings=[],
+        lungs=None,
         threshold=0.5,
         made=report_json.now(),
     )

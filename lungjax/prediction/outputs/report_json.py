@@ -10,6 +10,10 @@ report.json, schema 4:
                 affine_lps: 4 x 4, from (column, row, slice, 1) to mm to the patient's left, back and head
     refused     null, or one sentence why the scan was not looked at
     warnings    sentences that must be known to read the rest
+    lungs       null where it was refused, else what was measured of the lungs to notice consolidation, effusion and
+                other diffuse disease: volume_ml, median_hu, dense_share, missing_share, right_share, nodules,
+                nodules_ml (see lungjax.prediction.diffuse_disease), unusual (sentences; where there are any, the
+                patient's probability is withheld, and one of the warnings tells why)
     voxel_threshold   a voxel above this probability is part of a candidate
     threshold   candidates with at least this score are nodules
     nodules     by falling score: number (from 1; its voxels' value in mask.nii.gz), centre_voxel [slice, row, column],
@@ -42,6 +46,7 @@ import lungjax
 from lungjax.ct.scan import Scan
 from lungjax.data import splits
 from lungjax.prediction.candidates import VOXEL_THRESHOLD
+from lungjax.prediction.diffuse_disease import LungCheck
 from lungjax.prediction.predicted import PredictedNodule, PredictedPatient
 from lungjax.prediction.prevalence import Prevalence
 from lungjax.train.trained import Trained
@@ -99,6 +104,7 @@ def as_dict(
     patient: PredictedPatient,
     refused: str | None,
     warnings: Sequence[str],
+    lungs: LungCheck | None,
     threshold: float,
     made: str,
 ) -> dict[str, Any]:
@@ -107,7 +113,7 @@ def as_dict(
     Args:
       scan: that was looked at.
       models: `model`, `nodule_classifier` and `patient_classifier`, each by `describe_model`, or None.
-      nodules, candidates, patient, refused, warnings, threshold: as in `lungjax.prediction.result.Prediction`.
+      nodules, candidates, patient, refused, warnings, lungs, threshold: as in `lungjax.prediction.result.Prediction`.
       made: by `now`.
     """
     return {
@@ -127,6 +133,7 @@ def as_dict(
         },
         "refused": refused,
         "warnings": list(warnings),
+        "lungs": None if lungs is None else _lungs(lungs),
         "voxel_threshold": VOXEL_THRESHOLD,
         "threshold": threshold,
         "nodules": [_rounded(nodule) for nodule in nodules],
@@ -147,6 +154,19 @@ def _rounded(nodule: PredictedNodule) -> dict[str, Any]:
         "score": round(nodule.score, 4),
         "malignancy": None if nodule.malignancy is None else round(nodule.malignancy, 4),
         "slices": list(nodule.slices),
+    }
+
+
+def _lungs(lungs: LungCheck) -> dict[str, Any]:
+    return {
+        "volume_ml": round(lungs.volume_ml, 1),
+        "median_hu": round(lungs.median_hu, 1),
+        "dense_share": round(lungs.dense_share, 4),
+        "missing_share": round(lungs.missing_share, 4),
+        "right_share": round(lungs.right_share, 4),
+        "nodules": lungs.nodules,
+        "nodules_ml": round(lungs.nodules_ml, 2),
+        "unusual": list(lungs.unusual),
     }
 
 
