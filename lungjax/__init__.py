@@ -155,6 +155,7 @@ def predict(
     candidate_classifier: Path | str | CandidateClassifier | None = "candidate-classifier",
     nodule_classifier: Path | str | NoduleClassifier | None = "nodule-classifier",
     patient_classifier: Path | str | PatientClassifier | None = "patient-classifier",
+    prevalence: Literal["lidc", "screening"] | float = "lidc",
     device: Device | None = None,
     false_positives: float | None = None,
     threshold: float | None = None,
@@ -176,6 +177,9 @@ def predict(
       candidate_classifier: likewise, for the score of each candidate; None takes the mean probability of its voxels.
       nodule_classifier: likewise, for the malignancy of each nodule; None leaves it out.
       patient_classifier: likewise, for the patient's probability; None leaves it out.
+      prevalence: the share of positive patients that the probability holds for, by Bayes' rule: `lidc`, that of the
+        patients the model was trained on; `screening`, 1.1 %, lung cancer at the baseline of the National Lung
+        Screening Trial (292 of 26,309; Church et al. 2013); or a number between 0 and 1.
       device: where the models run that this call opens; JAX's own choice by default.
       false_positives: how many false positives a scan are accepted, on average: the threshold is the one fitted for it
         on validation scans. None for the model's default.
@@ -186,7 +190,8 @@ def predict(
       writes, and `.to_dataframe()` returns a table of the nodules.
 
     Raises:
-      InputError: a model or the device does not exist, or a model is of another task.
+      InputError: a model or the device does not exist, a model is of another task, or a prevalence other than `lidc` is
+        asked of a model that does not know its own.
     """
     from lungjax.prediction import api
 
@@ -196,6 +201,7 @@ def predict(
         candidate_classifier=candidate_classifier,
         nodule_classifier=nodule_classifier,
         patient_classifier=patient_classifier,
+        prevalence=prevalence,
         device=device,
         false_positives=false_positives,
         threshold=threshold,

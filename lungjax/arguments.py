@@ -141,6 +141,11 @@ def _add_uses(verbs: Any) -> None:
         default="patient-classifier",
         help="model for the patient's probability (default: %(default)s)",
     )
+    prevalence = (
+        "share of positive patients that the patient's probability is for: lidc, as in its training; screening, 1.1 %% "
+        "(National Lung Screening Trial, baseline); or a number between 0 and 1 (default: %(default)s)"
+    )
+    predict.add_argument("--prevalence", default="lidc", metavar="lidc|screening|NUMBER", help=prevalence)
     out = "folder to make; for several scans, with a folder for each"
     predict.add_argument("--out", type=Path, required=True, help=out)
     predict.add_argument("--device", choices=("cpu", "gpu", "tpu"), help="where it runs (default: JAX's own choice)")

@@ -146,6 +146,7 @@ def _networks_and_threshold(given: argparse.Namespace) -> dict[str, Any]:
         "candidate_classifier": _or_none(given.candidate_classifier),
         "nodule_classifier": given.nodule_classifier,
         "patient_classifier": given.patient_classifier,
+        "prevalence": given.prevalence,
         "device": given.device,
         "false_positives": given.false_positives,
         "threshold": given.threshold,

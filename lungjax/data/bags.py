@@ -69,6 +69,10 @@ class Bags(Patches):
         """The index rows of all patches of the patients `rows`."""
         return np.concatenate([self.members[row] for row in rows])
 
+    def labels(self, rows: np.ndarray) -> np.ndarray:
+        """float32 (b,): the labels of the patients `rows`."""
+        return self.patient_label[rows]
+
     def batch(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """A `lungjax.data.loader.Batch` whose arrays have an axis of nodules after that of the bags.
 

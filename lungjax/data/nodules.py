@@ -43,6 +43,10 @@ class Patches(Slices):
         self.label = label_of(index["malignancy_median"].to_numpy())
         self.ratings = _ratings(dataset)
 
+    def labels(self, rows: np.ndarray) -> np.ndarray:
+        """float32 (b,): what a calibration on `rows` is of; NaN where there is no label."""
+        return self.label[rows]
+
     def batch(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The batch of `rows` (b,)."""
         return {

@@ -262,7 +262,10 @@ def _calibrated(task: str, known: dict[str, Any]) -> str:
         what = "of the share of readers that `lungjax evaluate` scores and samples, not of the majority's probability"
         return f"{what}, by {len(known['share'])} knots, fitted on {known['fitted_on']:,} val slices"
     line = f"sigmoid({known['slope']:.3g} * logit + {known['offset']:.3g})"
-    return f"{line}, fitted on {known['fitted_on']} val {_UNITS[task]}"
+    held = ""
+    if "prevalence" in known:
+        held = f"; {known['prevalence']:.1%} of {known['prevalence_of']:,} train and val {_UNITS[task]} are positive"
+    return f"{line}, fitted on {known['fitted_on']} val {_UNITS[task]}{held}"
 
 
 def _operating_points(points: dict[str, Any]) -> str:

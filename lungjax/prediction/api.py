@@ -108,6 +108,7 @@ def predict(
     candidate_classifier: Path | str | CandidateClassifier | None,
     nodule_classifier: Path | str | NoduleClassifier | None,
     patient_classifier: Path | str | PatientClassifier | None,
+    prevalence: str | float,
     device: str | None,
     false_positives: float | None,
     threshold: float | None,
@@ -121,4 +122,4 @@ def predict(
         device=device,
     )
     point = operating_point.choose(networks.scorer, false_positives=false_positives, threshold=threshold)
-    return pipeline.predict(scan, networks, point)
+    return pipeline.predict(scan, networks, point, networks.prevalence(prevalence))

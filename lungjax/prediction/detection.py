@@ -37,6 +37,7 @@ class Detection:
       nodules, candidates: the candidates from the threshold on, and the rest; by falling score.
       warnings: sentences that must be known to read the rest.
       mask: (slices, rows, columns) uint8, the number of the nodule, from 1 in the order of `nodules`.
+      lungs: that were looked at; None where the scan was refused.
     """
 
     refused: str | None
@@ -44,6 +45,7 @@ class Detection:
     candidates: list[Candidate]
     warnings: list[str]
     mask: np.ndarray
+    lungs: Lungs | None
 
 
 def detect(
@@ -64,6 +66,7 @@ def detect(
       threshold: the score from which a candidate is a nodule.
     """
     refused, warnings, ranked = input_checks.refusal(scan, TrainedRange.by(trained)), [], []
+    lung = None
     if refused is None:
         lung = lungs.find_lungs(scan.voxels, scan.spacing_mm)
         warnings = input_checks.warnings(scan, lung, trained)
@@ -77,7 +80,7 @@ def detect(
     mask = np.zeros(scan.voxels.shape, np.uint8)
     for number, nodule in enumerate(ranked[:count], start=1):
         mask[tuple(nodule.voxels.T)] = number
-    return Detection(refused, ranked[:count], ranked[count:], warnings, mask)
+    return Detection(refused, ranked[:count], ranked[count:], warnings, mask, None if refused else lung)
 
 
 def _rescored(proposed: list[Candidate], scan: Scan, classifier: CandidateClassifier) -> list[Candidate]:

@@ -13,6 +13,7 @@ from lungjax.errors import InputError
 from lungjax.prediction import arrays
 from lungjax.prediction.arrays import Forward
 from lungjax.prediction.predicted import PredictedPatient
+from lungjax.prediction.prevalence import Prevalence
 from lungjax.tasks import diagnose
 from lungjax.train import calibrate
 from lungjax.train.trained import Trained
@@ -33,7 +34,8 @@ _INPUTS = {
 }
 """Likewise."""
 _LIMITS = (
-    "LIDC-IDRI's patients were chosen for their nodules: in other people the probability is too high.",
+    "LIDC-IDRI's patients were chosen for their nodules: at their prevalence, the default, the probability is too high "
+    "for other people.",
     "It is of this scan alone; each scan of a patient has a probability of its own.",
 )
 
@@ -149,6 +151,7 @@ def describe(
     *,
     patient_id: str,
     kept: int,
+    prevalence: Prevalence,
 ) -> PredictedPatient:
     """A probability with what it means and what limits it.
 
@@ -159,6 +162,7 @@ def describe(
       model: which predicted it.
       patient_id: whose nodules they are.
       kept: how many of them reach the threshold.
+      prevalence: for which the probability is asked; it is moved there.
     """
     used, of_readers = min(len(numbers), int(model.config.data.nodules)), not model.config.data.labels
     limits = []
@@ -172,10 +176,11 @@ def describe(
     if model.patients.get(patient_id) in ("train", "val"):
         limits.append(f"{patient_id} is one of the patients that the model was trained on, or chosen by.")
     return PredictedPatient(
-        probability=probability,
+        probability=prevalence.shifted(probability),
         reason=None,
         meaning=_MEANING[of_readers],
-        limits=(*limits, _INPUTS[of_readers], *_LIMITS),
+        limits=(*limits, prevalence.sentence(), _INPUTS[of_readers], *_LIMITS),
         attention={number: float(share) for number, share in zip(numbers[:used], attention, strict=False)},
         calibration=dict(model.calibration) or None,
+        prevalence=prevalence,
     )

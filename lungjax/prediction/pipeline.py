@@ -10,7 +10,8 @@ import numpy as np
 
 from lungjax.ct.scan import Scan
 from lungjax.errors import InputError
-from lungjax.prediction import description, detection, opening, patches, patient_classifier
+from lungjax.prediction import description, detection, diffuse_disease, opening, patches, patient_classifier
+from lungjax.prediction import prevalence as prevalences
 from lungjax.prediction.candidate_classifier import CandidateClassifier
 from lungjax.prediction.candidates import Candidate
 from lungjax.prediction.detection import Detection
@@ -19,6 +20,7 @@ from lungjax.prediction.operating_point import OperatingPoint
 from lungjax.prediction.outputs import report_json
 from lungjax.prediction.patient_classifier import PatientClassifier
 from lungjax.prediction.predicted import PredictedPatient
+from lungjax.prediction.prevalence import Prevalence
 from lungjax.prediction.result import Prediction
 from lungjax.prediction.sliding_window import Segmenter
 from lungjax.train.trained import Trained
@@ -44,6 +46,18 @@ class Networks:
     def scorer(self) -> Trained:
         """The network whose scores are compared with the threshold."""
         return (self.candidate_classifier or self.segmenter).trained
+
+    def prevalence(self, asked: str | float) -> Prevalence | None:
+        """For which share of positive patients a probability is asked; None without a patient classifier.
+
+        Raises:
+          InputError: as `prevalence.resolve`.
+        """
+        if self.patient_classifier is None:
+            prevalences.share_of(asked)
+            return None
+        trained = self.patient_classifier.trained
+        return prevalences.resolve(asked, trained.calibration, model=str(trained.path))
 
     def descriptions(self) -> dict[str, dict[str, Any] | None]:
         """By the names of `Networks`, but `model` for the segmenter, each as a report describes it."""
@@ -94,8 +108,16 @@ def open_networks(
     )
 
 
-def predict(scan: Scan, networks: Networks, point: OperatingPoint) -> Prediction:
-    """All that the networks predict of a scan; the operating point parts nodules from candidates."""
+def predict(scan: Scan, networks: Networks, point: OperatingPoint, prevalence: Prevalence | None = None) -> Prediction:
+    """All that the networks predict of a scan.
+
+    Args:
+      scan: to look at.
+      networks: by `open_networks`.
+      point: separates nodules from candidates.
+      prevalence: for which the patient's probability is asked; by default that of the model's own patients.
+    """
+    prevalence = prevalence or networks.prevalence("lidc")
     detected = detection.detect(
         scan,
         networks.segmenter.trained,
@@ -108,14 +130,17 @@ def predict(scan: Scan, networks: Networks, point: OperatingPoint) -> Prediction
     classified = None if networks.nodule_classifier is None else networks.nodule_classifier.predict(hu, pixel_mm)
     described = description.describe(scan, found, classified)
     count = len(detected.nodules)
+    lungs = None if detected.lungs is None else diffuse_disease.check(scan, detected.lungs, detected.nodules)
+    unusual = None if lungs is None else lungs.warning()
     return Prediction(
         scan=scan,
         nodules=tuple(described[:count]),
         candidates=tuple(described[count:]),
         mask=detected.mask,
-        patient=_patient(scan, detected, networks, point, hu, pixel_mm),
-        warnings=tuple(detected.warnings),
+        patient=_patient(scan, detected, unusual, networks, hu, pixel_mm, prevalence),
+        warnings=(*detected.warnings, *([unusual] if unusual else [])),
         refused=detected.refused,
+        lungs=lungs,
         threshold=point.threshold,
         operating_point=point,
         models=networks.descriptions(),
@@ -130,25 +155,36 @@ def _patches(scan: Scan, found: list[Candidate]) -> tuple[np.ndarray, np.ndarray
 
 
 def _patient(
-    scan: Scan, detected: Detection, networks: Networks, point: OperatingPoint, hu: np.ndarray, pixel_mm: np.ndarray
+    scan: Scan,
+    detected: Detection,
+    unusual: str | None,
+    networks: Networks,
+    hu: np.ndarray,
+    pixel_mm: np.ndarray,
+    prevalence: Prevalence | None,
 ) -> PredictedPatient:
     """From the patches of candidates, the surest first: of all, each by its probability of being a nodule, where that
     is known; else of those that are kept."""
     classifier = networks.patient_classifier
-    if classifier is None:
+    if classifier is None or prevalence is None:
         return PredictedPatient.without("No patient classifier was used.")
     if detected.refused:
-        return PredictedPatient.without("The scan was not looked at.")
+        return PredictedPatient.without("The scan was not looked at.", prevalence=prevalence)
+    if unusual is not None:
+        return PredictedPatient.without(f"It is withheld. {unusual}", prevalence=prevalence)
     if networks.candidate_classifier is None:
         certainty = np.ones(len(detected.nodules))
     else:
-        certainty = np.array([one.score for one in (*detected.nodules, *detected.candidates)])
+        certainty = np.array([candidate.score for candidate in (*detected.nodules, *detected.candidates)])
     if not len(certainty):
         if networks.candidate_classifier is not None:
-            return patient_classifier.describe(0.0, [], [], classifier.trained, patient_id=scan.patient_id, kept=0)
+            return patient_classifier.describe(
+                0.0, [], [], classifier.trained, patient_id=scan.patient_id, kept=0, prevalence=prevalence
+            )
         return PredictedPatient.without(
-            f"No candidate reached the threshold of {point.threshold:g}, and the model knows only patients who "
-            "have a nodule. That is no sign of health: nodules are missed."
+            "No candidate reached the threshold, and the model knows only patients who have a nodule. That is no sign "
+            "of health: nodules are missed.",
+            prevalence=prevalence,
         )
     count = len(certainty)
     predicted = classifier.predict(hu[None, :count], pixel_mm[None, :count], certainty[None])
@@ -159,4 +195,5 @@ def _patient(
         classifier.trained,
         patient_id=scan.patient_id,
         kept=len(detected.nodules),
+        prevalence=prevalence,
     )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from lungjax.prediction.location import Side, Zone
 from lungjax.prediction.lung_rads import LungRads
 from lungjax.prediction.nodule_type import NoduleType
+from lungjax.prediction.prevalence import Prevalence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +94,7 @@ class PredictedPatient:
       attention: by the number of a nodule, its share in the probability; they sum to 1.
       calibration: the `slope` and `offset` on the logit that made the probability, and how many patients they were
         fitted on; None where it was not calibrated.
+      prevalence: for which share of positive patients it holds; None without a patient classifier.
     """
 
     probability: float | None
@@ -101,8 +103,9 @@ class PredictedPatient:
     limits: tuple[str, ...] = ()
     attention: Mapping[int, float] = dataclasses.field(default_factory=dict)
     calibration: Mapping[str, float] | None = None
+    prevalence: Prevalence | None = None
 
     @classmethod
-    def without(cls, reason: str) -> PredictedPatient:
-        """Of whom there is no probability, and why."""
-        return cls(None, reason)
+    def without(cls, reason: str, *, prevalence: Prevalence | None = None) -> PredictedPatient:
+        """Of whom there is no probability, and why; `prevalence` is that which was asked for."""
+        return cls(None, reason, prevalence=prevalence)

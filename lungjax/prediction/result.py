@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lungjax.ct.scan import Scan
+from lungjax.prediction.diffuse_disease import LungCheck
 from lungjax.prediction.lung_rads import LungRads
 from lungjax.prediction.operating_point import OperatingPoint
 from lungjax.prediction.outputs import folder, report_json
@@ -32,6 +33,8 @@ class Prediction:
       warnings: sentences that must be known to read the rest.
       refused: one sentence why the scan was not looked at, because it is unlike what the networks were trained on; then
         there are no nodules and no candidates. None otherwise.
+      lungs: what was measured of the lungs, and what of it is unusual, as in consolidation, effusion or other diffuse
+        disease; the patient's probability is then withheld. None where the scan was refused.
       threshold: the score from which a candidate is a nodule.
       operating_point: where the threshold comes from.
       models: of the `model`, the `candidate_classifier`, the `nodule_classifier` and the `patient_classifier` what is
@@ -46,6 +49,7 @@ class Prediction:
     patient: PredictedPatient
     warnings: tuple[str, ...]
     refused: str | None
+    lungs: LungCheck | None
     threshold: float
     operating_point: OperatingPoint
     models: Mapping[str, Mapping[str, Any] | None]
@@ -77,6 +81,7 @@ class Prediction:
             candidates=self.candidates,
             patient=self.patient,
             refused=self.refused,
+            lungs=self.lungs,
             warnings=self.warnings,
             operating_point=self.operating_point,
             made=self.made,

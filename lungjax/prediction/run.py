@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from lungjax.prediction.outputs import folder as scan_folder
 from lungjax.prediction.outputs import report_json
 from lungjax.prediction.outputs.folder import REPORT
 from lungjax.prediction.pipeline import Networks
+from lungjax.prediction.prevalence import Prevalence
 from lungjax.train import workdir
 
 QUARANTINE = "quarantine.jsonl"
@@ -41,15 +42,25 @@ class Summary:
     quarantined: Sequence[Quarantined]
 
     def text(self) -> str:
-        """A line for each scan, and for each that is quarantined."""
+        """A line for each scan, with one for its patient, and for each that is quarantined."""
         lines = []
         for folder, report in self.reports.items():
             outcome = f"refused: {report['refused']}" if report["refused"] else f"{len(report['nodules'])} nodules"
             lines.append(f"{folder}: {outcome}")
+            if not report["refused"] and report["patient"]["model"]:
+                lines.append(f"  {_patient_line(report['patient'])}")
         if self.resumed:
             lines.append(f"{self.resumed} of them were there already")
         lines += [f"quarantined: {scan.name}: {scan.message}" for scan in self.quarantined]
         return "\n".join(lines)
+
+
+def _patient_line(patient: Mapping[str, Any]) -> str:
+    if patient["probability"] is None:
+        return f"no probability for the patient: {patient['reason']}"
+    held = patient["prevalence"]
+    share = "" if held["share"] is None else f", {100 * held['share']:.3g} % of patients"
+    return f"the patient: {100 * patient['probability']:.1f} %, for the prevalence {held['name']}{share}"
 
 
 def predict(
@@ -60,6 +71,7 @@ def predict(
     nodule_classifier: Path | str | None,
     patient_classifier: Path | str | None,
     out: Path,
+    prevalence: str | float = "lidc",
     device: str | None = None,
     false_positives: float | None = None,
     threshold: float | None = None,
@@ -69,7 +81,7 @@ def predict(
     Args:
       source: see `lungjax.prediction.sources.find_scans`.
       model, candidate_classifier, nodule_classifier, patient_classifier, device: see `lungjax.predict`.
-      false_positives, threshold: likewise.
+      prevalence, false_positives, threshold: likewise.
       out: folder to make. One scan's files lie in it; of several, each has a folder of its own in it that is named by
         its SeriesInstanceUID or, of NIfTI, its case. What is there already is not made anew.
 
@@ -84,6 +96,7 @@ def predict(
         device=device,
     )
     point = operating_point.choose(networks.scorer, false_positives=false_positives, threshold=threshold)
+    asked = networks.prevalence(prevalence)
     module, entries, unreadable = sources.find_scans(source)
     quarantined = list(unreadable)
     reports: dict[Path, dict[str, Any]] = {}
@@ -91,7 +104,7 @@ def predict(
     for entry in tqdm(entries, unit="scan", disable=None if len(entries) > 1 else True):
         folder = out if len(entries) == 1 else out / file_name(entry.key)
         if not scan_folder.is_free(folder):
-            reports[folder] = earlier_report(folder, networks, point)
+            reports[folder] = earlier_report(folder, networks, point, asked)
             resumed += 1
             continue
         try:
@@ -99,7 +112,7 @@ def predict(
         except Fault as fault:
             quarantined.append(Quarantined(entry.key, entry.where, fault.name, fault.message))
             continue
-        pipeline.predict(scan, networks, point).save(folder)
+        pipeline.predict(scan, networks, point, asked).save(folder)
         reports[folder] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     if not reports:
         raise _nothing_read(source, quarantined)
@@ -113,7 +126,7 @@ def file_name(key: str) -> str:
     return f"%2E{name[1:]}" if name.startswith(".") else name
 
 
-def earlier_report(folder: Path, networks: Networks, point: OperatingPoint) -> dict[str, Any]:
+def earlier_report(folder: Path, networks: Networks, point: OperatingPoint, asked: Prevalence | None) -> dict[str, Any]:
     """The report of an earlier call.
 
     Raises:
@@ -130,6 +143,8 @@ def earlier_report(folder: Path, networks: Networks, point: OperatingPoint) -> d
         raise InputError(f"{folder} was made by another version of lungjax; name another --out.")
     if models != networks.descriptions() or threshold != point.threshold:
         raise InputError(f"{folder} was made with another model or threshold; name another --out.")
+    if patient.get("prevalence") != report_json.describe_prevalence(asked):
+        raise InputError(f"{folder} was made for another prevalence; name another --out.")
     return report
 
 

@@ -22,7 +22,16 @@ from lungjax.train import workdir as folder
 CALIBRATION_FILE = "calibration.json"
 
 
-def fit_calibration(workdir: Path, task: Task, slices: Any, rows: np.ndarray, config: Config, *, write: bool) -> str:
+def fit_calibration(
+    workdir: Path,
+    task: Task,
+    slices: Any,
+    rows: np.ndarray,
+    config: Config,
+    *,
+    train_rows: np.ndarray,
+    write: bool,
+) -> str:
     """Calibrates a run's best checkpoint.
 
     Args:
@@ -30,6 +39,8 @@ def fit_calibration(workdir: Path, task: Task, slices: Any, rows: np.ndarray, co
       task: the run's task; its prediction `task.calibrated` is calibrated.
       slices, rows: the validation slices, nodules or bags.
       config: the run's configuration.
+      train_rows: what it was trained on. Of these and `rows`, a classifier's calibration keeps the share of positives
+        as `prevalence`, and how many have a label as `prevalence_of`: its probabilities hold for that share.
       write: whether this process writes `calibration.json`.
 
     Returns:
@@ -38,6 +49,8 @@ def fit_calibration(workdir: Path, task: Task, slices: Any, rows: np.ndarray, co
     variables, step = checkpoint.load_best(workdir)
     fit = _fit_shares if task.calibrated == "share" else _fit_platt
     calibrated, summary = fit(task, variables, slices, rows, config.data.batch_size)
+    if task.name in ("classify", "diagnose"):  # How many candidates are nodules depends on the detector alone.
+        calibrated |= prevalence(slices.labels(np.concatenate([train_rows, rows])))
     if write:
         text = json.dumps({**calibrated, "step": step}, indent=1, sort_keys=True) + "\n"
         folder.write_text(workdir / CALIBRATION_FILE, text)
@@ -47,6 +60,12 @@ def fit_calibration(workdir: Path, task: Task, slices: Any, rows: np.ndarray, co
 def shares_of(known: Mapping[str, Any]) -> calibration.Shares | None:
     """A segmenter's calibration of the share of readers; None where it has none."""
     return calibration.Shares(tuple(known["predicted"]), tuple(known["share"])) if "share" in known else None
+
+
+def prevalence(labels: np.ndarray) -> dict[str, Any]:
+    """`prevalence`, the share of positives among labels 1 and 0, NaN where there is none, and how many there are."""
+    known = labels[~np.isnan(labels)]
+    return {"prevalence": float((known > 0.5).mean()), "prevalence_of": len(known)}
 
 
 def probability(logits: np.ndarray, known: Mapping[str, Any]) -> np.ndarray:

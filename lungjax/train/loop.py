@@ -170,5 +170,6 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
 
     # 10. Calibration, once the best checkpoint is complete.
     if task.calibrated and not stopping:  # By every process: they read a checkpoint together.
-        progress.say(calibrate.fit_calibration(workdir, task, slices, val_rows, config, write=lead))
+        summary = calibrate.fit_calibration(workdir, task, slices, val_rows, config, train_rows=train_rows, write=lead)
+        progress.say(summary)
     return not stopping

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from lungjax.errors import InputError
-from lungjax.prediction import patient_classifier
+from lungjax.prediction import patient_classifier, prevalence
 from lungjax.prediction.patient_classifier import PatientClassifier
 from lungjax.tasks import diagnose
 from lungjax.train import mesh
@@ -87,17 +88,21 @@ def test_of_too_many_the_first_are_looked_at(shipped: Trained, classifier: Patie
     )
     np.testing.assert_array_equal(predicted.attention[0, 8:], 0)
     given = predicted.probability[0], predicted.attention[0].tolist(), range(1, 11)
-    patient = patient_classifier.describe(*given, shipped, patient_id="LIDC-IDRI-0003")
+    lidc = prevalence.resolve("lidc", shipped.calibration, model="m")
+    describe = functools.partial(patient_classifier.describe, *given, prevalence=lidc)
+    patient = describe(shipped, patient_id="LIDC-IDRI-0003")
+    assert patient.probability == predicted.probability[0]
+    assert lidc.sentence() in patient.limits
     assert list(patient.attention) == list(range(1, 9))
     assert patient.limits[0] == "Of 10 nodules it looked at the 8 with the highest score."
     assert not [limit for limit in patient.limits if "was trained on, or" in limit]
     own = next(one for one, split in shipped.patients.items() if split == "train")
-    assert "was trained on, or" in patient_classifier.describe(*given, shipped, patient_id=own).limits[1]
+    assert "was trained on, or" in describe(shipped, patient_id=own).limits[1]
     assert patient.calibration == shipped.calibration
     assert any("nodules that readers had marked. Here" in limit for limit in patient.limits)
     labelled = shipped.config.copy_and_resolve_references()
     labelled.data.labels = "predicted.csv"
-    other = patient_classifier.describe(*given, dataclasses.replace(shipped, config=labelled), patient_id="A")
+    other = describe(dataclasses.replace(shipped, config=labelled), patient_id="A")
     assert "as the model's training data has labels" in str(other.meaning)
     assert any("lungjax gather" in limit for limit in other.limits)
 

@@ -130,6 +130,7 @@ def report(scan: Scan, candidates: Any, classified: Any = None, **model: Any) ->
         patient=PredictedPatient.without("It is a test."),
         refused=None,
         warnings=[],
+        lungs=None,
         operating_point=OperatingPoint(0.5, None, "It is a test."),
         made=report_json.now(),
     )

@@ -43,7 +43,7 @@ def report(**changed: Any) -> dict[str, Any]:
     """Of `scan`."""
     affine = [[0.8, 0, 0, -20], [0, 0.8, 0, -20], [0, 0, 2, -20], [0, 0, 0, 1]]
     whole = {
-        "schema": 3,
+        "schema": 4,
         "lungjax": "0.1.0",
         "made": "2026-01-02T03:04:05Z",
         "notice": NOTICE,

@@ -20,6 +20,7 @@ from lungjax.prediction.operating_point import OperatingPoint
 from lungjax.prediction.outputs import folder as scan_folder
 from lungjax.prediction.outputs import follow_up_folder, follow_up_json, nifti_mask
 from lungjax.prediction.pipeline import Networks
+from lungjax.prediction.prevalence import Prevalence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +60,7 @@ def predict(
     patient_classifier: Path | str | None,
     out: Path,
     device: str | None = None,
+    prevalence: str | float = "lidc",
     false_positives: float | None = None,
     threshold: float | None = None,
     dates_of: tuple[datetime.date, datetime.date] | None = None,
@@ -68,7 +70,7 @@ def predict(
     Args:
       sources: each holds one scan.
       model, candidate_classifier, nodule_classifier, patient_classifier, device: see `lungjax.predict`.
-      false_positives, threshold: likewise.
+      prevalence, false_positives, threshold: likewise.
       out: folder to make: OUT/first and OUT/second, the scans in the order of time, as `lungjax predict` writes each,
         and follow-up.json, .csv and .html. What is there already is not made anew.
       dates_of: of the scans in the order they were given, in place of those of their headers.
@@ -87,9 +89,10 @@ def predict(
         patient_classifier=patient_classifier,
         device=device,
     )
+    asked = networks.prevalence(prevalence)
     point = operating_point.choose(networks.scorer, false_positives=false_positives, threshold=threshold)
     compared = [
-        _predicted(scan, date, out / name, networks, point)
+        _predicted(scan, date, out / name, networks, point, asked)
         for scan, date, name in zip(scans, order.dates, ("first", "second"), strict=True)
     ]
     earlier = _earlier(out, compared)
@@ -101,12 +104,17 @@ def predict(
 
 
 def _predicted(
-    scan: Scan, date: datetime.date | None, folder: Path, networks: Networks, point: OperatingPoint
+    scan: Scan,
+    date: datetime.date | None,
+    folder: Path,
+    networks: Networks,
+    point: OperatingPoint,
+    asked: Prevalence | None,
 ) -> ComparedScan:
     """A scan with what was predicted of it, now or by an earlier call, as its folder holds it."""
     if scan_folder.is_free(folder):
-        pipeline.predict(scan, networks, point).save(folder)
-    report = single.earlier_report(folder, networks, point)
+        pipeline.predict(scan, networks, point, asked).save(folder)
+    report = single.earlier_report(folder, networks, point, asked)
     if (report["scan"]["series_uid"], report["scan"]["source"]) != (scan.series_uid, scan.source):
         raise InputError(f"{folder} holds what was predicted of {report['scan']['source']}; name another --out.")
     mask = np.zeros(scan.voxels.shape, np.uint8)

@@ -1,7 +1,7 @@
 """`report.json` and `nodules.csv`: what is predicted of one scan, for programs to read.
 
-report.json, schema 4; schema 3 lacks `candidate_classifier`, `operating_point`, `lung_rads` and, of a nodule, all from
-mean_mm on:
+report.json, schema 4; schema 3 lacks `candidate_classifier`, `operating_point`, `lungs`, `lung_rads`, the patient's
+`prevalence` and, of a nodule, all from mean_mm on:
 
     schema, lungjax, made, notice   4; version; ISO 8601 time; what it must not be used for
     model       the segmenter: name, path, task, step, trained_on, split_digest, intensity (of the training data),
@@ -12,6 +12,10 @@ mean_mm on:
                 affine_lps: 4 x 4, from (column, row, slice, 1) to mm to the patient's left, back and head
     refused     null, or one sentence why the scan was not looked at
     warnings    sentences that must be known to read the rest
+    lungs       null where it was refused, else what was measured of the lungs to notice consolidation, effusion and
+                other diffuse disease: volume_ml, median_hu, dense_share, missing_share, right_share, nodules,
+                nodules_ml (see lungjax.prediction.diffuse_disease), unusual (sentences; where there are any, the
+                patient's probability is withheld, and one of the warnings tells why)
     voxel_threshold   a voxel above this probability is part of a candidate
     threshold   candidates with at least this score are nodules
     operating_point   where the threshold comes from: threshold; false_positives_a_scan, for which it was fitted, or
@@ -31,6 +35,8 @@ mean_mm on:
                 probability (or null), reason (null, or one sentence why there is no probability), calibration (slope
                 and offset on the logit; null where it was not calibrated), attention
                 (number and attention of each nodule that the model looked at, those of the highest score, of sum 1),
+                prevalence (name: lidc, screening or stated; share of positive patients that the probability holds for;
+                fitted, that of the patients the model was trained and calibrated on; null without a model),
                 meaning (a sentence), limits (sentences), model (the patient classifier, as above; null where none was
                 used)
 """
@@ -51,8 +57,10 @@ from lungjax.ct.scan import RATING_NAMES, Scan
 from lungjax.data import splits
 from lungjax.prediction import lung_rads
 from lungjax.prediction.candidates import VOXEL_THRESHOLD
+from lungjax.prediction.diffuse_disease import LungCheck
 from lungjax.prediction.operating_point import OperatingPoint
 from lungjax.prediction.predicted import PredictedNodule, PredictedPatient
+from lungjax.prediction.prevalence import Prevalence
 from lungjax.train.trained import Trained
 
 SCHEMA = 4
@@ -96,6 +104,11 @@ def describe_model(trained: Trained) -> dict[str, Any]:
     }
 
 
+def describe_prevalence(prevalence: Prevalence | None) -> dict[str, Any] | None:
+    """What a report says of the prevalence that a patient's probability is for."""
+    return None if prevalence is None else dataclasses.asdict(prevalence)
+
+
 def now() -> str:
     """The time, ISO 8601, for `made`."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -111,6 +124,7 @@ def as_dict(
     refused: str | None,
     warnings: Sequence[str],
     operating_point: OperatingPoint,
+    lungs: LungCheck | None,
     made: str,
 ) -> dict[str, Any]:
     """All that report.json holds, see above, as plain Python values.
@@ -119,7 +133,8 @@ def as_dict(
       scan: that was looked at.
       models: `model`, `candidate_classifier`, `nodule_classifier`, `patient_classifier`, each by `describe_model` or
         None.
-      nodules, candidates, patient, refused, warnings, operating_point: as in `lungjax.prediction.result.Prediction`.
+      nodules, candidates, patient, refused, warnings, lungs, operating_point: as in
+        `lungjax.prediction.result.Prediction`.
       made: by `now`.
     """
     return {
@@ -140,6 +155,7 @@ def as_dict(
         },
         "refused": refused,
         "warnings": list(warnings),
+        "lungs": None if lungs is None else _lungs(lungs),
         "voxel_threshold": VOXEL_THRESHOLD,
         "threshold": operating_point.threshold,
         "operating_point": dataclasses.asdict(operating_point),
@@ -199,6 +215,19 @@ def _maybe_rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
 
 
+def _lungs(lungs: LungCheck) -> dict[str, Any]:
+    return {
+        "volume_ml": round(lungs.volume_ml, 1),
+        "median_hu": round(lungs.median_hu, 1),
+        "dense_share": round(lungs.dense_share, 4),
+        "missing_share": round(lungs.missing_share, 4),
+        "right_share": round(lungs.right_share, 4),
+        "nodules": lungs.nodules,
+        "nodules_ml": round(lungs.nodules_ml, 2),
+        "unusual": list(lungs.unusual),
+    }
+
+
 def _patient(patient: PredictedPatient) -> dict[str, Any]:
     calibration = patient.calibration
     return {
@@ -206,6 +235,7 @@ def _patient(patient: PredictedPatient) -> dict[str, Any]:
         "reason": patient.reason,
         "calibration": None if calibration is None else {name: round(value, 4) for name, value in calibration.items()},
         "attention": [{"number": number, "attention": round(share, 4)} for number, share in patient.attention.items()],
+        "prevalence": describe_prevalence(patient.prevalence),
         "meaning": patient.meaning,
         "limits": list(patient.limits),
     }
