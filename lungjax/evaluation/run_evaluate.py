@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lungjax.data import loader, shards, splits
 from lungjax.errors import InputError
-from lungjax.evaluation import run_nodule_classifier, run_patient_classifier
+from lungjax.evaluation import run_candidate_classifier, run_nodule_classifier, run_patient_classifier
 from lungjax.evaluation.plots import classification_report, segmentation_charts
 from lungjax.evaluation.run_segmentation import Scorer
 from lungjax.evaluation.segmentation.report import segmentation_figures
@@ -20,7 +20,11 @@ from lungjax.train import workdir as folder
 from lungjax.train.state import parameter_count
 from lungjax.train.trained import Trained, open_trained
 
-CLASSIFIERS: dict[str, Any] = {"classify": run_nodule_classifier, "diagnose": run_patient_classifier}
+CLASSIFIERS: dict[str, Any] = {
+    "sift": run_candidate_classifier,
+    "classify": run_nodule_classifier,
+    "diagnose": run_patient_classifier,
+}
 """For each task that predicts a probability of malignancy, the module that scores it."""
 
 
@@ -109,7 +113,7 @@ def _print_trained_on(report: Mapping[str, Any]) -> None:
 
 def _check_segmenter(model: Trained) -> None:
     if model.config.task != "segment":
-        scored = "evaluate scores segmenters, nodule classifiers and patient classifiers, each against its own kind"
+        scored = "evaluate scores segmenters, candidate, nodule and patient classifiers, each against its own kind"
         raise InputError(f"{model.path}: is a network of the task {model.config.task!r}; {scored}.")
 
 
@@ -141,11 +145,11 @@ def _evaluate_classifier(
     for other in models[1:]:
         report["against"] = {"model": _described(other, patients)}
     folder.write_text(out, json.dumps(report, indent=1, allow_nan=False) + "\n")
-    table = classification_report.classification_table(report, unit=module.UNIT)
+    table = classification_report.classification_table(report, unit=module.UNIT, positive=module.POSITIVE)
     folder.write_text(out.with_suffix(".table.txt"), table + "\n")
     module.write_predictions(scores[0], out.with_suffix(".csv"))
     print(table)
-    print("\nmalignant is what the readers judged, not pathology")
+    print(f"\n{module.NOTE}")
     _print_trained_on(report)
     print(f"figures: {out}\npredictions: {out.with_suffix('.csv')}")
     for picture in module.draw_charts(scores[0], report, out):

@@ -21,6 +21,8 @@ from lungjax.train import calibrate, mesh
 from lungjax.train.trained import Trained
 
 UNIT = "nodules"
+POSITIVE = "malignant"
+NOTE = "malignant is what the readers judged, not pathology"
 DIAMETER = "diameter"
 """Of the readers' outlines: the baseline to beat, because it alone predicts most of the readers' malignancy."""
 SEVERAL_READERS = 3

@@ -23,6 +23,8 @@ from lungjax.train import calibrate, mesh
 from lungjax.train.trained import Trained
 
 UNIT = "patients"
+POSITIVE = "malignant"
+NOTE = "malignant is what the readers judged, not pathology"
 SHOWN = 8
 """The number of patients on the sheet of attention."""
 _ARRAYS = ("index", "logit", "probability", "highest", "diameter_mm", "attention")

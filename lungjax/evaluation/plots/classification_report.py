@@ -22,18 +22,19 @@ _LABELS = {
 }
 
 
-def classification_table(report: Mapping[str, Any], *, unit: str = "nodules") -> str:
+def classification_table(report: Mapping[str, Any], *, unit: str = "nodules", positive: str = "malignant") -> str:
     """The figures with their intervals; then those of each score they are compared with, and the differences.
 
     Args:
       report: from `score_figures`, for instance `lungjax.evaluation.run_nodule_classifier.score_figures`.
       unit: what is classified.
+      positive: what those of the positive class are called.
 
     Returns:
       Lines without a newline at the end.
     """
     lines = [f"split: {report['split']}"] if "split" in report else []
-    lines += [f"{report['patients']:,} patients, {report['nodules']:,} {unit}, {report['positives']:,} malignant", ""]
+    lines += [f"{report['patients']:,} patients, {report['nodules']:,} {unit}, {report['positives']:,} {positive}", ""]
     rows = [["", "model"], *([label, cell(report[name])] for name, label in _LABELS.items())]
     if "before" in report:
         rows += [[f"{_LABELS[name]}, not calibrated", cell(figure)] for name, figure in report["before"].items()]
