@@ -13,13 +13,13 @@ import jax
 import numpy as np
 import runs
 
-from lungjax.tasks import classify, diagnose, pretrain, segment
+from lungjax.tasks import classify, diagnose, pretrain, segment, sift
 from lungjax.tasks.task import Config
 from lungjax.train import checkpoint, mesh, trained
 from lungjax.train import workdir as begun
 from lungjax.train.state import TrainState
 
-TASKS = {"segment": segment, "simclr": pretrain, "classify": classify, "diagnose": diagnose}
+TASKS = {"segment": segment, "simclr": pretrain, "sift": sift, "classify": classify, "diagnose": diagnose}
 SIDE_PX, NODULES = 40, 3
 
 
@@ -29,7 +29,9 @@ def small_config(kind: str, **encoder: Any) -> Config:
         config = runs.small_config(kind, Path("data"))
     else:
         config = runs.load_config(kind)
-        config.model.encoder.width = config.model.width = config.model.hidden = 8
+        config.model.encoder.width = config.model.hidden = 8
+        if kind != "sift":
+            config.model.width = 8
         config.patch.side_px = 32
     if kind == "diagnose":
         config.data.nodules = NODULES
