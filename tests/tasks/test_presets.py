@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import pytest
 import runs
 
+from lungjax.prediction.patches import STACK_PX
+from lungjax.tasks import sift
 from lungjax.train import loop, mesh, state, step
 
 STORED_PX = 128
@@ -32,15 +34,16 @@ PRESETS = presets()
 
 
 def test_there_are_presets_for_every_task():
-    assert {("segment", name) for name in ("full", "slices_gpu", "slices_scans")} < {*PRESETS}
+    assert {("segment", name) for name in ("full", "slices_gpu", "slices_scans", "scans")} < {*PRESETS}
     assert {runs.load_config(*preset).task for preset in PRESETS} == {*loop.TASKS}
 
 
 def batch_of(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a batch, see `lungjax.data.loader.Batch` and `lungjax.data.bags.Bags.batch`."""
     bags = (config.data.batch_size,)
-    images = (*bags, config.data.nodules) if config.task == "diagnose" else bags
-    side_px = PATCH_PX if config.task in ("classify", "diagnose") else config.data.crop_px or STORED_PX
+    images = {"diagnose": (*bags, config.data.get("nodules", 0)), "sift": (*bags, sift.PLANES)}.get(config.task, bags)
+    patches = {"classify": PATCH_PX, "diagnose": PATCH_PX, "sift": STACK_PX}
+    side_px = patches.get(config.task) or config.data.crop_px or STORED_PX
     shapes: dict[str, Any] = {
         "image": ((*images, side_px, side_px), jnp.int16),
         "readers": ((*images, side_px, side_px), jnp.uint8),
@@ -50,7 +53,8 @@ def batch_of(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
         "label": (bags, jnp.float32),
         "nodule_label": (images, jnp.float32),
         "inside": (images, jnp.float32),
-        "spacing_mm": (images, jnp.float32),
+        "spacing_mm": (bags if config.task == "sift" else images, jnp.float32),
+        "scaled": (bags, jnp.float32),
         "ratings": ((*images, 4, 9), jnp.int32),
     }
     return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
