@@ -12,6 +12,7 @@ import pydicom
 import pytest
 
 from lungjax import cli
+from lungjax.prediction import pipeline
 from lungjax.prediction.follow_up import registration
 from lungjax.prediction.outputs import follow_up_folder
 
@@ -35,6 +36,9 @@ class Moved:
 def pair(told: chests.Told, dicom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """A phantom series of 1 March 2020, and the same, 30 mm to the left, of 9 June: 100 days later."""
     monkeypatch.setattr(registration, "register", lambda *_: Moved())
+    open_networks = pipeline.open_networks  # Without classifiers, for time's sake.
+    without = {"nodule_classifier": None, "patient_classifier": None, "device": None}
+    monkeypatch.setattr(pipeline, "open_networks", lambda model, **_: open_networks(model, **without))
     _, folder = next(iter(chests.folders(dicom).items()))
     made = tmp_path / "a", tmp_path / "b"
     for number, (to, date) in enumerate(zip(made, ("20200301", "20200609"), strict=True)):
