@@ -65,9 +65,8 @@ class Motion:
         centre_mm = np.array([0.0, 0.0, np.mean(self.span_mm)])
         at = (points_mm - centre_mm) @ self._turn().T + centre_mm + self.shift_mm
         for _ in range(60):
-            away = points_mm - self.back(at)
-            at = at + away @ self._turn().T
-        assert (np.abs(away) < 1e-3).all()
+            at = at + (points_mm - self.back(at)) @ self._turn().T
+        assert (np.abs(points_mm - self.back(at)) < 1e-3).all()
         return at
 
     def _turn(self) -> np.ndarray:

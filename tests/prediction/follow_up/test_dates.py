@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.config import disable_value_validation
 
 from lungjax.ct import dicom
 from lungjax.prediction.follow_up import dates
@@ -55,7 +56,7 @@ def test_no_days(first: date | None, second: date | None, reason: str):
 )
 def test_dates_of_dicom(dicom_file: Path, study: str, acquired: str, expected: date | None):
     dataset = pydicom.dcmread(dicom_file)
-    with pydicom.config.disable_value_validation():
+    with disable_value_validation():
         dataset.StudyDate, dataset.AcquisitionDate = study, acquired
         dataset.save_as(dicom_file)
     assert dicom.read_study_date(dicom_file) == expected
