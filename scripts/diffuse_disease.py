@@ -96,8 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         right = [check.right_share for check in checks]
         print(
             f"| {name} | {sum(bool(check.unusual) for check in checks)} of {len(checks)} "
-            f"| {max(check.dense_share for check in checks):.1%} | {max(check.missing_share for check in checks):.1%} "
-            f"| {min(right):.1%} to {max(right):.1%} |"
+            f"| {100 * max(check.dense_share for check in checks):.1f} % "
+            f"| {100 * max(check.missing_share for check in checks):.1f} % "
+            f"| {100 * min(right):.1f} % to {100 * max(right):.1f} % |"
         )
     print(f"\n| noticed of | {' | '.join(f'{ml:g} ml' for ml in given.ml)} |\n|---|{'---|' * len(given.ml)}")
     for kind, by_ml in noticed.items():

@@ -264,7 +264,8 @@ def _calibrated(task: str, known: dict[str, Any]) -> str:
     line = f"sigmoid({known['slope']:.3g} * logit + {known['offset']:.3g})"
     held = ""
     if "prevalence" in known:
-        held = f"; {known['prevalence']:.1%} of {known['prevalence_of']:,} train and val {_UNITS[task]} are positive"
+        share = f"{100 * known['prevalence']:.1f} % of {known['prevalence_of']:,}"
+        held = f"; {share} train and val {_UNITS[task]} are positive"
     return f"{line}, fitted on {known['fitted_on']} val {_UNITS[task]}{held}"
 
 

@@ -142,18 +142,18 @@ def check(scan: Scan, lungs: Lungs, nodules: Sequence[Measured]) -> LungCheck:
 
 def _unusual(lungs: LungCheck) -> Iterator[str]:
     if lungs.dense_share > MOST_DENSE:
-        yield f"{lungs.dense_share:.0%} of the lungs is denser than usual (at most {MOST_DENSE:.0%})"
+        yield f"{_percent(lungs.dense_share)} of the lungs is denser than usual (at most {_percent(MOST_DENSE)})"
     if lungs.median_hu > MOST_MEDIAN_HU:
         yield f"half of the lungs is denser than {lungs.median_hu:.0f} HU (usually at most {MOST_MEDIAN_HU:.0f})"
     if lungs.missing_share > MOST_MISSING:
         missing_ml = lungs.volume_ml * lungs.missing_share / (1 - lungs.missing_share)
         yield (
-            f"about {missing_ml:.0f} ml between the lungs and the ribs hold no air ({lungs.missing_share:.1%} of the "
-            f"lungs, usually at most {MOST_MISSING:.0%})"
+            f"about {missing_ml:.0f} ml between the lungs and the ribs hold no air ({_percent(lungs.missing_share)} of "
+            f"the lungs, usually at most {_percent(MOST_MISSING)})"
         )
     low, high = RIGHT_SHARE
     if not low <= lungs.right_share <= high:
-        yield f"the right lung is {lungs.right_share:.0%} of both (usually {low:.0%} to {high:.0%})"
+        yield f"the right lung is {_percent(lungs.right_share)} of both (usually {_percent(low)} to {_percent(high)})"
     if lungs.nodules > MOST_NODULES:
         yield f"{lungs.nodules} nodules are kept (at most {MOST_NODULES} in nearly all patients of LIDC-IDRI)"
     if lungs.nodules_ml > MOST_NODULES_ML:
@@ -161,6 +161,10 @@ def _unusual(lungs: LungCheck) -> Iterator[str]:
             f"the nodules that are kept have {lungs.nodules_ml:.0f} ml (at most {MOST_NODULES_ML:.0f} in all patients "
             "of LIDC-IDRI)"
         )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 def _middle(hu: np.ndarray, grid: np.ndarray) -> float:

@@ -79,7 +79,7 @@ def test_a_lung_that_is_not_there(scan: Scan):
     grid_scan = scan.voxels.copy()
     middle = grid_scan.shape[2] // 2
     grid_scan[:, :, :middle] = np.maximum(grid_scan[:, :, :middle], 20)
-    assert any("the right lung is 0% of both" in sentence for sentence in check(grid_scan, scan).unusual)
+    assert any("the right lung is 0 % of both" in sentence for sentence in check(grid_scan, scan).unusual)
 
 
 def test_which_way_a_scan_lies_does_not_matter(chest: disease.Chest, scan: Scan):
