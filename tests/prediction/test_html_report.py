@@ -148,6 +148,8 @@ def test_what_it_says(tmp_path: Path):
             "level -600, width 1500 HU",
             "0.1.0",
         ),
+        *("part-solid", "left upper", "7.5", "5.2", "3.4", "3.6 ± 0.9", "internal structure", "Lung-RADS v2022: 2"),
+        *("(nodule 1: It is small)", "By rule."),
         *("1.2.3", "here", "12 x 60 x 80 voxels", "2.000 x 0.800 x 0.800 mm"),
     ):
         assert part in text, part
@@ -157,11 +159,13 @@ def test_what_it_says(tmp_path: Path):
 def test_what_is_not_known_is_a_dash(tmp_path: Path):
     """A refused scan, without spacing or probability, nodules without sizes: the page is still there."""
     unknown = ("centre_mm", "volume_mm3", "longest_mm", "perpendicular_mm", "mean_hu", "score", "malignancy")
-    bare = pages.report()["nodules"][0] | dict.fromkeys(unknown)
+    unknown += ("mean_mm", "solid_mean_mm", "type", "side", "zone", "pleura_mm", "lung_rads")
+    bare = pages.report()["nodules"][0] | dict.fromkeys(unknown) | {"ratings": {}}
     changed = {
         "refused": "The scan is no chest.",
         "nodules": [bare],
         "candidates": [],
+        "lung_rads": {"category": None, "reason": "the scan was not looked at", "note": "By rule."},
         "warnings": [],
         "patient": pages.report()["patient"] | {"probability": None, "reason": "Nobody was asked."},
         "model": pages.report()["model"] | {"step": None, "window_hu": None},
@@ -177,7 +181,10 @@ def test_what_is_not_known_is_a_dash(tmp_path: Path):
     ):
         assert part in text, part
     assert (page.scan["spacing"], page.scan["sides"]) == ([1, 1, 1], None)
+    assert "Lung-RADS v2022" not in text
     assert "The scan was not looked at." in written(tmp_path, refused="no", nodules=[]).text
+    unclassified = written(tmp_path, lung_rads={"category": None, "reason": "nobody told types", "note": "By rule."})
+    assert "No Lung-RADS category: nobody told types." in unclassified.text
 
 
 def test_sides_of_the_patient():

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from lungjax.ct.scan import RATING_NAMES
+
 SHAPE = (12, 60, 80)
 SPACING_MM = (2.0, 0.8, 0.8)
 NOTICE = "Research software, not a medical device."
@@ -36,7 +38,10 @@ def found(number: int, centre: tuple[float, float, float], slices: tuple[int, in
     centre_mm = [centre[n] * SPACING_MM[n] - 20 for n in (2, 1, 0)]
     one = {"number": number, "centre_voxel": list(centre), "centre_mm": centre_mm, "slices": list(slices)}
     one |= {"volume_mm3": 1234.5, "longest_mm": 5.6, "perpendicular_mm": 4.8, "mean_hu": 60.0, "score": 0.9}
-    return one | {"malignancy": 0.25} | changed
+    one |= {"malignancy": 0.25, "mean_mm": 5.2, "fleischner_mm": 5, "type": "part-solid", "solid_mean_mm": 3.4}
+    one |= {"side": "left", "zone": "upper", "pleura_mm": 7.5, "lung_rads": "2", "lung_rads_reason": "It is small"}
+    rating = {"expected": 3.64, "standard_deviation": 0.87, "probabilities": [0.1, 0.1, 0.2, 0.4, 0.2]}
+    return one | {"ratings": dict.fromkeys(RATING_NAMES, rating)} | changed
 
 
 def report(**changed: Any) -> dict[str, Any]:
@@ -70,6 +75,7 @@ def report(**changed: Any) -> dict[str, Any]:
         "threshold": 0.5,
         "nodules": [found(1, (4.0, 22.5, 33.0), (3, 5)), found(2, (8.5, 37.5, 51.0), (8, 9), malignancy=None)],
         "candidates": [found(3, (6.0, 40.0, 30.0), (5, 7), score=0.2)],
+        "lung_rads": {"category": "2", "reason": "nodule 1: It is small", "note": "By rule."},
         "patient": {
             "probability": 0.37,
             "reason": None,

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from lungjax.ct import windows
+from lungjax.ct.scan import RATING_NAMES
 from lungjax.evaluation.plots import html_page
 from lungjax.prediction.outputs import html_voxels, report_json
 
@@ -68,6 +69,7 @@ def write(path: Path, *, hu: np.ndarray, mask: np.ndarray, report: Mapping[str, 
         patient=report["patient"],
         nodules=[_row(nodule, mark) for mark, nodule in enumerate(nodules)],
         candidates=[_row(candidate, mark) for mark, candidate in enumerate(candidates, len(nodules))],
+        rating_names=["internal structure" if name == "internalStructure" else name for name in RATING_NAMES],
         threshold=html_page.number(report["threshold"], ".2f"),
         origin=_origin(report),
         windows=list(WINDOWS_HU),
@@ -89,12 +91,29 @@ def _row(nodule: Mapping[str, Any], mark: int) -> dict[str, Any]:
             f"{round(nodule['centre_voxel'][0]) + 1} ({first + 1} to {last + 1})",
             number(nodule["score"], ".2f"),
             number(nodule["malignancy"], ".2f"),
+            nodule["type"],
             f"{number(nodule['longest_mm'], '.1f')} x {number(nodule['perpendicular_mm'], '.1f')}",
+            number(nodule["mean_mm"], ".1f"),
             number(nodule["volume_mm3"], ",.0f"),
-            number(nodule["mean_hu"], ".0f"),
+            " ".join(nodule[name] for name in ("side", "zone") if nodule[name]) or None,
+            number(nodule["pleura_mm"], ".1f"),
+            nodule["lung_rads"],
+        ],
+        "more": [
             None if nodule["centre_mm"] is None else ", ".join(f"{mm:.1f}" for mm in nodule["centre_mm"]),
+            number(nodule["mean_hu"], ".0f"),
+            number(nodule["solid_mean_mm"], ".1f"),
+            *(_rating(nodule["ratings"].get(name)) for name in RATING_NAMES),
         ],
     }
+
+
+def _rating(rating: Mapping[str, Any] | None) -> str | None:
+    """Expected, and how it is spread where that is known."""
+    if rating is None:
+        return None
+    deviation = rating["standard_deviation"]
+    return f"{rating['expected']:.1f}" + ("" if deviation is None else f" ± {deviation:.1f}")
 
 
 def _origin(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
