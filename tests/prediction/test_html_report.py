@@ -130,7 +130,7 @@ def test_what_it_says(tmp_path: Path):
             "Two slices are noisy.",
         ),
         *(
-            "5 (4 to 6)",
+            "4 to 6",
             "0.90",
             "0.25",
             "5.6 x 4.8",
@@ -148,7 +148,16 @@ def test_what_it_says(tmp_path: Path):
             "level -600, width 1500 HU",
             "0.1.0",
         ),
-        *("part-solid", "left upper", "7.5", "5.2", "3.4", "3.6 ± 0.9", "internal structure", "Lung-RADS v2022: 2"),
+        *(
+            "part-solid",
+            "left upper",
+            "7.5",
+            "5.2",
+            "3.4",
+            "3.6 ± 0.9",
+            "internal struc\u00adture",
+            "Lung-RADS v2022: 2",
+        ),
         *("(nodule 1: It is small)", "By rule."),
         *("1.2.3", "here", "12 x 60 x 80 voxels", "2.000 x 0.800 x 0.800 mm"),
     ):

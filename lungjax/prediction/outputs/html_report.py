@@ -69,7 +69,6 @@ def write(path: Path, *, hu: np.ndarray, mask: np.ndarray, report: Mapping[str, 
         patient=report["patient"],
         nodules=[_row(nodule, mark) for mark, nodule in enumerate(nodules)],
         candidates=[_row(candidate, mark) for mark, candidate in enumerate(candidates, len(nodules))],
-        rating_names=["internal structure" if name == "internalStructure" else name for name in RATING_NAMES],
         threshold=html_page.number(report["threshold"], ".2f"),
         origin=_origin(report),
         windows=list(WINDOWS_HU),
@@ -79,7 +78,7 @@ def write(path: Path, *, hu: np.ndarray, mask: np.ndarray, report: Mapping[str, 
 
 
 def _row(nodule: Mapping[str, Any], mark: int) -> dict[str, Any]:
-    """Of the table of nodules; `mark` is the nodule's place among those of `_for_viewer`."""
+    """Of the tables of nodules; `mark` is the nodule's place among those of `_for_viewer`."""
     number = html_page.number
     first, last = nodule["slices"]
     score = "" if nodule["score"] is None else f", score {nodule['score']:.2f}"
@@ -88,23 +87,24 @@ def _row(nodule: Mapping[str, Any], mark: int) -> dict[str, Any]:
         "number": nodule["number"],
         "label": f"Show nodule {nodule['number']}{score}",
         "cells": [
-            f"{round(nodule['centre_voxel'][0]) + 1} ({first + 1} to {last + 1})",
+            round(nodule["centre_voxel"][0]) + 1,
             number(nodule["score"], ".2f"),
             number(nodule["malignancy"], ".2f"),
             nodule["type"],
-            f"{number(nodule['longest_mm'], '.1f')} x {number(nodule['perpendicular_mm'], '.1f')}",
+            _unbroken(f"{number(nodule['longest_mm'], '.1f')} x {number(nodule['perpendicular_mm'], '.1f')}"),
             number(nodule["mean_mm"], ".1f"),
-            number(nodule["volume_mm3"], ",.0f"),
             " ".join(nodule[name] for name in ("side", "zone") if nodule[name]) or None,
             number(nodule["pleura_mm"], ".1f"),
             nodule["lung_rads"],
         ],
-        "more": [
+        "measures": [
+            f"{first + 1} to {last + 1}",
             None if nodule["centre_mm"] is None else ", ".join(f"{mm:.1f}" for mm in nodule["centre_mm"]),
-            number(nodule["mean_hu"], ".0f"),
+            number(nodule["volume_mm3"], ",.0f"),
             number(nodule["solid_mean_mm"], ".1f"),
-            *(_rating(nodule["ratings"].get(name)) for name in RATING_NAMES),
+            number(nodule["mean_hu"], ".0f"),
         ],
+        "ratings": [_rating(nodule["ratings"].get(name)) for name in RATING_NAMES],
     }
 
 
@@ -113,7 +113,12 @@ def _rating(rating: Mapping[str, Any] | None) -> str | None:
     if rating is None:
         return None
     deviation = rating["standard_deviation"]
-    return f"{rating['expected']:.1f}" + ("" if deviation is None else f" ± {deviation:.1f}")
+    return f"{rating['expected']:.1f}" + ("" if deviation is None else f" ±\N{NO-BREAK SPACE}{deviation:.1f}")
+
+
+def _unbroken(text: str) -> str:
+    """A text that stays on one line in a cell of a tight table."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _origin(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
