@@ -13,9 +13,11 @@ import pandas as pd
 from lungjax.ct.scan import RATING_NAMES
 from lungjax.data import nodules, shards
 from lungjax.errors import InputError
-from lungjax.evaluation.classification import binary_scores, one_reader
+from lungjax.evaluation.classification import binary_scores, kind_agreement, one_reader
 from lungjax.evaluation.plots import classification_report
 from lungjax.evaluation.stats import bootstrap, calibration, figures
+from lungjax.prediction import nodule_type, rating_distribution
+from lungjax.prediction.nodule_type import NoduleType
 from lungjax.tasks import classify
 from lungjax.train import calibrate, mesh
 from lungjax.train.trained import Trained
@@ -28,8 +30,14 @@ DIAMETER = "diameter"
 SEVERAL_READERS = 3
 """Most publications on LIDC-IDRI leave out nodules that fewer readers than these rated."""
 RATINGS = (
-    "mean absolute difference of the expected rating from the mean of the readers who gave it; `constant`: the same of "
-    "always predicting the mean over these nodules"
+    "mean absolute difference of the expected rating from the mean of the readers who gave it; `constant`: that of "
+    "always saying the mean of these nodules; `deviation`: root mean square of the standard deviation predicted of a "
+    "reader's rating; `readers_off`: that of the readers' ratings from the expected one, which it should equal"
+)
+KINDS: tuple[NoduleType, ...] = ("solid", "part-solid", "ground glass")
+TYPES = (
+    "type by the expected texture against that by the median of the readers' textures; `one_reader`: each reader's "
+    "against the median of the others, and `beside_one_reader` the model's against the same"
 )
 
 
@@ -42,6 +50,7 @@ class NoduleScores:
       label: 1 malignant, 0 benign, NaN neither.
       logit, probability: of malignancy; the probability is calibrated.
       expected: (nodules, 9), the expected ratings.
+      deviation: (nodules, 9), the predicted standard deviation of a reader's rating.
       ratings: (nodules, readers, 9), 0 where a reader gave none.
       diameter_mm: of a circle with the area that a reader marked, mean over readers; NaN where no outline is known.
     """
@@ -51,6 +60,7 @@ class NoduleScores:
     logit: np.ndarray
     probability: np.ndarray
     expected: np.ndarray
+    deviation: np.ndarray
     ratings: np.ndarray
     diameter_mm: np.ndarray
 
@@ -86,6 +96,7 @@ def score_split(model: Trained, dataset: shards.Dataset, *, split: str) -> Nodul
         logit=predicted["logit"],
         probability=calibrate.probability(predicted["logit"], model.calibration),
         expected=predicted["ratings"],
+        deviation=rating_distribution.standard_deviation(rating_distribution.probabilities(predicted["above"])),
         ratings=patches.ratings[rows],
         diameter_mm=nodules.diameters_mm(patches, rows),
     )
@@ -98,8 +109,8 @@ def score_figures(scores: NoduleScores, against: NoduleScores | None = None) -> 
       What `binary_scores.classification_figures` returns, and `before`, the calibration figures of the uncalibrated
       probability; `curve` and `curve_before`, their reliability curves; `on_fewer`, the figures of fewer nodules:
       `outlined`, those whose outlines are known, compared with their diameter, and `several_readers`, those of them
-      that at least three readers rated; `readers`, from `one_reader.reader_figures`; `ratings`; `indeterminate`, the
-      number of nodules that are neither malignant nor benign.
+      that at least three readers rated; `readers`, from `one_reader.reader_figures`; `ratings`; `type`, see `TYPES`;
+      `indeterminate`, the number of nodules that are neither malignant nor benign.
 
     Raises:
       InputError: no nodule is malignant or benign, or the two models did not score the same nodules.
@@ -136,6 +147,7 @@ def score_figures(scores: NoduleScores, against: NoduleScores | None = None) -> 
         report["on_fewer"]["several_readers"] = figures_of(several, scores.probability, diameter)
     report["readers"] = one_reader.reader_figures(scores.ratings[:, :, -1], scores.probability, patients.tolist())
     report["ratings"] = _rating_figures(scores, patients)
+    report["type"] = _type_figures(scores, patients)
     report["indeterminate"] = int((~known).sum())
     return report
 
@@ -158,7 +170,49 @@ def _rating_figures(scores: NoduleScores, patients: np.ndarray) -> dict[str, Any
             "low": figures.finite_or_none(float(low)),
             "high": figures.finite_or_none(float(high)),
         }
-        report[name] = {**figure, "constant": float(np.abs(mean - mean.mean()).mean())}
+        own = given > 0
+        off = (given - scores.expected[:, [place]])[own]
+        spread = np.broadcast_to(scores.deviation[:, [place]], given.shape)[own]
+        report[name] = {
+            **figure,
+            "constant": float(np.abs(mean - mean.mean()).mean()),
+            "deviation": float(np.sqrt(np.mean(spread**2))),
+            "readers_off": float(np.sqrt(np.mean(off**2))),
+        }
+    return report
+
+
+def _type_figures(scores: NoduleScores, patients: np.ndarray) -> dict[str, Any] | None:
+    """How often the type agrees with the readers'; None where nobody rated a texture."""
+    place = RATING_NAMES.index("texture")
+    expected = [nodule_type.of_expected(texture) for texture in scores.expected[:, place].tolist()]
+    given = [each[each > 0] for each in scores.ratings[:, :, place]]
+    rated = [number for number, each in enumerate(given) if len(each)]
+    if not rated:
+        return None
+    pairs = [
+        (
+            number,
+            nodule_type.of_readers(each[reader]),
+            nodule_type.of_readers(float(np.median(np.delete(each, reader)))),
+        )
+        for number, each in enumerate(given)
+        for reader in range(len(each))
+        if len(each) > 1
+    ]
+    report: dict[str, Any] = {"what": TYPES} | kind_agreement.agreement_figures(
+        [nodule_type.of_readers(float(np.median(given[number]))) for number in rated],
+        [expected[number] for number in rated],
+        KINDS,
+        patients[rated].tolist(),
+    )
+    if pairs:
+        numbers, own, others = zip(*pairs, strict=True)
+        who = patients[list(numbers)].tolist()
+        report["one_reader"] = kind_agreement.agreement_figures(others, own, KINDS, who)
+        report["beside_one_reader"] = kind_agreement.agreement_figures(
+            others, [expected[number] for number in numbers], KINDS, who
+        )
     return report
 
 

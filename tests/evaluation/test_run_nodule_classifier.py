@@ -85,6 +85,10 @@ def test_figures_are_of_the_test_patients_and_of_what_readers_decided(run: Path,
     assert report["roc_auc"]["value"] == pytest.approx(binary_scores.ranking(labels, scores)[0, 0], abs=1e-3)
     assert report["on_fewer"] == {}  # Nobody's outlines of made-up nodules are known.
     assert 0 < report["ratings"]["malignancy"]["value"] < 3
+    rating = report["ratings"]["malignancy"]
+    assert (rating["deviation"] > 0, rating["readers_off"] > 0) == (True, True)
+    assert report["type"]["nodules"] == sum(sum(told.values()) for told in report["type"]["table"].values()) > 0
+    assert "type, against the readers' median of texture" in (tmp_path / "out.table.txt").read_text()
     assert 0 < report["readers"]["readings"] <= 4 * len(rows)
     assert "one reader" in (tmp_path / "out.table.txt").read_text()
     for name in ("out.table.txt", "out.roc.png", "out.reliability.png"):

@@ -17,8 +17,10 @@ import pytest
 import SimpleITK as sitk
 
 from lungjax.ct import dicom
+from lungjax.ct.scan import RATING_NAMES
 from lungjax.errors import Fault
 from lungjax.prediction.candidates import Candidate
+from lungjax.prediction.nodule_classifier import NodulePrediction
 from lungjax.prediction.outputs import dicom_seg
 from lungjax.preparation.formats import lidc
 
@@ -36,11 +38,20 @@ def written(request, phantom_dataset: Path, tmp_path_factory: pytest.TempPathFac
         Candidate(np.argwhere(mask == n), 0.9 - n / 10, 100.0 * n, 7.5 * n, 4.0 * n, 11, -50.0 * n)
         for n in range(1, request.param + 1)
     ]
-    report = chests.report(scan, nodules, name="segment", step=3)
+    report = chests.report(scan, nodules, classified(request.param), name="segment", step=3)
     folder = tmp_path_factory.mktemp("dicom")
     images = dicom.read_headers([Path(path) for path in entry.locator], scan.sop_uids)
     dicom_seg.write(folder, images, mask, report)
     return folder, Path(entry.where), scan, mask, report
+
+
+def classified(count: int) -> NodulePrediction:
+    """A solid nodule, and one that is part-solid; of each rating both 3 and 4 are as likely."""
+    ratings = np.full((count, 9), 3.5, np.float32)
+    ratings[:, RATING_NAMES.index("texture")] = [5.0, 3.8][:count]
+    chances = np.zeros((count, 9, 6))
+    chances[..., 2:4] = 0.5
+    return NodulePrediction(np.linspace(0.2, 0.8, count), ratings, chances)
 
 
 def errors_of(path: Path) -> list[str]:
@@ -118,14 +129,47 @@ def test_the_report_says_what_was_measured(written: Any):
     groups = content.get_volumetric_roi_measurement_groups()
     assert len(groups) == len(report["nodules"])
     for group, nodule in zip(groups, report["nodules"], strict=True):
-        said = {one.name.meaning: (one.value, one.unit.value) for one in group.get_measurements()}
-        assert said == {
-            "Volume": (nodule["volume_mm3"], "mm3"),
-            "Long Axis": (nodule["longest_mm"], "mm"),
-            "Short Axis": (nodule["perpendicular_mm"], "mm"),
-            "Attenuation Coefficient": (nodule["mean_hu"], "[hnsf'U]"),
+        said = {}
+        for one in group.get_measurements():
+            assert (one.name.meaning, one.derivation) not in said
+            said[one.name.meaning, None if one.derivation is None else one.derivation.meaning] = (
+                one.value,
+                one.unit.value,
+            )
+        expected = {
+            ("Volume", None): (nodule["volume_mm3"], "mm3"),
+            ("Long Axis", None): (nodule["longest_mm"], "mm"),
+            ("Short Axis", None): (nodule["perpendicular_mm"], "mm"),
+            ("Attenuation Coefficient", "Mean"): (nodule["mean_hu"], "[hnsf'U]"),
+            ("Diameter", "Mean"): (nodule["mean_mm"], "mm"),
+            ("Distance", None): (nodule["pleura_mm"], "mm"),
+            ("Probability that readers call it malignant", None): (nodule["malignancy"], "1"),
         }
+        if nodule["solid_mean_mm"] is not None:
+            expected["Diameter of the solid part", "Mean"] = (nodule["solid_mean_mm"], "mm")
+        for name, rating in nodule["ratings"].items():
+            meaning = dicom_seg._RATINGS[name].meaning
+            expected[meaning, "Mean"] = (rating["expected"], "1")
+            expected[meaning, "Standard Deviation"] = (rating["standard_deviation"], "1")
+        assert said == expected
         assert group.referenced_segment.referenced_segment_numbers == [nodule["number"]]
+
+
+def test_the_report_says_where_it_lies_and_what_it_is(written: Any):
+    folder, _, _, _, report = written
+    content: Any = hd.sr.srread(folder / dicom_seg.SR_FILE).content
+    kinds = {"solid": "solid", "part-solid": "part-solid", "ground glass": "non-solid"}
+    for group, nodule in zip(content.get_volumetric_roi_measurement_groups(), report["nodules"], strict=True):
+        (site,) = group.finding_sites
+        assert (site.value.meaning, site.laterality.meaning) == ("Lung", nodule["side"].capitalize())
+        assert site.topographical_modifier.meaning == f"{nodule['zone'].capitalize()} zone of lung"
+        evaluated = {one.name.meaning: one.value for one in group.get_qualitative_evaluations()}
+        assert evaluated["Type of nodule"].meaning == f"{kinds[nodule['type']]} pulmonary nodule"
+        assert evaluated["Assessment Category"].value == f"lung-rads-{nodule['lung_rads']}"
+        assert "no reading" in evaluated["Assessment Category"].meaning
+    with dicom_seg.database_closed(hd.seg.segread(folder / dicom_seg.SEG_FILE)) as segmentation:
+        regions = [one.AnatomicRegionSequence[0].CodeMeaning for one in segmentation.SegmentSequence]
+    assert regions == [f"{nodule['side'].capitalize()} lung" for nodule in report["nodules"]]
 
 
 def test_without_nodules_there_is_nothing_to_write(written: Any, tmp_path: Path):

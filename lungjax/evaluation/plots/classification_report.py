@@ -51,7 +51,22 @@ def classification_table(report: Mapping[str, Any], *, unit: str = "nodules", po
         ratings = {name: figure for name, figure in report["ratings"].items() if name != "what"}
         rows += [[name, cell(figure), f"{figure['constant']:.3f}"] for name, figure in ratings.items()]
         lines += ["", "mean absolute difference from the readers' mean", *_columns(rows)]
+    if report.get("type"):
+        lines += ["", *_types(report["type"])]
     return "\n".join([*lines, "", f"[low, high]: {report['interval']}"])
+
+
+def _types(types: Mapping[str, Any]) -> list[str]:
+    """How the types agree with the readers', and how often each is told."""
+    named = {"model": types, "one reader": types.get("one_reader"), "model, the same": types.get("beside_one_reader")}
+    shown = {name: part for name, part in named.items() if part}
+    rows = [["", *shown]]
+    rows += [[what, *(cell(part[what]) for part in shown.values())] for what in ("agreement", "kappa")]
+    for kind in types["sensitivity"]:
+        rows.append([kind, *(cell(part["sensitivity"][kind]) for part in shown.values())])
+    counts = [["readers' median", *types["table"]]]
+    counts += [[kind, *map(str, told.values())] for kind, told in types["table"].items()]
+    return ["type, against the readers' median of texture", *_columns(rows), "", *_columns(counts)]
 
 
 def _compared(part: Mapping[str, Any], name: str) -> list[str]:

@@ -24,11 +24,29 @@ _SERIAL = "0"  # Software has none, and the attribute must not be empty.
 _ABNORMAL = CodedConcept("49755003", "SCT", "Morphologically Abnormal Structure")
 _NODULE = CodedConcept("27925004", "SCT", "Nodule")
 _LUNG = CodedConcept("39607008", "SCT", "Lung")
+_LUNGS = {
+    "left": CodedConcept("44029006", "SCT", "Left lung"),
+    "right": CodedConcept("3341006", "SCT", "Right lung"),
+    None: _LUNG,
+}
+_LATERALITIES = {"left": CodedConcept("7771000", "SCT", "Left"), "right": CodedConcept("24028007", "SCT", "Right")}
+_ZONES = {
+    "upper": CodedConcept("281392002", "SCT", "Upper zone of lung"),
+    "middle": CodedConcept("281393007", "SCT", "Middle zone of lung"),
+    "lower": CodedConcept("281394001", "SCT", "Lower zone of lung"),
+}
+_PLEURA = CodedConcept("3120008", "SCT", "Pleura")
 _AI = CodedConcept("123110", "DCM", "Artificial Intelligence")
 _CT_CHEST = CodedConcept("24627-2", "LN", "CT Chest")
 _TITLE = CodedConcept("126000", "DCM", "Imaging Measurement Report")
 _MEAN = CodedConcept("373098007", "SCT", "Mean")
+_DEVIATION = CodedConcept("386136009", "SCT", "Standard Deviation")
 _MM = CodedConcept("mm", "UCUM", "millimeter")
+_NO_UNITS = CodedConcept("1", "UCUM", "no units")
+_PRIVATE, _LIDC = "99LUNGJAX", "99LIDCQIICR"
+"""Coding schemes: our own, for what no standard names; and that of the conversion of LIDC-IDRI's readings to DICOM
+(Fedorov et al. 2020, "DICOM re-encoding of volumetrically annotated Lung Imaging Database Consortium (LIDC) nodules"),
+so that predicted ratings are named as the readers' are."""
 _MEASURED = {
     "volume_mm3": (CodedConcept("118565006", "SCT", "Volume"), CodedConcept("mm3", "UCUM", "cubic millimeter"), None),
     "longest_mm": (CodedConcept("103339001", "SCT", "Long Axis"), _MM, None),
@@ -38,8 +56,30 @@ _MEASURED = {
         CodedConcept("[hnsf'U]", "UCUM", "Hounsfield unit"),
         _MEAN,
     ),
+    "mean_mm": (CodedConcept("81827009", "SCT", "Diameter"), _MM, _MEAN),
+    "solid_mean_mm": (CodedConcept("solid-diameter", _PRIVATE, "Diameter of the solid part"), _MM, _MEAN),
+    "pleura_mm": (CodedConcept("121206", "DCM", "Distance"), _MM, None),
+    "malignancy": (CodedConcept("malignancy", _PRIVATE, "Probability that readers call it malignant"), _NO_UNITS, None),
 }
-"""A measurement of report.json -> its name, its unit, how it was derived."""
+"""A measurement of report.json -> its name, its unit, how it was derived; what is null is left out."""
+_RATINGS = {
+    "subtlety": CodedConcept("C45992", "NCIt", "Subtlety score"),
+    "internalStructure": CodedConcept("200", _LIDC, "Internal structure"),
+    "calcification": CodedConcept("C3672", "NCIt", "Calcification"),
+    "sphericity": CodedConcept("400", _LIDC, "Sphericity"),
+    "margin": CodedConcept("C25563", "NCIt", "Margin"),
+    "lobulation": CodedConcept("600", _LIDC, "Lobulation"),
+    "spiculation": CodedConcept("700", _LIDC, "Spiculation"),
+    "texture": CodedConcept("C41144", "NCIt", "Texture"),
+    "malignancy": CodedConcept("900", _LIDC, "Malignancy"),
+}
+_TYPE = CodedConcept("type", _PRIVATE, "Type of nodule")
+_TYPES = {
+    "solid": CodedConcept("RID50151", "RADLEX", "solid pulmonary nodule"),
+    "part-solid": CodedConcept("RID50152", "RADLEX", "part-solid pulmonary nodule"),
+    "ground glass": CodedConcept("RID50153", "RADLEX", "non-solid pulmonary nodule"),
+}
+_CATEGORY = CodedConcept("111005", "DCM", "Assessment Category")
 
 
 def write(folder: Path, images: Sequence[Any], mask: np.ndarray, report: dict[str, Any]) -> list[Path]:
@@ -97,7 +137,7 @@ def _segmentation(images: Sequence[Any], mask: np.ndarray, report: dict[str, Any
             algorithm_identification=algorithm,
             tracking_uid=hd.UID(),
             tracking_id=f"Nodule {nodule['number']}",
-            anatomic_regions=[_LUNG],
+            anatomic_regions=[_LUNGS[nodule["side"]]],
         )
         for nodule in report["nodules"]
     ]
@@ -152,9 +192,20 @@ def _structured(
 
 def _measurements(nodule: dict[str, Any], segmentation: Any, segment: Any, algorithm: Any) -> Any:
     measured = [
-        hd.sr.Measurement(name=name, value=nodule[key], unit=unit, derivation=derivation)
+        hd.sr.Measurement(
+            name=name,
+            value=nodule[key],
+            unit=unit,
+            derivation=derivation,
+            finding_sites=[hd.sr.FindingSite(anatomic_location=_PLEURA)] if key == "pleura_mm" else None,
+        )
         for key, (name, unit, derivation) in _MEASURED.items()
+        if nodule[key] is not None
     ]
+    for rating, told in nodule["ratings"].items():
+        for value, derivation in ((told["expected"], _MEAN), (told["standard_deviation"], _DEVIATION)):
+            if value is not None:
+                measured.append(hd.sr.Measurement(_RATINGS[rating], value, _NO_UNITS, derivation=derivation))
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(uid=segment.TrackingUID, identifier=segment.TrackingID),
         # Not `from_segmentation`, which fails where there is one segment, named in the shared functional groups.
@@ -165,7 +216,26 @@ def _measurements(nodule: dict[str, Any], segmentation: Any, segment: Any, algor
             source_series=hd.sr.SourceSeriesForSegmentation(segmentation.ReferencedSeriesSequence[0].SeriesInstanceUID),
         ),
         finding_type=_NODULE,
-        finding_sites=[hd.sr.FindingSite(anatomic_location=_LUNG)],
+        finding_sites=[
+            hd.sr.FindingSite(
+                anatomic_location=_LUNG,
+                laterality=_LATERALITIES.get(nodule["side"]),
+                topographical_modifier=_ZONES.get(nodule["zone"]),
+            )
+        ],
         algorithm_id=algorithm,
         measurements=measured,
+        qualitative_evaluations=_evaluations(nodule) or None,
     )
+
+
+def _evaluations(nodule: dict[str, Any]) -> list[hd.sr.QualitativeEvaluation]:
+    """Type and Lung-RADS category, where they are known."""
+    found = []
+    if nodule["type"] is not None:
+        found.append(hd.sr.QualitativeEvaluation(name=_TYPE, value=_TYPES[nodule["type"]]))
+    if nodule["lung_rads"] is not None:
+        category = nodule["lung_rads"]
+        meaning = f"Lung-RADS v2022 {category} at baseline, by rule and no reading"
+        found.append(hd.sr.QualitativeEvaluation(_CATEGORY, CodedConcept(f"lung-rads-{category}", _PRIVATE, meaning)))
+    return found
