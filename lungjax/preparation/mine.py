@@ -32,7 +32,7 @@ from lungjax.prediction.candidates import Candidate
 from lungjax.prediction.sliding_window import Segmenter
 from lungjax.preparation import merge, parts
 
-VOXEL_THRESHOLD = 0.1
+VOXEL_THRESHOLD = 0.02
 """Lower than that of predict: what the detector holds for possible is mined, too, for false candidates are too few to
 learn from in crops."""
 LEAST_OVERLAP = 0.1
