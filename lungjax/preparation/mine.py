@@ -134,18 +134,18 @@ def _read_all(folder: Path, data: Sequence[Path], segmenter: Segmenter, readers:
     merge.plan_merge(folder, done, quarantined)
 
 
-def candidates_of(scan: Scan, segmenter: Segmenter) -> list[Candidate]:
+def candidates_of(scan: Scan, segmenter: Segmenter, *, voxel_threshold: float = VOXEL_THRESHOLD) -> list[Candidate]:
     """The candidates of a whole scan, in its lungs; or of a stack of crops, wherever they lie."""
     if scan.intensity == "hu" and math.prod(scan.spacing_mm) > 0:
         lung = lungs.find_lungs(scan.voxels, scan.spacing_mm)
         if lung.grid.any():
             probability = segmenter.volume(scan.voxels, detection.with_wall(lung).mask())
             return candidates.ranked_candidates(
-                probability, scan.voxels, lung.mask(), scan.spacing_mm, voxel_threshold=VOXEL_THRESHOLD
+                probability, scan.voxels, lung.mask(), scan.spacing_mm, voxel_threshold=voxel_threshold
             )
     hu = hu_of(scan)
     probability = segmenter.predict(hu)
-    return candidates.ranked_candidates(probability, hu, None, _known_spacing(scan), voxel_threshold=VOXEL_THRESHOLD)
+    return candidates.ranked_candidates(probability, hu, None, _known_spacing(scan), voxel_threshold=voxel_threshold)
 
 
 def hu_of(scan: Scan) -> np.ndarray:

@@ -44,7 +44,9 @@ def test_a_nodule_of_three_readers():
     assert [one.wanted(least) for least in (1, 3, 4)] == [True, True, False]
     (small,) = reference.reference_nodules(chests.scan(nodules=(Nodule(0, (reading(0, (9, 9, 9), 1.0),)),)))
     assert small.diameter_mm > 3  # One voxel of 5 mm is.
-    assert not reference.ReferenceNodule(0, 4, np.zeros(3), 2.9, np.ones((1, 1, 1), np.uint8), (0, 0, 0)).wanted(1)
+    assert not reference.ReferenceNodule(0, 4, np.zeros(3), 2.9, None, np.ones((1, 1, 1), np.uint8), (0, 0, 0)).wanted(
+        1
+    )
 
 
 def test_luna16_has_the_nodules_in_the_same_places(real_data: Path):

@@ -18,6 +18,7 @@ from lungjax.ct.lungs import find_lungs
 from lungjax.ct.scan import Scan
 from lungjax.prediction import diffuse_disease, pipeline
 from lungjax.prediction.diffuse_disease import LungCheck
+from lungjax.prediction.operating_point import OperatingPoint
 from lungjax.prediction.patient_classifier import PatientClassifier
 from lungjax.preparation.phantom import disease
 from lungjax.preparation.phantom import writer as phantom
@@ -114,7 +115,8 @@ def test_the_patients_probability_is_withheld(chest: disease.Chest, scan: Scan, 
     diseased = dataclasses.replace(scan, voxels=chest.ground_glass(0.2 * chest.lungs_ml, sides="both"))
     told: Any = chests.Told([(scan.voxels, ball), (diseased.voxels, ball)], trained)
     networks = pipeline.Networks(told, patient_classifier=classifier)
-    usual, unusual = pipeline.predict(scan, networks), pipeline.predict(diseased, networks)
+    point = OperatingPoint(chests.THRESHOLD, None, "It is a test.")
+    usual, unusual = (pipeline.predict(one, networks, point) for one in (scan, diseased))
     assert usual.patient.probability is not None
     assert usual.lungs is not None
     assert usual.lungs.unusual == ()

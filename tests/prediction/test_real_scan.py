@@ -23,7 +23,7 @@ def test_the_readers_nodules_come_out_where_simpleitk_sees_them(real_data: Path,
     trained = chests.untrained(tmp_path / "model")
     trained.seen.update(slice_mm=None, pixel_mm=None)
     told: Any = chests.Told([(scan.voxels, np.where(majority, 0.9, 0.0))], trained)
-    others = {"candidate_classifier": None, "nodule_classifier": None, "patient_classifier": None}
+    others: dict[str, Any] = {"candidate_classifier": None, "nodule_classifier": None, "patient_classifier": None}
     result = lungjax.predict(scan, model=told, **others)
     assert result.refused is None
     assert len(result.nodules) == 3

@@ -34,8 +34,8 @@ def test_every_slice_is_kept_without_marks(volumes: Path, tmp_path: Path):
     dataset = shards.open_dataset(tmp_path / "out")
     assert sorted(dataset.index["patient_id"].unique()) == ["first", "second"]
     assert len(dataset) == 2 * chests.SHAPE[0]
-    assert (dataset.index["readers_marked"] == 0).all()
-    assert (dataset.index["lung_area_mm2"] > 1000).any()
+    assert dataset.index["readers_marked"].to_numpy().max() == 0
+    assert dataset.index["lung_area_mm2"].to_numpy().max() > 1000
     assert (dataset.readers, dataset.intensity) == (4, "hu")
     images, marks = dataset.pixels(np.arange(chests.SHAPE[0]))
     np.testing.assert_array_equal(images, chests.chest(balls=()))

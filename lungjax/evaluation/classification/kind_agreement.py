@@ -34,7 +34,11 @@ def agreement_figures(
     table = cells.sum(axis=0)
     low, high = bootstrap.interval(bootstrap.patient_sums(cells, patients), _figures)
     each = [
-        {"value": figures.number(float(v)), "low": figures.number(float(a)), "high": figures.number(float(b))}
+        {
+            "value": figures.finite_or_none(float(v)),
+            "low": figures.finite_or_none(float(a)),
+            "high": figures.finite_or_none(float(b)),
+        }
         for v, a, b in zip(_figures(table[None])[0], low, high, strict=True)
     ]
     return {

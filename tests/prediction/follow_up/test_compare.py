@@ -31,7 +31,7 @@ BALLS = (
     Ball((-90, 30, 100), (14, 11)),
     Ball((95, 25, 90), (20, 25)),
 )
-NOBODY = {"candidate_classifier": None, "nodule_classifier": None, "patient_classifier": None}
+NOBODY: dict[str, Any] = {"candidate_classifier": None, "nodule_classifier": None, "patient_classifier": None}
 DAYS = 200
 DATES = (datetime.date(2020, 3, 1), datetime.date(2020, 3, 1) + datetime.timedelta(days=DAYS))
 
