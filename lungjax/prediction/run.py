@@ -14,6 +14,7 @@ from tqdm import tqdm
 from lungjax.ct.source import Quarantined
 from lungjax.errors import Fault, InputError
 from lungjax.prediction import operating_point, pipeline, sources
+from lungjax.prediction import prevalence as prevalences
 from lungjax.prediction.operating_point import OperatingPoint
 from lungjax.prediction.outputs import folder as scan_folder
 from lungjax.prediction.outputs import report_json
@@ -88,6 +89,7 @@ def predict(
     Raises:
       InputError: no such source, model or device, nothing could be read, or `out` holds something else.
     """
+    prevalences.share_of(prevalence)  # A mistake is told before anything is opened.
     networks = pipeline.open_networks(
         model,
         candidate_classifier=candidate_classifier,

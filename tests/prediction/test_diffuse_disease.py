@@ -16,7 +16,8 @@ import runs
 import lungjax
 from lungjax.ct.lungs import find_lungs
 from lungjax.ct.scan import Scan
-from lungjax.prediction import diffuse_disease, pipeline
+from lungjax.errors import InputError
+from lungjax.prediction import diffuse_disease, pipeline, run
 from lungjax.prediction.diffuse_disease import LungCheck
 from lungjax.prediction.operating_point import OperatingPoint
 from lungjax.prediction.patient_classifier import PatientClassifier
@@ -125,6 +126,8 @@ def test_the_patients_probability_is_withheld(chest: disease.Chest, scan: Scan, 
     (warning,) = [sentence for sentence in unusual.warnings if "diffuse disease" in sentence]
     assert unusual.patient.reason == f"It is withheld. {warning}"
     unusual.save(tmp_path / "out")
+    with pytest.raises(InputError, match="was made for another prevalence; name another --out"):
+        run._earlier_report(tmp_path / "out", networks, networks.prevalence("screening"))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["lungs"]["unusual"]
     assert warning in report["warnings"]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lungjax import cli
 from lungjax.errors import InputError
 from lungjax.prediction import prevalence
 from lungjax.prediction.prevalence import Prevalence
@@ -66,6 +67,14 @@ def test_lidc_is_the_model_as_it_is_and_others_need_its_share():
     for wrong in ("0", "1", "-0.1", "5 %", "nan", 7.0):
         with pytest.raises(InputError, match=r"^the prevalence is .*; it must be lidc, screening, or a share"):
             prevalence.resolve(wrong, {"prevalence": 0.7}, model="m")
+
+
+def test_a_wrong_one_is_one_sentence_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert cli.main(["predict", str(tmp_path), "--out", str(tmp_path / "out"), "--prevalence", "5 %"]) == 2
+    assert capsys.readouterr().err == (
+        "lungjax: error: the prevalence is '5 %'; it must be lidc, screening, or a share of patients between 0 and 1, "
+        "such as 0.05.\n"
+    )
 
 
 def test_sentences():

@@ -39,7 +39,7 @@ def agreement_figures(
             "low": figures.finite_or_none(float(a)),
             "high": figures.finite_or_none(float(b)),
         }
-        for v, a, b in zip(_figures(table[None])[0], low, high, strict=True)
+        for three in zip(_figures(table[None])[0], low, high, strict=True)
     ]
     return {
         "nodules": len(reference),
