@@ -52,6 +52,10 @@ def test_one_scan(told: chests.Told, dicom: Path, read: dict[str, Scan], tmp_pat
         assert nodule["slices"] == [present[0], present[-1]]
         assert nodule["score"] == pytest.approx(0.9, abs=1e-3)
         assert nodule["malignancy"] is None
+        assert (nodule["type"], nodule["ratings"], nodule["lung_rads"]) == (None, {}, None)
+        assert nodule["side"] in ("left", "right")
+        assert nodule["zone"] in ("upper", "middle", "lower")
+    assert (report["lung_rads"]["category"], "baseline" in report["lung_rads"]["note"]) == (None, True)
     with Image.open(tmp_path / "out" / "overlay.png") as sheet:
         assert sheet.size[0] > 300
     with (tmp_path / "out" / "nodules.csv").open() as file:
@@ -141,7 +145,7 @@ def test_each_candidate_has_a_malignancy(
 
         def predict(self, hu: np.ndarray, pixel_mm: np.ndarray) -> lungjax.NodulePrediction:
             assert hu.shape == (len(pixel_mm), 71, 71)
-            return lungjax.NodulePrediction((hu[:, 35, 35] + 1024) / 4096.0, np.zeros((len(hu), 9), np.float32))
+            return lungjax.NodulePrediction((hu[:, 35, 35] + 1024) / 4096.0, np.full((len(hu), 9), 5, np.float32))
 
     monkeypatch.setattr(opening, "open_model", lambda name, **_: told if name == "model" else Middle())
     uid, folder = next(iter(chests.folders(dicom).items()))
@@ -159,7 +163,12 @@ def test_each_candidate_has_a_malignancy(
         middle = read[uid].voxels[widest, (r.min() + r.max()) // 2, (c.min() + c.max()) // 2]
         assert nodule["malignancy"] == pytest.approx((middle + 1024) / 4096, abs=1e-4)
         assert float(row["malignancy"]) == nodule["malignancy"]
+        assert (row["type"], row["side"], row["zone"]) == (nodule["type"], nodule["side"], nodule["zone"])
+        assert float(row["expected_texture"]) == nodule["ratings"]["texture"]["expected"]
+        assert (row["lung_rads"], row["solid_mean_mm"]) == (nodule["lung_rads"], "")
     assert all(one["malignancy"] is not None for one in report["candidates"])
+    categories = ["1", "2", "3", "4A", "4B"]
+    assert report["lung_rads"]["category"] == max((one["lung_rads"] for one in report["nodules"]), key=categories.index)
     with pytest.raises(InputError, match="another model or threshold"):
         chests.run(folder, out)
 

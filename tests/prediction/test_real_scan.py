@@ -12,6 +12,8 @@ import SimpleITK as sitk
 from pydicom import dcmread
 
 import lungjax
+from lungjax.ct.scan import READERS, Reading, Scan
+from lungjax.prediction import measure
 from lungjax.preparation.formats import lidc
 
 
@@ -19,7 +21,8 @@ def test_the_readers_nodules_come_out_where_simpleitk_sees_them(real_data: Path,
     """LIDC-IDRI-0003: three nodules of four readers; NIfTI and DICOM-SEG lie on SimpleITK's reading of the series."""
     series = real_data / "lidc-dicom" / "LIDC-IDRI" / "LIDC-IDRI-0003"
     scan, ((entry,), _) = lungjax.read_scan(series), lidc.find(series)
-    majority = np.bitwise_count(lidc.read(entry).reader_bits()) >= 2
+    marked = lidc.read(entry)
+    majority = np.bitwise_count(marked.reader_bits()) >= 2
     trained = chests.untrained(tmp_path / "model")
     trained.seen.update(slice_mm=None, pixel_mm=None)
     told: Any = chests.Told([(scan.voxels, np.where(majority, 0.9, 0.0))], trained)
@@ -27,6 +30,8 @@ def test_the_readers_nodules_come_out_where_simpleitk_sees_them(real_data: Path,
     result = lungjax.predict(scan, model=told, **others)
     assert result.refused is None
     assert len(result.nodules) == 3
+    for nodule in result.nodules:
+        assert_as_the_readers_have_it(nodule, marked)
     result.save(tmp_path / "out")
     mask = sitk.ReadImage(str(tmp_path / "out" / "mask.nii.gz"))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(mask) > 0, majority)
@@ -42,3 +47,24 @@ def test_the_readers_nodules_come_out_where_simpleitk_sees_them(real_data: Path,
         place = [float(mm) for mm in functional.PlanePositionSequence[0].ImagePositionPatient]
         found[series.TransformPhysicalPointToIndex(place)[2]] |= frame > 0
     np.testing.assert_array_equal(found, majority)
+
+
+def assert_as_the_readers_have_it(nodule: lungjax.PredictedNodule, marked: Scan) -> None:
+    """The mean diameter within 2 mm of the median of the readers', who differ by more; and the side, for this
+    patient's left is at the right of the picture, whose middle is column 256."""
+    (own,) = [
+        one
+        for one in marked.nodules
+        if len(one.readings) == READERS and any(_holds(reading, nodule) for reading in one.readings)
+    ]
+    diameters_mm = []
+    for reading in own.readings:
+        _, longest_mm, perpendicular_mm = measure.recist(np.argwhere(reading.mask) + reading.origin, marked.spacing_mm)
+        diameters_mm.append((longest_mm + perpendicular_mm) / 2)
+    assert nodule.mean_mm == pytest.approx(np.median(diameters_mm), abs=2.0)
+    assert nodule.side == ("left" if nodule.centre_voxel[2] > 256 else "right")
+
+
+def _holds(reading: Reading, nodule: lungjax.PredictedNodule) -> bool:
+    at = np.round(np.subtract(nodule.centre_voxel, reading.origin)).astype(int)
+    return bool(((at >= 0) & (at < reading.mask.shape)).all() and reading.mask[tuple(at)])
