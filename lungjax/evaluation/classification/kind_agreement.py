@@ -34,11 +34,7 @@ def agreement_figures(
     table = cells.sum(axis=0)
     low, high = bootstrap.interval(bootstrap.patient_sums(cells, patients), _figures)
     each = [
-        {
-            "value": figures.finite_or_none(float(v)),
-            "low": figures.finite_or_none(float(a)),
-            "high": figures.finite_or_none(float(b)),
-        }
+        {name: figures.finite_or_none(float(x)) for name, x in zip(("value", "low", "high"), three, strict=True)}
         for three in zip(_figures(table[None])[0], low, high, strict=True)
     ]
     return {
