@@ -20,8 +20,8 @@ from lungjax.errors import InputError
 from lungjax.prediction import opening
 
 STORED = np.random.default_rng(0).integers(0, 1500, (6, 20, 24)).astype(np.int16)
-ALONE = {"candidate_classifier": None, "threshold": chests.THRESHOLD}
-NOBODY = {**ALONE, "nodule_classifier": None, "patient_classifier": None}
+ALONE: dict[str, Any] = {"candidate_classifier": None, "threshold": chests.THRESHOLD}
+NOBODY: dict[str, Any] = {**ALONE, "nodule_classifier": None, "patient_classifier": None}
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_a_stack_shows_the_candidate_between_its_neighbours(bright: Bright, phan
         line = dataset.index.iloc[row]
         own = np.flatnonzero(index["series_uid"].to_numpy() == line["series_uid"])  # In the order of its slices.
         number = int(np.argmin(np.abs(index["z_mm"].to_numpy()[own] - line["z_mm"])))
-        step = round(2.5 / index["slice_spacing_mm"].to_numpy()[own[0]])
+        step = round(2.5 / float(index["slice_spacing_mm"].to_numpy()[own[0]]))
         places = np.clip([number - step, number, number + step], 0, len(own) - 1)
         images, _ = original.pixels(own[places])
         wanted = np.stack([window_of(image, batch["image"][row, 1], images[1]) for image in images])
