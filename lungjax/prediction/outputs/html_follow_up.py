@@ -27,8 +27,8 @@ _INCHES = 2.8
 _COLOUR = "#D55E00"
 _SIDES = ("first", "second")
 _ALONE = {
-    "new": ("New", "Nodules of the second scan alone; the first one shows their place."),
-    "gone": ("Gone", "Nodules of the first scan alone; the second one shows their place."),
+    "new": ("New", "Predicted in the second scan alone; the first one shows their place."),
+    "gone": ("Gone", "Predicted in the first scan alone; the second one shows their place."),
     "not_shown": (
         "Not shown by both",
         "Nodules whose place the other scan does not show: whether they are new or gone is not known.",
@@ -58,10 +58,13 @@ def write(
         for title, places in _places(follow_up, scans)[:MOST]:
             _draw(png, scans, places)
             pictures.append((title, html_page.inline(png)))
+    # Two names where one scan has no PatientID.
+    patient = " and ".join(dict.fromkeys(follow_up[name]["patient_id"] for name in _SIDES))
     return html_page.write(
         path,
         "prediction/outputs/follow_up.html",
-        title=f"{follow_up['second']['patient_id']}: lungjax",
+        title=f"{patient}: lungjax",
+        patient=patient,
         follow_up=follow_up,
         matched=[_matched_row(nodule) for nodule in follow_up["matched"]],
         alone=[(*_ALONE[status], [_alone_row(status, one) for one in follow_up[status]]) for status in _ALONE],
