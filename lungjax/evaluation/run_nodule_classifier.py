@@ -40,6 +40,8 @@ TYPES = (
     "against the median of the others, and `beside_one_reader` the model's against the same"
 )
 
+CALCIFICATION = "calcified as benign nodules are, by the model and by more than half of a nodule's readers"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NoduleScores:
@@ -51,6 +53,7 @@ class NoduleScores:
       logit, probability: of malignancy; the probability is calibrated.
       expected: (nodules, 9), the expected ratings.
       deviation: (nodules, 9), the predicted standard deviation of a reader's rating.
+      benign_calcification: bool, whether it is predicted to be calcified as benign nodules are.
       ratings: (nodules, readers, 9), 0 where a reader gave none.
       diameter_mm: of a circle with the area that a reader marked, mean over readers; NaN where no outline is known.
     """
@@ -61,6 +64,7 @@ class NoduleScores:
     probability: np.ndarray
     expected: np.ndarray
     deviation: np.ndarray
+    benign_calcification: np.ndarray
     ratings: np.ndarray
     diameter_mm: np.ndarray
 
@@ -90,13 +94,15 @@ def score_split(model: Trained, dataset: shards.Dataset, *, split: str) -> Nodul
     config = model.config
     task = classify.make(config, intensity="hu", readers=dataset.readers, mesh=mesh.make_mesh(config.data.batch_size))
     predicted, label = calibrate.predictions(task, model.variables, patches, rows, config.data.batch_size)
+    spread = rating_distribution.probabilities(predicted["above"])
     return NoduleScores(
         index=dataset.index.iloc[rows],
         label=label,
         logit=predicted["logit"],
         probability=calibrate.probability(predicted["logit"], model.calibration),
         expected=predicted["ratings"],
-        deviation=rating_distribution.standard_deviation(rating_distribution.probabilities(predicted["above"])),
+        deviation=rating_distribution.standard_deviation(spread),
+        benign_calcification=nodule_type.is_benign_calcification(spread[:, RATING_NAMES.index("calcification")]),
         ratings=patches.ratings[rows],
         diameter_mm=nodules.diameters_mm(patches, rows),
     )
@@ -110,7 +116,8 @@ def score_figures(scores: NoduleScores, against: NoduleScores | None = None) -> 
       probability; `curve` and `curve_before`, their reliability curves; `on_fewer`, the figures of fewer nodules:
       `outlined`, those whose outlines are known, compared with their diameter, and `several_readers`, those of them
       that at least three readers rated; `readers`, from `one_reader.reader_figures`; `ratings`; `type`, see `TYPES`;
-      `indeterminate`, the number of nodules that are neither malignant nor benign.
+      `calcification`, see `CALCIFICATION`; `indeterminate`, the number of nodules that are neither malignant nor
+      benign.
 
     Raises:
       InputError: no nodule is malignant or benign, or the two models did not score the same nodules.
@@ -148,6 +155,7 @@ def score_figures(scores: NoduleScores, against: NoduleScores | None = None) -> 
     report["readers"] = one_reader.reader_figures(scores.ratings[:, :, -1], scores.probability, patients.tolist())
     report["ratings"] = _rating_figures(scores, patients)
     report["type"] = _type_figures(scores, patients)
+    report["calcification"] = _calcification_figures(scores, patients)
     report["indeterminate"] = int((~known).sum())
     return report
 
@@ -214,6 +222,23 @@ def _type_figures(scores: NoduleScores, patients: np.ndarray) -> dict[str, Any] 
             others, [expected[number] for number in numbers], KINDS, who
         )
     return report
+
+
+def _calcification_figures(scores: NoduleScores, patients: np.ndarray) -> dict[str, Any] | None:
+    """How often benign calcification agrees with the readers'; None where nobody rated calcification."""
+    given = scores.ratings[:, :, RATING_NAMES.index("calcification")]
+    number = (given > 0).sum(axis=1)
+    rated = number > 0
+    if not rated.any():
+        return None
+    shares = np.stack([(given[rated] == value).sum(axis=1) for value in range(1, 7)], axis=1) / number[rated, None]
+    named = np.array(["other", "benign"])
+    return {"what": CALCIFICATION} | kind_agreement.agreement_figures(
+        named[nodule_type.is_benign_calcification(shares).astype(int)].tolist(),
+        named[scores.benign_calcification[rated].astype(int)].tolist(),
+        ("benign", "other"),
+        patients[rated].tolist(),
+    )
 
 
 def draw_charts(scores: NoduleScores, report: dict[str, Any], out: Path) -> list[Path]:

@@ -18,8 +18,6 @@ from lungjax.prediction.outputs import report_json
 from lungjax.prediction.predicted import PredictedNodule, PredictedRating
 from lungjax.tasks.classify import HIGHEST
 
-_BENIGN_CALCIFICATION = (1, 2, 3, 5)
-"""Ratings of calcification: popcorn, laminated, solid, central. 4 is non-central, 6 is none."""
 _SMOOTH = {"margin": (3.5, 5.0), "lobulation": (1.0, 2.5), "spiculation": (1.0, 2.5), "sphericity": (1.5, 4.5)}
 """Expected ratings between which a nodule counts as smooth and as oval, lentiform or triangular: its margin is sharp or
 nearly so, it has no or nearly no lobulation and spiculation, and it is neither linear nor round."""
@@ -125,5 +123,5 @@ def _lung_rads(
         solid_mean_mm=None if solid is None else lung_rads.mean_diameter_mm(*solid),
         smooth_juxtapleural=at_pleura
         and all(low <= ratings[name].expected <= high for name, (low, high) in _SMOOTH.items()),
-        benign_calcification=bool(chances) and sum(chances[value - 1] for value in _BENIGN_CALCIFICATION) > 0.5,
+        benign_calcification=bool(chances) and bool(nodule_type.is_benign_calcification(np.array(chances))),
     )

@@ -1,4 +1,5 @@
-"""A nodule's type from its rating of texture: solid, part-solid or ground glass.
+"""A nodule's type from its rating of texture, solid, part-solid or ground glass; and whether it is calcified as benign
+nodules are, from its rating of calcification.
 
 LIDC-IDRI's scale of texture runs from 1, ground glass, through 3, part-solid or mixed, to 5, solid.
 """
@@ -6,6 +7,8 @@ LIDC-IDRI's scale of texture runs from 1, ground glass, through 3, part-solid or
 from __future__ import annotations
 
 from typing import Literal
+
+import numpy as np
 
 NoduleType = Literal["solid", "part-solid", "ground glass"]
 
@@ -17,6 +20,11 @@ EXPECTED_CUTS = (3.5, 4.1)
 most nodules are solid, to 5; so these lie higher. With them the F1 scores of the three types, averaged, are highest on
 the train patients of the bundled `nodule-classifier`, to one digit (docs/results/nodules.md)."""
 
+BENIGN_CALCIFICATION = (1, 2, 3, 5)
+"""LIDC-IDRI's ratings of calcification that Lung-RADS calls benign: popcorn, laminated (concentric rings), solid
+(complete), central. 4 is non-central, 6 is none."""
+_LIKELY = 0.5
+
 
 def of_readers(texture: float) -> NoduleType:
     """The type of a nodule by readers' rating of its texture, from 1 to 5, or by the median of several."""
@@ -26,6 +34,15 @@ def of_readers(texture: float) -> NoduleType:
 def of_expected(texture: float) -> NoduleType:
     """The type of a nodule by the rating of its texture that a nodule classifier expects, from 1 to 5."""
     return _cut(texture, EXPECTED_CUTS)
+
+
+def is_benign_calcification(probabilities: np.ndarray) -> np.ndarray:
+    """bool (...): whether a reader would rather than not give one of `BENIGN_CALCIFICATION`.
+
+    Args:
+      probabilities: (..., 6) that a reader rates calcification 1, 2, ... 6; or the shares of the readers who did.
+    """
+    return np.asarray(probabilities)[..., [value - 1 for value in BENIGN_CALCIFICATION]].sum(axis=-1) > _LIKELY
 
 
 def _cut(texture: float, cuts: tuple[float, float]) -> NoduleType:

@@ -88,6 +88,7 @@ def test_figures_are_of_the_test_patients_and_of_what_readers_decided(run: Path,
     rating = report["ratings"]["malignancy"]
     assert (rating["deviation"] > 0, rating["readers_off"] > 0) == (True, True)
     assert report["type"]["nodules"] == sum(sum(told.values()) for told in report["type"]["table"].values()) > 0
+    assert sum(sum(told.values()) for told in report["calcification"]["table"].values()) == len(rows)
     assert "type, against the readers' median of texture" in (tmp_path / "out.table.txt").read_text()
     assert 0 < report["readers"]["readings"] <= 4 * len(rows)
     assert "one reader" in (tmp_path / "out.table.txt").read_text()

@@ -67,6 +67,19 @@ def test_type_by_readers_texture(median: float, kind: str):
 
 
 @pytest.mark.parametrize(
+    ("probabilities", "benign"),
+    [
+        ((0.2, 0.1, 0.1, 0, 0.11, 0.49), True),
+        ((0.2, 0.1, 0.1, 0, 0.1, 0.5), False),
+        ((0, 0, 0.4, 0.6, 0, 0), False),
+        ((0, 0, 0.6, 0.4, 0, 0), True),
+    ],
+)
+def test_calcification_is_benign_unless_it_is_off_the_centre(probabilities: tuple[float, ...], benign: bool):
+    assert bool(nodule_type.is_benign_calcification(np.array(probabilities))) == benign
+
+
+@pytest.mark.parametrize(
     ("expected", "kind"),
     [(1.0, "ground glass"), (3.49, "ground glass"), (3.5, "part-solid"), (4.09, "part-solid"), (4.1, "solid")],
 )

@@ -53,6 +53,8 @@ def classification_table(report: Mapping[str, Any], *, unit: str = "nodules", po
         lines += ["", "mean absolute difference from the readers' mean", *_columns(rows)]
     if report.get("type"):
         lines += ["", *_types(report["type"])]
+    if report.get("calcification"):
+        lines += ["", "calcified as benign nodules are, against most readers", *_told(report["calcification"]["table"])]
     return "\n".join([*lines, "", f"[low, high]: {report['interval']}"])
 
 
@@ -64,9 +66,13 @@ def _types(types: Mapping[str, Any]) -> list[str]:
     rows += [[what, *(cell(part[what]) for part in shown.values())] for what in ("agreement", "kappa")]
     for kind in types["sensitivity"]:
         rows.append([kind, *(cell(part["sensitivity"][kind]) for part in shown.values())])
-    counts = [["readers' median", *types["table"]]]
-    counts += [[kind, *map(str, told.values())] for kind, told in types["table"].items()]
-    return ["type, against the readers' median of texture", *_columns(rows), "", *_columns(counts)]
+    return ["type, against the readers' median of texture", *_columns(rows), "", *_told(types["table"])]
+
+
+def _told(table: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Of what readers say, a line each, how many the model tells to be what."""
+    rows = [["readers", *(f"model: {kind}" for kind in table)]]
+    return _columns([*rows, *([kind, *map(str, told.values())] for kind, told in table.items())])
 
 
 def _compared(part: Mapping[str, Any], name: str) -> list[str]:
