@@ -89,6 +89,13 @@ def test_points_of_the_lungs_lie_where_they_moved(pair: Pair, registered: Regist
     assert registered.lung_dice > 0.95
 
 
+@pytest.mark.slow
+def test_the_same_scans_give_the_same_transform(pair: Pair, registered: Registration):
+    again = registration.register(*pair.scans, *pair.masks)
+    np.testing.assert_array_equal(again.to_second(pair.centres_mm[0]), registered.to_second(pair.centres_mm[0]))
+    np.testing.assert_array_equal(again.affine_lps, registered.affine_lps)
+
+
 @pytest.mark.usefixtures("known")
 def test_nodules_are_matched_and_their_growth_is_what_it_was(pair: Pair, predictions: Any):
     first, second = predictions
