@@ -60,7 +60,6 @@ class LungMap:
         self._leftwards = _towards(affine_lps, patient_axis=0, scan_axis=0)
         self._headwards = _towards(affine_lps, patient_axis=2, scan_axis=2)
         self._sides = _sides(lung)
-        self._blocks = np.argwhere(self._sides > 0)
         self._heights = {}
         for side in (_LOW, _HIGH):
             slices = np.flatnonzero((self._sides == side).any(axis=(1, 2)))
@@ -80,11 +79,14 @@ class LungMap:
         )
 
     def _side_at(self, voxels: np.ndarray) -> int:
-        """That of the lung's block nearest to the centre."""
-        centre = voxels.mean(axis=0) / self._lung.step
-        block_mm = np.multiply(self._lung.step, self._lung.spacing_mm)
-        away = ((self._blocks + 0.5 - centre - 0.5 / np.array(self._lung.step)) * block_mm) ** 2
-        return int(self._sides[tuple(self._blocks[away.sum(axis=1).argmin()])])
+        """That of the block in which the centre lies; outside the lungs, of their block nearest to it."""
+        at = (voxels.mean(axis=0) + 0.5) / self._lung.step  # In blocks, from the corner of the first.
+        block = np.minimum(at.astype(int), np.array(self._sides.shape) - 1)
+        if not self._sides[tuple(block)]:
+            block_mm = np.multiply(self._lung.step, self._lung.spacing_mm)
+            blocks = np.argwhere(self._sides > 0)
+            block = blocks[(((blocks + 0.5 - at) * block_mm) ** 2).sum(axis=1).argmin()]
+        return int(self._sides[tuple(block)])
 
     def _zone(self, side: int, at: float) -> Zone | None:
         if self._headwards is None:

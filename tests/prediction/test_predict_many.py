@@ -65,7 +65,11 @@ def test_a_report_of_another_version_is_not_gone_on_with(told: chests.Told, dico
     _, folder = next(iter(chests.folders(dicom).items()))
     chests.run(folder, tmp_path / "out")
     path = tmp_path / "out" / "report.json"
-    old = json.loads(path.read_text()) | {"schema": 1, "patient": {"probability": None, "calibration": None}}
+    before = json.loads(path.read_text()) | {"schema": 3}
+    del before["lung_rads"]
+    path.write_text(json.dumps(before))
+    assert list(chests.run(folder, tmp_path / "out").reports.values()) == [before]
+    old = before | {"schema": 1, "patient": {"probability": None, "calibration": None}}
     path.write_text(json.dumps(old))
     with pytest.raises(InputError, match="another version of lungjax"):
         chests.run(folder, tmp_path / "out")
