@@ -46,7 +46,7 @@ class Summary:
         """A line for each scan, with one for its patient, and for each that is quarantined."""
         lines = []
         for folder, report in self.reports.items():
-            outcome = f"refused: {report['refused']}" if report["refused"] else f"{len(report['nodules'])} nodules"
+            outcome = f"refused: {report['refused']}" if report["refused"] else _count(report)
             lines.append(f"{folder}: {outcome}")
             if not report["refused"] and report["patient"]["model"]:
                 lines.append(f"  {_patient_line(report['patient'])}")
@@ -54,6 +54,10 @@ class Summary:
             lines.append(f"{self.resumed} of them were there already")
         lines += [f"quarantined: {scan.name}: {scan.message}" for scan in self.quarantined]
         return "\n".join(lines)
+
+
+def _count(report: Mapping[str, Any]) -> str:
+    return f"{len(report['nodules'])} nodules, from a score of {report['threshold']:.3g} on"
 
 
 def _patient_line(patient: Mapping[str, Any]) -> str:

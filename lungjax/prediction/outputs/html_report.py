@@ -70,11 +70,21 @@ def write(path: Path, *, hu: np.ndarray, mask: np.ndarray, report: Mapping[str, 
         nodules=[_row(nodule, mark) for mark, nodule in enumerate(nodules)],
         candidates=[_row(candidate, mark) for mark, candidate in enumerate(candidates, len(nodules))],
         threshold=html_page.number(report["threshold"], ".2f"),
+        operating_point=_operating_point(report.get("operating_point")),
         origin=_origin(report),
         windows=list(WINDOWS_HU),
         viewer=_for_viewer(report, box),
         slices=_slices(hu, mask, box),
     )
+
+
+def _operating_point(point: Mapping[str, Any] | None) -> str | None:
+    """Where the threshold comes from; None for reports that do not tell."""
+    if point is None:
+        return None
+    rate = point["false_positives_a_scan"]
+    wanted = "" if rate is None else f"The threshold is for {rate:g} false positives a scan. "
+    return wanted + point["source"]
 
 
 def _row(nodule: Mapping[str, Any], mark: int) -> dict[str, Any]:
