@@ -116,10 +116,14 @@ def test_predict_takes_the_classifiers_by_either_name(options, monkeypatch):
     names = ("n", "p") if options else ("nodule-classifier", "patient-classifier")
     assert named == {
         "model": Path("detector"),
+        "candidate_classifier": Path("candidate-classifier"),
         "nodule_classifier": Path(names[0]),
         "patient_classifier": Path(names[1]),
         "out": Path("out"),
         "device": None,
+        "prevalence": "lidc",
+        "false_positives": None,
+        "threshold": None,
     }
 
 

@@ -45,10 +45,13 @@ EVERYBODYS = {"errors", "platforms"}
 """What any room may import."""
 
 ALSO = {
+    "data.candidates": {"metrics"},
+    "preparation.mine": {"prediction", "train.workdir"},
     "preparation.from_predictions": {"prediction", "train.workdir"},
     "preparation.prediction_rows": {"prediction", "evaluation.detection"},
 }
-"""What `predict` found becomes data to learn from: the way back."""
+"""What `predict` found, or a detector proposes, becomes data to learn from: the way back. Its labels are of the
+readers' majority."""
 
 HOST = {"errors", "platforms", "ct", "lidc", "arguments", "cli", *PURE_EVALUATION} | {
     f"data.{name}" for name in ("index_columns", "manifest", "records", "shards", "splits")
@@ -62,7 +65,7 @@ ONLY_IN = {
     "onnx": ("lungjax/export/onnx_graph.py", "lungjax/export/onnx_ops.py"),
     "onnxruntime": ("lungjax/export/roundtrip/onnx.py", "lungjax/prediction/exported.py"),
     "array_record": ("lungjax/data/shards.py",),
-    "grain": ("lungjax/data/loader.py", "lungjax/train/checkpoint.py"),
+    "grain": ("lungjax/data/loader.py", "lungjax/data/mixture.py", "lungjax/train/checkpoint.py"),
     "PIL": ("lungjax/preparation/formats/png.py", "lungjax/evaluation/plots/"),
     "jinja2": ("lungjax/evaluation/plots/html_page.py",),
     "markupsafe": ("lungjax/evaluation/plots/html_page.py",),

@@ -21,9 +21,11 @@ FUNCTIONS = {
     "scan_from_array": "(hu: np.ndarray, *, spacing_mm: tuple[float, float, float], "
     "affine_lps: np.ndarray | None = None, patient_id: str = 'unknown') -> Scan",
     "predict": "(scan: Scan, *, model: Path | str | Segmenter = 'detector', "
+    "candidate_classifier: Path | str | CandidateClassifier | None = 'candidate-classifier', "
     "nodule_classifier: Path | str | NoduleClassifier | None = 'nodule-classifier', "
     "patient_classifier: Path | str | PatientClassifier | None = 'patient-classifier', "
-    "device: Device | None = None) -> Prediction",
+    "prevalence: Literal['lidc', 'screening'] | float = 'lidc', device: Device | None = None, "
+    "false_positives: float | None = None, threshold: float | None = None) -> Prediction",
     "compare": "(first: Prediction, second: Prediction, *, "
     "dates_of: tuple[datetime.date | None, datetime.date | None] | None = None) -> FollowUp",
     "load": "(model: Path | str, *, device: Device | None = None) -> Any",
@@ -32,10 +34,12 @@ FUNCTIONS = {
     "evaluate": "(model: Path | str | None = None, *, data: Path | str | None = None, "
     "split: Literal['train', 'val', 'test', 'all'] = 'test', out: Path | str | None = None, "
     "against: Path | str | None = None, flips: bool = False, whole_scans: bool = False, "
+    "candidate_classifier: Path | str | None = 'candidate-classifier', fit_operating_point: bool = False, "
     "submission: Path | str | None = None, luna16: Path | str | None = None) -> dict[str, Any]",
 }
 METHODS = {
     "Segmenter": {"predict": "(self, hu: np.ndarray) -> np.ndarray"},
+    "CandidateClassifier": {"predict": "(self, hu: np.ndarray, pixel_mm: np.ndarray | float) -> np.ndarray"},
     "NoduleClassifier": {"predict": "(self, hu: np.ndarray, pixel_mm: np.ndarray | float) -> NodulePrediction"},
     "PatientClassifier": {
         "predict": "(self, hu: np.ndarray, pixel_mm: np.ndarray | float, present: np.ndarray | None = None) "
@@ -57,11 +61,11 @@ CANNOT_FAIL = ("to_dict", "to_dataframe")
 FIELDS = {
     "Scan": "patient_id study_uid series_uid voxels intensity z_mm spacing_mm sop_uids padding_hu nodules affine_lps "
     "source dicom_files",
-    "Prediction": "scan nodules candidates mask patient warnings refused threshold operating_point models made",
+    "Prediction": "scan nodules candidates mask patient warnings refused lungs threshold operating_point models made",
     "PredictedNodule": "number centre_voxel centre_mm volume_mm3 longest_mm perpendicular_mm mean_hu score malignancy "
     "slices mean_mm fleischner_mm type solid_mean_mm ratings side zone pleura_mm lung_rads lung_rads_reason",
     "PredictedRating": "expected standard_deviation probabilities",
-    "PredictedPatient": "probability reason meaning limits attention calibration",
+    "PredictedPatient": "probability reason meaning limits attention calibration prevalence",
     "FollowUp": "first second days no_days_reason failed lung_dice affine_lps spline matched new gone not_shown "
     "warnings made",
     "ComparedScan": "scan report mask date",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import grain
 import numpy as np
@@ -22,9 +22,6 @@ from lungjax.data.shards import Dataset
 from lungjax.data.splits import Split
 from lungjax.data.workers import init_grain_worker
 from lungjax.errors import InputError
-
-if TYPE_CHECKING:
-    from lungjax.data.mixture import Mixture
 
 Batch = Mapping[str, np.ndarray]
 """One batch: `image` (b, h, w) int16 HU, uint8 or float32; `readers` (b, h, w) uint8, one bit per reader; `row` (b,)
@@ -84,6 +81,18 @@ def _lung_area_mm2(dataset: Dataset) -> np.ndarray:
             "use config.data.slices='all' or 'nodule', or prepare it again with --overwrite."
         )
     return area_mm2.to_numpy()
+
+
+class Batches(Protocol):
+    """What rows are drawn and read from for training: one data set, or several."""
+
+    def endless(self, rows: np.ndarray, *, seed: int) -> grain.MapDataset:
+        """Rows for training without an end."""
+        ...
+
+    def batch(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The batch of `rows` (b,); `uniform` (b, 3) in [0, 1) places crops."""
+        ...
 
 
 class Slices:
@@ -186,7 +195,7 @@ def _middle(tall: np.ndarray, planes: int) -> np.ndarray:
 class _Decode(grain.transforms.RandomMap):
     """Turns the row numbers of a global batch into this process's contiguous part of the batch."""
 
-    slices: Slices | Mixture
+    slices: Batches
     neighbours: Neighbours | None
     process_index: int
     process_count: int
@@ -205,7 +214,7 @@ class _Decode(grain.transforms.RandomMap):
 
 
 def train_batches(
-    slices: Slices | Mixture,
+    slices: Batches,
     rows: np.ndarray,
     *,
     batch_size: int,

@@ -45,11 +45,13 @@ def make_candidate_classifier(config: Config) -> Callable[..., dict[str, jax.Arr
     shift_px = jnp.zeros(2, jnp.float32)
 
     def classifier(params: Any, model_state: Any, hu: jax.Array, spacing_mm: jax.Array) -> dict[str, jax.Array]:
-        def one(stack: jax.Array, mm: jax.Array) -> jax.Array:
-            matrix = jnp.eye(2, dtype=jnp.float32) * (config.patch.pixel_mm / mm)
-            return jax.vmap(lambda plane: resampled(plane, matrix, shift_px), out_axes=-1)(stack)
+        def one(plane: jax.Array, mm: jax.Array) -> jax.Array:
+            return resampled(plane, jnp.eye(2, dtype=jnp.float32) * (config.patch.pixel_mm / mm), shift_px)
 
-        images = window(jax.vmap(one)(hu.astype(jnp.float32), spacing_mm), tuple(config.patch.window_hu))
+        planes = hu.astype(jnp.float32).reshape(-1, *hu.shape[2:])
+        resized = jax.vmap(one)(planes, jnp.repeat(spacing_mm, PLANES))
+        stacks = jnp.moveaxis(resized.reshape(-1, PLANES, *resized.shape[1:]), 1, -1)
+        images = window(stacks, tuple(config.patch.window_hu))
         turned = [jnp.rot90(side, turns, axes=(1, 2)) for turns in range(4) for side in (images, images[:, :, ::-1])]
         variables = {"params": params, **model_state}
         # One after the other: eight at once would need eight times the memory.

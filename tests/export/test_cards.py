@@ -19,6 +19,7 @@ from lungjax.train import trained
 OUTPUTS = {
     "segment": {"probability"},
     "pretrain": {"features"},
+    "sift": {"probability"},
     "classify": {"probability", "ratings"},
     "diagnose": {"probability", "attention"},
 }

@@ -152,7 +152,7 @@ def test_a_run_takes_such_a_file(slices_dataset: Path, tmp_path: Path):
     )
     jax.tree.map(np.testing.assert_array_equal, state.model_state, wanted["model_state"])
     np.testing.assert_array_equal(state.params["head"], np.ones(3))
-    assert "100 arrays of the encoder loaded; 1 others start from random weights" in said
+    assert "100 arrays of the encoder loaded, 1 others start from random weights" in said
 
     config = runs.small_config("segment", slices_dataset)
     config.init_from = str(file)

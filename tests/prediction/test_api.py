@@ -173,7 +173,8 @@ def test_python_gives_what_the_command_gives(
     _, folder = next(iter(chests.folders(dicom).items()))
     result = lungjax.predict(lungjax.read_scan(folder), model="model", **ALONE)
     assert result.save(tmp_path / "python") == tmp_path / "python"
-    assert cli.main(["predict", str(folder), "--model", "model", "--out", str(tmp_path / "command")]) == 0
+    command = ["predict", str(folder), "--model", "model", "--out", str(tmp_path / "command")]
+    assert cli.main([*command, "--candidate-classifier", "none", "--threshold", str(chests.THRESHOLD)]) == 0
     assert f"{len(result.nodules)} nodules" in capsys.readouterr().out
     reports = []
     for name in ("python", "command"):

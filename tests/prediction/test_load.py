@@ -22,6 +22,7 @@ from lungjax.train import mesh, trained
 CLASSES = {
     "segment": lungjax.Segmenter,
     "simclr": lungjax.Encoder,
+    "sift": lungjax.CandidateClassifier,
     "classify": lungjax.NoduleClassifier,
     "diagnose": lungjax.PatientClassifier,
 }
@@ -43,6 +44,10 @@ def answer(model: Any, number: int, side_px: int) -> list[np.ndarray]:
         return [model.predict(hu[:number])]
     if isinstance(model, lungjax.Encoder):
         return [model.embed(hu[:number])]
+    if isinstance(model, lungjax.CandidateClassifier):
+        stacks = np.repeat(hu[:, None], 3, axis=1)
+        stacks[:, 0] = -850
+        return [model.predict(stacks[:number], mm[:number])]
     if isinstance(model, lungjax.NoduleClassifier):
         predicted = model.predict(hu[:number], mm[:number])
         return [predicted.probability, predicted.ratings]
@@ -56,6 +61,7 @@ def answer(model: Any, number: int, side_px: int) -> list[np.ndarray]:
     [
         ("segmenter", lungjax.Segmenter),
         ("detector", lungjax.Segmenter),
+        ("candidate-classifier", lungjax.CandidateClassifier),
         ("nodule-classifier", lungjax.NoduleClassifier),
         ("grader", lungjax.NoduleClassifier),
         ("patient-classifier", lungjax.PatientClassifier),
@@ -70,7 +76,7 @@ def test_every_bundled_model_opens_by_its_names(name: str, kind: type):
 
 
 def test_every_bundled_model_has_a_name_here():
-    names = {"segmenter", "detector", "nodule-classifier", "patient-classifier", "encoder"}
+    names = {"segmenter", "detector", "candidate-classifier", "nodule-classifier", "patient-classifier", "encoder"}
     assert set(trained.bundled_models()) == names
     assert {*trained.ALIASES.values()} < names
 
@@ -196,7 +202,7 @@ def test_torchvisions_weights_open_as_an_encoder(tmp_path: Path):
 
 
 def test_what_cannot_be_opened(models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(InputError, match=r"nor the name of a bundled model \(detector, encoder, nodule-classifier"):
+    with pytest.raises(InputError, match=r"nor the name of a bundled model \(candidate-classifier, detector, encoder"):
         lungjax.load("grade")
     known = trained.open_trained(models["classify"])
     mistakes: tuple[tuple[exporting.Format, str], ...] = (

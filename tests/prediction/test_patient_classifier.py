@@ -89,12 +89,12 @@ def test_of_too_many_the_first_are_looked_at(shipped: Trained, classifier: Patie
     np.testing.assert_array_equal(predicted.attention[0, 8:], 0)
     given = predicted.probability[0], predicted.attention[0].tolist(), range(1, 11)
     lidc = prevalence.resolve("lidc", shipped.calibration, model="m")
-    describe = functools.partial(patient_classifier.describe, *given, prevalence=lidc)
+    describe = functools.partial(patient_classifier.describe, *given, prevalence=lidc, kept=10)
     patient = describe(shipped, patient_id="LIDC-IDRI-0003")
     assert patient.probability == predicted.probability[0]
     assert lidc.sentence() in patient.limits
     assert list(patient.attention) == list(range(1, 9))
-    assert patient.limits[0] == "Of 10 nodules it looked at the 8 with the highest score."
+    assert patient.limits[0] == "Of 10 nodules and candidates it looked at the 8 with the highest score."
     assert not [limit for limit in patient.limits if "was trained on, or" in limit]
     own = next(one for one, split in shipped.patients.items() if split == "train")
     assert "was trained on, or" in describe(shipped, patient_id=own).limits[1]
