@@ -11,19 +11,22 @@ Dice, and the mean Dice of slices whose majority is not empty, with 95 % interva
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
 from lungjax import metrics
-from lungjax.data import loader, shards, splits
+from lungjax.data import intensity, loader, shards, splits
 from lungjax.errors import InputError
 from lungjax.evaluation.run_segmentation import Scorer
 from lungjax.evaluation.stats import figures
+from lungjax.prediction.sliding_window import Segmenter
 from lungjax.preparation.builtin import resolve
 from lungjax.train.trained import Trained, open_trained
 
@@ -44,19 +47,32 @@ def moved(slices: np.ndarray, rows: np.ndarray, distance_px: int, *, beyond: Any
 
 def scored(model: Trained, dataset: shards.Dataset, rows: np.ndarray, distances_px: Sequence[int]) -> Iterator[dict]:
     """For each distance, the figures of the moved slices, see `lungjax.evaluation.stats.figures.estimate`."""
-    scorer = Scorer(model.config, dataset, model.variables)
+    marked = _tiled(model, dataset) if model.config.data.crop_px else _whole(model, dataset)
     data = model.config.data
-    slices = loader.Slices(dataset, crop_px=data.crop_px, crop_at=data.crop_at)
+    slices = loader.Slices(dataset, crop_px=0, crop_at=data.crop_at)
     patients = dataset.index["patient_id"].iloc[rows].tolist()
     for distance_px in distances_px:
         counts = []
         for batch in loader.eval_batches(slices, rows, batch_size=data.batch_size):
             image = moved(batch["image"], batch["row"], distance_px, beyond="reflect")
             bits = moved(batch["readers"], batch["row"], distance_px, beyond="constant")
-            logits = scorer.predict({**batch, "image": image})["logit"]
-            confusion = metrics.confusion(logits > 0, metrics.majority(bits, readers=dataset.readers))
+            majority = metrics.majority(bits, readers=dataset.readers)
+            confusion = metrics.confusion(marked({**batch, "image": image}), majority)
             counts.append(confusion[batch["weight"] > 0])
         yield _figures(np.concatenate(counts)[None], patients)
+
+
+def _whole(model: Trained, dataset: shards.Dataset) -> Callable[[dict], np.ndarray]:
+    """What a network that was trained on whole slices marks in a batch of them."""
+    scorer = Scorer(model.config, dataset, model.variables)
+    return lambda batch: scorer.predict(batch)["logit"] > 0
+
+
+def _tiled(model: Trained, dataset: shards.Dataset) -> Callable[[dict], np.ndarray]:
+    """What a network that was trained on crops marks in a batch of slices, in tiles as `lungjax predict` lays them."""
+    segmenter = Segmenter(model)
+    to_hu = jax.jit(functools.partial(intensity.to_hu, intensity=dataset.intensity))
+    return lambda batch: segmenter.predict(np.asarray(to_hu(batch["image"])).clip(-32000, 32000)) > 0.5
 
 
 def _figures(each: np.ndarray, patients: Sequence[str]) -> dict:
