@@ -49,8 +49,10 @@ def _config(named: str) -> ml_collections.ConfigDict:
 
 def _keys(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[str]:
     for key, value in config.items():
-        nested = isinstance(value, ml_collections.ConfigDict) and key != "parts"  # Their names are the user's.
-        yield from _keys(value, f"{prefix}{key}.") if nested else [prefix + key]
+        if isinstance(value, ml_collections.ConfigDict) and key != "parts":  # The parts' names are the user's.
+            yield from _keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
 
 
 ALL_KEYS = {key for path in (ROOT / "configs").glob("*.py") for key in _keys(_config(f"configs/{path.name}"))}
