@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from lungjax.ct.scan import RATING_NAMES, READERS
 from lungjax.models.encoder import BOTTLENECK, ResNet
 from lungjax.prediction.patches import SIDE_PX, STACK_PX
-from lungjax.prediction.tiling import STORED_PX
+from lungjax.prediction.tiling import STORED_PX, Tiling
 from lungjax.tasks import classify, diagnose, pretrain, segment, sift
 from lungjax.tasks.task import Config
 from lungjax.train.trained import Trained
@@ -83,7 +83,8 @@ def _segment(config: Config, trained: Trained) -> Signature:
         predicted = task.predict(variables["params"], variables["model_state"], {"image": hu})
         return (jax.nn.sigmoid(predicted["logit"]),)
 
-    hu = _slices(config, trained)
+    tile_px = Tiling.of(config, trained.seen.get("side_px")).tile_px
+    hu = ArraySpec("hu", (tile_px, tile_px), "a slice of a chest CT, in HU")
     probability = ArraySpec(
         "probability", hu.shape, "of each pixel: that at least two of four readers would mark it as nodule"
     )

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from lungjax.models.encoder import ResNet
 from lungjax.tasks.task import Config
 
 Corner = tuple[int, int]
@@ -16,6 +17,10 @@ STORED_PX = 128
 """Side of the tiles of a network that was trained on slices as they were stored, if its run did not record theirs."""
 LEAST_REACH = 0.125
 """Share of a tile's side from its middle to the core's edge, at least: a finer grid takes too long."""
+ANYWHERE, LARGER = 0.5, 4 / 3
+"""A network that was shown nodules anywhere in its crops may be given larger tiles, which cut off fewer of them: with
+tiles of 128 px, not 96, the bundled detector's Dice per slice on val slices is 0.584, not 0.532, and 0.538, not 0.495,
+where these are moved by 32 px."""
 MOST_REACH = 0.375
 """At most: what lies at a tile's edge is cut off, wherever nodules lay in training."""
 
@@ -41,6 +46,9 @@ class Tiling:
     def of(cls, config: Config, stored_px: int | None) -> Tiling:
         """As the network of a configuration was trained, on slices whose side is `stored_px` where that is known."""
         tile_px = int(config.data.crop_px) or stored_px or STORED_PX
+        if config.data.crop_px and reach(config) >= ANYWHERE:
+            stride_px = ResNet(**config.model.encoder).total_stride
+            tile_px = stride_px * round(LARGER * tile_px / stride_px)
         return cls(
             tile_px, round(2 * tile_px * min(max(reach(config), LEAST_REACH), MOST_REACH)), bool(config.data.crop_px)
         )
