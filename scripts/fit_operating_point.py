@@ -43,11 +43,12 @@ def main() -> None:
     segmenter, classifier = lungjax.load(arguments.model), lungjax.load(arguments.candidate_classifier)
     patients = shards.open_dataset(arguments.data).manifest["split"]["patients"]
     entries = [entry for entry in scans.find(arguments.data)[0] if patients[entry.patient_id] == "val"]
-    false, hits, nodules, volume_ml = [], [], 0, 0.0
+    false, hits, known, nodules, volume_ml = [], [], set(), 0, 0.0
     for entry in tqdm(entries, unit="crop", disable=None):
         scan, marks = scans.read_with_marks(entry)
         if not math.isfinite(math.prod(scan.spacing_mm)):
             continue  # Without its spacing its volume is not known.
+        known.add(scan.patient_id)
         volume_ml += scan.voxels.size * math.prod(scan.spacing_mm) / 1000
         proposed = mine.candidates_of(scan, segmenter, voxel_threshold=candidates.VOXEL_THRESHOLD)
         stacks = patches.cut_stacks(mine.hu_of(scan), proposed, scan.spacing_mm[0])
@@ -73,6 +74,8 @@ def main() -> None:
         fitted_on = f"{len(entries)} crops of val patients, whose {volume_ml:,.0f} ml count as {scans_worth:.2f} scans"
         points = {"false_positives_a_scan": list(froc.RATES), "threshold": thresholds}
         points |= {"default": DEFAULT_RATE, "fitted_on": fitted_on}
+        # All nodules of so many patients stand in the crops, but only so many scans' worth of what is none.
+        points["odds_factor"] = scans_worth / len(known)
         models.write_operating_points(classifier.trained, points)
 
 

@@ -60,6 +60,21 @@ def choose(scorer: Trained, *, false_positives: float | None, threshold: float |
     return OperatingPoint(threshold_at(points, rate), float(rate), f"Fitted on {points['fitted_on']}.")
 
 
+def in_whole_scans(probability: np.ndarray, points: Mapping[str, Any]) -> np.ndarray:
+    """Candidates' probabilities of being nodules, as they are in whole scans.
+
+    A classifier that was calibrated on crops around nodules knows candidates of which about every second one is a
+    nodule; in a scan it is one of many. Its odds are multiplied by `odds_factor`, by Bayes' rule, where `points` have
+    it.
+
+    Args:
+      probability: float64, of any shape.
+      points: `operating_points` of the classifier.
+    """
+    odds_factor = float(points.get("odds_factor", 1.0))
+    return odds_factor * probability / (odds_factor * probability + 1 - probability)
+
+
 def threshold_at(points: Mapping[str, Any], rate: float) -> float:
     """The threshold for `rate` false positives a scan, between the fitted ones interpolated along log(rate).
 

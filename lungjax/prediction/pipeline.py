@@ -10,7 +10,15 @@ import numpy as np
 
 from lungjax.ct.scan import Scan
 from lungjax.errors import InputError
-from lungjax.prediction import description, detection, diffuse_disease, opening, patches, patient_classifier
+from lungjax.prediction import (
+    description,
+    detection,
+    diffuse_disease,
+    opening,
+    operating_point,
+    patches,
+    patient_classifier,
+)
 from lungjax.prediction import prevalence as prevalences
 from lungjax.prediction.candidate_classifier import CandidateClassifier
 from lungjax.prediction.candidates import Candidate
@@ -175,7 +183,9 @@ def _patient(
     if networks.candidate_classifier is None:
         certainty = np.ones(len(detected.nodules))
     else:
-        certainty = np.array([candidate.score for candidate in (*detected.nodules, *detected.candidates)])
+        scores = np.array([candidate.score for candidate in (*detected.nodules, *detected.candidates)])
+        points = networks.candidate_classifier.trained.operating_points
+        certainty = operating_point.in_whole_scans(scores, points)
     if not len(certainty):
         if networks.candidate_classifier is not None:
             return patient_classifier.describe(

@@ -49,8 +49,9 @@ class Trained:
         otherwise empty.
       figures: of an exported network, reports of `lungjax evaluate` by file name; a run has them in its workdir.
       operating_points: thresholds for whole scans, see `lungjax.prediction.operating_point`: `false_positives_a_scan`
-        and `threshold`, lists of which the first ascends; `default`, which of these rates is used; `fitted_on`, words.
-        Empty where none were fitted.
+        and `threshold`, lists of which the first ascends; `default`, which of these rates is used; `fitted_on`, words;
+        `odds_factor`, from the odds of its training candidates to those of whole scans, 1 where it is missing. Empty
+        where none were fitted.
     """
 
     path: Path

@@ -123,7 +123,7 @@ def test_mistakes(slices_dataset: Path):
     dataset = shards.open_dataset(slices_dataset)
     with pytest.raises(InputError, match="'lungs'; use 'all', 'lung', 'nodule' or 'rated'"):
         loader.select_rows(dataset, split="train", slices="lungs")
-    with pytest.raises(InputError, match="use 'nodule' or 'random'"):
+    with pytest.raises(InputError, match="use 'nodule', 'lung' or 'random'"):
         loader.Slices(dataset, crop_px=0, crop_at="centre")
     slices = loader.Slices(dataset, crop_px=0, crop_at="random")
     with pytest.raises(InputError, match="7 is not a multiple of the 2 processes"):

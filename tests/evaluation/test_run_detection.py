@@ -148,7 +148,9 @@ def test_mistakes_of_whole_scans(
     network: chests.Told, phantom_dataset: Path, kaggle_tree: Path, dicom: Path, tmp_path: Path, monkeypatch, capsys
 ):
     def refused(*arguments: str) -> str:
-        assert cli.main(["evaluate", "--model", "m", "--whole-scans", *arguments]) == 2
+        assert (
+            cli.main(["evaluate", "--model", "m", "--whole-scans", "--candidate-classifier", "none", *arguments]) == 2
+        )
         return capsys.readouterr().err
 
     out = ["--out", str(tmp_path / "out.json")]

@@ -25,7 +25,7 @@ from lungjax.preparation.sources import FORMATS
 PATIENTS = ("LIDC-IDRI-0003", "LIDC-IDRI-0365", "LIDC-IDRI-0957", "LIDC-IDRI-0983")
 """Of all three splits; 0365 has two scans, 0003 is test whatever its hash says."""
 MATRIX = 32
-KNOWN = [name for name, module in FORMATS.items() if module.HAS_PATIENT_IDS]
+KNOWN = [name for name, module in FORMATS.items() if module.HAS_PATIENT_IDS and name != "unmarked"]  # It has no LIDC.
 """Formats that record patients; data of others are never mixed with these (see test_formats_prob_unet.py)."""
 
 

@@ -237,7 +237,10 @@ def test_pairs_of_neighbours(slices_dataset: Path, tmp_path: Path):
     [
         (["--config.optimizer.lerning_rate=1"], 'Did you mean "learning_rate" instead of "lerning_rate"?'),
         (["--config.optimizer.foo=1"], "there is no key 'foo'"),
-        (["--config=configs/nope.py"], "no file configs/nope.py; name one of classify, diagnose, segment, simclr"),
+        (
+            ["--config=configs/nope.py"],
+            "no file configs/nope.py; name one of classify, diagnose, segment, sift, simclr",
+        ),
         (["--config=configs/segment.py:typo"], "there is no variant 'typo'; use one of full, quick, slices"),
         (["--config.data.path=/nowhere"], "/nowhere"),
         (["--config.task=sing"], "'sing'; use one of pretrain, segment"),

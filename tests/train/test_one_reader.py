@@ -76,7 +76,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Nothing is learnt or drawn, which takes long; of each sheet, for how many readers it would be."""
     slots_drawn: list[int] = []
     monkeypatch.setattr(segment, "UNet", Threshold)
-    monkeypatch.setattr(training_plots, "examples", lambda *_, slots, **__: slots_drawn.append(slots))
+    monkeypatch.setattr(training_plots, "draw_slices", lambda *_, slots, **__: slots_drawn.append(slots))
     return slots_drawn
 
 
