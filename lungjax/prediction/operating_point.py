@@ -72,7 +72,7 @@ def in_whole_scans(probability: np.ndarray, points: Mapping[str, Any]) -> np.nda
       points: `operating_points` of the classifier.
     """
     odds_factor = float(points.get("odds_factor", 1.0))
-    return odds_factor * probability / (odds_factor * probability + 1 - probability)
+    return odds_factor * probability / (odds_factor * probability + (1 - probability))
 
 
 def threshold_at(points: Mapping[str, Any], rate: float) -> float:

@@ -72,14 +72,14 @@ def test_mistakes(scorer: Trained):
 def test_probabilities_move_to_whole_scans_by_bayes_rule():
     """In crops one of two candidates is a nodule; in scans 1 of 25, for nothing else but more false ones are there."""
     rng = np.random.default_rng(0)
-    nodule, false = rng.normal(1.5, 1, 20_000), rng.normal(-1.5, 1, 20_000)
+    nodule, false = rng.normal(1.5, 1, 400_000), rng.normal(-1.5, 1, 400_000)
     probability = 1 / (1 + np.exp(-3 * np.concatenate([nodule, false])))  # Of these two classes, exactly.
     moved = operating_point.in_whole_scans(probability, {"odds_factor": 1 / 24})
-    weight = np.repeat([1.0, 24.0], 20_000)
+    weight = np.repeat([1.0, 24.0], 400_000)
     for low, high in ((0.05, 0.2), (0.2, 0.5), (0.5, 0.8)):
         inside = (moved > low) & (moved < high)
-        share = weight[:20_000][inside[:20_000]].sum() / weight[inside].sum()
-        assert share == pytest.approx(np.average(moved[inside], weights=weight[inside]), abs=0.05)
+        share = weight[:400_000][inside[:400_000]].sum() / weight[inside].sum()
+        assert share == pytest.approx(np.average(moved[inside], weights=weight[inside]), abs=0.03)
     np.testing.assert_allclose(operating_point.in_whole_scans(probability, {}), probability)
     np.testing.assert_array_equal(operating_point.in_whole_scans(np.array([0.0, 1.0]), {"odds_factor": 0.1}), [0, 1])
 
