@@ -239,7 +239,7 @@ def _table_lines(report: dict[str, Any]) -> list[str]:
     lines = [
         f"split: {report['split']}, patients: {report['patients']:,}",
         *detection_table.froc_lines(report["froc"]),
-        f"at predict's threshold, {point['threshold']:g}: sensitivity {sensitivity}, "
+        f"at predict's threshold, {point['threshold']:.3g}: sensitivity {sensitivity}, "
         f"{point['false_positives_a_scan']:.1f} false positives a scan",
         *strata.lines(point["by"]),
         "",

@@ -69,7 +69,7 @@ def draw_sheet(views: Sequence[NoduleView], path: Path, *, threshold: float) -> 
         _draw_candidates(panels[2 * band + 1, column], view)
     handles = [
         *(Line2D([], [], color=colour, lw=2, label=f"reading {n}") for n, colour in enumerate(READER_COLOURS, 1)),
-        Line2D([], [], color=VERMILLION, lw=2, label=f"nodule: score from {threshold:g} on"),
+        Line2D([], [], color=VERMILLION, lw=2, label=f"nodule: score from {threshold:.3g} on"),
         Line2D([], [], color=_CANDIDATE, lw=2, ls="--", label="candidate below that"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=6, frameon=False, fontsize=7)
