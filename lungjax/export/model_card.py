@@ -195,7 +195,7 @@ def card_text(trained: Trained, given: Signature, *, format: str, dtype: str, di
         rows["loads with"] = _LOADS.format(jax=version("jax"), jaxlib=version("jaxlib"))
     scope = {"segment": _SCOPE, "pretrain": _SCOPE_PRETRAINED, "sift": _SCOPE_SIFTED}.get(config.task, _SCOPE_GRADED)
     if config.task == "segment":
-        tile_px = Tiling.of(config, trained.seen.get("side_px")).tile_px
+        tile_px = int(config.data.crop_px) or Tiling.of(config, trained.seen.get("side_px")).tile_px
         scope = scope.format(tile_px=tile_px, reach_px=round(reach(config) * tile_px))
     if trained.calibration:
         rows["calibration"] = _calibrated(config.task, trained.calibration)
