@@ -44,7 +44,7 @@ def test_a_name_is_the_path_of_its_file():
 @pytest.mark.parametrize("mistaken", ["segmnt:quick", "configs/segmnt.py:quick", ""])
 def test_a_mistaken_name_lists_the_configurations(mistaken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="name one of classify, diagnose, segment, sift, simclr, or a file"):
+    with pytest.raises(InputError, match="use one of classify, diagnose, segment, sift, simclr, or the path of a file"):
         main.with_paths(["main", f"--config={mistaken}"])
 
 

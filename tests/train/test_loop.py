@@ -239,7 +239,7 @@ def test_pairs_of_neighbours(slices_dataset: Path, tmp_path: Path):
         (["--config.optimizer.foo=1"], "there is no key 'foo'"),
         (
             ["--config=configs/nope.py"],
-            "no file configs/nope.py; name one of classify, diagnose, segment, sift, simclr",
+            "no file configs/nope.py; use one of classify, diagnose, segment, sift, simclr",
         ),
         (["--config=configs/segment.py:typo"], "there is no variant 'typo'; use one of full, quick, slices"),
         (["--config.data.path=/nowhere"], "/nowhere"),
