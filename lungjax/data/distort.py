@@ -54,6 +54,23 @@ def resample(
     return map_coordinates(image.astype(jnp.float32), at, order=order, mode="mirror")
 
 
+def resize(patches: jax.Array, spacing_mm: jax.Array, *, side_px: int, pixel_mm: float) -> jax.Array:
+    """Patches at one pixel size, without any randomness: float32 (n, side_px, side_px), the middles kept.
+
+    Args:
+      patches: (n, height, width) of any dtype.
+      spacing_mm: (n,) distance between pixel centres of each.
+      side_px, pixel_mm: side and pixel size of the result.
+    """
+    middle = jnp.zeros(2, jnp.float32)
+
+    def one(patch: jax.Array, mm: jax.Array) -> jax.Array:
+        matrix = jnp.eye(2, dtype=jnp.float32) * (pixel_mm / mm)
+        return resample(patch, matrix, middle, order=1, side_px=side_px)
+
+    return jax.vmap(one)(patches.astype(jnp.float32), spacing_mm)
+
+
 def random_blur(key: jax.Array, image: jax.Array, *, sigma_px: float) -> jax.Array:
     """Gaussian blur with a random sigma of up to `sigma_px`, or none; pixels at the border are repeated."""
     if sigma_px <= 0:

@@ -11,7 +11,7 @@ from lungjax.ct import hounsfield
 from lungjax.ct.scan import Scan
 from lungjax.ct.source import Entry, Quarantined
 from lungjax.errors import Fault, InputError
-from lungjax.prediction import arrays, operating_point, pipeline, sources
+from lungjax.prediction import arrays, pipeline, sources
 from lungjax.prediction.candidate_classifier import CandidateClassifier
 from lungjax.prediction.nodule_classifier import NoduleClassifier
 from lungjax.prediction.patient_classifier import PatientClassifier
@@ -114,12 +114,14 @@ def predict(
     threshold: float | None,
 ) -> Prediction:
     """See `lungjax.predict`."""
-    networks = pipeline.open_networks(
+    opened = pipeline.open_pipeline(
         model,
         candidate_classifier=candidate_classifier,
         nodule_classifier=nodule_classifier,
         patient_classifier=patient_classifier,
         device=device,
+        prevalence=prevalence,
+        false_positives=false_positives,
+        threshold=threshold,
     )
-    point = operating_point.choose(networks.scorer, false_positives=false_positives, threshold=threshold)
-    return pipeline.predict(scan, networks, point, networks.prevalence(prevalence))
+    return opened.predict(scan)

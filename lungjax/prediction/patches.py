@@ -13,7 +13,7 @@ SIDE_PX = 71
 STACK_PX = 96
 STACK_MM = (-2.5, 0.0, 2.5)
 """Side of the patches of a stack, and where its planes lie, from the slice in which the candidate is widest: as far
-apart as most slices of LIDC-IDRI."""
+apart as slices of LIDC-IDRI most often are, in 285 of its 1,018 scans."""
 
 
 def cut(hu: np.ndarray, candidates: Sequence[Candidate]) -> np.ndarray:

@@ -116,6 +116,58 @@ def open_networks(
     )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pipeline:
+    """Networks, and how they are used: all that a prediction depends on but the scan.
+
+    Attributes:
+      networks: what looks at a scan.
+      point: separates nodules from candidates.
+      prevalence: for which the patient's probability is asked; None without a patient classifier.
+    """
+
+    networks: Networks
+    point: OperatingPoint
+    prevalence: Prevalence | None
+
+    def predict(self, scan: Scan) -> Prediction:
+        """All that the networks predict of a scan."""
+        return predict(scan, self.networks, self.point, self.prevalence)
+
+
+def open_pipeline(
+    model: Path | str | Segmenter,
+    *,
+    candidate_classifier: Path | str | CandidateClassifier | None,
+    nodule_classifier: Path | str | NoduleClassifier | None,
+    patient_classifier: Path | str | PatientClassifier | None,
+    device: str | None,
+    prevalence: str | float,
+    false_positives: float | None,
+    threshold: float | None,
+) -> Pipeline:
+    """Opens the networks that are not open yet, and chooses operating point and prevalence.
+
+    Args:
+      model, candidate_classifier, nodule_classifier, patient_classifier, device: as for `open_networks`.
+      prevalence: as for `lungjax.prediction.prevalence.resolve`.
+      false_positives, threshold: as for `lungjax.prediction.operating_point.choose`.
+
+    Raises:
+      InputError: as these three.
+    """
+    prevalences.share_of(prevalence)  # A mistake is told before anything is opened.
+    networks = open_networks(
+        model,
+        candidate_classifier=candidate_classifier,
+        nodule_classifier=nodule_classifier,
+        patient_classifier=patient_classifier,
+        device=device,
+    )
+    point = operating_point.choose(networks.scorer, false_positives=false_positives, threshold=threshold)
+    return Pipeline(networks, point, networks.prevalence(prevalence))
+
+
 def predict(scan: Scan, networks: Networks, point: OperatingPoint, prevalence: Prevalence | None = None) -> Prediction:
     """All that the networks predict of a scan.
 

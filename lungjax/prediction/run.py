@@ -13,14 +13,11 @@ from tqdm import tqdm
 
 from lungjax.ct.source import Quarantined
 from lungjax.errors import Fault, InputError
-from lungjax.prediction import operating_point, pipeline, sources
-from lungjax.prediction import prevalence as prevalences
-from lungjax.prediction.operating_point import OperatingPoint
+from lungjax.prediction import pipeline, sources
 from lungjax.prediction.outputs import folder as scan_folder
 from lungjax.prediction.outputs import report_json
 from lungjax.prediction.outputs.folder import REPORT
-from lungjax.prediction.pipeline import Networks
-from lungjax.prediction.prevalence import Prevalence
+from lungjax.prediction.pipeline import Pipeline
 from lungjax.train import workdir
 
 QUARANTINE = "quarantine.jsonl"
@@ -93,16 +90,16 @@ def predict(
     Raises:
       InputError: no such source, model or device, nothing could be read, or `out` holds something else.
     """
-    prevalences.share_of(prevalence)  # A mistake is told before anything is opened.
-    networks = pipeline.open_networks(
+    opened = pipeline.open_pipeline(
         model,
         candidate_classifier=candidate_classifier,
         nodule_classifier=nodule_classifier,
         patient_classifier=patient_classifier,
         device=device,
+        prevalence=prevalence,
+        false_positives=false_positives,
+        threshold=threshold,
     )
-    point = operating_point.choose(networks.scorer, false_positives=false_positives, threshold=threshold)
-    asked = networks.prevalence(prevalence)
     module, entries, unreadable = sources.find_scans(source)
     quarantined = list(unreadable)
     reports: dict[Path, dict[str, Any]] = {}
@@ -110,7 +107,7 @@ def predict(
     for entry in tqdm(entries, unit="scan", disable=None if len(entries) > 1 else True):
         folder = out if len(entries) == 1 else out / file_name(entry.key)
         if not scan_folder.is_free(folder):
-            reports[folder] = earlier_report(folder, networks, point, asked)
+            reports[folder] = earlier_report(folder, opened)
             resumed += 1
             continue
         try:
@@ -118,7 +115,7 @@ def predict(
         except Fault as fault:
             quarantined.append(Quarantined(entry.key, entry.where, fault.name, fault.message))
             continue
-        pipeline.predict(scan, networks, point, asked).save(folder)
+        opened.predict(scan).save(folder)
         reports[folder] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     if not reports:
         raise _nothing_read(source, quarantined)
@@ -132,7 +129,7 @@ def file_name(key: str) -> str:
     return f"%2E{name[1:]}" if name.startswith(".") else name
 
 
-def earlier_report(folder: Path, networks: Networks, point: OperatingPoint, asked: Prevalence | None) -> dict[str, Any]:
+def earlier_report(folder: Path, opened: Pipeline) -> dict[str, Any]:
     """The report of an earlier call.
 
     Raises:
@@ -147,9 +144,9 @@ def earlier_report(folder: Path, networks: Networks, point: OperatingPoint, aske
         raise InputError(f"{folder} exists and holds no {REPORT} of ours; name another --out.") from error
     if schema not in report_json.READABLE:
         raise InputError(f"{folder} was made by another version of lungjax; name another --out.")
-    if models != networks.descriptions() or threshold != point.threshold:
+    if models != opened.networks.descriptions() or threshold != opened.point.threshold:
         raise InputError(f"{folder} was made with another model or threshold; name another --out.")
-    if patient.get("prevalence") != report_json.describe_prevalence(asked):
+    if patient.get("prevalence") != report_json.describe_prevalence(opened.prevalence):
         raise InputError(f"{folder} was made for another prevalence; name another --out.")
     return report
 

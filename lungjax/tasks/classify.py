@@ -53,25 +53,28 @@ def make_nodule_classifier(config: Config) -> Callable[..., dict[str, jax.Array]
     `STEPS`. Test-time augmentation: logits are means over the eight rotations and flips of a patch.
     """
     model = network(config)
-    resample_patch = functools.partial(distort.resample, order=1, side_px=config.patch.side_px)
-    shift_px = jnp.zeros(2, jnp.float32)
+    resize = functools.partial(distort.resize, side_px=config.patch.side_px, pixel_mm=config.patch.pixel_mm)
 
     def classifier(params: Any, model_state: Any, hu: jax.Array, spacing_mm: jax.Array) -> dict[str, jax.Array]:
-        def resample(patch: jax.Array, mm: jax.Array) -> jax.Array:
-            return resample_patch(patch, jnp.eye(2, dtype=jnp.float32) * (config.patch.pixel_mm / mm), shift_px)
-
-        images = window(jax.vmap(resample)(hu.astype(jnp.float32), spacing_mm), tuple(config.patch.window_hu))[
-            ..., None
-        ]
-        turned = [jnp.rot90(side, turns, axes=(1, 2)) for turns in range(4) for side in (images, images[:, :, ::-1])]
+        images = window(resize(hu, spacing_mm), tuple(config.patch.window_hu))[..., None]
         variables = {"params": params, **model_state}
-        # One after the other: eight at once would need eight times the memory.
-        logits = jax.lax.map(lambda x: model.apply(variables, x, train=False)[0], jnp.stack(turned))  # pyright: ignore[reportIndexIssue, reportOptionalSubscript]
-        logits = jnp.mean(logits, axis=0)
+        logits = over_turns(lambda x: model.apply(variables, x, train=False)[0], images)  # pyright: ignore[reportArgumentType, reportIndexIssue, reportOptionalSubscript]
         above = jax.nn.sigmoid(logits[:, 1:])
         return {"logit": logits[:, 0], "ratings": expected_ratings(logits[:, 1:]), "above": above}
 
     return classifier
+
+
+def over_turns(predict: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
+    """Test-time augmentation: the mean of the predictions of the eight rotations and flips of each image.
+
+    Args:
+      predict: images -> (batch, ...).
+      images: (batch, side, side, channels).
+    """
+    turned = [jnp.rot90(side, turns, axes=(1, 2)) for turns in range(4) for side in (images, images[:, :, ::-1])]
+    # One after the other: eight at once would need eight times the memory.
+    return jnp.mean(jax.lax.map(predict, jnp.stack(turned)), axis=0)
 
 
 def expected_ratings(logits: jax.Array) -> jax.Array:

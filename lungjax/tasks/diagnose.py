@@ -41,16 +41,12 @@ def make_patient_classifier(config: Config) -> Callable[..., dict[str, jax.Array
     `nodule_logit` (bags, nodules), each nodule's own logit of malignancy, -inf where the bag is padded.
     """
     model, images_of = network(config), _make_images(config)
-    side_px, pixel_mm = config.patch.side_px, config.patch.pixel_mm
-
-    def resample(patch: jax.Array, mm: jax.Array) -> jax.Array:
-        matrix = jnp.eye(2, dtype=jnp.float32) * (pixel_mm / mm)
-        return distort.resample(patch, matrix, jnp.zeros(2, jnp.float32), order=1, side_px=side_px)
+    resize = functools.partial(distort.resize, side_px=config.patch.side_px, pixel_mm=config.patch.pixel_mm)
 
     def classifier(
         params: Any, model_state: Any, hu: jax.Array, spacing_mm: jax.Array, inside: jax.Array
     ) -> dict[str, jax.Array]:
-        patches = jax.vmap(resample)(hu.reshape(-1, *hu.shape[2:]).astype(jnp.float32), spacing_mm.reshape(-1))
+        patches = resize(hu.reshape(-1, *hu.shape[2:]), spacing_mm.reshape(-1))
         outputs: Any = model.apply({"params": params, **model_state}, images_of(patches, inside), inside, train=False)
         logit, attention, logits, _ = outputs
         own = jnp.where(inside > 0, logits[:, 0].reshape(inside.shape), -jnp.inf)

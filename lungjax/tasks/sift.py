@@ -16,7 +16,7 @@ from lungjax.data import augment, distort
 from lungjax.data.intensity import window
 from lungjax.models.candidate_net import CandidateNet
 from lungjax.models.encoder import ResNet
-from lungjax.tasks.classify import binned_sums, loss_and_auc
+from lungjax.tasks.classify import binned_sums, loss_and_auc, over_turns
 from lungjax.tasks.task import Config, Metrics, Task
 
 PLANES = 3
@@ -41,22 +41,14 @@ def make_candidate_classifier(config: Config) -> Callable[..., dict[str, jax.Arr
     `logit` (n,) float32, that it is a nodule. Test-time augmentation: a mean over the eight turns and flips of a stack.
     """
     model = network(config)
-    resampled = functools.partial(distort.resample, order=1, side_px=config.patch.side_px)
-    shift_px = jnp.zeros(2, jnp.float32)
+    resize = functools.partial(distort.resize, side_px=config.patch.side_px, pixel_mm=config.patch.pixel_mm)
 
     def classifier(params: Any, model_state: Any, hu: jax.Array, spacing_mm: jax.Array) -> dict[str, jax.Array]:
-        def one(plane: jax.Array, mm: jax.Array) -> jax.Array:
-            return resampled(plane, jnp.eye(2, dtype=jnp.float32) * (config.patch.pixel_mm / mm), shift_px)
-
-        planes = hu.astype(jnp.float32).reshape(-1, *hu.shape[2:])
-        resized = jax.vmap(one)(planes, jnp.repeat(spacing_mm, PLANES))
-        stacks = jnp.moveaxis(resized.reshape(-1, PLANES, *resized.shape[1:]), 1, -1)
+        planes = resize(hu.reshape(-1, *hu.shape[2:]), jnp.repeat(spacing_mm, PLANES))
+        stacks = jnp.moveaxis(planes.reshape(-1, PLANES, *planes.shape[1:]), 1, -1)
         images = window(stacks, tuple(config.patch.window_hu))
-        turned = [jnp.rot90(side, turns, axes=(1, 2)) for turns in range(4) for side in (images, images[:, :, ::-1])]
         variables = {"params": params, **model_state}
-        # One after the other: eight at once would need eight times the memory.
-        logits = jax.lax.map(lambda x: model.apply(variables, x, train=False), jnp.stack(turned))  # pyright: ignore[reportArgumentType]
-        return {"logit": jnp.mean(logits, axis=0)}
+        return {"logit": over_turns(lambda x: model.apply(variables, x, train=False), images)}  # pyright: ignore[reportArgumentType]
 
     return classifier
 

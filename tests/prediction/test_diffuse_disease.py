@@ -127,7 +127,7 @@ def test_the_patients_probability_is_withheld(chest: disease.Chest, scan: Scan, 
     assert unusual.patient.reason == f"It is withheld. {warning}"
     unusual.save(tmp_path / "out")
     with pytest.raises(InputError, match="was made for another prevalence; name another --out"):
-        run.earlier_report(tmp_path / "out", networks, point, networks.prevalence("screening"))
+        run.earlier_report(tmp_path / "out", pipeline.Pipeline(networks, point, networks.prevalence("screening")))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["lungs"]["unusual"]
     assert warning in report["warnings"]

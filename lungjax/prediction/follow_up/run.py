@@ -12,15 +12,13 @@ import numpy as np
 
 from lungjax.ct.scan import Scan
 from lungjax.errors import InputError
-from lungjax.prediction import api, operating_point, pipeline
+from lungjax.prediction import api, pipeline
 from lungjax.prediction import run as single
 from lungjax.prediction.follow_up import compare
 from lungjax.prediction.follow_up.compared import ComparedScan
-from lungjax.prediction.operating_point import OperatingPoint
 from lungjax.prediction.outputs import folder as scan_folder
 from lungjax.prediction.outputs import follow_up_folder, follow_up_json, nifti_mask
-from lungjax.prediction.pipeline import Networks
-from lungjax.prediction.prevalence import Prevalence
+from lungjax.prediction.pipeline import Pipeline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,17 +80,18 @@ def predict(
     first, second = (api.read_scan(source) for source in sources)
     order = compare.ordered((first, second), dates_of)
     scans = (second, first) if order.swapped else (first, second)
-    networks = pipeline.open_networks(
+    opened = pipeline.open_pipeline(
         model,
         candidate_classifier=candidate_classifier,
         nodule_classifier=nodule_classifier,
         patient_classifier=patient_classifier,
         device=device,
+        prevalence=prevalence,
+        false_positives=false_positives,
+        threshold=threshold,
     )
-    asked = networks.prevalence(prevalence)
-    point = operating_point.choose(networks.scorer, false_positives=false_positives, threshold=threshold)
     compared = [
-        _predicted(scan, date, out / name, networks, point, asked)
+        _predicted(scan, date, out / name, opened)
         for scan, date, name in zip(scans, order.dates, ("first", "second"), strict=True)
     ]
     earlier = _earlier(out, compared)
@@ -103,18 +102,11 @@ def predict(
     return Summary(out, follow_up.to_dict(), False)
 
 
-def _predicted(
-    scan: Scan,
-    date: datetime.date | None,
-    folder: Path,
-    networks: Networks,
-    point: OperatingPoint,
-    asked: Prevalence | None,
-) -> ComparedScan:
+def _predicted(scan: Scan, date: datetime.date | None, folder: Path, opened: Pipeline) -> ComparedScan:
     """A scan with what was predicted of it, now or by an earlier call, as its folder holds it."""
     if scan_folder.is_free(folder):
-        pipeline.predict(scan, networks, point, asked).save(folder)
-    report = single.earlier_report(folder, networks, point, asked)
+        opened.predict(scan).save(folder)
+    report = single.earlier_report(folder, opened)
     if (report["scan"]["series_uid"], report["scan"]["source"]) != (scan.series_uid, scan.source):
         raise InputError(f"{folder} holds what was predicted of {report['scan']['source']}; name another --out.")
     mask = np.zeros(scan.voxels.shape, np.uint8)

@@ -45,7 +45,7 @@ def draw(path: Path, *, hu: np.ndarray, mask: np.ndarray, report: dict[str, Any]
     for place, nodule in enumerate(shown):
         _pair(panels[2 * place : 2 * place + 2], nodule, hu, mask, report["scan"]["spacing_mm"][1])
     count = len(report["nodules"])
-    summary = f"{count} nodules with a score of at least {report['threshold']:.3g}" + (f", {MOST} shown" * (count > MOST))
+    summary = f"{count} nodules with a score of at least {report['threshold']:.3g}{f', {MOST} shown' * (count > MOST)}"
     figure.suptitle(f"{report['scan']['patient_id']}: {summary}\n{report['notice']}", fontsize=8)
     figure.savefig(path, dpi=110)
 
