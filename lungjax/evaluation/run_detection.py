@@ -241,7 +241,7 @@ def _table_lines(report: dict[str, Any]) -> list[str]:
         *detection_table.froc_lines(report["froc"]),
         f"at predict's threshold, {point['threshold']:.3g}: sensitivity {sensitivity}, "
         f"{point['false_positives_a_scan']:.1f} false positives a scan",
-        *strata.lines(point["by"]),
+        *strata.stratum_lines(point["by"]),
         "",
         *detection_table.narrowing_lines(report["narrowing"]),
         "",

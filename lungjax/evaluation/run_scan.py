@@ -15,7 +15,7 @@ from lungjax.evaluation.detection import reference
 from lungjax.evaluation.detection.narrowing import Narrowed, rank_slices
 from lungjax.evaluation.detection.reference import ReferenceNodule
 from lungjax.evaluation.plots.nodule_sheet import NoduleView
-from lungjax.prediction import detection
+from lungjax.prediction import detection, nodule_type
 from lungjax.prediction.candidate_classifier import CandidateClassifier
 from lungjax.prediction.candidates import Candidate
 from lungjax.prediction.detection import Network
@@ -116,7 +116,7 @@ def _nodule_as_json(
         "readers": nodule.readers,
         "centre_mm": [round(float(mm), 2) for mm in centre_mm],
         "diameter_mm": round(nodule.diameter_mm, 1),
-        "texture": nodule.texture,
+        "type": None if nodule.texture is None else nodule_type.of_readers(nodule.texture),
         "middle_slice": nodule.middle,
         "rank": int(hits[0]) + 1 if len(hits) else None,
         "score": round(float(scores[hits[0]]), 4) if len(hits) else None,

@@ -80,7 +80,8 @@ class Validation:
             (workdir / "examples").mkdir(exist_ok=True)
             sheet = np.linspace(0, self._batch_size - 1, min(SHOWN, self._batch_size)).astype(int)
             index = self._slices.dataset.index.iloc[chosen["row"][sheet]]
-            titles = [f"{row.patient_id}, slice {row.slice_index}" for row in index.itertuples()]
+            unit = "candidate" if self._task.name == "sift" else "slice"
+            titles = [f"{row.patient_id}, {unit} {row.slice_index}" for row in index.itertuples()]
             shown = {name: part[sheet] for name, part in chosen.items()}
             examples.draw_examples(
                 self._task.name,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from lungjax.evaluation.detection import strata
 
 NODULES = [
-    {"texture": 1.0, "diameter_mm": 23.0, "readers": 4, "score": 0.8},
-    {"texture": 3.0, "diameter_mm": 6.0, "readers": 4, "score": 0.2},
-    {"texture": 5.0, "diameter_mm": 5.9, "readers": 3, "score": 0.5},
-    {"texture": 5.0, "diameter_mm": 12.0, "readers": 3, "score": None},
-    {"texture": None, "diameter_mm": 3.0, "readers": 3, "score": 0.9},
+    {"type": "ground glass", "diameter_mm": 23.0, "readers": 4, "score": 0.8},
+    {"type": "part-solid", "diameter_mm": 6.0, "readers": 4, "score": 0.2},
+    {"type": "solid", "diameter_mm": 5.9, "readers": 3, "score": 0.5},
+    {"type": "solid", "diameter_mm": 12.0, "readers": 3, "score": None},
+    {"type": None, "diameter_mm": 3.0, "readers": 3, "score": 0.9},
 ]
 
 
@@ -28,8 +28,8 @@ def test_each_nodule_counts_in_its_strata():
         "4 readers": (1, 2),
     }
     assert sum(row["nodules"] for row in by["diameter_mm"]) == len(NODULES)
-    assert any("0.67" in line and "3 readers" in line for line in strata.lines(by))
+    assert any("0.67" in line and "3 readers" in line for line in strata.stratum_lines(by))
 
 
 def test_strata_without_nodules_are_not_shown():
-    assert strata.lines(strata.sensitivity_by_stratum([], 0.5)) == []
+    assert strata.stratum_lines(strata.sensitivity_by_stratum([], 0.5)) == []

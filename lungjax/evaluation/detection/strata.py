@@ -1,12 +1,11 @@
-"""Sensitivity of a detector by what nodules are like: their texture, their size, and how many readers outlined them."""
+"""Sensitivity of a detector by what nodules are like: their type, their size, and how many readers outlined them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-TEXTURES = (("ground glass", 1.0, 2.5), ("part-solid", 2.5, 4.5), ("solid", 4.5, 6.0))
-"""Median rating of texture, 1 (ground glass) to 5 (solid), from and below."""
+TYPES = ("ground glass", "part-solid", "solid")
 SIZES_MM = ((3.0, 6.0), (6.0, 10.0), (10.0, 20.0), (20.0, float("inf")))
 """Diameter, from and below."""
 
@@ -15,13 +14,13 @@ def sensitivity_by_stratum(nodules: Sequence[Mapping[str, Any]], threshold: floa
     """How many nodules have a candidate whose score reaches the threshold.
 
     Args:
-      nodules: reference nodules: `texture` (median rating, or None), `diameter_mm`, `readers`, and `score` of the best
-        candidate that hits it, or None.
+      nodules: reference nodules: `type`, of `TYPES`, or None where nobody rated the texture; `diameter_mm`; `readers`;
+        and `score` of the best candidate that hits it, or None.
       threshold: the score.
 
     Returns:
-      By `texture`, `diameter_mm` and `readers`, for each stratum its `name`, the number of `nodules`, and how many were
-      `found`; nodules without a rating of texture are in no stratum of it.
+      By `type`, `diameter_mm` and `readers`, for each stratum its `name`, the number of `nodules`, and how many were
+      `found`; nodules without a type are in no stratum of it.
     """
 
     def stratum(name: str, belongs: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any]:
@@ -30,11 +29,11 @@ def sensitivity_by_stratum(nodules: Sequence[Mapping[str, Any]], threshold: floa
         return {"name": name, "nodules": len(own), "found": found}
 
     def between(key: str, low: float, high: float) -> Callable[[Mapping[str, Any]], bool]:
-        return lambda nodule: nodule[key] is not None and low <= nodule[key] < high
+        return lambda nodule: low <= nodule[key] < high
 
     counts = sorted({nodule["readers"] for nodule in nodules})
     return {
-        "texture": [stratum(name, between("texture", low, high)) for name, low, high in TEXTURES],
+        "type": [stratum(name, lambda nodule, name=name: nodule["type"] == name) for name in TYPES],
         "diameter_mm": [
             stratum(
                 f"{low:g} to {high:g} mm" if high < float("inf") else f"{low:g} mm and more",
@@ -46,7 +45,7 @@ def sensitivity_by_stratum(nodules: Sequence[Mapping[str, Any]], threshold: floa
     }
 
 
-def lines(strata: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+def stratum_lines(strata: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     """The strata as lines of a table."""
     rows = [row for group in strata.values() for row in group if row["nodules"]]
     return [
