@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lungjax.ct import lungs
+from lungjax.ct.lungs import Lungs
 from lungjax.ct.scan import RATING_NAMES, Scan
 from lungjax.prediction import lung_rads, measure, nodule_type, rating_distribution
 from lungjax.prediction.candidates import Candidate
@@ -23,18 +23,20 @@ _SMOOTH = {"margin": (3.5, 5.0), "lobulation": (1.0, 2.5), "spiculation": (1.0, 
 nearly so, it has no or nearly no lobulation and spiculation, and it is neither linear nor round."""
 
 
-def describe(scan: Scan, candidates: Sequence[Candidate], classified: NodulePrediction | None) -> list[PredictedNodule]:
+def describe(
+    scan: Scan, lung: Lungs | None, candidates: Sequence[Candidate], classified: NodulePrediction | None
+) -> list[PredictedNodule]:
     """Every candidate as it is reported, numbered from 1.
 
     Args:
       scan: in which they lie.
+      lung: the scan's lungs; None or empty leaves their places there unknown.
       candidates: in the order of their numbers.
       classified: what a nodule classifier predicts of them, in this order; None without one.
     """
     if not candidates:
         return []
-    lung = lungs.find_lungs(scan.voxels, scan.spacing_mm)
-    place = LungMap(lung, scan.affine_lps) if lung.grid.any() else None
+    place = None if lung is None or not lung.grid.any() else LungMap(lung, scan.affine_lps)
     affine_lps = report_json.affine_of(scan)
     return [
         _describe(

@@ -188,7 +188,7 @@ def predict(scan: Scan, networks: Networks, point: OperatingPoint, prevalence: P
     found = [*detected.nodules, *detected.candidates]
     hu, pixel_mm = _patches(scan, found)
     classified = None if networks.nodule_classifier is None else networks.nodule_classifier.predict(hu, pixel_mm)
-    described = description.describe(scan, found, classified)
+    described = description.describe(scan, detected.lungs, found, classified)
     count = len(detected.nodules)
     lungs = None if detected.lungs is None else diffuse_disease.check(scan, detected.lungs, detected.nodules)
     unusual = None if lungs is None else lungs.warning()

@@ -8,6 +8,7 @@ import chests
 import numpy as np
 import pytest
 
+from lungjax.ct.lungs import find_lungs
 from lungjax.ct.scan import RATING_NAMES
 from lungjax.prediction import description, lung_rads, measure
 from lungjax.prediction.candidates import Candidate
@@ -45,7 +46,8 @@ def classified(count: int, **expected: float) -> NodulePrediction:
 
 def described(voxels: np.ndarray, ratings: NodulePrediction | None, hu: np.ndarray | None = None) -> PredictedNodule:
     scan = chests.scan(hu)
-    (nodule,) = description.describe(scan, [candidate(voxels, scan.spacing_mm)], ratings)
+    lung = find_lungs(scan.voxels, scan.spacing_mm)
+    (nodule,) = description.describe(scan, lung, [candidate(voxels, scan.spacing_mm)], ratings)
     return nodule
 
 

@@ -91,7 +91,7 @@ def compare_scans(first: ComparedScan, second: ComparedScan, order: Order) -> Fo
     try:
         registered = _registered(first, second)
         if not registered.spline:
-            warnings.append("The lungs were registered by an affine transform alone: a finer one had folded them.")
+            warnings.append("The lungs were registered by affine transform alone: a B-spline would have folded them.")
     except NotRegistered as reason:
         failed = f"No nodules were matched. {reason}"
     matched: list[MatchedNodule] = []
@@ -123,7 +123,7 @@ def _warnings(first: ComparedScan, second: ComparedScan, order: Order) -> list[s
         whose = f"The {without[0]} scan has" if len(without) == 1 else "Neither scan has"
         number = "a" if len(without) == 2 else "no"
         sentences.append(f"{whose} {number} PatientID: that they are of one patient has not been checked.")
-    if any(first.report[name] != second.report[name] for name in ("model", "threshold")):
+    if any(first.report[name] != second.report[name] for name in ("model", "candidate_classifier", "threshold")):
         sentences.append("The scans were read by different models or thresholds: volumes may differ by that alone.")
     slices_mm = [one.scan.spacing_mm[0] for one in (first, second)]
     if max(slices_mm) > _SLICES_ALIKE * min(slices_mm):

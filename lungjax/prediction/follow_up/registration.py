@@ -51,7 +51,7 @@ class Registration:
 
     Attributes:
       affine_lps: (4, 4) float64, the affine part.
-      spline: whether a B-spline follows the affine part; without, it had folded the lungs.
+      spline: whether a B-spline follows the affine part; it is left out where it would fold the lungs.
       lung_dice: of the lungs, where both scans show them.
       transform: SimpleITK's, from points of the first scan to the second.
     """

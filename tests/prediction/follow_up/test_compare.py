@@ -250,6 +250,16 @@ def test_scans_that_cannot_be_compared(predictions: Any, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("known")
+@pytest.mark.parametrize("network", ["model", "candidate_classifier"])
+def test_that_two_models_read_the_scans_is_said(predictions: Any, network: str):
+    first, second = predictions
+    sentence = "The scans were read by different models or thresholds: volumes may differ by that alone."
+    assert sentence not in lungjax.compare(first, second).warnings
+    other = dataclasses.replace(second, models={**second.models, network: {"sha256": "another"}})
+    assert sentence in lungjax.compare(first, other).warnings
+
+
+@pytest.mark.usefixtures("known")
 def test_a_missing_patient_id_is_said(predictions: Any):
     first, second = predictions
     unnamed = dataclasses.replace(second, scan=dataclasses.replace(second.scan, patient_id="unknown"))
