@@ -41,8 +41,8 @@ _SCOPE_PRETRAINED = """\
 _SCOPE_SIFTED = """\
 - The candidate must lie in the middle of its slices. It was trained on the candidates of one detector; those of
   another are different, and its probabilities are then less certain.
-- Most of its training candidates come from crops around nodules: how often what a detector proposes elsewhere in a scan
-  is a nodule is rarer, so a threshold is fitted on whole scans."""
+- Most of its training candidates come from crops around nodules. Elsewhere in a scan fewer candidates are nodules, so
+  there its probabilities are too high; the operating points allow for it."""
 _SCOPE_GRADED = """\
 - Malignant is the readers' opinion, not pathology; nodules with a median of 3 have no label, and no figures.
 - The nodule must lie in the middle of its patch: it classifies nodules, it finds none."""

@@ -161,7 +161,7 @@ _to_hu = jax.jit(to_hu, static_argnames="intensity")
 
 
 def _known_spacing(scan: Scan) -> tuple[float, float, float]:
-    """Of the scan, or, where its source has lost it, LIDC-IDRI's most frequent one."""
+    """Of the scan, or, where its source has lost it, one that is usual in LIDC-IDRI."""
     if math.isfinite(math.prod(scan.spacing_mm)):
         return scan.spacing_mm
     return patches.STACK_MM[-1], stacks.MEDIAN_PIXEL_MM, stacks.MEDIAN_PIXEL_MM
@@ -224,7 +224,7 @@ def _readings(marks: np.ndarray, number: int, candidate: Candidate, shape: tuple
 
 
 def _touched(bits: np.ndarray, candidate: Candidate) -> np.ndarray:
-    """uint8 (rows, columns): of the marks of a slice those that hang together with what the candidate lies on."""
+    """uint8 (rows, columns): of the marks of a slice those connected with what the candidate lies on."""
     labels = connected_components.label(bits)
     pixels = candidate.voxels[candidate.voxels[:, 0] == candidate.widest, 1:]
     own = np.unique(labels[tuple(pixels.T)])
