@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import runs
 
+from lungjax.ct.lungs import find_lungs
 from lungjax.ct.scan import Scan
 from lungjax.prediction import description, sources
 from lungjax.prediction.operating_point import OperatingPoint
@@ -125,7 +126,7 @@ def report(scan: Scan, candidates: Any, classified: Any = None, **model: Any) ->
     return report_json.as_dict(
         scan,
         models={"model": model, "candidate_classifier": None, "nodule_classifier": None, "patient_classifier": None},
-        nodules=description.describe(scan, candidates, classified),
+        nodules=description.describe(scan, find_lungs(scan.voxels, scan.spacing_mm), candidates, classified),
         candidates=[],
         patient=PredictedPatient.without("It is a test."),
         refused=None,
