@@ -39,8 +39,7 @@ class PatientNet(nn.Module):
         Args:
           x: (bags, nodules, height, width, 1) in [0, 1].
           inside: (bags, nodules), 1 for a nodule and 0 for padding, which gets no attention and does not enter
-            BatchNorm's statistics, so that the amount of padding does not matter; at least one is above 0 in each bag.
-            In between it is the certainty that there is a nodule, by which its attention is multiplied.
+            BatchNorm's statistics, so that the amount of padding does not matter; at least one is 1 in each bag.
           train: as for `NoduleNet`.
 
         Returns:
@@ -52,8 +51,6 @@ class PatientNet(nn.Module):
         logits, pixels, hidden = self.grader(images, train=train, mask=mask)
         gated = jnp.tanh(self.attention_value(hidden)) * nn.sigmoid(self.attention_gate(hidden))
         scores = self.attention_score(gated).reshape(bags, nodules)
-        weights = nn.softmax(
-            jnp.where(inside > 0, scores, -jnp.inf) + jnp.log(jnp.where(inside > 0, inside, 1.0)), axis=1
-        )
+        weights = nn.softmax(jnp.where(inside > 0, scores, -jnp.inf), axis=1)
         pooled = jnp.sum(weights[:, :, None] * hidden.reshape(bags, nodules, -1), axis=1)
         return self.answer(pooled)[:, 0], weights, logits, pixels

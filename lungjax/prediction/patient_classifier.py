@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ _INPUTS = {
     "nodules that readers had marked.",
 }
 """Likewise."""
+_COVERED = 0.995
 _LIMITS = (
     "LIDC-IDRI's patients were chosen for their nodules: at their prevalence, the default, the probability is too high "
     "for other people.",
@@ -47,8 +49,9 @@ class PatientPrediction:
     Attributes:
       probability: (patients,) float64, that a patient has a malignant nodule, by LIDC-IDRI's readers or by the labels
         that it was trained on; calibrated where the run had validation patients to calibrate it on.
-      attention: (patients, nodules) float64, the share of each nodule in its patient's probability; a patient's sum to
-        1. It is 0 for nodules that are not there, and for those beyond the number that the network looks at.
+      attention: (patients, nodules) float64, the share of each nodule in its patient's probability, if there is any; a
+        patient's sum to 1. It is 0 for nodules that are not there, and for those beyond the number that the network
+        looks at.
     """
 
     probability: np.ndarray
@@ -86,8 +89,9 @@ class PatientClassifier:
     ) -> PatientPrediction:
         """A probability for each patient.
 
-        Where it is not certain that a patch shows a nodule, the patient's probability is that of any being one, times
-        what the network gives if so; each patch's attention is multiplied by its certainty.
+        Where it is not certain which patches show nodules, it is the mean over what may be there: the sum, over sets of
+        patches, of the probability that these and no others are nodules, times what the network predicts of them; 0 of
+        none. Sets that are nodules in less than one of two hundred cases, all together, are left out.
 
         Args:
           hu: (patients, nodules, rows, columns) Hounsfield units of axial patches with a nodule in the middle of each,
@@ -95,8 +99,8 @@ class PatientClassifier:
             nodules, any numeric dtype.
           pixel_mm: (patients, nodules) distance between pixel centres, or one number for all.
           present: (patients, nodules), bool or from 0 to 1: 0 for patches that only fill up the array, because another
-            patient has more nodules; 1 for nodules; in between the probability that it is a nodule. By default all are
-            nodules. Each patient has one patch at least.
+            patient has more nodules; 1 for nodules; in between the probability that it is a nodule, whatever the others
+            are. By default all are nodules. Each patient has one patch at least.
 
         Returns:
           Predictions of the patients. They do not depend on how many there are, nor on what fills up the array.
@@ -120,14 +124,29 @@ class PatientClassifier:
         for patient in range(len(hu)):  # One after the other: so none depends on another.
             chosen = np.flatnonzero(there[patient])[: self.most_nodules]
             filled = chosen[np.arange(self.most_nodules) % len(chosen)]
+            given = hu[patient, filled].astype(np.float32)[None], pixel_mm[patient, filled][None]
             own = certainty[patient, chosen]
-            inside = np.zeros(self.most_nodules, np.float32)
-            inside[: len(chosen)] = own
-            given = hu[patient, filled].astype(np.float32)[None], pixel_mm[patient, filled][None], inside[None]
-            one_probability, one_attention = self._forward(*given)
-            probability[patient] = (1 - np.prod(1 - own)) * one_probability[0]
-            attention[patient, chosen] = one_attention[0, : len(chosen)]
+            for weight, there_are in _likely_sets(own):
+                inside = np.zeros((1, self.most_nodules), np.float32)
+                inside[0, : len(chosen)] = there_are
+                one_probability, one_attention = self._forward(*given, inside)
+                probability[patient] += weight * one_probability[0]
+                attention[patient, chosen] += weight * one_attention[0, : len(chosen)]
+            probability[patient] *= 1 - np.prod(1 - own)
         return PatientPrediction(probability, attention)
+
+
+def _likely_sets(certainty: np.ndarray) -> list[tuple[float, np.ndarray]]:
+    """Which patches may be nodules while the others are none, if any is: (weight, bool (patches,)).
+
+    The likeliest first; of weights that sum to 1, over sets that hold `_COVERED` of all cases in which any is a nodule.
+    """
+    sets = np.array(list(itertools.product([False, True], repeat=len(certainty))))[1:]
+    weights = np.where(sets, certainty, 1 - certainty).prod(axis=1)
+    order = np.argsort(-weights, kind="stable")
+    covered = np.cumsum(weights[order])
+    order = order[: int(np.searchsorted(covered, _COVERED * covered[-1])) + 1]
+    return list(zip((weights[order] / weights[order].sum()).tolist(), sets[order], strict=True))
 
 
 def _forward(trained: Trained, device: Any) -> Forward:

@@ -79,6 +79,42 @@ def test_a_batch_of_patients_is_each_of_them(classifier: PatientClassifier):
     assert (nobody.probability.shape, nobody.attention.shape) == ((0,), (0, 5))
 
 
+def test_uncertain_nodules_are_summed_over(classifier: PatientClassifier):
+    """By the law of total probability, over what may be there."""
+    hu, pixel_mm = nodules(3)
+    sure = np.array([1.0, 0.3, 0.9])
+
+    def alone(*numbers: int) -> float:
+        return classifier.predict(hu[None, numbers], pixel_mm[None, numbers]).probability[0]
+
+    wanted = 0.7 * 0.1 * alone(0) + 0.3 * 0.1 * alone(0, 1) + 0.7 * 0.9 * alone(0, 2) + 0.3 * 0.9 * alone(0, 1, 2)
+    predicted = classifier.predict(hu[None], pixel_mm[None], sure[None])
+    assert predicted.probability == pytest.approx([wanted], abs=1e-6)
+    assert predicted.attention.sum() == pytest.approx(1, abs=1e-6)
+    doubtful = classifier.predict(hu[None, :2], pixel_mm[None, :2], np.array([[0.02, 0.01]]))
+    either = 0.02 * 0.99 * alone(0) + 0.98 * 0.01 * alone(1) + 0.02 * 0.01 * alone(0, 1)
+    assert doubtful.probability == pytest.approx([either], rel=0.01)
+    np.testing.assert_array_equal(
+        classifier.predict(hu[None], pixel_mm[None], np.ones((1, 3))).probability,
+        classifier.predict(hu[None], pixel_mm[None]).probability,
+    )
+
+
+def test_many_uncertain_nodules_are_few_enough_sets(classifier: PatientClassifier, monkeypatch: pytest.MonkeyPatch):
+    hu, pixel_mm = nodules(8)
+    sure = np.array([[0.3, 0.2, 0.1, 0.05, 0.05, 0.02, 0.02, 0.01]])
+    some = classifier.predict(hu[None], pixel_mm[None], sure)
+    calls: list[int] = []
+    whole = classifier._forward  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(classifier, "_forward", lambda *given: calls.append(1) or whole(*given))
+    classifier.predict(hu[None], pixel_mm[None], sure)
+    assert len(calls) < 100
+    monkeypatch.setattr(patient_classifier, "_COVERED", 1 - 1e-12)
+    every = classifier.predict(hu[None], pixel_mm[None], sure)
+    assert len(calls) > 200
+    assert some.probability == pytest.approx(every.probability, abs=0.005)
+
+
 def test_of_too_many_the_first_are_looked_at(shipped: Trained, classifier: PatientClassifier):
     hu, pixel_mm = nodules(10)
     predicted = classifier.predict(hu[None], pixel_mm[None])
