@@ -10,6 +10,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
+CHUNK = 512
+"""Slices. Of batches up to this size NT-Xent's logits are computed at once."""
+
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
     """sum(weights * values) / sum(weights) of (batch,) arrays; 0 if all weights are 0."""
@@ -25,6 +28,7 @@ def ntxent(
     scan: jax.Array | None = None,
     z_mm: jax.Array | None = None,
     exclude_within_mm: float = 0.0,
+    chunk: int = CHUNK,
 ) -> tuple[jax.Array, jax.Array]:
     """NT-Xent, the normalised temperature-scaled cross entropy of SimCLR (Chen et al. 2020), over the given batch.
 
@@ -38,6 +42,8 @@ def ntxent(
       scan: (batch,) int32; equal numbers are slices of one scan. None excludes nothing.
       z_mm: (batch,) positions of the slices; NaN or None where unknown, which counts as close.
       exclude_within_mm: the distance up to which slices of a scan are not negatives.
+      chunk: of larger batches, logits are computed against so many slices at a time, so that memory grows with the
+        batch and not with its square.
 
     Returns:
       (loss, top1), float32 scalars: the mean over the views, and the share of views that are more similar to the other
@@ -54,6 +60,7 @@ def ntxent(
         offset=jnp.zeros((), jnp.int32),
         temperature=temperature,
         exclude_within_mm=exclude_within_mm,
+        chunk=chunk,
     )
     return total / (2 * batch), hits / (2 * batch)
 
@@ -67,11 +74,13 @@ def ntxent_sharded(
     scan: jax.Array | None = None,
     z_mm: jax.Array | None = None,
     exclude_within_mm: float = 0.0,
+    chunk: int = CHUNK,
     axis: str = "data",
 ) -> tuple[jax.Array, jax.Array]:
     """`ntxent` of the same global batch, split over the mesh axis `axis`.
 
-    Each device holds the logits of its own views against all gathered ones: (2 * batch / devices, 2 * batch).
+    Each device holds the logits of its own views against all gathered ones, (2 * batch / devices, 2 * batch), or those
+    against a chunk.
 
     Raises:
       ValueError: the batch is not a multiple of the devices.
@@ -92,6 +101,7 @@ def ntxent_sharded(
             offset=lax.axis_index(axis) * a.shape[0],
             temperature=temperature,
             exclude_within_mm=exclude_within_mm,
+            chunk=chunk,
         )
         return lax.psum(sums, axis)
 
@@ -102,26 +112,49 @@ def ntxent_sharded(
     return total / (2 * batch), hits / (2 * batch)
 
 
-def _ntxent_sums(a, b, scan, z_mm, *, gather, offset, temperature, exclude_within_mm):
+def _ntxent_sums(a, b, scan, z_mm, *, gather, offset, temperature, exclude_within_mm, chunk):
     """Sums of loss and hits over the views of these slices, against all slices that `gather` returns."""
     a, b = normalize(a), normalize(b)  # (rows, features)
     queries = jnp.concatenate([a, b])  # (2 rows, features)
-    keys = jnp.concatenate([gather(a), gather(b)])  # (2 batch, features)
-    logits = jnp.matmul(queries, keys.T, precision=lax.Precision.HIGHEST) / temperature  # (2 rows, 2 batch)
+    to_positive = jnp.tile(jnp.sum(a * b, axis=1), 2) / temperature  # (2 rows,)
+    index = offset + jnp.arange(a.shape[0], dtype=jnp.int32)
+    others = gather(a), gather(b), gather(scan), gather(z_mm)
+    batch = others[0].shape[0]
 
-    rows, batch = a.shape[0], keys.shape[0] // 2
-    index = offset + jnp.arange(rows, dtype=jnp.int32)
-    same = index[:, None] == jnp.arange(batch, dtype=jnp.int32)[None, :]  # (rows, batch), one True in each row
-    apart_mm = jnp.abs(z_mm[:, None] - gather(z_mm)[None, :])
-    close = (scan[:, None] == gather(scan)[None, :]) & ~(apart_mm > exclude_within_mm)  # NaN counts as close
-    negative = jnp.tile(~(same | close), (2, 2))
-    none = jnp.zeros_like(same)
-    positive = jnp.block([[none, same], [same, none]])
+    def add(sums, slices):
+        """Adds the negatives among some slices to (2 rows,) each: the largest logit, the sum of the exponentials of all
+        logits' distances from it, and the largest logit of a negative."""
+        largest, total, nearest = sums
+        (key_a, key_b, key_scan, key_z_mm), key_index = slices
+        keys = jnp.concatenate([key_a, key_b])  # (2 slices, features)
+        logits = jnp.matmul(queries, keys.T, precision=lax.Precision.HIGHEST) / temperature  # (2 rows, 2 slices)
+        same = index[:, None] == key_index[None, :]
+        apart_mm = jnp.abs(z_mm[:, None] - key_z_mm[None, :])
+        close = (scan[:, None] == key_scan[None, :]) & ~(apart_mm > exclude_within_mm)  # NaN counts as close
+        negative = ~(same | close) & (key_index >= 0)[None, :]
+        logits = jnp.where(jnp.tile(negative, (2, 2)), logits, -jnp.inf)
+        here = jnp.max(logits, axis=1)
+        new = lax.stop_gradient(jnp.maximum(largest, here))
+        total = total * jnp.exp(largest - new) + jnp.sum(jnp.exp(logits - new[:, None]), axis=1)
+        return new, total, jnp.maximum(nearest, here)
 
-    to_positive = jnp.sum(jnp.where(positive, logits, 0.0), axis=1)
-    nearest = jnp.max(jnp.where(negative, logits, -jnp.inf), axis=1)
-    total = jax.nn.logsumexp(jnp.where(negative | positive, logits, -jnp.inf), axis=1) - to_positive
-    return jnp.sum(total), jnp.sum((to_positive > nearest).astype(jnp.float32))
+    largest = lax.stop_gradient(to_positive)
+    sums = largest, jnp.exp(to_positive - largest), jnp.full_like(largest, -jnp.inf)
+    numbers = jnp.arange(batch, dtype=jnp.int32)
+    if batch <= chunk:
+        sums = add(sums, (others, numbers))
+    else:  # The backward pass computes each chunk's logits again instead of keeping them.
+        chunks = -(-batch // chunk)
+
+        def split(x, fill):
+            filling = [(0, chunks * chunk - batch)] + [(0, 0)] * (x.ndim - 1)
+            return jnp.pad(x, filling, constant_values=fill).reshape(chunks, chunk, *x.shape[1:])
+
+        parts = tuple(split(x, 0) for x in others), split(numbers, -1)
+        sums, _ = lax.scan(jax.checkpoint(lambda sums, slices: (add(sums, slices), None)), sums, parts)
+    largest, total, nearest = sums
+    loss = largest + jnp.log(total) - to_positive
+    return jnp.sum(loss), jnp.sum((to_positive > nearest).astype(jnp.float32))
 
 
 def _check_pair(a: jax.Array, b: jax.Array) -> int:
