@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Makes .venv with the locked dependencies and lungjax itself; sourced by demo.sh and test.sh, quick when done.
 # Python: `python3` where that is 3.11 or later, or else the newest of python3.13 .. python3.11; PYTHON=... chooses another.
 # python3.14 comes last: of the locked packages one, pyjpegls, has no wheel for it, so pip needs a C compiler there.

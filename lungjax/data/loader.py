@@ -1,8 +1,8 @@
 """Reads shards as batches: a Grain pipeline whose global order depends only on the seed.
 
 The unit of the pipeline is a whole batch of row numbers, of which each process takes its part. So one process or many,
-with or without worker processes, see the same batches in the same order. The position is one integer per worker, which
-the checkpoint stores.
+with or without worker processes, see the same batches in the same order, and a run can go on with another number of
+either: its position is the number of batches it has taken.
 """
 
 from __future__ import annotations
@@ -220,6 +220,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     workers: int,
+    start: int = 0,
     neighbours: Neighbours | None = None,
     process_index: int = 0,
     process_count: int = 1,
@@ -231,7 +232,8 @@ def train_batches(
       rows: (n,) index rows to draw from.
       batch_size: slices in the global batch; a multiple of `process_count`.
       seed: determines the order and the crops.
-      workers: number of processes that decode; 0 decodes in threads of this process.
+      workers: number of processes that decode; 0 decodes in threads of this process. Batches do not depend on it.
+      start: number of the first batch.
       neighbours: neighbours of the same rows, if batches are to have a `partner` of each slice.
       process_index, process_count: of `jax.distributed`.
     """
@@ -240,6 +242,7 @@ def train_batches(
         slices.endless(rows, seed=seed)
         .batch(batch_size)
         .random_map(_Decode(slices, neighbours, process_index, process_count))
+        .slice(slice(start, None))
     )
     if workers:
         read = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)

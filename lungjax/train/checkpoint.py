@@ -1,4 +1,4 @@
-"""Checkpoints: the state and the loader's position together; the only module that uses Orbax."""
+"""Checkpoints of the state; the only module that uses Orbax."""
 
 # Orbax annotates its paths and policies with protocols that its own classes do not declare.
 # pyright: reportArgumentType=false
@@ -9,7 +9,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
@@ -59,7 +58,6 @@ class Checkpoints:
         self,
         step: int,
         state: TrainState,
-        data: grain.DatasetIterator,
         *,
         score: float | None,
         force: bool = False,
@@ -68,7 +66,7 @@ class Checkpoints:
 
         Args:
           step: the number of steps done.
-          state, data: what to store.
+          state: what to store.
           score: of this state on the validation patients, higher is better; None if it was not measured.
           force: save even if no checkpoint is due. A step that is already saved is not saved again.
         """
@@ -79,18 +77,18 @@ class Checkpoints:
             return
         self._checkpointer.save_checkpointables_async(
             step,
-            {"state": state, "data": data},
+            {"state": state},
             metrics=None if score is None else {"score": score},
             force=force,
         )
 
-    def restore(self, state: TrainState, data: grain.DatasetIterator) -> TrainState | None:
-        """The latest state, sharded as `state`, with `data` moved to its position; None without a checkpoint."""
+    def restore(self, state: TrainState) -> TrainState | None:
+        """The latest state, sharded as `state`; None without a checkpoint."""
         latest = self._checkpointer.latest
         if latest is None:
             return None
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-        loaded = self._checkpointer.load_checkpointables(latest.step, {"state": abstract, "data": data})
+        loaded = self._checkpointer.load_checkpointables(latest.step, {"state": abstract})
         return loaded["state"]
 
 

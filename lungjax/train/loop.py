@@ -61,7 +61,8 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
     near = None
     if config.get("positives") == "neighbours":
         near = neighbours.Neighbours(dataset, train_rows, within_mm=config.neighbour_mm)
-    batches = loader.train_batches(
+    batches_from = functools.partial(
+        loader.train_batches,
         train_on,
         train_rows,
         batch_size=config.data.batch_size,
@@ -103,12 +104,11 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
 
     # 5. This run's checkpoint, if there is one, replaces the new state.
     with (
-        contextlib.closing(batches),
         Checkpoints(workdir, every=config.checkpoint_every, keep=config.keep_checkpoints) as checkpoints,
         logs.Progress(steps=config.steps, batch_size=config.data.batch_size, show=lead) as progress,
         logs.Writer(workdir, write=lead) as writer,
     ):
-        restored = checkpoints.restore(train_state, batches)
+        restored = checkpoints.restore(train_state)
         if restored is not None:
             train_state = restored
         elif transferred:
@@ -130,7 +130,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
         # 6. The loop. The host does not wait for the current step, only for the figures of earlier ones.
         window = Window(workdir)
         stopping = False
-        with StopSignal() as stop:
+        with contextlib.closing(batches_from(start=first_step)) as batches, StopSignal() as stop:
             for done in range(first_step + 1, config.steps + 1):
                 waiting = time.perf_counter()
                 batch = next(batches)
@@ -163,7 +163,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
                 # to be finite.
                 if done % config.checkpoint_every == 0 or score is not None or last:
                     window.flush()
-                    checkpoints.save(done, train_state, batches, score=score, force=last)
+                    checkpoints.save(done, train_state, score=score, force=last)
                 if stopping:
                     progress.say(f"stopped at step {done} and saved; the same command resumes here")
                     break

@@ -24,6 +24,8 @@ CONFIG_FILE = "config.json"
 SPLIT_FILE = "split.json"
 ORIGIN_FILE = "origin.json"
 POINTS_FILE = "operating_points.json"
+MACHINE = frozenset({"data.workers"})
+"""What may change when a run goes on, perhaps on another machine: nothing that is learnt depends on it."""
 
 
 @contextlib.contextmanager
@@ -71,7 +73,7 @@ def check_shares(config: Config) -> None:
 
 
 def check_begun(workdir: Path, config: Config, assignment: dict[str, splits.Split]) -> None:
-    """Refuses to resume a run with another configuration, on which the schedule depends, or with other patients.
+    """Refuses to resume a run with another configuration but for `MACHINE`, or with other patients.
 
     Raises:
       InputError: the configuration differs, or the patients, or a patient's split (the leak lock).
@@ -80,7 +82,7 @@ def check_begun(workdir: Path, config: Config, assignment: dict[str, splits.Spli
     if not path.exists():
         return
     old, asked = (dict(_leaves(values)) for values in (_read_json(path), json.loads(json.dumps(config.to_dict()))))
-    changed = sorted(key for key in old.keys() | asked.keys() if old.get(key) != asked.get(key))
+    changed = sorted(key for key in (old.keys() | asked.keys()) - MACHINE if old.get(key) != asked.get(key))
     if changed:
         raise InputError(
             f"{workdir}: was started with another config.{changed[0]} ({old.get(changed[0])}); "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +26,13 @@ def test_every_slice_comes_once_an_epoch_in_a_new_order(slices: loader.Slices):
     assert not np.array_equal(first, rows)
 
 
-def test_a_restored_position_goes_on_with_the_same_batches(slices: loader.Slices):
+def test_from_a_number_on_the_batches_are_the_same(slices: loader.Slices):
     rows = np.arange(20)
     batches = loader.train_batches(slices, rows, batch_size=6, seed=1, workers=0)
     for _ in range(5):
         next(batches)
-    position = json.loads(json.dumps(batches.get_state()))
     expected = [next(batches) for _ in range(3)]
-    again = loader.train_batches(slices, rows, batch_size=6, seed=1, workers=0)
-    again.set_state(position)
+    again = loader.train_batches(slices, rows, batch_size=6, seed=1, workers=0, start=5)
     for batch in expected:
         other = next(again)
         for name, value in batch.items():

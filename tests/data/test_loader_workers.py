@@ -21,10 +21,10 @@ from lungjax.data import loader, shards
 from lungjax.errors import InputError
 
 
-def batches(dataset: Path, workers: int):
+def batches(dataset: Path, workers: int, start: int = 0):
     flags.FLAGS.mark_as_parsed()  # Grain asks flags before it starts workers; `lungjax.main` has parsed them by then.
     slices = loader.Slices(shards.open_dataset(dataset), crop_px=32, crop_at="random")
-    return loader.train_batches(slices, np.arange(20), batch_size=6, seed=1, workers=workers)
+    return loader.train_batches(slices, np.arange(20), batch_size=6, seed=1, workers=workers, start=start)
 
 
 def test_workers_give_the_batches_that_threads_give_whatever_signals_come(slices_dataset: Path):
@@ -45,6 +45,19 @@ def test_workers_give_the_batches_that_threads_give_whatever_signals_come(slices
     finally:
         in_processes.close()
     assert not set(multiprocessing.active_children()) - before
+
+
+def test_from_a_number_on_workers_give_the_same_batches(slices_dataset: Path):
+    in_threads, in_processes = batches(slices_dataset, 0), batches(slices_dataset, 3, start=7)
+    try:
+        for _ in range(7):
+            next(in_threads)
+        for _ in range(5):
+            one, other = next(in_threads), next(in_processes)
+            for name, value in one.items():
+                np.testing.assert_array_equal(other[name], value)
+    finally:
+        in_processes.close()
 
 
 def test_a_damaged_shard_is_named_by_the_run_whoever_read_it(slices_dataset: Path, tmp_path: Path):

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 import runs
@@ -77,8 +76,7 @@ def workdir(kind: str, folder: Path) -> Path:
     kept = folder / "run"
     kept.mkdir()
     with checkpoint.Checkpoints(kept, every=1, keep=1) as checkpoints:
-        data = iter(grain.MapDataset.range(4).to_iter_dataset())
-        checkpoints.save(3, jax.tree.map(jax.numpy.asarray, state), data, score=0.5)
+        checkpoints.save(3, jax.tree.map(jax.numpy.asarray, state), score=0.5)
     begun.record_run(kept, model.config, model.patients, intensity="hu", seen=model.seen)
     return kept
 

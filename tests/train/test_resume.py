@@ -28,26 +28,29 @@ def assert_same_parameters(a: Path, b: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "workers"),
     [
-        ("segment.py:quick", 0),
-        pytest.param("segment.py:quick", 2, marks=pytest.mark.slow),
-        pytest.param("simclr.py:quick", 0, marks=pytest.mark.slow),
-        pytest.param("simclr.py:quick", 2, marks=pytest.mark.slow),
+        ("segment.py:quick", (0, 0, 1, 0)),
+        pytest.param("segment.py:quick", (2, 3, 0, 2), marks=pytest.mark.slow),
+        pytest.param("simclr.py:quick", (0, 0, 0, 0), marks=pytest.mark.slow),
+        pytest.param("simclr.py:quick", (2, 2, 1, 2), marks=pytest.mark.slow),
     ],
 )
-def test_three_sigkills_change_nothing(slices_dataset: Path, tmp_path: Path, config: str, workers: int):
+def test_three_sigkills_change_nothing(slices_dataset: Path, tmp_path: Path, config: str, workers: tuple[int, ...]):
+    """Nor do other numbers of worker processes."""
     env = runs.environment()
-    extra = (*LENGTH, f"--config.data.workers={workers}")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    done = runs.run(runs.command(config, whole, slices_dataset, *extra), env)
+
+    def command(folder: Path, workers: int) -> list[str]:
+        return runs.command(config, folder, slices_dataset, *LENGTH, f"--config.data.workers={workers}")
+
+    done = runs.run(command(whole, workers[0]), env)
     assert done.returncode == 0, done.stderr
 
-    rng = np.random.default_rng(workers)
-    for step in sorted(rng.choice(np.arange(4, STEPS - 2), 3, replace=False)):
-        code = runs.run_until(
-            runs.command(config, broken, slices_dataset, *extra), env, broken, int(step), signal.SIGKILL
-        )
+    rng = np.random.default_rng(workers[0])
+    steps = sorted(rng.choice(np.arange(4, STEPS - 2), 3, replace=False))
+    for step, count in zip(steps, workers[:3], strict=True):
+        code = runs.run_until(command(broken, count), env, broken, int(step), signal.SIGKILL)
         assert code == -signal.SIGKILL
-    last = runs.run(runs.command(config, broken, slices_dataset, *extra), env)
+    last = runs.run(command(broken, workers[3]), env)
     assert last.returncode == 0, last.stderr
 
     assert_same_parameters(whole, broken)
