@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -21,19 +20,19 @@ hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if event.endswith("cache_hits") else None)
 print(float(jax.jit(lambda x: (x @ x).sum())(np.ones((8, 8), np.float32))), len(hits))
 """
+NO_SPACE = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+"""
+"""Every write to a file fails, as on a full disk."""
 
 
 def compile_in_a_process(cache: Path, *, full_disk: bool = False, **variables: str) -> int:
     """Runs the program; it gave the right number and no warning. Returns how many programs it found compiled."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     env |= {"XDG_CACHE_HOME": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", **variables}
-
-    def limit() -> None:
-        if full_disk:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-
-    command = [sys.executable, "-B", "-c", PROGRAM]
-    run = subprocess.run(command, env=env, capture_output=True, text=True, preexec_fn=limit, check=False)
+    command = [sys.executable, "-B", "-c", (NO_SPACE if full_disk else "") + PROGRAM]
+    run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (0, "")
     total, hits = run.stdout.split()
     assert float(total) == 512
