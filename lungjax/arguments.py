@@ -149,6 +149,9 @@ def _add_uses(verbs: Any) -> None:
     out = "folder to make; for several scans, with a folder for each"
     predict.add_argument("--out", type=Path, required=True, help=out)
     predict.add_argument("--device", choices=("cpu", "gpu", "tpu"), help="where it runs (default: JAX's own choice)")
+    workers = "processes for many scans, about 1 GB each (default: %(default)s, which uses every core for a scan)"
+    predict.add_argument("--workers", type=_positive, default=1, metavar="N", help=workers)
+    predict.add_argument("--dask", metavar="ADDRESS", help="predict on the workers of this Dask scheduler")
 
     false_positives = "false positives a scan that are accepted, on average (default: see the model's card)"
     predict.add_argument("--false-positives", type=float, metavar="RATE", help=false_positives)

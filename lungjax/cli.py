@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lungjax
-from lungjax import arguments
+from lungjax import arguments, compiled
 from lungjax.errors import InputError
 
 _MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # A file name need not be valid text.
+    compiled.keep()
     try:
         code = _RUN[given.verb](given)
         sys.stdout.flush()  # Here, where a full disk can still be reported.
@@ -120,12 +121,15 @@ def _predict(given: argparse.Namespace) -> int:
         )
     from lungjax.prediction.run import predict
 
-    summary = predict(given.scan[0], out=given.out, **_networks_and_threshold(given))
+    asked = _networks_and_threshold(given)
+    summary = predict(given.scan[0], out=given.out, workers=given.workers, dask=given.dask, **asked)
     print(summary.text())
     return 0
 
 
 def _follow_up(given: argparse.Namespace) -> int:
+    if given.workers > 1 or given.dask is not None:
+        raise InputError("predict --same-patient looks at two scans in one process; leave out --workers and --dask.")
     if len(given.scan) != 2:
         raise InputError(f"predict --same-patient compares two scans; {len(given.scan)} were given.")
     from lungjax.prediction.follow_up.run import predict

@@ -16,6 +16,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
+from lungjax import compiled
 from lungjax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "NAME or NAME:VARIANT, or a file's path.", lock_config=True)
@@ -122,6 +123,7 @@ def _last_line(error: BaseException) -> str:
 
 
 def _train() -> int:
+    compiled.keep()
     import jax
 
     coordinator = _COORDINATOR.value

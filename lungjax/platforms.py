@@ -1,9 +1,12 @@
-"""What Linux, macOS and Windows do differently: how many cores there are and who uses them, how a file is locked."""
+"""What Linux, macOS and Windows do differently: cores and who uses them, the cache folder, how a file is locked."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -39,6 +42,42 @@ def bind_to_cores(count: int) -> int:
     cores = sorted(os.sched_getaffinity(0))[:count]
     os.sched_setaffinity(0, cores)
     return len(cores)
+
+
+def cpu() -> str:
+    """What kind of CPU this is: name and, on Linux, the instructions it has; equal for equal CPUs."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            first = "".join(itertools.takewhile(str.strip, lines))  # Of the first core: a blank line ends it.
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    told = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+    return platform.machine() + "".join(line for line in first.splitlines(True) if line.startswith(told))
+
+
+def cache_folder() -> Path:
+    """This user's folder for files that can be made again.
+
+    Raises:
+      OSError: the user has none.
+    """
+    try:
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Caches"
+        if sys.platform == "win32":
+            return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        given = os.environ.get("XDG_CACHE_HOME", "")
+        return Path(given) if os.path.isabs(given) else Path.home() / ".cache"  # Relative ones are to be ignored.
+    except RuntimeError as error:
+        raise FileNotFoundError("this user has no home folder") from error
+
+
+def is_private(folder: Path) -> bool:
+    """Whether this user owns a folder and nobody else may write there; on Windows, True."""
+    if not hasattr(os, "getuid"):
+        return True
+    status = folder.stat()
+    return status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 def try_lock(file: IO) -> bool:

@@ -124,6 +124,8 @@ def test_predict_takes_the_classifiers_by_either_name(options, monkeypatch):
         "prevalence": "lidc",
         "false_positives": None,
         "threshold": None,
+        "workers": 1,
+        "dask": None,
     }
 
 

@@ -29,6 +29,7 @@ PURE_EVALUATION = {
 MAY_IMPORT = {
     "errors": set(),
     "platforms": set(),
+    "compiled": set(),
     "ct": {"ct"},
     "lidc": {"lidc", "ct"},
     "data": {"data", "ct"},
@@ -41,7 +42,7 @@ MAY_IMPORT = {
 }
 """A room and what of the project it may import; a name covers everything below it."""
 
-EVERYBODYS = {"errors", "platforms"}
+EVERYBODYS = {"errors", "platforms", "compiled"}
 """What any room may import."""
 
 ALSO = {

@@ -76,6 +76,8 @@ class Check:
 class Reader(Protocol):
     """A module that finds the scans of a source and reads them; one for each kind of source."""
 
+    __name__: str
+
     def matches(self, source: Path, /) -> bool:
         """Whether a source is of this kind, judged by names and first bytes."""
         ...

@@ -1,9 +1,12 @@
-"""`lungjax predict`: every scan of a source, one after the other; a faulty one stops none of the rest."""
+"""`lungjax predict`: every scan of a source, in one process or many; a faulty one stops none of the rest."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib
 import json
+import os
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,13 +14,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lungjax.ct.source import Quarantined
+from lungjax import compiled
+from lungjax.ct.source import Entry, Quarantined, Reader
 from lungjax.errors import Fault, InputError
 from lungjax.prediction import pipeline, sources
 from lungjax.prediction.outputs import folder as scan_folder
 from lungjax.prediction.outputs import report_json
 from lungjax.prediction.outputs.folder import REPORT
 from lungjax.prediction.pipeline import Pipeline
+from lungjax.preparation import spread
 from lungjax.train import workdir
 
 QUARANTINE = "quarantine.jsonl"
@@ -77,6 +82,8 @@ def predict(
     device: str | None = None,
     false_positives: float | None = None,
     threshold: float | None = None,
+    workers: int = 1,
+    dask: str | None = None,
 ) -> Summary:
     """`lungjax.predict` of every scan of a source, saved.
 
@@ -86,41 +93,110 @@ def predict(
       prevalence, false_positives, threshold: likewise.
       out: folder to make. One scan's files lie in it; of several, each has a folder of its own in it that is named by
         its SeriesInstanceUID or, of NIfTI, its case. What is there already is not made anew.
+      workers: number of processes, each with the networks, a scan and its share of the cores. What is written does not
+        depend on it.
+      dask: address of a Dask scheduler, whose workers do it instead.
 
     Raises:
-      InputError: no such source, model or device, nothing could be read, or `out` holds something else.
+      InputError: no such source, model or device, nothing could be read, `out` holds something else, or a worker
+        process died twice on the same scan.
     """
-    opened = pipeline.open_pipeline(
-        model,
-        candidate_classifier=candidate_classifier,
-        nodule_classifier=nodule_classifier,
-        patient_classifier=patient_classifier,
-        device=device,
-        prevalence=prevalence,
-        false_positives=false_positives,
-        threshold=threshold,
+    if workers > 1:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # Or else one process takes all of a GPU.
+    networks = {
+        "model": model,
+        "candidate_classifier": candidate_classifier,
+        "nodule_classifier": nodule_classifier,
+        "patient_classifier": patient_classifier,
+    }
+    if dask is not None:  # Its workers run in other folders.
+        source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
+        networks = {name: _absolute(network) for name, network in networks.items()}
+    asked = _Asked(
+        **networks, device=device, prevalence=prevalence, false_positives=false_positives, threshold=threshold
     )
-    module, entries, unreadable = sources.find_scans(source)
-    quarantined = list(unreadable)
+    opened = asked.open()
+    reader, entries, unreadable = sources.find_scans(source)
+    many = len(entries) > 1
     reports: dict[Path, dict[str, Any]] = {}
-    resumed = 0
-    for entry in tqdm(entries, unit="scan", disable=None if len(entries) > 1 else True):
-        folder = out if len(entries) == 1 else out / file_name(entry.key)
-        if not scan_folder.is_free(folder):
+    todo = []
+    for entry in entries:
+        folder = _folder_of(entry, out, many)
+        if scan_folder.is_free(folder):
+            todo.append(entry)
+        else:
             reports[folder] = earlier_report(folder, opened)
-            resumed += 1
-            continue
-        try:
-            scan = sources.read(module, entry)
-        except Fault as fault:
-            quarantined.append(Quarantined(entry.key, entry.where, fault.name, fault.message))
-            continue
-        opened.predict(scan).save(folder)
-        reports[folder] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    resumed = len(reports)
+    if dask is None and min(workers, len(todo)) <= 1:
+        function = functools.partial(_predict_one, reader, opened, out, many)
+    else:
+        function = functools.partial(_predict_in_worker, reader.__name__, asked, out, many)
+    faults: dict[str, Quarantined] = {}
+    paths = [source, next(path for path in (out, *out.parents) if path.exists())]
+    with tqdm(total=len(entries), initial=resumed, unit="scan", disable=None if many else True) as bar:
+        for entry, fault in spread.run(function, todo, workers=workers, dask=dask, paths=paths):
+            if fault is None:
+                folder = _folder_of(entry, out, many)
+                reports[folder] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+            else:
+                faults[entry.key] = fault
+            bar.update()
+    quarantined = [*unreadable, *(faults[entry.key] for entry in todo if entry.key in faults)]
     if not reports:
         raise _nothing_read(source, quarantined)
     _write_quarantine(out, quarantined)
-    return Summary(out, reports, resumed, quarantined)
+    in_order = [folder for folder in (_folder_of(entry, out, many) for entry in entries) if folder in reports]
+    return Summary(out, {folder: reports[folder] for folder in in_order}, resumed, quarantined)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """What a pipeline is opened by; see `pipeline.open_pipeline`."""
+
+    model: Path | str
+    candidate_classifier: Path | str | None
+    nodule_classifier: Path | str | None
+    patient_classifier: Path | str | None
+    device: str | None
+    prevalence: str | float
+    false_positives: float | None
+    threshold: float | None
+
+    def open(self) -> Pipeline:
+        return pipeline.open_pipeline(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+
+
+def _absolute(network: Any) -> Any:
+    return Path(os.path.abspath(network)) if network is not None and Path(network).exists() else network
+
+
+def _folder_of(entry: Entry, out: Path, many: bool) -> Path:
+    return out / file_name(entry.key) if many else out
+
+
+def _predict_one(reader: Reader, opened: Pipeline, out: Path, many: bool, entry: Entry) -> Quarantined | None:
+    """Predicts a scan and saves it; returns why it cannot be read, or None."""
+    folder = _folder_of(entry, out, many)
+    if not scan_folder.is_free(folder):  # A worker was killed after it had finished the scan.
+        return None
+    try:
+        scan = sources.read(reader, entry)
+    except Fault as fault:
+        return Quarantined(entry.key, entry.where, fault.name, fault.message)
+    opened.predict(scan).save(folder)
+    return None
+
+
+def _predict_in_worker(reader: str, asked: _Asked, out: Path, many: bool, entry: Entry) -> Quarantined | None:
+    """As `_predict_one`, in a process that opens the networks once; a module is told by its name."""
+    module: Any = importlib.import_module(reader)
+    return _predict_one(module, _opened(asked), out, many, entry)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(asked: _Asked) -> Pipeline:
+    compiled.keep()
+    return asked.open()
 
 
 def file_name(key: str) -> str:

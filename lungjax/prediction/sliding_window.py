@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import multiprocessing
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -126,9 +127,10 @@ class Segmenter:
 
     def _each_tile(self, hu: np.ndarray, places: list[tuple[int, Corner]]) -> Iterator[np.ndarray]:
         """The probability in the tile of each slice and corner, in that order."""
-        with tqdm(total=len(places), unit="tile", desc="outlining nodules", leave=False, disable=None) as progress:
-            for start in range(0, len(places), BATCH):
-                part = places[start : start + BATCH]
-                images = [crop.cut(hu[number], corner, self.tiling.tile_px) for number, corner in part]
-                yield from self.tiles(np.stack(images))
-                progress.update(len(part))
+        starts: Iterable[int] = range(0, len(places), BATCH)
+        if multiprocessing.parent_process() is None:  # Of many processes the first alone has a bar, for scans.
+            starts = tqdm(starts, unit="tile", unit_scale=BATCH, desc="outlining nodules", leave=False, disable=None)
+        for start in starts:
+            part = places[start : start + BATCH]
+            images = [crop.cut(hu[number], corner, self.tiling.tile_px) for number, corner in part]
+            yield from self.tiles(np.stack(images))

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import lungjax
 from lungjax.errors import InputError
-from lungjax.preparation.pool import WorkerDied
+from lungjax.preparation.pool import WorkerDied, limit_threads
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -35,7 +35,7 @@ def run(
     Raises:
       InputError: Dask is not installed; no scheduler answers; there is no worker; a worker has another version of
         lungjax or does not find one of the paths.
-      WorkerDied: several workers died over the same task.
+      WorkerDied: several workers died over the same task; all others are finished by then.
       Exception: whatever `function` raises, at once.
     """
     if importlib.util.find_spec("distributed") is None:
@@ -49,20 +49,30 @@ def run(
     with client:
         workers: Any = client.run(_version_and_missing, [str(path) for path in paths])
         _check_workers(workers, address)
+        client.run(_limit_threads)
+        deaths: list[WorkerDied[Task]] = []
         waiting = {client.submit(function, task, pure=False): task for task in tasks}
         for future in distributed.as_completed(list(waiting), loop=client.loop):
             task = waiting.pop(future)
             try:
                 result = future.result()
             except distributed.KilledWorker:
-                raise WorkerDied(task) from None
+                deaths.append(WorkerDied(task))
+                continue
             future.release()  # Frees the memory of the finished task on the cluster.
             yield task, result
+    if deaths:
+        raise deaths[0]
 
 
 def _version_and_missing(paths: Sequence[str]) -> tuple[str, list[str]]:
     """Runs on a worker; returns its version of lungjax, and the paths that it does not find."""
     return lungjax.__version__, [path for path in paths if not Path(path).exists()]
+
+
+def _limit_threads(dask_worker: Any) -> None:
+    """Runs on a worker, before JAX does: it was given so many threads of its machine by whoever started it."""
+    limit_threads(dask_worker.state.nthreads)
 
 
 def _check_workers(workers: dict[str, tuple[str, list[str]]], address: str) -> None:

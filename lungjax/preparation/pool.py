@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,10 +12,15 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Generic, TypeVar
 
+from lungjax import platforms
 from lungjax.data.workers import end_with_parent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+
+_XLA_THREADS = "NPROC"
+"""XLA's CPU client takes its number of threads from it (`DefaultThreadPoolSize` in xla/pjrt/utils.cc)."""
 
 
 class WorkerDied(Exception, Generic[Task]):
@@ -33,8 +39,10 @@ def run(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int)
       tasks: picklable.
       workers: the number of processes; with 1 everything runs in this process.
 
+    Each process has its share of the cores for the threads of its libraries.
+
     Raises:
-      WorkerDied: a process died on a task, and again when the task was retried alone.
+      WorkerDied: a process died on a task, and again when the task was retried alone; all others are finished by then.
       Exception: whatever `function` raises, at once.
     """
     if workers == 1:
@@ -42,6 +50,7 @@ def run(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int)
             yield task, function(task)
         return
     waiting = deque(tasks)
+    deaths: list[WorkerDied[Task]] = []
     while waiting:
         running: dict[Future[Result], Task] = {}
         with _pool(workers) as pool:
@@ -58,8 +67,17 @@ def run(function: Callable[[Task], Result], tasks: Iterable[Task], workers: int)
                 pass  # Any of the running tasks may be the cause.
             finally:
                 pool.shutdown(cancel_futures=True)
-        for task in running.values():
-            yield task, _run_alone(function, task)
+        suspects = deque(running.values())
+        while suspects:
+            with _pool(1) as pool:
+                try:
+                    while suspects:
+                        result = pool.submit(function, suspects[0]).result()
+                        yield suspects.popleft(), result
+                except BrokenProcessPool:
+                    deaths.append(WorkerDied(suspects.popleft()))
+    if deaths:
+        raise deaths[0]
 
 
 def run_isolated(function: Callable[..., Result], *arguments: object) -> Result:
@@ -86,20 +104,19 @@ def _isolated_pool() -> ProcessPoolExecutor:
     return _pool(1)
 
 
-def _run_alone(function: Callable[[Task], Result], task: Task) -> Result:
-    with _pool(1) as pool:
-        try:
-            return pool.submit(function, task).result()
-        except BrokenProcessPool:
-            raise WorkerDied(task) from None
-
-
 def _pool(workers: int) -> ProcessPoolExecutor:
     # No fork: the parent may have threads (JAX, ArrayRecord), and a forked child would inherit their locks.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_init_worker)
+    threads = max(platforms.core_count() // workers, 1)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_init_worker, initargs=(threads,))
 
 
-def _init_worker() -> None:
+def _init_worker(threads: int) -> None:
+    limit_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which ends the pool.
     end_with_parent()
+
+
+def limit_threads(threads: int) -> None:
+    """Has NumPy's BLAS and XLA start so many threads in this process; to be called before either starts."""
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", _XLA_THREADS), str(threads))

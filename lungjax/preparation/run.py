@@ -19,8 +19,7 @@ from lungjax.data import manifest, shards
 from lungjax.data.index_columns import ROW_COLUMNS
 from lungjax.data.records import SCHEMA_VERSION
 from lungjax.errors import Fault, InputError
-from lungjax.preparation import dask_cluster, merge, parts, sources, summary
-from lungjax.preparation import pool as processes
+from lungjax.preparation import merge, parts, sources, spread, summary
 from lungjax.preparation.summary import Summary
 
 _URL = re.compile(r"(gs|s3|az|abfss?|https?|ftp|hdfs):/")
@@ -88,7 +87,7 @@ def prepare(
         if not parts.is_described(folder):
             if not parts.is_planned(folder):
                 new_slices = _read_all(folder, name, source, 1 if one_process else count, dask)
-            for _ in _run_locally(merge.merge, merge.shards_to_write(folder), count):
+            for _ in spread.run(merge.merge, merge.shards_to_write(folder), workers=count):
                 pass
         merge.finish(folder, out, {"format": name, "name": source.name}, readers=readers)
     return summary.summarize(out, was_complete=False, new_slices=new_slices, seconds=time.monotonic() - started)
@@ -124,9 +123,7 @@ def _read_all(folder: Path, name: str, source: Path, count: int, dask: str | Non
     bar = tqdm(total=len(entries), initial=len(entries) - len(todo), unit="scan", disable=None)
     with bar:
         read = functools.partial(_read_one, folder, name)
-        for _, result in (
-            _run_locally(read, todo, count) if dask is None else _run_on_dask(dask, read, todo, [folder, source])
-        ):
+        for _, result in spread.run(read, todo, workers=count, dask=dask, paths=[folder, source]):
             if isinstance(result, Quarantined):
                 quarantined = [*quarantined, result]
             else:
@@ -149,27 +146,6 @@ def _read_one(folder: Path, name: str, entry: Entry) -> int | Quarantined:
         return Quarantined(entry.key, entry.where, fault.name, fault.message)
     parts.write(folder, entry, scan, readers=sources.readers_of(name))
     return len(scan.voxels)
-
-
-def _run_locally(function, tasks, count: int):
-    try:
-        yield from processes.run(function, tasks, min(count, max(len(tasks), 1)))
-    except processes.WorkerDied as died:
-        where = getattr(died.task, "where", None) or died.task.path
-        raise InputError(
-            f"a worker process died twice on {where}, perhaps out of memory; run again with fewer --workers: "
-            "finished scans are kept."
-        ) from died
-
-
-def _run_on_dask(dask: str, function, tasks: Sequence[Entry], paths: Sequence[Path]):
-    try:
-        yield from dask_cluster.run(function, tasks, dask, paths=paths)
-    except processes.WorkerDied as died:
-        raise InputError(
-            f"several Dask workers died on {died.task.where}, perhaps out of memory; run again with more memory per "
-            "worker: finished scans are kept."
-        ) from died
 
 
 def _nothing_prepared(folder: Path, source: Path, quarantined: Sequence[Quarantined]) -> InputError:

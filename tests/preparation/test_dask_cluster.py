@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
+from dask_fixtures import PATIENCE_S, wait_for, worker_count
 from preparing import contents
 
 from lungjax.errors import InputError
@@ -19,42 +15,6 @@ from lungjax.preparation import dask_cluster, phantom
 from lungjax.preparation.run import prepare
 
 SCANS = 6
-PATIENCE_S = 60.0
-
-
-@pytest.fixture
-def dask(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen]]]:
-    """The address of a scheduler on loopback, and its two workers' processes."""
-    file = tmp_path / "scheduler.json"
-    with contextlib.ExitStack() as stack:
-
-        def start(*arguments: str) -> subprocess.Popen:
-            command = [sys.executable, "-m", "dask", *arguments, "--no-dashboard", "--scheduler-file", str(file)]
-            process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            return process
-
-        start("scheduler", "--host", "127.0.0.1", "--port", "0")
-        wait_for(file.exists)
-        workers = [start("worker", "--no-nanny", "--nthreads", "1", "--host", "127.0.0.1") for _ in range(2)]
-        address = json.loads(file.read_text())["address"]
-        wait_for(lambda: worker_count(address) == 2)
-        yield address, workers
-
-
-def wait_for(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
-def worker_count(address: str) -> int:
-    import distributed
-
-    with distributed.Client(address, set_as_default=False) as client:
-        return len(client.scheduler_info()["workers"])
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lungjax import platforms
 from lungjax.preparation import pool
 
 
@@ -52,10 +53,18 @@ def test_a_worker_killed_once_costs_nothing(tmp_path):
     assert dict(pool.run(die_once, tasks, 2)) == {task: 2 * task[0] for task in tasks}
 
 
-def test_a_worker_killed_twice_names_the_task():
+def test_a_worker_killed_twice_names_the_task_and_the_rest_is_done():
+    done = {}
     with pytest.raises(pool.WorkerDied) as caught:
-        list(pool.run(die_on_three, range(8), 2))
+        done.update(pool.run(die_on_three, range(8), 2))
     assert caught.value.task == 3
+    assert done == {number: 2 * number for number in range(8) if number != 3}
+
+
+def test_workers_share_the_cores(monkeypatch):
+    monkeypatch.setattr(platforms, "core_count", lambda: 4)
+    tasks = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    assert dict(pool.run(os.getenv, tasks, 2)) == dict.fromkeys(tasks, "2")
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -71,6 +80,7 @@ def test_workers_do_without_jax():
 
 ORPHANS = """
 import os, sys, time
+from lungjax import platforms
 from lungjax.preparation import pool
 def work(seconds):
     print(os.getpid(), flush=True)

@@ -12,8 +12,10 @@ A refused scan has nodules.csv and report.json alone: an empty mask would say th
 
 from __future__ import annotations
 
+import glob
 import importlib.util
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from lungjax.errors import Fault, InputError
 from lungjax.prediction.outputs import contact_sheet, html_report, nifti_mask, report_json
 
 REPORT = "report.json"
+_RANDOM = 8
+"""Characters that `tempfile` adds to a name."""
 
 
 def is_free(folder: Path) -> bool:
@@ -48,6 +52,8 @@ def write(folder: Path, scan: Scan, mask: np.ndarray, report: dict[str, Any]) ->
     if not is_free(folder):
         raise InputError(f"{folder} exists and holds something; name another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}-{'?' * _RANDOM}"):  # By a process that was killed.
+        shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as holder:
         temporary = Path(holder) / folder.name
         temporary.mkdir()
