@@ -19,6 +19,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from lungjax import paths
 from lungjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -360,13 +361,13 @@ def evaluate(
       InputError: the model or the data do not exist, the data's split disagrees with the model's, arguments exclude
         each other, or `out` cannot be written.
     """
-    out = None if out is None else Path(out)
+    out = None if out is None else paths.local(out)
     if submission is not None or luna16 is not None:
         if submission is None or luna16 is None or model is not None or data is not None:
             raise InputError("evaluate --submission CSV needs --luna16 DIR, and takes neither --model nor --data.")
         from lungjax.evaluation import run_submission
 
-        return run_submission.evaluate(Path(submission), luna16=Path(luna16), out=out)
+        return run_submission.evaluate(paths.local(submission), luna16=paths.local(luna16), out=out)
     if model is None:
         raise InputError("evaluate needs --model, or --submission and --luna16.")
     if whole_scans:
@@ -375,9 +376,9 @@ def evaluate(
         from lungjax.evaluation import run_detection
 
         return run_detection.evaluate(
-            Path(model),
-            candidate_classifier=None if candidate_classifier is None else Path(candidate_classifier),
-            data=Path(data),
+            paths.local(model),
+            candidate_classifier=None if candidate_classifier is None else paths.local(candidate_classifier),
+            data=paths.local(data),
             split=split,
             out=out,
             fit_operating_point=fit_operating_point,
@@ -387,11 +388,11 @@ def evaluate(
     from lungjax.evaluation import run_evaluate
 
     return run_evaluate.evaluate(
-        Path(model),
-        data=None if data is None else Path(data),
+        paths.local(model),
+        data=None if data is None else paths.local(data),
         split=split,
         out=out,
-        against=None if against is None else Path(against),
+        against=None if against is None else paths.local(against),
         flips=flips,
     )
 

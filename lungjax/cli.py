@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import io
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import lungjax
-from lungjax import arguments, compiled
+from lungjax import arguments, compiled, locks, paths
 from lungjax.errors import InputError
 
 _MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -32,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # A file name need not be valid text.
     compiled.keep()
     try:
-        code = _RUN[given.verb](given)
+        _make_local(given)
+        with _lock(given):
+            code = _RUN[given.verb](given)
         sys.stdout.flush()  # Here, where a full disk can still be reported.
         return code
     except InputError as error:
@@ -50,6 +53,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("lungjax: interrupted; run the same command again (prepare and predict resume)", file=sys.stderr)
         return 130
+
+
+def _make_local(given: argparse.Namespace) -> None:
+    """Replaces `~` in every path; refuses addresses."""
+    for name, value in vars(given).items():
+        if isinstance(value, Path):
+            setattr(given, name, paths.local(value))
+        elif isinstance(value, list):
+            setattr(given, name, [paths.local(path) if isinstance(path, Path) else path for path in value])
+
+
+def _lock(given: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
+    """One command at a time writes `--out`; prepare, mine and phantom lock what they make until it is complete."""
+    if given.verb in ("predict", "gather", "export"):
+        return locks.hold(locks.path_of(given.out), of=given.out, option="--out")
+    return contextlib.nullcontext()
 
 
 def _written(given: argparse.Namespace) -> str:

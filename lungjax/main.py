@@ -9,6 +9,7 @@ JAX detects the rest; otherwise `HOST:PORT` of the first machine, with `--proces
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from lungjax import compiled
+from lungjax import compiled, paths
 from lungjax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "NAME or NAME:VARIANT, or a file's path.", lock_config=True)
@@ -98,9 +99,14 @@ def _usage() -> str:
 
 def _parse(argv: list[str]) -> None:
     try:
+        _check_overrides(argv)
         flags.FLAGS(argv)
         if _CONFIG.value is not None:
             _ = _CONFIG.value.task  # Raises if the file could not be read.
+    except InputError:
+        raise
+    except flags.UnrecognizedFlagError as error:
+        raise InputError(f"{_last_line(error).replace(' ?', '?')}; see --help.") from error
     except Exception as error:  # A configuration is code: it and ml_collections may raise anything.
         raise InputError(
             f"--config: {_last_line(error)}; see the configuration's file for its keys and variants."
@@ -110,6 +116,19 @@ def _parse(argv: list[str]) -> None:
             names = ", ".join(config_files())
             example = "python -m lungjax.main --config=segment:quick --workdir=DIR"
             raise InputError(f"--{flag} is missing: {example}; the configurations are {names}.")
+
+
+def _check_overrides(argv: Sequence[str]) -> None:
+    from lungjax.train import config_checks
+
+    flag = ("--config", "-config")
+    values = [argument.partition("=")[2] for argument in argv if argument.partition("=")[0] in flag]
+    following = [after for argument, after in itertools.pairwise(argv) if argument in flag]
+    for value in [value for value in (*values, *following) if value][:1]:
+        unchanged = flags.FlagValues()
+        config_flags.DEFINE_config_file("config", flag_values=unchanged, sys_argv=[])
+        unchanged(["", f"--config={value}"])
+        config_checks.check_overrides(argv, unchanged["config"].value)
 
 
 def _last_line(error: BaseException) -> str:
@@ -135,22 +154,27 @@ def _train() -> int:
     except (RuntimeError, ValueError) as error:
         raise InputError(f"--coordinator={coordinator}: {_last_line(error)}; see --help for its forms.") from error
     from lungjax.preparation.builtin import resolve
-    from lungjax.train.loop import train_and_evaluate
+    from lungjax.train import devices
+    from lungjax.train import workdir as folder
+    from lungjax.train.loop import check_config, train_and_evaluate
     from lungjax.train.watch import NotFinite
 
-    config = _CONFIG.value
-    if jax.process_index() == 0:
-        resolve(config.data.path)
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
+    devices.find()
+    config, workdir = _CONFIG.value, paths.local(str(_WORKDIR.value))
+    check_config(config)  # Before the built-in data are made.
+    with folder.held(workdir):
+        if jax.process_index() == 0:
+            resolve(config.data.path)
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
 
-        multihost_utils.sync_global_devices("data")
-    config.data.path = str(resolve(config.data.path))
-    try:
-        train_and_evaluate(config, Path(str(_WORKDIR.value)))
-    except NotFinite as error:
-        print(f"lungjax: error: {error}", file=sys.stderr)
-        return 1
+            multihost_utils.sync_global_devices("data")
+        config.data.path = str(resolve(config.data.path))
+        try:
+            train_and_evaluate(config, workdir)
+        except NotFinite as error:
+            print(f"lungjax: error: {error}", file=sys.stderr)
+            return 1
     return 0
 
 

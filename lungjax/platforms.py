@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import platform
@@ -26,6 +27,17 @@ def core_count() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux: a job of Slurm's, say, may use some of them only.
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def memory_bytes() -> int | None:
+    """How much memory this process may use: that of the computer, or of its container; None where nobody says."""
+    try:
+        known = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf.
+        return None
+    with contextlib.suppress(OSError, ValueError):  # No container, or "max".
+        known.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(known)
 
 
 def bind_to_cores(count: int) -> int:
@@ -99,7 +111,7 @@ def try_lock(file: IO) -> bool:
             return False
         return True
     if msvcrt is None:
-        raise OSError("this operating system can lock no file: Python has neither fcntl nor msvcrt here")
+        raise OSError(errno.ENOLCK, "this operating system can lock no file: Python has neither fcntl nor msvcrt here")
     file.seek(0)  # Windows locks bytes, not files: the first one, which need not exist.
     try:
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]

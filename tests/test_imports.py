@@ -28,6 +28,8 @@ PURE_EVALUATION = {
 
 MAY_IMPORT = {
     "errors": set(),
+    "locks": set(),
+    "paths": set(),
     "platforms": set(),
     "compiled": set(),
     "ct": {"ct"},
@@ -42,7 +44,7 @@ MAY_IMPORT = {
 }
 """A room and what of the project it may import; a name covers everything below it."""
 
-EVERYBODYS = {"errors", "platforms", "compiled"}
+EVERYBODYS = {"errors", "compiled", "locks", "paths", "platforms"}
 """What any room may import."""
 
 ALSO = {
@@ -54,7 +56,7 @@ ALSO = {
 """What `predict` found, or a detector proposes, becomes data to learn from: the way back. Its labels are of the
 readers' majority."""
 
-HOST = {"errors", "platforms", "ct", "lidc", "arguments", "cli", *PURE_EVALUATION} | {
+HOST = {"errors", "locks", "paths", "platforms", "ct", "lidc", "arguments", "cli", *PURE_EVALUATION} | {
     f"data.{name}" for name in ("index_columns", "manifest", "records", "shards", "splits")
 }
 """Where no JAX is imported."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lungjax import paths
 from lungjax.data import candidates, mixture, splits
 from lungjax.data.loader import Slices
 from lungjax.data.mixture import Mixture
@@ -42,7 +43,7 @@ class Bags(Patches):
         self.patients = np.unique(ids)
         self.members = [np.flatnonzero(ids == patient) for patient in self.patients]
         if labels:
-            csv_labels = read_labels(Path(labels))
+            csv_labels = read_labels(paths.local(labels))
             patient_labels = [csv_labels.get(patient, np.nan) for patient in self.patients]
         else:
             patient_labels = [_label_from_nodules(self.label[rows]) for rows in self.members]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -81,6 +81,11 @@ def _lung_area_mm2(dataset: Dataset) -> np.ndarray:
             "use config.data.slices='all' or 'nodule', or prepare it again with --overwrite."
         )
     return area_mm2.to_numpy()
+
+
+def crop_bytes(data: Any) -> int:
+    """How many bytes a crop takes at least, with the readers' marks, by `config.data`; 0 for whole slices."""
+    return 2 * data.get("crop_px", 0) ** 2
 
 
 class Batches(Protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import grain
@@ -161,6 +160,6 @@ def open_parts(parts: Mapping[str, Any], open_slices: Callable[[Dataset, Any], S
 
 def _open(name: str, path: str) -> Dataset:
     try:
-        return shards.open_dataset(Path(path))
+        return shards.open_dataset(path)
     except InputError as error:
         raise InputError(f"config.data.parts.{name}: {error}") from error

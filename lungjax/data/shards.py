@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
+from lungjax import paths
 from lungjax.ct.scan import READERS, Intensity
 from lungjax.data import index_columns, records
 from lungjax.data.manifest import INDEX, QUARANTINE, read_index, read_manifest, sha256
@@ -152,7 +153,7 @@ def open_dataset(path: Path | str, *, verify: bool = False) -> Dataset:
       InputError: there is no such folder, it is not a finished data set or has another schema version, a file is
         missing or differs in size or (with `verify`) in content, or there are no slices.
     """
-    path = Path(path)
+    path = paths.local(path)
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; make it with `lungjax prepare --source SCANS --out {path}`.")
     manifest = read_manifest(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lungjax import paths
 from lungjax.ct import hounsfield
 from lungjax.ct.scan import Scan
 from lungjax.ct.source import Entry, Quarantined
@@ -28,7 +29,7 @@ _TOLERANCE = 0.01
 
 def read_scan(path: Path | str, *, series_uid: str | None = None) -> Scan:
     """See `lungjax.read_scan`."""
-    source = Path(path)
+    source = paths.local(path)
     module, entries, quarantined = sources.find_scans(source)
     try:
         return sources.read(module, _chosen(source, entries, quarantined, series_uid))

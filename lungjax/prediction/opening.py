@@ -5,16 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from lungjax.errors import InputError
 from lungjax.prediction import exported
 from lungjax.prediction.candidate_classifier import CandidateClassifier
 from lungjax.prediction.encoder import Encoder
 from lungjax.prediction.nodule_classifier import NoduleClassifier
 from lungjax.prediction.patient_classifier import PatientClassifier
 from lungjax.prediction.sliding_window import Segmenter
-from lungjax.train import trained
+from lungjax.train import devices, trained
 from lungjax.train.trained import TORCHVISION_FILE
 
 _CLASSES: dict[str, Any] = {
@@ -57,8 +54,4 @@ def find_device(name: str | None) -> Any:
     Raises:
       InputError: there is none of that kind.
     """
-    try:
-        return jax.devices(name)[0]
-    except RuntimeError as error:
-        kinds = ", ".join(sorted({device.platform for device in jax.devices()}))
-        raise InputError(f"there is no device {name!r} for JAX here; there is {kinds}.") from error
+    return devices.find(name)[0]

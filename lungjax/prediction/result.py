@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lungjax import paths
 from lungjax.ct.scan import Scan
 from lungjax.prediction.diffuse_disease import LungCheck
 from lungjax.prediction.lung_rads import LungRads
@@ -69,8 +70,9 @@ class Prediction:
         Raises:
           InputError: it exists and is not empty.
         """
-        folder.write(Path(out), self.scan, self.mask, self.to_dict())
-        return Path(out)
+        out = paths.local(out)
+        folder.write(out, self.scan, self.mask, self.to_dict())
+        return out
 
     def to_dict(self) -> dict[str, Any]:
         """What report.json holds, as plain Python values: see `lungjax.prediction.outputs.report_json`."""

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from lungjax import paths
+
 NAME = "phantom"
 FOLDER = Path("data/phantom")
 SCANS = 24
@@ -36,7 +38,7 @@ def resolve(path: str) -> Path:
     files like real scans; the DICOM files are removed afterwards.
     """
     if path != NAME:
-        return Path(path)
+        return paths.local(path)
     if not FOLDER.exists():
         from lungjax.preparation import phantom, run  # They import pydicom and pylidc, which no other path needs.
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lungjax import platforms
+from lungjax import locks
 from lungjax.ct import lungs
 from lungjax.ct.scan import READERS, Scan
 from lungjax.ct.source import Entry
@@ -81,13 +81,9 @@ def open_partial(out: Path, plan: dict[str, Any], *, overwrite: bool) -> Iterato
     """
     folder = out.with_name(out.name + ".partial")
     with contextlib.ExitStack() as held:
-        with _name_another(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            locked = held.enter_context(platforms.lock_file(folder.with_name(folder.name + ".lock")))
-        if not locked:
-            raise InputError(f"{folder} is in use by another `lungjax prepare`; wait for it to finish.")
+        held.enter_context(locks.hold(folder.with_name(folder.name + ".lock"), of=folder, option="--out"))
         if not overwrite and (out / manifest.MANIFEST).exists():  # It was not yet when this run began.
-            raise InputError(f"{out} was finished by another `lungjax prepare` just now; run the command again.")
+            raise InputError(f"{out} was finished by another lungjax process just now; run the command again.")
         with _name_another(folder):
             folder.mkdir(exist_ok=True)
         if not _is_partial(folder):

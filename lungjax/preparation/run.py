@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 import lungjax
-from lungjax import platforms
+from lungjax import paths, platforms
 from lungjax.ct.source import Entry, Quarantined
 from lungjax.data import manifest, shards
 from lungjax.data.index_columns import ROW_COLUMNS
@@ -21,8 +20,6 @@ from lungjax.data.records import SCHEMA_VERSION
 from lungjax.errors import Fault, InputError
 from lungjax.preparation import merge, parts, sources, spread, summary
 from lungjax.preparation.summary import Summary
-
-_URL = re.compile(r"(gs|s3|az|abfss?|https?|ftp|hdfs):/")
 
 
 def prepare(
@@ -51,10 +48,7 @@ def prepare(
         or a worker process died twice on the same scan.
     """
     started = time.monotonic()
-    for path in (source, out):
-        if _URL.match(str(path)):
-            raise InputError(f"{path}: shards are read and written as files; mount the bucket and name that folder.")
-    source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
+    source, out = (Path(os.path.abspath(paths.local(path))) for path in (source, out))
     if not source.exists():
         raise InputError(f"{source}: no such file or folder; --source names a folder of scans or an archive.")
     if _is_complete(out, overwrite=overwrite) and not overwrite:

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import numpy as np
 
+from lungjax.ct.scan import READERS
 from lungjax.data import bags, extent, loader, neighbours, shards, splits
 from lungjax.errors import InputError
 from lungjax.tasks import classify, diagnose, pretrain, segment, sift
 from lungjax.tasks.task import Config, Task
-from lungjax.train import calibrate, checkpoint, logs, mesh, state, step, trained, transfer
+from lungjax.train import calibrate, checkpoint, config_checks, logs, mesh, state, step, trained, transfer
 from lungjax.train import workdir as folder
 from lungjax.train.checkpoint import Checkpoints
 from lungjax.train.evals import Validation
@@ -29,6 +31,31 @@ TASKS: dict[str, Callable[..., Task]] = {
 }
 
 
+_ANY_SIDE_PX = 512
+"""Of a slice, where it is not known yet: every network takes it."""
+
+
+def check_config(config: Config) -> None:
+    """Checks all of a configuration that can be checked without data.
+
+    Raises:
+      InputError: a value is out of range or unknown, no network can be made of them, or a batch fits no memory.
+    """
+    if config.task not in TASKS:
+        raise InputError(f"config.task is {config.task!r}; use one of {', '.join(TASKS)}.")
+    config_checks.check(config)
+    config_checks.check_memory(loader.crop_bytes(config.data), config, processes=jax.process_count())
+    side_px = config.data.get("crop_px", 0) or _ANY_SIDE_PX
+    sample = {
+        "image": jax.ShapeDtypeStruct((2, side_px, side_px), np.float32),
+        "inside": jax.ShapeDtypeStruct((2, config.data.get("nodules", 1)), np.float32),
+    }
+    with folder.config_mistakes():
+        task = TASKS[config.task](config, intensity="hu", readers=READERS, mesh=mesh.make_mesh(config.data.batch_size))
+        step.make_optimizer(config.optimizer, config.steps)
+        jax.eval_shape(task.init, jax.random.key(config.seed), sample)
+
+
 def train_and_evaluate(config: Config, workdir: Path) -> bool:
     """Trains up to `config.steps`, resuming from the latest checkpoint in `workdir` if there is one.
 
@@ -40,10 +67,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
       NotFinite: the loss became NaN or infinite; its batch is saved in the workdir.
     """
     # 1. The configuration, the data and its split of patients, the devices.
-    if config.task not in TASKS:
-        raise InputError(f"config.task is {config.task!r}; use one of {', '.join(TASKS)}.")
-    folder.check_counts(config)
-    folder.check_shares(config)
+    check_config(config)
     dataset = shards.open_dataset(Path(config.data.path))
     mixed = bags.make_mixture(config.data, task=config.task)
     patients = splits.joined(
@@ -81,6 +105,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
         train_task = make(intensity=mixed.intensity, readers=mixed.readers) if mixed else task
         optimizer = step.make_optimizer(config.optimizer, config.steps)
         shape = slices.batch(val_rows[:1])
+        config_checks.check_memory(sum(part.nbytes for part in shape.values()), config, processes=jax.process_count())
         replicated = mesh.replicated(devices)
         train_state = jax.jit(
             lambda rng: state.create_state(task, optimizer, rng, shape, averaged=config.average_decay > 0),

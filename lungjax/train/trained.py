@@ -12,10 +12,11 @@ import ml_collections
 import numpy as np
 import safetensors.numpy
 
+from lungjax import paths
 from lungjax.data import splits
 from lungjax.errors import InputError
 from lungjax.tasks.task import Config
-from lungjax.train import calibrate, checkpoint, torchvision
+from lungjax.train import calibrate, checkpoint, devices, torchvision
 from lungjax.train import workdir as folder
 
 WEIGHTS_FILE = "model.safetensors"
@@ -74,6 +75,7 @@ class Trained:
 
 def path_of(model: Path) -> Path:
     """The folder of a model: its path or, where nothing exists at that path, the bundled model of that name."""
+    model = paths.local(model)
     name = ALIASES.get(str(model), str(model))
     return SHIPPED / name if not model.exists() and name in bundled_models() else model
 
@@ -87,6 +89,7 @@ def open_trained(model: Path) -> Trained:
     Raises:
       InputError: it is none of these, or it is damaged.
     """
+    devices.find()
     path = path_of(model)
     if (path / WEIGHTS_FILE).is_file() or (path / ORBAX_FOLDER).is_dir():
         return _open_exported(path)
@@ -150,6 +153,7 @@ def open_encoder(model: Path) -> Trained:
     Raises:
       InputError: it is neither.
     """
+    model = paths.local(model)
     if model.suffix != ".safetensors":
         return open_trained(model)
     try:

@@ -14,11 +14,15 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
+from jax.experimental import multihost_utils
 
 import lungjax
+from lungjax import locks
 from lungjax.data import splits
 from lungjax.errors import InputError
 from lungjax.tasks.task import Config
+from lungjax.train import config_checks
 
 CONFIG_FILE = "config.json"
 SPLIT_FILE = "split.json"
@@ -37,6 +41,27 @@ def config_mistakes() -> Iterator[None]:
         raise InputError(f"the configuration cannot be used: {str(error).splitlines()[0]}") from error
 
 
+@contextlib.contextmanager
+def held(workdir: Path) -> Iterator[None]:
+    """Makes a workdir and holds its lock, as process 0 of the run.
+
+    Raises:
+      InputError: another run holds it, which every process of this one is told; or it cannot be made.
+    """
+    with contextlib.ExitStack() as stack:
+        problem = ""
+        if jax.process_index() == 0:
+            try:
+                stack.enter_context(locks.hold(workdir / locks.NAME, of=workdir, option="--workdir"))
+            except InputError as error:
+                problem = str(error)
+        if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(bool(problem))):
+            problem = problem or f"{workdir} cannot be used; see what process 0 says."
+        if problem:
+            raise InputError(problem)
+        yield
+
+
 def make(path: Path, *, option: str) -> None:
     """Makes a folder if it does not exist; InputError, which names the command's option, where that is impossible."""
     try:
@@ -45,31 +70,6 @@ def make(path: Path, *, option: str) -> None:
         raise InputError(
             f"{path} cannot be made ({error.strerror}); {option} must name a place where you can write."
         ) from error
-
-
-def check_counts(config: Config) -> None:
-    """Raises InputError where a number of steps, slices or processes is out of range."""
-    counts = {
-        "steps": (config.steps, 1),
-        "log_every": (config.log_every, 1),
-        "eval_every": (config.eval_every, 1),
-        "checkpoint_every": (config.checkpoint_every, 1),
-        "keep_checkpoints": (config.keep_checkpoints, 1),
-        "data.batch_size": (config.data.batch_size, 2),  # With one slice, SimCLR would have no negatives.
-        "data.crop_px": (config.data.crop_px, 0),
-        "data.workers": (config.data.workers, 0),
-    }
-    for name, (value, least) in counts.items():
-        if value < least:
-            raise InputError(f"config.{name} is {value}; it must be at least {least}.")
-
-
-def check_shares(config: Config) -> None:
-    """Raises InputError where the share of train patients or the decay of the average is out of range."""
-    if not 0 < config.data.train_share <= 1:
-        raise InputError(f"config.data.train_share is {config.data.train_share}; it must be above 0 and at most 1.")
-    if not 0 <= config.average_decay < 1:
-        raise InputError(f"config.average_decay is {config.average_decay}; it must be at least 0 and below 1.")
 
 
 def check_begun(workdir: Path, config: Config, assignment: dict[str, splits.Split]) -> None:
@@ -81,7 +81,9 @@ def check_begun(workdir: Path, config: Config, assignment: dict[str, splits.Spli
     path = workdir / CONFIG_FILE
     if not path.exists():
         return
-    old, asked = (dict(_leaves(values)) for values in (_read_json(path), json.loads(json.dumps(config.to_dict()))))
+    old, asked = (
+        dict(config_checks.leaves(values)) for values in (_read_json(path), json.loads(json.dumps(config.to_dict())))
+    )
     changed = sorted(key for key in (old.keys() | asked.keys()) - MACHINE if old.get(key) != asked.get(key))
     if changed:
         raise InputError(
@@ -151,15 +153,6 @@ def read_split(workdir: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{workdir}: no {SPLIT_FILE} in it; give the workdir of a training run.")
     return _read_json(path)
-
-
-def _leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields (`a.b.c`, value) for each value in nested dicts."""
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _read_json(path: Path) -> dict[str, Any]:

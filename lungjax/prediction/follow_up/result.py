@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lungjax import paths
 from lungjax.prediction.follow_up.compared import ComparedScan, MatchedNodule, UnmatchedNodule
 from lungjax.prediction.outputs import follow_up_folder, follow_up_json
 
@@ -62,8 +63,9 @@ class FollowUp:
         Raises:
           InputError: it holds one of these files already.
         """
-        follow_up_folder.write(Path(out), self.to_dict(), self.first, self.second)
-        return Path(out)
+        out = paths.local(out)
+        follow_up_folder.write(out, self.to_dict(), self.first, self.second)
+        return out
 
     def to_dict(self) -> dict[str, Any]:
         """What follow-up.json holds, as plain Python values: see `lungjax.prediction.outputs.follow_up_json`."""
