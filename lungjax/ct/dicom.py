@@ -35,7 +35,7 @@ _GEOMETRY = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", 
 _VALUES = ["RescaleSlope", "RescaleIntercept", "BitsAllocated", "PixelRepresentation"]
 _NEEDED = [*_UIDS, *_GEOMETRY, *_VALUES]
 _PADDING = (Tag("PixelPaddingValue"), Tag("PixelPaddingRangeLimit"))
-NAMES = ("Modality", *_NEEDED, "SamplesPerPixel")
+NAMES = ("Modality", *_NEEDED, "SamplesPerPixel", "BitsStored", "HighBit")
 """The attributes that are read from an image's header."""
 _TAGS = {name: Tag(name) for name in NAMES}
 SLICE_TAGS = {int(tag): tag for tag in (*_TAGS.values(), *_PADDING, Tag("PixelData"))}
@@ -152,8 +152,8 @@ def read_slice(path: Path) -> Slice:
     """One image: its position, and where its pixels are.
 
     Raises:
-      Fault: `unreadable_file`, `too_large`, `short_pixels`, `no_decoder`, `missing_tag`, `wrong_rescale` or
-        `not_ct`; each names the file.
+      Fault: `unreadable_file`, `too_large`, `short_pixels`, `no_decoder`, `missing_tag`, `wrong_bits`,
+        `wrong_rescale` or `not_ct`; each names the file.
     """
     try:
         return _single_image(dicom_header.read(path, SLICE_TAGS), path)
@@ -301,7 +301,7 @@ def check_values(values: Mapping[str, Any], dataset: FileDataset, path: Path) ->
     """Checks that an image is CT and has all values that its HU and its position need.
 
     Raises:
-      Fault: `not_ct`, `unreadable_file`, `missing_tag` or `wrong_rescale`.
+      Fault: `not_ct`, `unreadable_file`, `missing_tag`, `wrong_bits` or `wrong_rescale`.
     """
     modality = values["Modality"]
     if modality != "CT":
@@ -317,11 +317,12 @@ def check_values(values: Mapping[str, Any], dataset: FileDataset, path: Path) ->
 
 def _check_rescale(values: Mapping[str, Any], path: Path) -> None:
     """Checks that the range of the stored bits, rescaled, reaches from air to tissue."""
-    slope, intercept, bits = (float(values[name]) for name in ("RescaleSlope", "RescaleIntercept", "BitsAllocated"))
+    slope, intercept = (float(values[name]) for name in ("RescaleSlope", "RescaleIntercept"))
+    bits = dicom_pixels.bits_stored(values, path)
     lowest = -(2 ** (bits - 1)) if values["PixelRepresentation"] == 1 else 0
     low_hu, high_hu = (stored * slope + intercept for stored in (lowest, lowest + 2**bits - 1))
     if not hounsfield.is_chest(low_hu, high_hu):  # A slope of 0 or less, or NaN, fails here, too.
-        rescale = f"slope {slope:g} and intercept {intercept:g}, which turn its {bits:g} bits into"
+        rescale = f"slope {slope:g} and intercept {intercept:g}, which turn its {bits} bits into"
         message = f"{path} has {rescale} {low_hu:g} to {high_hu:g} HU at most; fetch the series again"
         raise Fault("wrong_rescale", message)
 
@@ -332,10 +333,10 @@ def _declared_padding_hu(dataset: FileDataset, values: Mapping[str, Any]) -> flo
     stored = [int(value) for value in declared if value not in (None, "")]
     if not stored:
         return None
-    bits = int(values["BitsAllocated"])
-    if values["PixelRepresentation"] == 1:
-        # Some files declare it with an unsigned VR: 63536 means -2000.
-        stored = [value - (1 << bits) if value >= 1 << (bits - 1) else value for value in stored]
+    # Of a pixel only these bits are read, so of padding, too. With an unsigned VR, 63536 may mean -2000.
+    bits = dicom_pixels.bits_stored(values, Path())
+    sign = 1 << (bits - 1) if values["PixelRepresentation"] == 1 else 0
+    stored = [((value + sign) & ((1 << bits) - 1)) - sign for value in stored]
     return max(stored) * float(values["RescaleSlope"]) + float(values["RescaleIntercept"])
 
 

@@ -38,6 +38,8 @@ FAULTS = {
     "not_3d": "not a three-dimensional volume with one number per voxel",
     # Its values.
     "wrong_rescale": "its rescale tags cannot give, or its pixels do not hold, both air and tissue; use the original",
+    "wrong_bits": "its header says that pixels are not the lowest bits of what is stored, on which readers disagree; "
+    "fetch it again",
     "hu_out_of_range": "HU that int16 cannot hold; its rescale tags or its pixels are wrong",
     "not_hu": "its numbers span too little to be HU; use the image as it was before scaling",
     "not_8_bit": "an image is not 8-bit greyscale",
