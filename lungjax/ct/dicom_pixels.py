@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 import pydicom.uid
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 
-from lungjax.ct import hounsfield
+from lungjax.ct import dicom_header, hounsfield
 from lungjax.ct.dicom_header import PIXELS
 from lungjax.errors import Fault
 
@@ -150,7 +149,7 @@ def _decode(pixels: Pixels) -> np.ndarray:
     """(rows, columns) as stored, in the machine's byte order."""
     try:
         if pixels.frame is None:
-            decoded = pydicom.dcmread(pixels.path).pixel_array
+            decoded = dicom_header.read_all(pixels.path).pixel_array
         else:
             decoded = pixel_array(_open(pixels.path, pixels.path.stat().st_mtime_ns), index=pixels.frame)
     except Exception as error:  # A broken file can make a decoder raise anything.
@@ -164,7 +163,7 @@ def _decode(pixels: Pixels) -> np.ndarray:
 def _open(path: Path, changed_ns: int) -> FileDataset:
     """A file of several frames, cached while they are read one after the other."""
     del changed_ns  # Part of the cache's key: a file that has changed is read again.
-    return pydicom.dcmread(path)
+    return dicom_header.read_all(path)
 
 
 def _read_plain(pixels: Pixels, out: np.ndarray) -> np.ndarray:
