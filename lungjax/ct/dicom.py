@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom.config
 import pydicom.uid
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import FileDataset
@@ -22,25 +23,54 @@ from tqdm import tqdm
 
 from lungjax.ct import dicom_header, dicom_pixels, hounsfield, multiframe, source
 from lungjax.ct.dicom_pixels import Pixels, unreadable
+from lungjax.ct.grouping import File, Header
 from lungjax.ct.series import Series, Slice, assemble
 from lungjax.ct.source import Quarantined
 from lungjax.errors import Fault
 
-_PATIENT = Tag("PatientID")
 _DATES = {int(tag): tag for tag in (Tag("StudyDate"), Tag("AcquisitionDate"))}
 _DATE = re.compile(r"(\d{4})\.?(\d\d)\.?(\d\d)")
-_HEADER_TAGS = {int(tag): tag for tag in (Tag("Modality"), Tag("SeriesInstanceUID"))}
-_UIDS = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
+_HEADER = {
+    "Modality": "modality",
+    "SeriesInstanceUID": "series_uid",
+    "StudyInstanceUID": "study_uid",
+    "PatientID": "patient_id",
+    "FrameOfReferenceUID": "frame_uid",
+    "SOPClassUID": "sop_class",
+    "SOPInstanceUID": "sop_uid",
+    "ConvolutionKernel": "kernel",
+    "SliceThickness": "thickness",
+}
+"""What `Header` has of a file as text, and what it calls it."""
+_HEADER_TAGS = {
+    int(tag): tag
+    for tag in map(Tag, (*_HEADER, "ImageType", "SamplesPerPixel", "ImagePositionPatient", "ImageOrientationPatient"))
+}
 _GEOMETRY = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"]
 _VALUES = ["RescaleSlope", "RescaleIntercept", "BitsAllocated", "PixelRepresentation"]
-_NEEDED = [*_UIDS, *_GEOMETRY, *_VALUES]
+_UIDS = ["StudyInstanceUID", "SOPInstanceUID"]
+"""Missing in some public data: nothing but what refers to the images needs them."""
+_NEEDED = ["SeriesInstanceUID", *_GEOMETRY, *_VALUES]
 _PADDING = (Tag("PixelPaddingValue"), Tag("PixelPaddingRangeLimit"))
-NAMES = ("Modality", *_NEEDED, "SamplesPerPixel")
+NAMES = ("Modality", *_NEEDED, *_UIDS, "SamplesPerPixel", "BitsStored", "HighBit", "GantryDetectorTilt")
 """The attributes that are read from an image's header."""
 _TAGS = {name: Tag(name) for name in NAMES}
 SLICE_TAGS = {int(tag): tag for tag in (*_TAGS.values(), *_PADDING, Tag("PixelData"))}
 """The tags of `NAMES`, and those needed to find the pixels."""
 
+_MAY_BE_EMPTY = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+"""Attributes of type 2 that what refers to images takes over from them."""
+_REFERRED_BY = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 _OTHER_FILES = {
     ".xml",
     ".png",
@@ -58,14 +88,6 @@ _OTHER_FILES = {
 """Never DICOM, so not worth opening; LIDC-IDRI has an XML file with each series."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Header:
-    """What distinguishes one series from another; an empty string where the file has no value."""
-
-    modality: str
-    series_uid: str
-
-
 ReadHeader = Callable[[Path], Header | None]
 
 
@@ -74,12 +96,12 @@ def matches(folder: Path) -> bool:
     return folder.is_dir() and any(fault is None and _is_dicom(path) for path, fault in _files(folder))
 
 
-def find_series(folder: Path, read_header: ReadHeader) -> tuple[dict[str, tuple[str, list[Path]]], list[Quarantined]]:
-    """Every series under a folder: SeriesInstanceUID -> modality and files.
+def find_series(folder: Path, read_header: ReadHeader) -> tuple[dict[str, list[File]], list[Quarantined]]:
+    """Every series under a folder: SeriesInstanceUID -> headers and files.
 
     Quarantined are single files and folders: `unreadable_file`, `missing_tag`, `link`, `unreadable_folder`.
     """
-    series: dict[str, tuple[str, list[Path]]] = {}
+    series: dict[str, list[File]] = {}
     quarantined: list[Quarantined] = []
     for path, fault in tqdm(list(_files(folder)), desc="finding series", unit="file", leave=False, disable=None):
         if fault:
@@ -92,19 +114,19 @@ def find_series(folder: Path, read_header: ReadHeader) -> tuple[dict[str, tuple[
             quarantined.append(Quarantined(key, str(path), fault.name, fault.message))
             continue
         if header is not None:
-            series.setdefault(header.series_uid, (header.modality, []))[1].append(path)
+            series.setdefault(header.series_uid, []).append((header, path))
     return series, quarantined
 
 
 def read_header(path: Path) -> Header | None:
-    """The series that a file belongs to, read without its pixels; None where the file is not a DICOM image.
+    """What tells a file from others, read without its pixels; None where the file is not a DICOM image.
 
     Raises:
       Fault: `unreadable_file` where it cannot be opened, or is DICOM and cannot be parsed; `too_large`.
     """
     try:
         dataset = dicom_header.read(path, _HEADER_TAGS)
-        header = Header(*(str(_value(dataset, tag) or "").strip() for tag in _HEADER_TAGS.values()))
+        header = _header(dataset)
         is_dicomdir = dataset.file_meta.get("MediaStorageSOPClassUID") == pydicom.uid.MediaStorageDirectoryStorage
     except InvalidDicomError:
         return None
@@ -115,19 +137,26 @@ def read_header(path: Path) -> Header | None:
     return None if is_dicomdir else header  # A DICOMDIR is the table of contents of a disc.
 
 
-def read_patient_id(path: Path) -> str:
-    """The PatientID of an image file.
+def _header(dataset: FileDataset) -> Header:
+    texts = {name: str(_value(dataset, _HEADER_TAGS[int(Tag(tag))]) or "").strip() for tag, name in _HEADER.items()}
+    words, samples, position, orientation = (
+        _value(dataset, Tag(name))
+        for name in ("ImageType", "SamplesPerPixel", "ImagePositionPatient", "ImageOrientationPatient")
+    )
+    return Header(
+        **texts,
+        image_type=(words,) if isinstance(words, str) else tuple(map(str, words or ())),
+        samples=1 if samples is None else int(samples),
+        position_mm=_place(position, 3),
+        orientation=_place(orientation, 6),
+    )
 
-    Raises:
-      Fault: `unreadable_file`, or `missing_tag` where the file has none.
-    """
-    try:
-        patient_id = str(_value(dicom_header.read(path, {int(_PATIENT): _PATIENT}), _PATIENT) or "").strip()
-    except Exception as error:  # as in `read_header`
-        raise unreadable(path, error) from error
-    if not patient_id:
-        raise Fault("missing_tag", f"{path} has no PatientID, so its scan cannot be assigned to a patient")
-    return patient_id
+
+def _place(values: Any, count: int) -> tuple[float, ...] | None:
+    """So many numbers; None where they are missing or damaged, which reading the image tells."""
+    with contextlib.suppress(ValueError, TypeError):
+        return tuple(_floats(values, count).tolist())
+    return None
 
 
 def read_study_date(path: Path) -> datetime.date | None:
@@ -152,8 +181,8 @@ def read_slice(path: Path) -> Slice:
     """One image: its position, and where its pixels are.
 
     Raises:
-      Fault: `unreadable_file`, `too_large`, `short_pixels`, `no_decoder`, `missing_tag`, `wrong_rescale` or
-        `not_ct`; each names the file.
+      Fault: `unreadable_file`, `too_large`, `short_pixels`, `no_decoder`, `missing_tag`, `wrong_bits`,
+        `wrong_rescale` or `not_ct`; each names the file.
     """
     try:
         return _single_image(dicom_header.read(path, SLICE_TAGS), path)
@@ -202,14 +231,15 @@ def make_slice(dataset: FileDataset, values: Mapping[str, Any], path: Path, pixe
     """A `Slice` from header values by name (`NAMES`), checked by `check_values`, and the location of its pixels."""
     return Slice(
         path=path,
-        study_uid=str(values["StudyInstanceUID"]).strip(),
+        study_uid=str(values["StudyInstanceUID"] or "").strip(),
         series_uid=str(values["SeriesInstanceUID"]).strip(),
-        sop_uid=str(values["SOPInstanceUID"]).strip(),
+        sop_uid=str(values["SOPInstanceUID"] or "").strip(),
         pixels=pixels,
         position_mm=_floats(values["ImagePositionPatient"], 3),
         orientation=_floats(values["ImageOrientationPatient"], 6),
         spacing_mm=tuple(_floats(values["PixelSpacing"], 2).tolist()),
         padding_hu=_declared_padding_hu(dataset, values),
+        tilt_degrees=(_place([values["GantryDetectorTilt"] or 0], 1) or (0.0,))[0],
     )
 
 
@@ -222,13 +252,28 @@ def read_headers(paths: Sequence[Path], sop_uids: Sequence[str]) -> list[FileDat
     datasets: dict[str, FileDataset] = {}
     for path in paths:
         try:
-            dataset = pydicom.dcmread(path, stop_before_pixels=True)
-            datasets[str(dataset.SOPInstanceUID).strip()] = dataset
+            dataset = dicom_header.read_all(path, stop_before_pixels=True)
+            datasets[str(dataset.get("SOPInstanceUID") or "").strip()] = dataset
         except Exception as error:  # as in `read_header`
             raise unreadable(path, error) from error
+    for keyword in _MAY_BE_EMPTY:  # Anonymisers delete what DICOM allows to be empty, not to be missing.
+        for dataset in datasets.values():
+            if keyword not in dataset:
+                setattr(dataset, keyword, "")
     if missing := [uid for uid in sop_uids if uid not in datasets]:
         raise Fault("unreadable_file", f"{paths[0].parent} changed while it was being read: {missing[0]} is gone")
     return [datasets[uid] for uid in sop_uids]
+
+
+def why_not_referred(datasets: Sequence[FileDataset]) -> str | None:
+    """Why no DICOM object can refer to these images; None where one can."""
+    for keyword in _REFERRED_BY:
+        values = [str(dataset.get(keyword) or "") for dataset in datasets]
+        if "" in values:
+            return f"its images have no {keyword}, by which they are referred to"
+        if keyword.endswith("UID") and not all(pydicom.uid.UID(value).is_valid for value in set(values)):
+            return f"its images have a {keyword} that is no UID, so they cannot be referred to"
+    return None
 
 
 def read_header_and_slice(path: Path) -> tuple[Header | None, Slice | Fault]:
@@ -238,10 +283,12 @@ def read_header_and_slice(path: Path) -> tuple[Header | None, Slice | Fault]:
       Fault: as `read_header` does.
     """
     try:
-        image = read_slice(path)
+        dataset = dicom_header.read(path, SLICE_TAGS | _HEADER_TAGS)
+        return _header(dataset), _single_image(dataset, path)
     except Fault as fault:
         return read_header(path), fault
-    return Header("CT", image.series_uid), image
+    except Exception as error:  # as in `read_header`
+        return read_header(path), unreadable(path, error)
 
 
 def read_series(paths: Sequence[Path]) -> Series:
@@ -263,7 +310,7 @@ def _files(folder: Path) -> Iterator[tuple[Path, Fault | None]]:
 def _is_dicom(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            return dicom_header.is_dicom(file.read(132))
     except OSError:
         return False
 
@@ -294,14 +341,15 @@ def _text(dataset: FileDataset, tag: BaseTag) -> str:
 @functools.lru_cache(maxsize=256)
 def _converted(element: RawDataElement) -> Any:
     """Cached: the slices of a series share nearly all values, and pydicom would check each value again."""
-    return convert_raw_data_element(element).value
+    with pydicom.config.disable_value_validation():  # Whether a UID is a valid one, say, is nothing to warn of.
+        return convert_raw_data_element(element).value
 
 
 def check_values(values: Mapping[str, Any], dataset: FileDataset, path: Path) -> None:
     """Checks that an image is CT and has all values that its HU and its position need.
 
     Raises:
-      Fault: `not_ct`, `unreadable_file`, `missing_tag` or `wrong_rescale`.
+      Fault: `not_ct`, `unreadable_file`, `missing_tag`, `wrong_bits` or `wrong_rescale`.
     """
     modality = values["Modality"]
     if modality != "CT":
@@ -317,11 +365,12 @@ def check_values(values: Mapping[str, Any], dataset: FileDataset, path: Path) ->
 
 def _check_rescale(values: Mapping[str, Any], path: Path) -> None:
     """Checks that the range of the stored bits, rescaled, reaches from air to tissue."""
-    slope, intercept, bits = (float(values[name]) for name in ("RescaleSlope", "RescaleIntercept", "BitsAllocated"))
+    slope, intercept = (float(values[name]) for name in ("RescaleSlope", "RescaleIntercept"))
+    bits = dicom_pixels.bits_stored(values, path)
     lowest = -(2 ** (bits - 1)) if values["PixelRepresentation"] == 1 else 0
     low_hu, high_hu = (stored * slope + intercept for stored in (lowest, lowest + 2**bits - 1))
     if not hounsfield.is_chest(low_hu, high_hu):  # A slope of 0 or less, or NaN, fails here, too.
-        rescale = f"slope {slope:g} and intercept {intercept:g}, which turn its {bits:g} bits into"
+        rescale = f"slope {slope:g} and intercept {intercept:g}, which turn its {bits} bits into"
         message = f"{path} has {rescale} {low_hu:g} to {high_hu:g} HU at most; fetch the series again"
         raise Fault("wrong_rescale", message)
 
@@ -332,10 +381,10 @@ def _declared_padding_hu(dataset: FileDataset, values: Mapping[str, Any]) -> flo
     stored = [int(value) for value in declared if value not in (None, "")]
     if not stored:
         return None
-    bits = int(values["BitsAllocated"])
-    if values["PixelRepresentation"] == 1:
-        # Some files declare it with an unsigned VR: 63536 means -2000.
-        stored = [value - (1 << bits) if value >= 1 << (bits - 1) else value for value in stored]
+    # Of a pixel only these bits are read, so of padding, too. With an unsigned VR, 63536 may mean -2000.
+    bits = dicom_pixels.bits_stored(values, Path())
+    sign = 1 << (bits - 1) if values["PixelRepresentation"] == 1 else 0
+    stored = [((value + sign) & ((1 << bits) - 1)) - sign for value in stored]
     return max(stored) * float(values["RescaleSlope"]) + float(values["RescaleIntercept"])
 
 

@@ -10,12 +10,18 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from struct import Struct
+from typing import Any
 
 import pydicom
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
 from lungjax.ct import size_limits
@@ -33,6 +39,9 @@ _SYNTAX = int(Tag("TransferSyntaxUID"))
 _PLAIN = str(ExplicitVRLittleEndian).encode() + b"\0"
 _DEFLATED = str(DeflatedExplicitVRLittleEndian).encode()
 _CHUNK_BYTES = 2**20
+_FIRST = {(2, 0), (2, 1), (2, 2), (8, 0), (8, 1), (8, 5), (8, 8), (8, 0x12), (8, 0x16), (8, 0x18)}
+"""Elements that a file without preamble begins with."""
+_LONGEST_FIRST = 256
 _META = FileMetaDataset()
 _META.TransferSyntaxUID = ExplicitVRLittleEndian
 
@@ -55,7 +64,37 @@ def read(path: Path, tags: Mapping[int, BaseTag]) -> FileDataset:
         return FileDataset(path, elements, None, _META, is_implicit_VR=False, is_little_endian=True)
     _check_inflated(path, start)
     deferred = {"stop_before_pixels": PIXELS not in tags, "defer_size": _DEFERRED_BYTES}
-    return pydicom.dcmread(path, specific_tags=[*tags.values()], **deferred)
+    return read_all(path, specific_tags=[*tags.values()], **deferred)
+
+
+def is_dicom(start: bytes) -> bool:
+    """Whether a file begins as DICOM does: with a preamble, or without one, as some archives store it."""
+    return start[128:132] == b"DICM" or _is_bare(start)
+
+
+def _is_bare(start: bytes) -> bool:
+    """Whether a file begins with an element of its first groups: explicit VR, or implicit with a short value."""
+    if len(start) < 12:
+        return False
+    group, number, vr, _ = _ELEMENT(start, 0)
+    (length,) = _LENGTH(start, 4)
+    return (group, number) in _FIRST and (vr in _IS_LONG or length <= _LONGEST_FIRST)
+
+
+def read_all(path: Path, **options: Any) -> FileDataset:
+    """What `pydicom.dcmread` reads, also of a file without preamble.
+
+    Raises:
+      Exception: whatever pydicom raises for a broken file.
+    """
+    with path.open("rb") as file:
+        is_bare = (start := file.read(132))[128:] != b"DICM" and _is_bare(start)
+    dataset = pydicom.dcmread(path, force=is_bare, **options)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        plain = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = plain
+    return dataset
 
 
 def _walk(start: bytes, size: int, tags: Mapping[int, BaseTag]) -> dict[BaseTag, DataElement | RawDataElement] | None:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 import pydicom.uid
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 
-from lungjax.ct import hounsfield
+from lungjax.ct import dicom_header, hounsfield
 from lungjax.ct.dicom_header import PIXELS
 from lungjax.errors import Fault
 
@@ -35,6 +34,7 @@ class Pixels:
         compressed ones.
       offset: where they begin in the file, if they are plain.
       signed: whether the stored values are signed.
+      bits: how many of the lowest bits are the value; the others may hold anything, an overlay for instance.
       slope, intercept: HU are slope * stored + intercept.
       frame: the number of the frame in a file of several, from 0; None in a file of a single image.
     """
@@ -44,6 +44,7 @@ class Pixels:
     plain: bool
     offset: int
     signed: bool
+    bits: int
     slope: float
     intercept: float
     frame: int | None = None
@@ -59,8 +60,8 @@ def locate(dataset: FileDataset, values: Mapping[str, Any], path: Path, *, frame
       frames: the number of images in the file.
 
     Raises:
-      Fault: `no_decoder`, `short_pixels`, or `unreadable_file` where the file ends too early or is not a greyscale
-        image.
+      Fault: `no_decoder`, `short_pixels`, `wrong_bits`, or `unreadable_file` where the file ends too early or is not a
+        greyscale image.
     """
     syntax = dataset.file_meta.TransferSyntaxUID
     if not _has_decoder(syntax):
@@ -87,9 +88,26 @@ def locate(dataset: FileDataset, values: Mapping[str, Any], path: Path, *, frame
         plain=bool(offset) and syntax in _PLAIN and bits == 16,
         offset=offset,
         signed=values["PixelRepresentation"] == 1,
+        bits=bits_stored(values, path),
         slope=float(values["RescaleSlope"]),
         intercept=float(values["RescaleIntercept"]),
     )
+
+
+def bits_stored(values: Mapping[str, Any], path: Path) -> int:
+    """How many bits of a stored number are its value, by BitsStored; all that are allocated where it is missing.
+
+    Raises:
+      Fault: `wrong_bits` where they are not the lowest ones, or more than are allocated.
+    """
+    allocated = int(values["BitsAllocated"])
+    stored = int(values["BitsStored"] or allocated)
+    high_bit = stored - 1 if values["HighBit"] in (None, "") else int(values["HighBit"])
+    if not (1 <= stored <= allocated and high_bit == stored - 1):
+        bits = f"{stored} of {allocated} bits with {high_bit} as the highest"
+        message = f"{path} stores {bits}, which DICOM does not allow and readers disagree on; fetch the series again"
+        raise Fault("wrong_bits", message)
+    return stored
 
 
 def read_hu(pixels: Pixels, out: np.ndarray) -> tuple[float, float]:
@@ -101,7 +119,7 @@ def read_hu(pixels: Pixels, out: np.ndarray) -> tuple[float, float]:
       Fault: `hu_out_of_range`, or `unreadable_file` where the pixels cannot be decoded or the file has changed since
         `locate`.
     """
-    stored = _read_plain(pixels, out) if pixels.plain else _decode(pixels)
+    stored = _value_bits(_read_plain(pixels, out) if pixels.plain else _decode(pixels), pixels.bits)
     slope, intercept = pixels.slope, pixels.intercept
     ends_hu = sorted(float(end) * slope + intercept for end in (stored.min(), stored.max()))
     low_hu, high_hu = ends_hu
@@ -131,21 +149,21 @@ def _decode(pixels: Pixels) -> np.ndarray:
     """(rows, columns) as stored, in the machine's byte order."""
     try:
         if pixels.frame is None:
-            decoded = pydicom.dcmread(pixels.path).pixel_array
+            decoded = dicom_header.read_all(pixels.path).pixel_array
         else:
             decoded = pixel_array(_open(pixels.path, pixels.path.stat().st_mtime_ns), index=pixels.frame)
     except Exception as error:  # A broken file can make a decoder raise anything.
         raise unreadable(pixels.path, error) from error
     if decoded.shape != pixels.shape:
         raise Fault("unreadable_file", f"{pixels.path} is not a single greyscale image: its pixels are {decoded.shape}")
-    return decoded.astype(decoded.dtype.newbyteorder("="), copy=False)
+    return np.require(decoded, decoded.dtype.newbyteorder("="), "W")
 
 
 @functools.lru_cache(maxsize=1)
 def _open(path: Path, changed_ns: int) -> FileDataset:
     """A file of several frames, cached while they are read one after the other."""
     del changed_ns  # Part of the cache's key: a file that has changed is read again.
-    return pydicom.dcmread(path)
+    return dicom_header.read_all(path)
 
 
 def _read_plain(pixels: Pixels, out: np.ndarray) -> np.ndarray:
@@ -160,6 +178,18 @@ def _read_plain(pixels: Pixels, out: np.ndarray) -> np.ndarray:
         raise _truncated(pixels.path, have, out.nbytes)
     dtype = np.dtype("<i2" if pixels.signed else "<u2")
     return out.view(dtype).astype(dtype.newbyteorder("="), copy=False)
+
+
+def _value_bits(stored: np.ndarray, bits: int) -> np.ndarray:
+    """`stored`, changed in place, without what lies in bits above the value (DICOM PS3.5, 8.1.1).
+
+    pydicom does the same, but not for JPEG 2000 and JPEG-LS.
+    """
+    spare = 8 * stored.dtype.itemsize - bits
+    if spare > 0:  # Up and down again: the sign of a signed value is extended.
+        np.left_shift(stored, spare, out=stored)
+        np.right_shift(stored, spare, out=stored)
+    return stored
 
 
 def _truncated(path: Path, have: int, need: int) -> Fault:

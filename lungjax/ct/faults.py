@@ -7,6 +7,17 @@ stable: scripts may rely on them.
 
 from __future__ import annotations
 
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """Something worth knowing about a scan that is read all the same: a name of `NOTES`, and one sentence."""
+
+    name: str
+    message: str
+
+
 FAULTS = {
     # The files themselves.
     "link": "a link to a folder is not followed, because it may lead in a circle; put the folder itself in its place",
@@ -25,6 +36,7 @@ FAULTS = {
     "has_readers": "a scan of LIDC-IDRI, whose readers' nodules are known, among scans without nodules; use lidc",
     "duplicate_series": "the same scan exists twice; keep one",
     "several_patients": "the same scan is assigned to several patients; correct the source",
+    "several_studies": "the files of one series name several studies or frames of reference; separate them",
     "several_channels": "a case has more than one channel, but a CT has one; remove the others",
     # Its slices.
     "incomplete_series": "slices are missing, or there are more than in LIDC-IDRI; fetch the series again",
@@ -32,12 +44,15 @@ FAULTS = {
     "uneven_spacing": "slices are not evenly spaced, although they are in LIDC-IDRI; fetch the series again",
     "mixed_geometry": "slices differ in size, pixel spacing, orientation or series, or do not lie above one another",
     "oblique_orientation": "its axes are more than 10 degrees from the body's; use the original, or resample it",
+    "gantry_tilt": "its slices are tilted against the direction in which they are stacked; resample it",
     "missing_orientation": "the header does not give its orientation in the patient; use the original",
     "non_square_pixels": "rows and columns differ in spacing, which never occurs in LIDC-IDRI; use the original",
     "matrix_mismatch": "its matrix or field of view is not that of the readers' outlines; use the original",
     "not_3d": "not a three-dimensional volume with one number per voxel",
     # Its values.
     "wrong_rescale": "its rescale tags cannot give, or its pixels do not hold, both air and tissue; use the original",
+    "wrong_bits": "its header says that pixels are not the lowest bits of what is stored, on which readers disagree; "
+    "fetch it again",
     "hu_out_of_range": "HU that int16 cannot hold; its rescale tags or its pixels are wrong",
     "not_hu": "its numbers span too little to be HU; use the image as it was before scaling",
     "not_8_bit": "an image is not 8-bit greyscale",
@@ -71,6 +86,15 @@ NOTES = {
     "the median",
     "x_ray": "a series of X-rays (CR, DX), as a complete LIDC-IDRI has some besides the CT; listed and skipped",
     "derived": "a series that was derived from a CT (SEG, SR, RTSTRUCT) and lies next to it; listed and skipped",
+    "left_out": "files in a CT series that are no image of its scan (a localizer, a capture, a copy, another "
+    "orientation); listed and skipped",
+    "several_reconstructions": "one series holds several reconstructions of a scan, by kernel or thickness; each is a "
+    "scan of its own",
+    "rounded_positions": "positions were rounded by the scanner; the spacing is their mean step",
+    "tilt_in_header": "the header tells of a gantry tilt, but by their positions the slices lie straight above one "
+    "another; positions count",
+    "not_a_number": "voxels outside the field of view are NaN; read as padding",
+    "two_affines": "qform and sform of a NIfTI file disagree, and programs differ in which they take",
     "padding": "a value outside the scanner's field of view; its voxels are kept, and the data set marks them",
 }
 """What is prepared all the same, or skipped: name -> what it means."""

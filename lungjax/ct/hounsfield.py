@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lungjax.ct import connected_components
+from lungjax.ct.faults import Note
 from lungjax.errors import Fault
 
 LEAST_AIR_HU, LEAST_TISSUE_HU = -500, -100
@@ -14,18 +16,27 @@ LEAST_AIR_HU, LEAST_TISSUE_HU = -500, -100
 
 _LOWEST, _HIGHEST = -32768.5, 32767.5
 """Values between these bounds, both excluded, fit into int16 once rounded."""
+FILL_HU = -2048
+"""What scanners write outside the field of view, and what NaN there are read as."""
 _LEAST_SPAN_HU = 100
 """Air and tissue are 1000 HU apart: values that span less than this have been scaled and are no longer HU."""
 _AIR_HU = -1000
 """A declared padding value above air would turn lung into padding; such a header is ignored."""
 _NOT_AIR_HU = -1500
 """Scanners fill the area outside the reconstruction circle with -2048, -3024 and similar values."""
+_MOST_8_BIT = 255
+_SAMPLED_SIDE = 96
+"""About so many planes along each side are looked at."""
+_HARDLY_ANY, _MANY = 0.005, 0.05
+"""Shares of a scan. Of LIDC-IDRI-0001, -0003 and a Siemens scan, 22 to 29 % are as dense as lung, 30 to 58 % as
+soft tissue, and less than 0.5 % denser than 600 HU."""
+_ADVICE = "use the image as it was before it was changed"
 _PLATEAU_SHARE = 1e-3
 """A value below `_NOT_AIR_HU` held by this share of a series' voxels is a fill value, not a streak artefact."""
 
 
 def to_int16(values: np.ndarray, where: str) -> np.ndarray:
-    """Rounds numbers of any type to int16 HU of the same shape.
+    """Rounds numbers of any type to int16 of the same shape.
 
     Raises:
       Fault: `not_finite`, `hu_out_of_range`, or `not_hu` where the numbers span too little to be HU.
@@ -34,13 +45,39 @@ def to_int16(values: np.ndarray, where: str) -> np.ndarray:
     if not (math.isfinite(low) and math.isfinite(high)):
         raise Fault("not_finite", f"{where} holds NaN or infinite numbers; fetch it again")
     check_fits_int16(low, high, where)
-    if high - low < _LEAST_SPAN_HU:
-        raise Fault(
-            "not_hu", f"{where} holds {low:g} to {high:g}, which are not HU; use the image as it was before scaling"
-        )
+    if high - low < _LEAST_SPAN_HU:  # Looked at before rounding, which fractions would not survive.
+        check_scan(values, where, range_hu=(low, high))
     if values.dtype.kind == "f":
         values = np.rint(values)
     return values.astype(np.int16, copy=False)
+
+
+def fill_not_a_number(values: np.ndarray, where: str) -> tuple[np.ndarray, Note | None]:
+    """Gives voxels that are NaN outside the field of view a value of padding, as scanners write it.
+
+    Args:
+      values: (slices, rows, columns) numbers of any type.
+      where: what they are, for messages.
+
+    Returns:
+      The values, and a note where some were NaN.
+
+    Raises:
+      Fault: `not_finite` where voxels are NaN that no others connect with the volume's border.
+    """
+    if values.dtype.kind != "f" or not (missing := np.isnan(values)).any():
+        return values, None
+    labels = connected_components.label(missing)
+    faces = [labels.take(index, axis) for axis in range(3) for index in (0, -1)]
+    outer = np.unique(np.concatenate([face.ravel() for face in faces]))
+    inner = int(labels.max()) - np.count_nonzero(outer)
+    if inner or missing.all():
+        problem = "nothing but NaN" if missing.all() else "NaN within the field of view"
+        raise Fault("not_finite", f"{where} holds {problem}; fetch it again")
+    message = (
+        f"{100 * missing.mean():.3g} % of the voxels of {where}, outside the field of view, are NaN: read as padding"
+    )
+    return np.where(missing, values.dtype.type(FILL_HU), values), Note("not_a_number", message)
 
 
 def check_fits_int16(low_hu: float, high_hu: float, where: str) -> None:
@@ -55,11 +92,50 @@ def is_chest(low_hu: float, high_hu: float) -> bool:
     return low_hu <= LEAST_AIR_HU and high_hu >= LEAST_TISSUE_HU
 
 
-def check_chest(range_hu: tuple[float, float], where: str) -> None:
-    """Raises the Fault `wrong_rescale` unless the lowest and the highest HU reach from air to tissue."""
-    if not is_chest(*range_hu):
-        range_text = f"{range_hu[0]:g} to {range_hu[1]:g} HU, which is not a CT of a chest"
-        raise Fault("wrong_rescale", f"{where} has {range_text}: its rescale tags are wrong; fetch the series again")
+def why_no_chest(voxels: np.ndarray, range_hu: tuple[float, float] | None = None) -> str | None:
+    """Why numbers cannot be the HU of a chest, as a clause with "it" as its subject; None where they can.
+
+    They span a range from air to tissue, and neither lack lung nor soft tissue, as do HU to which 1024 was added, or
+    from which it was subtracted twice, in a scan whose padding alone is as low as air.
+
+    Args:
+      voxels: (slices, rows, columns) of a whole scan, or some of its planes.
+      range_hu: the lowest and the highest of them, if they are known.
+    """
+    low_hu, high_hu = range_hu or (float(voxels.min()), float(voxels.max()))
+    held = f"it holds {low_hu:g} to {high_hu:g} HU"
+    if not high_hu - low_hu >= _LEAST_SPAN_HU:
+        return f"{held}, too little a span, as after scaling or a window of 8 bits: these are no HU"
+    if not low_hu <= LEAST_AIR_HU:
+        offset = "; perhaps 1024 was added" if high_hu > _MOST_8_BIT else ""
+        return f"{held}, without air: these are no HU of a chest{offset}"
+    if not high_hu >= LEAST_TISSUE_HU:
+        return f"{held}, without tissue: these are no HU of a chest"
+    steps = [max(size // _SAMPLED_SIDE, 1) for size in voxels.shape]
+    sample = voxels[tuple(slice(step // 2, None, step) for step in steps)]
+    if _share(sample, -950, -150) < _HARDLY_ANY and _share(sample, 600, math.inf) > _MANY:
+        return f"{held}, but hardly any that are lung, and many above bone: perhaps 1024 was added"
+    if _share(sample, -200, 600) < _HARDLY_ANY and _share(sample, -math.inf, -1100) > _MANY:
+        return f"{held}, but hardly any that are soft tissue, and many below air: perhaps 1024 was subtracted twice"
+    return None
+
+
+def _share(voxels: np.ndarray, low_hu: float, high_hu: float) -> float:
+    """The share of voxels between two values, both excluded."""
+    return float(np.mean((voxels > low_hu) & (voxels < high_hu)))
+
+
+def check_scan(
+    voxels: np.ndarray, where: str, *, range_hu: tuple[float, float] | None = None, fault: str = "not_hu"
+) -> None:
+    """The one check that a scan's numbers are HU of a chest; arguments as for `why_no_chest`.
+
+    Raises:
+      Fault: of the name `fault`; the message calls the scan `where`.
+    """
+    if why := why_no_chest(voxels, range_hu):
+        advice = "its rescale tags are wrong; fetch the series again" if fault == "wrong_rescale" else _ADVICE
+        raise Fault(fault, f"{where} is not used: {why}; {advice}")
 
 
 def padding(voxels: np.ndarray, declared_hu: float | None) -> int | None:

@@ -156,7 +156,7 @@ def _floats(text: str) -> list[float]:
 
 def _voxel_file(name: str, path: Path) -> Path:
     """The file of voxels, which must lie in the folder of the header."""
-    if Path(name).name != name or not name.endswith((".raw", ".zraw")) or "\0" in name:
+    if Path(name).name != name or not name.lower().endswith((".raw", ".zraw")) or "\0" in name:
         raise Fault("unreadable_file", f"{path} does not name a .raw or .zraw file in its folder; fetch it again")
     voxel_file = path.with_name(name)
     try:

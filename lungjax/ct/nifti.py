@@ -20,6 +20,7 @@ from typing import BinaryIO, Literal, cast
 import numpy as np
 
 from lungjax.ct import size_limits
+from lungjax.ct.faults import Note
 from lungjax.ct.volume import Geometry
 from lungjax.errors import Fault
 
@@ -46,6 +47,8 @@ Order = Literal["<", ">"]
 _ORDERS: tuple[Order, ...] = ("<", ">")
 _MM = {1: 1000.0, 3: 0.001}
 """Metres and micrometres by their codes in the format, as millimetres; any other code counts as millimetres."""
+_SAME_VOXELS = 0.1
+"""Share of a voxel by which the corners of a volume may differ in two affines that are the same: a qform is rounded."""
 _TO_DICOM = np.array([[-1.0], [-1.0], [1.0]])
 """NIfTI's x and y point to the patient's right and front, DICOM's to the left and back."""
 
@@ -120,6 +123,28 @@ def read_voxels(path: Path, header: Header) -> np.ndarray:
         raise Fault("unreadable_file", f"{path} cannot be read ({error}); fetch it again") from error
     if have < header.nbytes:
         raise _truncated(path, header.offset + have, header.offset + header.nbytes)
+    return _scaled(voxels, header)
+
+
+def read_planes(path: Path, header: Header, numbers: Sequence[int]) -> np.ndarray:
+    """As `read_voxels`, but only the slices of these ascending numbers.
+
+    Raises:
+      Fault: `unreadable_file`.
+    """
+    voxels = np.empty((len(numbers), *header.geometry.shape[1:]), header.dtype)
+    try:
+        with _open(path) as file:
+            for number, plane in zip(numbers, voxels, strict=True):
+                file.seek(header.offset + number * plane.nbytes)
+                if _fill(file, plane.reshape(-1).view(np.uint8).data) < plane.nbytes:
+                    raise Fault("unreadable_file", f"{path} is truncated: slice {number} is not whole; fetch it again")
+    except (OSError, EOFError, zlib.error) as error:
+        raise Fault("unreadable_file", f"{path} cannot be read ({error}); fetch it again") from error
+    return _scaled(voxels, header)
+
+
+def _scaled(voxels: np.ndarray, header: Header) -> np.ndarray:
     voxels = voxels.astype(header.dtype.newbyteorder("="), copy=False)
     if (header.slope, header.intercept) == (1, 0):
         return voxels
@@ -147,7 +172,7 @@ def _parse(raw_header: bytes, order: Order, path: Path) -> Header:
 
 
 def _geometry(raw_header: bytes, order: str, sizes: Sequence[int], path: Path) -> Geometry:
-    """The geometry of the sform; that of the qform where there is no sform, or the sform is not a rotation."""
+    """The geometry of the sform; that of the qform where there is no sform, or the sform is no affine of the voxels."""
     qfac, *pixdim = struct.unpack_from(f"{order}4f", raw_header, 76)
     qform_code, sform_code = struct.unpack_from(f"{order}2h", raw_header, 252)
     if qform_code <= 0 and sform_code <= 0:
@@ -157,31 +182,58 @@ def _geometry(raw_header: bytes, order: str, sizes: Sequence[int], path: Path) -
     if not all(0 < abs(step) < math.inf for step in pixdim):
         raise Fault("unreadable_file", f"{path} has voxels of {pixdim} mm, which is impossible; fetch it again")
     mm = _MM.get(raw_header[123] & 7, 1.0)
-    spacing_mm = [mm * abs(step) for step in pixdim]
     matrices = []
     if sform_code > 0:
         matrices.append(np.array(struct.unpack_from(f"{order}12f", raw_header, 280), np.float64).reshape(3, 4))
     if qform_code > 0:
         matrices.append(_qform(struct.unpack_from(f"{order}6f", raw_header, 256), -1.0 if qfac < 0 else 1.0, pixdim))
     faults: list[Fault] = []
+    geometries: list[Geometry] = []
     for matrix in matrices:
-        affine_lps = matrix * _TO_DICOM
-        steps = np.linalg.norm(affine_lps[:, :3], axis=0)
-        if not np.allclose(steps, np.abs(pixdim), rtol=0.01):  # NaN fails here, too.
-            message = f"{path} has steps of {steps.tolist()} by its affine but {pixdim} by its pixdim; fetch it again"
-            faults.append(Fault("unreadable_file", message))
-            continue
         try:
-            return Geometry.from_header(
-                sizes=sizes,
-                spacing_mm=spacing_mm,
-                origin_mm=(mm * affine_lps[:, 3]).tolist(),
-                directions=affine_lps[:, :3] / np.where(steps > 0, steps, 1.0),
-                path=path,
-            )
+            geometries.append(_geometry_of(mm * matrix, mm * np.abs(pixdim), sizes, path))
         except Fault as fault:
+            if fault.name == "gantry_tilt":  # What is sheared stays so, whatever the qform, which cannot tell it, says.
+                raise
             faults.append(fault)
-    raise faults[0]
+    if not geometries:
+        raise faults[0]
+    notes = _disagreement(geometries[0], geometries[1], sform_code, path) if len(geometries) == 2 else ()
+    return dataclasses.replace(geometries[0], notes=notes)
+
+
+def _geometry_of(matrix_mm: np.ndarray, spacing_mm: np.ndarray, sizes: Sequence[int], path: Path) -> Geometry:
+    affine_lps = matrix_mm * _TO_DICOM
+    steps_mm = np.linalg.norm(affine_lps[:, :3], axis=0)
+    if not np.allclose(steps_mm, spacing_mm, rtol=0.01):  # NaN fails here, too.
+        message = f"{path} has steps of {steps_mm.tolist()} by its affine but {spacing_mm.tolist()} by its pixdim"
+        raise Fault("unreadable_file", f"{message}; fetch it again")
+    geometry = Geometry.from_header(
+        sizes=sizes,
+        spacing_mm=spacing_mm.tolist(),
+        origin_mm=affine_lps[:, 3].tolist(),
+        directions=affine_lps[:, :3] / np.where(steps_mm > 0, steps_mm, 1.0),
+        path=path,
+    )
+    return dataclasses.replace(geometry, affine_ras=np.vstack([matrix_mm, (0, 0, 0, 1)]))
+
+
+def _disagreement(sform: Geometry, qform: Geometry, sform_code: int, path: Path) -> tuple[Note, ...]:
+    """A note where both place a corner of the volume differently by more than rounding."""
+    ends = np.array([[0, size - 1] for size in sform.shape[::-1]])
+    corners = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
+    places = [corners @ (one.directions * one.steps_mm).T + one.origin_mm for one in (sform, qform)]
+    if np.abs(places[0] - places[1]).max() <= _SAME_VOXELS * sform.steps_mm.min():
+        return ()
+    where = [", ".join(f"{mm:.6g}" for mm in place[0]) for place in places]
+    others = "as nibabel and SimpleITK do"
+    if sform_code != 1:
+        others = f"as nibabel does; SimpleITK takes the qform, for the sform's code is {sform_code}"
+    message = (
+        f"{path} has a sform and a qform that disagree: its first voxel lies at ({where[0]}) mm by the sform, at "
+        f"({where[1]}) mm by the qform (left, back, head); the sform was taken, {others}"
+    )
+    return (Note("two_affines", message),)
 
 
 def _qform(numbers: Sequence[float], qfac: float, pixdim: Sequence[float]) -> np.ndarray:
@@ -199,7 +251,7 @@ def _qform(numbers: Sequence[float], qfac: float, pixdim: Sequence[float]) -> np
 
 
 def _is_compressed(path: Path) -> bool:
-    return path.suffix == ".gz"
+    return path.suffix.lower() == ".gz"
 
 
 def _open(path: Path) -> BinaryIO:

@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from lungjax.ct.faults import Note
+from lungjax.ct.orientation import Turn
 from lungjax.errors import InputError
 
 RATING_NAMES = (
@@ -83,6 +85,8 @@ class Scan:
         where the source has lost it.
       source: the path that the scan was read from, for reports; empty where it is not known.
       dicom_files: the files of a DICOM series, for outputs that refer to them; else empty.
+      turn: how the axes of the source became those of `voxels`; None where they are the same.
+      notes: what is worth knowing about how it was read.
     """
 
     patient_id: str
@@ -98,6 +102,8 @@ class Scan:
     affine_lps: np.ndarray | None = None
     source: str = ""
     dicom_files: tuple[Path, ...] = ()
+    turn: Turn | None = None
+    notes: tuple[Note, ...] = ()
 
     @property
     def hu(self) -> np.ndarray:

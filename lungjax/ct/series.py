@@ -14,14 +14,23 @@ import numpy as np
 
 from lungjax.ct import hounsfield, size_limits
 from lungjax.ct.dicom_pixels import Pixels, read_hu
+from lungjax.ct.faults import Note
 from lungjax.ct.scan import Nodule, Scan
 from lungjax.errors import Fault
 
 _NEAR_AXIAL = math.cos(math.radians(10))
 _EVEN = 0.02
 """Distances of neighbouring slices may differ from their median by this share; in LIDC's even scans by < 2e-4."""
-_SAME_MM = 1e-3
+SAME_MM = 1e-3
 """Slices closer than this are at the same position."""
+_UNITS_MM = (1.0, 0.1)
+"""To which scanners round positions, if they do."""
+_LEAST_SHARE = 0.2
+"""Of the gaps between positions in whole mm, of both lengths that occur: a single odd gap is not rounding."""
+_ROUNDING = 0.02
+"""By how much more than one unit rounded positions may spread around even ones, as a share of it."""
+_LEAST_TILT_DEGREES, _LEAST_TILT_MM = 0.5, 0.1
+"""Rounded positions alone can look like less."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +45,7 @@ class Slice:
       orientation: (6,) float64, directions of a row and of a column in patient coordinates.
       spacing_mm: (row, column) distance between voxel centres.
       padding_hu: the largest value that the header declares to be padding, or None.
+      tilt_degrees: of the gantry, as the header has it; 0 where it has none.
     """
 
     path: Path
@@ -47,6 +57,7 @@ class Slice:
     orientation: np.ndarray
     spacing_mm: tuple[float, float]
     padding_hu: float | None
+    tilt_degrees: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +66,13 @@ class Stack:
 
     Attributes:
       slices: in order of increasing `z_mm`.
-      z_mm, spacing_mm: as in `Series`.
+      z_mm, spacing_mm, notes: as in `Series`.
     """
 
     slices: tuple[Slice, ...]
     z_mm: np.ndarray
     spacing_mm: tuple[float, float, float]
+    notes: tuple[Note, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -81,7 +93,7 @@ class Series:
         head (left or back where slices are not axial), whichever way rows and columns run.
       spacing_mm: (slice, row, column) distance between voxel centres.
       padding_hu: voxels at or below this value are padding; None where the series has none.
-      affine_lps: as in `lungjax.ct.scan.Scan`.
+      affine_lps, notes: as in `lungjax.ct.scan.Scan`.
     """
 
     study_uid: str
@@ -93,6 +105,7 @@ class Series:
     spacing_mm: tuple[float, float, float]
     padding_hu: int | None
     affine_lps: np.ndarray
+    notes: tuple[Note, ...] = ()
 
     def scan(self, *, patient_id: str, where: str, nodules: tuple[Nodule, ...] = ()) -> Scan:
         """The series as a patient's scan, with the nodules that readers marked.
@@ -100,7 +113,7 @@ class Series:
         Raises:
           Fault: `wrong_rescale` where its HU are not those of a chest; the message calls the scan `where`.
         """
-        hounsfield.check_chest(self.range_hu, where)
+        hounsfield.check_scan(self.voxels, where, range_hu=self.range_hu, fault="wrong_rescale")
         return Scan(
             patient_id=patient_id,
             study_uid=self.study_uid,
@@ -113,6 +126,7 @@ class Series:
             padding_hu=self.padding_hu,
             nodules=nodules,
             affine_lps=self.affine_lps,
+            notes=self.notes,
         )
 
 
@@ -128,6 +142,32 @@ def is_even(z_mm: np.ndarray) -> bool:
     return bool(np.abs(gaps_mm - median_mm).max() <= _EVEN * median_mm)
 
 
+def regular(z_mm: np.ndarray) -> np.ndarray | None:
+    """Evenly spaced positions (slices,) that `z_mm`, ascending, are or were rounded from; None where there are none."""
+    count = len(z_mm)
+    step_mm = float(z_mm[-1] - z_mm[0]) / (count - 1)
+    if is_even(z_mm):
+        return z_mm
+    for unit_mm in _UNITS_MM:
+        if np.abs(z_mm / unit_mm - np.rint(z_mm / unit_mm)).max() > 1e-4 or unit_mm > 0.45 * step_mm:
+            continue
+        # A step that is a whole number of units would have been rounded to itself: what is uneven then, is uneven.
+        gaps = np.rint(np.diff(z_mm) / unit_mm)
+        usual = np.abs(gaps - math.floor(step_mm / unit_mm) - 0.5) < 1  # The two whole numbers around the step.
+        rarer = min(np.mean(gaps == gaps.min()), np.mean(gaps == gaps.max()))
+        if not usual.all() or (unit_mm >= 1 and rarer < _LEAST_SHARE):
+            return None
+        steps_mm = step_mm + np.linspace(-1, 1, 401) * unit_mm / (count - 1)
+        rests_mm = z_mm - steps_mm[:, None] * np.arange(count)
+        widths_mm = np.ptp(rests_mm, axis=1)
+        best = int(widths_mm.argmin())
+        if widths_mm[best] > unit_mm * (1 + _ROUNDING):
+            return None
+        start_mm = (rests_mm[best].min() + rests_mm[best].max()) / 2
+        return start_mm + steps_mm[best] * np.arange(count)
+    return None
+
+
 def order(slices: Sequence[Slice], *, uneven: bool = False) -> Stack:
     """Orders slices along their normal and measures the spacing, from their headers alone.
 
@@ -136,8 +176,8 @@ def order(slices: Sequence[Slice], *, uneven: bool = False) -> Stack:
       uneven: accept unevenly spaced slices; the spacing is then the median.
 
     Raises:
-      Fault: `mixed_geometry`, `too_large`, `incomplete_series` (a single slice), `duplicate_positions` or
-        `uneven_spacing`.
+      Fault: `mixed_geometry`, `too_large`, `incomplete_series` (a single slice), `duplicate_positions`, `gantry_tilt`
+        or `uneven_spacing`.
     """
     if not slices:
         raise ValueError("order: a series has at least one slice")
@@ -155,13 +195,25 @@ def order(slices: Sequence[Slice], *, uneven: bool = False) -> Stack:
     positions_mm = np.stack([image.position_mm for image in ordered])  # (slices, 3)
     z_mm = positions_mm @ normal_lps
     _check_apart(ordered, z_mm)
+    _check_straight(ordered, positions_mm, normal_lps)
+    notes = []
     if not uneven:
-        _check_even(ordered, z_mm)
-    drift_mm = positions_mm - np.outer(z_mm, normal_lps)
-    if np.ptp(drift_mm, axis=0).max() > max(first.spacing_mm):
-        raise Fault("mixed_geometry", f"the slices in {first.path.parent} do not lie above one another")
+        regular_mm = regular(z_mm)
+        if regular_mm is None:
+            raise _uneven(ordered, z_mm)
+        if regular_mm is not z_mm:
+            z_mm = regular_mm
+            rounded = (
+                f"its positions are rounded; slices are taken to lie {z_mm[1] - z_mm[0]:.4g} mm apart, the mean step"
+            )
+            notes.append(Note("rounded_positions", rounded))
+    if first.tilt_degrees:
+        straight = "but by their positions the slices lie straight above one another; positions count"
+        notes.append(
+            Note("tilt_in_header", f"its header has a gantry tilt of {first.tilt_degrees:g} degrees, {straight}")
+        )
     gap_mm = float(np.median(np.diff(z_mm))) if uneven else float(z_mm[-1] - z_mm[0]) / (len(z_mm) - 1)
-    return Stack(tuple(ordered), z_mm, (gap_mm, *first.spacing_mm))
+    return Stack(tuple(ordered), z_mm, (gap_mm, *first.spacing_mm), tuple(notes))
 
 
 def check_axial(orientation: np.ndarray, where: str) -> None:
@@ -199,11 +251,12 @@ def read(stack: Stack) -> Series:
         z_mm=stack.z_mm,
         spacing_mm=stack.spacing_mm,
         padding_hu=padding_hu,
-        affine_lps=_affine_lps(stack),
+        affine_lps=affine_lps(stack),
+        notes=stack.notes,
     )
 
 
-def _affine_lps(stack: Stack) -> np.ndarray:
+def affine_lps(stack: Stack) -> np.ndarray:
     """As in `Scan`. Slices count as lying straight above one another; `order` has checked that within a pixel."""
     first = stack.slices[0]
     slice_mm, row_mm, column_mm = stack.spacing_mm
@@ -256,15 +309,38 @@ def _check_alike(slices: Sequence[Slice]) -> None:
 def _check_apart(ordered: Sequence[Slice], z_mm: np.ndarray) -> None:
     gaps_mm = np.diff(z_mm)
     same = int(gaps_mm.argmin())
-    if gaps_mm[same] < _SAME_MM:
+    if gaps_mm[same] < SAME_MM:
         paths = f"{ordered[same].path} and {ordered[same + 1].path}"
         raise Fault("duplicate_positions", f"{paths} both lie at {z_mm[same]:g} mm; keep one")
 
 
-def _check_even(ordered: Sequence[Slice], z_mm: np.ndarray) -> None:
-    if not is_even(z_mm):
-        gaps_mm = np.diff(z_mm)
-        median_mm = float(np.median(gaps_mm))
-        worst = int(np.abs(gaps_mm - median_mm).argmax())
-        where = f"{gaps_mm[worst]:g} mm after {ordered[worst].path} at {z_mm[worst]:g} mm"
-        raise Fault("uneven_spacing", f"slices lie {median_mm:g} mm apart but {where}")
+def _check_straight(ordered: Sequence[Slice], positions_mm: np.ndarray, normal_lps: np.ndarray) -> None:
+    """Checks that slices lie straight above one another; `positions_mm` (slices, 3)."""
+    first = ordered[0]
+    z_mm = positions_mm @ normal_lps
+    drift_mm = positions_mm - np.outer(z_mm, normal_lps)
+    per_mm = (drift_mm[-1] - drift_mm[0]) / (z_mm[-1] - z_mm[0])
+    beside_mm = drift_mm - drift_mm[0] - np.outer(z_mm - z_mm[0], per_mm)  # A tilt does not explain.
+    pixel_mm = max(first.spacing_mm)
+    if np.abs(beside_mm).max() > pixel_mm:
+        raise Fault("mixed_geometry", f"the slices in {first.path.parent} do not lie above one another")
+    degrees = math.degrees(math.atan(np.linalg.norm(per_mm)))
+    aside_mm = float(np.ptp(drift_mm, axis=0).max())
+    if aside_mm > pixel_mm or (degrees > _LEAST_TILT_DEGREES and aside_mm > _LEAST_TILT_MM):
+        raise tilted(degrees, f"the series in {first.path.parent}")
+
+
+def tilted(degrees: float, where: str) -> Fault:
+    """The fault for slices that do not lie straight above one another, by this angle."""
+    message = (
+        f"{where} is tilted: its slices are stacked {degrees:.2g} degrees off their normal, as with a tilted gantry"
+    )
+    return Fault("gantry_tilt", f"{message}; correct the tilt by resampling, for example in 3D Slicer")
+
+
+def _uneven(ordered: Sequence[Slice], z_mm: np.ndarray) -> Fault:
+    gaps_mm = np.diff(z_mm)
+    median_mm = float(np.median(gaps_mm))
+    worst = int(np.abs(gaps_mm - median_mm).argmax())
+    where = f"{gaps_mm[worst]:g} mm after {ordered[worst].path} at {z_mm[worst]:g} mm"
+    return Fault("uneven_spacing", f"slices lie {median_mm:g} mm apart but {where}")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lungjax.ct.faults import Note
 from lungjax.errors import Fault
 
 if TYPE_CHECKING:
@@ -45,14 +46,6 @@ class Quarantined:
 
     key: str
     where: str
-    name: str
-    message: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Note:
-    """Something worth knowing about a scan that is prepared all the same; names as in `lungjax.ct.faults`."""
-
     name: str
     message: str
 

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lungjax.ct import hounsfield, size_limits
+from lungjax.ct import hounsfield, orientation, size_limits
+from lungjax.ct.faults import Note
+from lungjax.ct.orientation import AXIAL, Turn
 from lungjax.ct.scan import Nodule, Scan
+from lungjax.ct.series import tilted
 from lungjax.errors import Fault
 
-AXIAL = (1, 1, 1)
-"""Columns run to the patient's left, rows to the back, slices to the head, as in nearly every chest CT. -1 reverses."""
-
-_NEAR_AXIAL = math.cos(math.radians(10))
 _MAX_MM = 1e6
 _ORTHOGONAL_TOLERANCE = 1e-3
 
@@ -30,12 +29,16 @@ class Geometry:
       steps_mm: (3,) float64, distance from one voxel to the next along the column, row and slice index.
       origin_mm: (3,) float64, centre of voxel [0, 0, 0].
       directions: (3, 3) float64, whose columns are the directions of the column, row and slice index.
+      affine_ras: (4, 4) float64 of a NIfTI file, with the very numbers of its header; else None.
+      notes: what is worth knowing about the header.
     """
 
     shape: tuple[int, int, int]
     steps_mm: np.ndarray
     origin_mm: np.ndarray
     directions: np.ndarray
+    affine_ras: np.ndarray | None = None
+    notes: tuple[Note, ...] = ()
 
     @classmethod
     def from_header(
@@ -50,7 +53,7 @@ class Geometry:
         """Checks the values of the header of `path`; sizes and spacing are those of column, row and slice index.
 
         Raises:
-          Fault: `not_3d`, `too_large` or `unreadable_file`.
+          Fault: `not_3d`, `too_large`, `unreadable_file`, or `gantry_tilt` where axes are not at right angles.
         """
         if len(sizes) != 3 or min(sizes) < 2:
             shape = " x ".join(map(str, sizes[:8]))
@@ -60,8 +63,11 @@ class Geometry:
         if numbers.size != 15 or not (np.abs(numbers) < _MAX_MM).all() or not min(spacing_mm) > 0:
             what = f"spacing {tuple(spacing_mm[:4])} and origin {tuple(origin_mm[:4])}"
             raise Fault("unreadable_file", f"{path} has {what}, which is impossible; fetch it again")
-        if not np.allclose(directions.T @ directions, np.eye(3), atol=_ORTHOGONAL_TOLERANCE):
-            raise Fault("unreadable_file", f"{path} has axes that are not at right angles; fetch it again")
+        cosines = directions.T @ directions
+        if not np.allclose(np.diag(cosines), 1, atol=_ORTHOGONAL_TOLERANCE):
+            raise Fault("unreadable_file", f"{path} has axes without a direction; fetch it again")
+        if (tilt := np.abs(cosines - np.diag(np.diag(cosines))).max()) > _ORTHOGONAL_TOLERANCE:
+            raise tilted(math.degrees(math.asin(min(tilt, 1.0))), str(path))
         columns, rows, slices = sizes
         return cls((slices, rows, columns), numbers[:3], numbers[3:6], directions)
 
@@ -74,27 +80,40 @@ class Layout:
       shape: (slices, rows, columns).
       z_mm: (slices,) float64, ascending, position along the slices' normal.
       spacing_mm: (slice, row, column) distance between voxel centres.
-      position_mm: (3,) float64, centre of voxel [0, 0, 0].
-      order: the axes of the file's voxels that become slices, rows and columns.
-      reversed: which of these are then reversed.
+      turn: how the file's axes become these.
       affine_lps: as in `lungjax.ct.scan.Scan`.
+      notes: those of the geometry.
     """
 
     shape: tuple[int, ...]
     z_mm: np.ndarray
     spacing_mm: tuple[float, float, float]
-    position_mm: np.ndarray
-    order: tuple[int, ...]
-    reversed: tuple[bool, ...]
+    turn: Turn
     affine_lps: np.ndarray
+    notes: tuple[Note, ...]
 
-    def turn(self, voxels: np.ndarray) -> np.ndarray:
-        """The file's voxels in this layout; none is interpolated."""
-        steps = tuple(slice(None, None, -1 if is_reversed else 1) for is_reversed in self.reversed)
-        return np.ascontiguousarray(voxels.transpose(self.order)[steps])
+    def hu(self, voxels: np.ndarray, where: str) -> tuple[np.ndarray, tuple[Note, ...]]:
+        """int16 HU of a chest, turned, from the file's numbers; and notes on them, in addition to the header's.
 
-    def scan(self, hu: np.ndarray, *, key: str, patient_id: str, nodules: tuple[Nodule, ...] = ()) -> Scan:
-        """A scan from turned voxels, int16 HU (slices, rows, columns); `key` takes the place of the missing UIDs."""
+        Raises:
+          Fault: `not_finite`, `hu_out_of_range` or `not_hu`.
+        """
+        filled, note = hounsfield.fill_not_a_number(voxels, where)
+        hu = hounsfield.to_int16(self.turn.forth(filled), where)
+        hounsfield.check_scan(hu, where)
+        return hu, (*self.notes, *([note] if note else []))
+
+    def scan(
+        self,
+        hu: np.ndarray,
+        *,
+        key: str,
+        patient_id: str,
+        nodules: tuple[Nodule, ...] = (),
+        notes: tuple[Note, ...] = (),
+    ) -> Scan:
+        """A scan from what `hu` returned; `key` takes the place of the missing UIDs."""
+        filled = any(note.name == "not_a_number" for note in notes)
         return Scan(
             patient_id=patient_id,
             study_uid=key,
@@ -104,9 +123,11 @@ class Layout:
             z_mm=self.z_mm,
             spacing_mm=self.spacing_mm,
             sop_uids=("",) * len(hu),
-            padding_hu=hounsfield.padding(hu, None),
+            padding_hu=hounsfield.padding(hu, hounsfield.FILL_HU if filled else None),
             nodules=nodules,
             affine_lps=self.affine_lps,
+            turn=self.turn,
+            notes=notes,
         )
 
 
@@ -116,23 +137,21 @@ def lay_out(geometry: Geometry, path: Path, *, axes: tuple[int, int, int] = AXIA
     Raises:
       Fault: `oblique_orientation` where an axis is more than 10 degrees from the body's.
     """
-    along = np.abs(geometry.directions).argmax(axis=1)  # For left, back and head, the index closest to that direction.
-    cosines = geometry.directions[(0, 1, 2), along] * axes
-    if np.abs(cosines).min() < _NEAR_AXIAL:
+    affine_lps = np.vstack(
+        [np.column_stack([geometry.directions * geometry.steps_mm, geometry.origin_mm]), (0, 0, 0, 1)]
+    )
+    turn = orientation.turn_to(affine_lps, axes, affine_ras=geometry.affine_ras)
+    if turn is None:
         message = f"{path} is not axial: its axes are more than 10 degrees from the body's; resample it"
         raise Fault("oblique_orientation", message)
-    sizes = np.array(geometry.shape[::-1])[along]
-    steps_mm, directions = geometry.steps_mm[along], geometry.directions[:, along] * np.sign(cosines)
-    position_mm = geometry.origin_mm.copy()
-    for index in np.flatnonzero(cosines < 0):
-        position_mm -= directions[:, index] * steps_mm[index] * (sizes[index] - 1)
-    columns_mm, rows_mm, slices_mm = steps_mm.tolist()
+    shape = tuple(geometry.shape[axis] for axis in turn.order)
+    slice_mm, row_mm, column_mm = (float(geometry.steps_mm[2 - axis]) for axis in turn.order)
+    turned_lps = turn.affine_of_scan(geometry.shape)
     return Layout(
-        shape=tuple(sizes[::-1].tolist()),
-        z_mm=float(position_mm @ directions[:, 2]) + slices_mm * np.arange(sizes[2]),
-        spacing_mm=(slices_mm, rows_mm, columns_mm),
-        position_mm=position_mm,
-        order=tuple((2 - along[::-1]).tolist()),
-        reversed=tuple((cosines[::-1] < 0).tolist()),
-        affine_lps=np.vstack([np.column_stack([directions * steps_mm, position_mm]), (0, 0, 0, 1)]),
+        shape=shape,
+        z_mm=float(turned_lps[:3, 3] @ turned_lps[:3, 2]) / slice_mm + slice_mm * np.arange(shape[0]),
+        spacing_mm=(slice_mm, row_mm, column_mm),
+        turn=turn,
+        affine_lps=turned_lps,
+        notes=geometry.notes,
     )

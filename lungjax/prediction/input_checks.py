@@ -49,9 +49,8 @@ def refusal(scan: Scan, trained_on: TrainedRange) -> str | None:
     ):
         if not least * (1 - _TOLERANCE) <= value <= most * (1 + _TOLERANCE):
             return f"Its {name} are {value:.3g} mm apart; the network was trained on {least:.3g} to {most:.3g} mm."
-    low_hu, high_hu = int(scan.voxels.min()), int(scan.voxels.max())
-    if not hounsfield.is_chest(low_hu, high_hu):
-        return f"It holds {low_hu} to {high_hu} HU, without air or without tissue: no CT of a chest."
+    if why := hounsfield.why_no_chest(scan.voxels):
+        return f"{why[0].upper()}{why[1:]}."
     return None
 
 
@@ -65,7 +64,7 @@ def no_chest(lungs: Lungs) -> str | None:
 
 def warnings(scan: Scan, lungs: Lungs, trained: Trained) -> list[str]:
     """Sentences on this scan that must be known to read its nodules."""
-    sentences = []
+    sentences = [f"{note.message[0].upper()}{note.message[1:].rstrip('.')}." for note in scan.notes]
     if trained.patients.get(scan.patient_id) in ("train", "val"):
         sentences.append(f"{scan.patient_id} is one of the patients that the network was trained on, or chosen by.")
     cut = [name for name, number in (("lowest", 0), ("highest", -1)) if lungs.area_mm2()[number] > 0]

@@ -15,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from lungjax import compiled
+from lungjax.ct import faults
 from lungjax.ct.source import Entry, Quarantined, Reader
 from lungjax.errors import Fault, InputError
 from lungjax.prediction import pipeline, sources
@@ -50,11 +51,13 @@ class Summary:
         for folder, report in self.reports.items():
             outcome = f"refused: {report['refused']}" if report["refused"] else _count(report)
             lines.append(f"{folder}: {outcome}")
+            lines += [f"  {warning}" for warning in report["warnings"]]
             if not report["refused"] and report["patient"]["model"]:
                 lines.append(f"  {_patient_line(report['patient'])}")
         if self.resumed:
             lines.append(f"{self.resumed} of them were there already")
-        lines += [f"quarantined: {scan.name}: {scan.message}" for scan in self.quarantined]
+        for scan in self.quarantined:
+            lines.append(f"{'note' if scan.name in faults.NOTES else 'quarantined'}: {scan.name}: {scan.message}")
         return "\n".join(lines)
 
 

@@ -138,7 +138,9 @@ def _notes(
         for note in check.notes
     ]
     notes += [Finding(line.name, line.where, line.message) for line in quarantined if line.name in faults.NOTES]
-    folders = collections.Counter(item.where for item in [*entries, *quarantined])
+    split = {line.where for line in quarantined if line.name == "several_reconstructions"}
+    whole = [item for item in [*entries, *quarantined] if item.where not in split]
+    folders = collections.Counter(item.where for item in whole)
     notes += [
         Finding("mixed_series", where, f"{where} holds {count} series") for where, count in folders.items() if count > 1
     ]

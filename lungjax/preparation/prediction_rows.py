@@ -69,7 +69,9 @@ def rows(scan: Scan, folder: Path) -> list[Row]:
 
 def _mask(path: Path, scan: Scan) -> np.ndarray:
     header = nifti.read_header(path)
-    mask = volume.lay_out(header.geometry, path).turn(nifti.read_voxels(path, header))
+    # LIDC's images are prepared as the readers saw them, which may not be as `predict` turned them.
+    axes = (1, 1, 1) if scan.affine_lps is None else tuple(np.sign(np.diag(scan.affine_lps)[:3]).astype(int).tolist())
+    mask = volume.lay_out(header.geometry, path, axes=axes).turn.forth(nifti.read_voxels(path, header))
     if mask.shape != scan.voxels.shape:
         raise Fault(
             "mask_shape", f"{path} has {mask.shape} voxels, but its scan has {scan.voxels.shape}; predict again"

@@ -201,8 +201,8 @@ def test_voxels_of_metaimage_that_are_no_numbers(meta, tmp_path, bad):
     floats = np.frombuffer(content, np.int16).astype(np.float32)
     text = text.replace("MET_SHORT", "MET_FLOAT")
     assert read_meta(tmp_path, text, floats.tobytes()) == ""
-    floats[7] = bad
-    assert read_meta(tmp_path, text, floats.tobytes()) == "not_finite"
+    floats[7] = bad  # At the border, where NaN means that nothing was measured.
+    assert read_meta(tmp_path, text, floats.tobytes()) == ("" if math.isnan(bad) else "not_finite")
 
 
 def test_a_sound_series_is_read(meta, tmp_path):

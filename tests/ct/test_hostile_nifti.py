@@ -122,7 +122,7 @@ def test_headers_of_nifti_that_cannot_be(whole, tmp_path, offset, form, values, 
     (tmp_path / "a.img").write_bytes(whole[352:])
     assert read_nifti(tmp_path, header(whole, it=(offset, form, values)), packed=packed) == name
     path = str(tmp_path / ("a.nii.gz" if packed else "a.nii"))
-    assert bool(nifti.check(Entry("a", "a", path, (path, None))).faults) == (name != "hu_out_of_range")
+    assert nifti.check(Entry("a", "a", path, (path, None))).faults
 
 
 @pytest.mark.parametrize("affine", ["sform", "qform"])
@@ -143,7 +143,7 @@ def test_an_affine_of_nifti_that_its_pixdim_denies(whole, tmp_path):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_voxels_of_nifti_that_are_no_numbers(tmp_path, bad):
-    voxels = np.arange(math.prod(SHAPE), dtype=np.float32).reshape(SHAPE) - 900
+    voxels = np.arange(math.prod(SHAPE), dtype=np.float32).reshape(SHAPE) * 4 - 900
     (tmp_path / "a_seg.nii").write_bytes(itk_bytes((voxels > -700).astype(np.float32), tmp_path))
     (tmp_path / "a.nii").write_bytes(itk_bytes(voxels, tmp_path))
     entry = Entry("a", "a", str(tmp_path / "a.nii"), (str(tmp_path / "a.nii"), str(tmp_path / "a_seg.nii")))
@@ -151,7 +151,9 @@ def test_voxels_of_nifti_that_are_no_numbers(tmp_path, bad):
     for name in ("a_seg.nii", "a.nii"):
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content[:-4] + struct.pack("<f", bad))
-        assert read(nifti, entry) == "not_finite"
+        # Where the file ends is where NaN means that nothing was measured.
+        is_padding = name == "a.nii" and math.isnan(bad)
+        assert read(nifti, entry) == ("" if is_padding else "not_finite")
         (tmp_path / name).write_bytes(content)
 
 

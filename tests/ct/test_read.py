@@ -15,7 +15,7 @@ from lungjax.ct.scan import Scan
 from lungjax.errors import Fault
 
 STORED = np.random.default_rng(0).integers(0, 1500, (6, 20, 24)).astype(np.int16)
-MOST_MODULES = 8
+MOST_MODULES = 10
 """That a series passes on its way from a folder to a scan."""
 
 

@@ -87,8 +87,9 @@ def test_several_series_in_one_tree_and_what_is_none(tmp_path: Path):
         ("1.2.1", "TEST-1"),
         ("1.2.2", "TEST-2"),
         ("1.2.3", "TEST-1"),
+        ("1.2.5", "1.2.3"),  # Without a PatientID, the study stands for the patient.
     ]
-    assert [(one.key, one.name) for one in quarantined] == [("1.2.4", "not_ct"), ("1.2.5", "missing_tag")]
+    assert [(one.key, one.name) for one in quarantined] == [("1.2.4", "not_ct")]
     assert [len(sources.read(module, entry).voxels) for entry in entries[:2]] == [6, 4]
     with pytest.raises(Fault, match="uneven_spacing"):
         sources.read(module, entries[2])

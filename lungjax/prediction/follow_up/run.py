@@ -111,7 +111,7 @@ def _predicted(scan: Scan, date: datetime.date | None, folder: Path, opened: Pip
         raise InputError(f"{folder} holds what was predicted of {report['scan']['source']}; name another --out.")
     mask = np.zeros(scan.voxels.shape, np.uint8)
     if report["refused"] is None:
-        mask = nifti_mask.read(folder / "mask.nii.gz")
+        mask = nifti_mask.read(folder / "mask.nii.gz", scan.turn)
     return ComparedScan(scan, report, mask, date)
 
 

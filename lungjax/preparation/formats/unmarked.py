@@ -6,7 +6,6 @@ unmarked` that all nodules of these scans, namely none, are known.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from lungjax.ct import read as ct
@@ -15,14 +14,12 @@ from lungjax.ct.scan import Scan
 from lungjax.ct.source import Check, Entry, Quarantined, quarantine_path, walk
 from lungjax.errors import InputError
 from lungjax.lidc import annotations
-from lungjax.preparation.formats import without_checks
+from lungjax.preparation.formats import with_checks
 
 READERS = ct_scan.READERS
 """As in LIDC-IDRI, so that both can be mixed: none of them marked anything."""
 ONE_PROCESS = False
 HAS_PATIENT_IDS = True
-
-_VOLUME = re.compile(r"[^.].*\.(nii|nii\.gz|mhd)")
 
 
 def matches(source: Path) -> bool:
@@ -34,8 +31,9 @@ def matches(source: Path) -> bool:
 def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     """Finds every CT; both lists are sorted by key, the SeriesInstanceUID or a file's name without suffix.
 
-    A NIfTI or MetaImage file counts as a patient of its own. Quarantined are scans of LIDC-IDRI, whose readers looked
-    for nodules (`has_readers`), and what `lungjax.ct.read.find` lists.
+    A NIfTI or MetaImage file counts as a patient of its own, unless BIDS names say otherwise. Quarantined are scans of
+    LIDC-IDRI, whose readers looked for nodules (`has_readers`), DICOM without a PatientID (`missing_tag`), and what
+    `lungjax.ct.read.find` lists.
 
     Raises:
       InputError: there is neither DICOM nor a NIfTI or MetaImage file.
@@ -45,7 +43,7 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
         raise InputError(f"{source} holds no CT: neither DICOM nor files of NIfTI or MetaImage; check --source.")
     entries: list[Entry] = []
     for path in files or [source]:
-        some, faulty = ct.find(path)
+        some, faulty = ct.find(path, needs_patients=True)
         quarantined += faulty
         for entry in some:
             if annotations.scan_row(entry.key) is None:
@@ -64,14 +62,14 @@ def _volumes(source: Path) -> tuple[list[Path], list[Quarantined]]:
     for path, fault in walk(source):
         if fault:
             quarantined.append(quarantine_path(source, path, fault))
-        elif _VOLUME.fullmatch(path.name):
+        elif ct.VOLUME.fullmatch(path.name):
             paths.append(path)
     return sorted(paths), quarantined
 
 
 def examine(source: Path) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
-    """As `find`; a scan has no other checks than those of `read`."""
-    return without_checks(find(source))
+    """As `find`, with a check of each scan by its headers and some planes."""
+    return with_checks(find(source), ct.check)
 
 
 def read(entry: Entry) -> Scan:

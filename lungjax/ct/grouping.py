@@ -1,0 +1,251 @@
+"""Which files of a DICOM series make up a scan: one patient, study, frame of reference and reconstruction.
+
+What else lies in the series (a localizer, a capture, a copy) is left out and listed.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
+
+from lungjax.ct import series
+from lungjax.ct.source import Quarantined
+from lungjax.errors import Fault
+
+X_RAYS = ("CR", "DX")
+DERIVED = ("SEG", "SR", "RTSTRUCT", "RTPLAN", "RTDOSE", "PR", "KO", "REG")
+"""Modalities of what programs, lungjax among them, derive from a CT and store next to it."""
+
+_CT_CLASSES = ("", CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+_SCOUTS = ("LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM")
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What tells files apart; empty, or None, where a file has no value.
+
+    Attributes:
+      modality, series_uid, study_uid, patient_id, frame_uid, sop_class, sop_uid: as in the file.
+      image_type: its words.
+      samples: numbers per pixel.
+      kernel, thickness: of the reconstruction, as text.
+      position_mm, orientation: as in `lungjax.ct.series.Slice`.
+    """
+
+    modality: str
+    series_uid: str
+    study_uid: str = ""
+    patient_id: str = ""
+    frame_uid: str = ""
+    sop_class: str = ""
+    sop_uid: str = ""
+    image_type: tuple[str, ...] = ()
+    samples: int = 1
+    kernel: str = ""
+    thickness: str = ""
+    position_mm: tuple[float, ...] | None = None
+    orientation: tuple[float, ...] | None = None
+
+
+File = tuple[Header, Path]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The files of one scan.
+
+    Attributes:
+      key: the SeriesInstanceUID; of several reconstructions in one series, with what tells this one from the others.
+      patient_id, study_uid: of its files; empty where they have none.
+      paths: its files.
+    """
+
+    key: str
+    patient_id: str
+    study_uid: str
+    paths: tuple[Path, ...]
+
+    @property
+    def where(self) -> str:
+        """The folder of its first file."""
+        return str(self.paths[0].parent)
+
+
+def modality(files: Sequence[File]) -> str:
+    """That of a series: CT where any file is one."""
+    modalities = [header.modality for header, _ in files]
+    return "CT" if "CT" in modalities else modalities[0]
+
+
+def groups(folder: Path, series_uid: str, files: Sequence[File]) -> tuple[list[Group], list[Quarantined]]:
+    """The scans in the files of one CT series, and notes on what is left out.
+
+    Args:
+      folder: the source, to which keys of notes are relative.
+      series_uid: their SeriesInstanceUID.
+      files: of the series, in a fixed order.
+
+    Raises:
+      Fault: `several_patients` or `several_studies`.
+    """
+    images, notes = without_strays(folder, files)
+    reconstructions = _reconstructions(images)
+    found = []
+    for label, some in reconstructions.items():
+        key = f"{series_uid}-{re.sub(r'[^A-Za-z0-9.]+', '_', label)}" if label else series_uid
+        patients, studies = (sorted({get(header) for header, _ in some} - {""}) for get in (_patient, _study))
+        paths = tuple(path for _, path in some)
+        found.append(Group(key, patients[0] if patients else "", studies[0] if studies else "", paths))
+    if len(found) > 1:
+        listed = " and ".join(f"{label} ({len(some)} files)" for label, some in reconstructions.items())
+        message = f"the series in {found[0].where} holds several reconstructions, {listed}; each is a scan of its own"
+        notes.append(Quarantined(f"{series_uid}/", found[0].where, "several_reconstructions", message))
+    return found, notes
+
+
+def without_strays(folder: Path, files: Sequence[File]) -> tuple[list[File], list[Quarantined]]:
+    """The files of one CT series that are images of its scan, and a note on the others of each kind.
+
+    Raises:
+      Fault: `several_patients` or `several_studies` where the images name more than one.
+    """
+    strays: dict[tuple[str, Path], list[Path]] = collections.defaultdict(list)
+    images = _sifted(files, _why_no_image, strays)
+    images = _sifted(images, _why_other_orientation(images), strays)
+    images = _sifted(images, _why_copy(), strays)
+    if not images:  # Then something is wrong with all of them, which reading one tells.
+        return list(files), []
+    _check_one(images, _patient, "patients", "several_patients")
+    _check_one(images, _study, "studies", "several_studies")
+    _check_one(images, lambda header: header.frame_uid, "frames of reference", "several_studies")
+    return images, [_left_out(folder, why, paths) for (why, _), paths in strays.items()]
+
+
+def _sifted(
+    files: Sequence[File], why: Callable[[File], str | None], strays: dict[tuple[str, Path], list[Path]]
+) -> list[File]:
+    kept = []
+    for file in files:
+        reason = why(file)
+        if reason is None:
+            kept.append(file)
+        else:
+            strays[reason, file[1].parent].append(file[1])
+    return kept
+
+
+def _left_out(folder: Path, why: str, paths: Sequence[Path]) -> Quarantined:
+    count = f"and {len(paths) - 1} more files are" if len(paths) > 1 else "is"
+    message = f"{paths[0]} {count} left out: {why}"
+    return Quarantined(paths[0].relative_to(folder).as_posix(), str(paths[0]), "left_out", message)
+
+
+def _patient(header: Header) -> str:
+    return header.patient_id
+
+
+def _study(header: Header) -> str:
+    return header.study_uid
+
+
+def _check_one(files: Sequence[File], get: Callable[[Header], str], what: str, fault: str) -> None:
+    values = sorted({get(header) for header, _ in files} - {""})
+    if len(values) > 1:
+        where = files[0][1].parent
+        raise Fault(fault, f"the series in {where} is of several {what}, {', '.join(values)}; separate their files")
+
+
+def _why_no_image(file: File) -> str | None:
+    header, _ = file
+    if header.modality != "CT":
+        return f"its modality is {header.modality or 'unknown'}, in a series of CT"
+    if any(word.upper() in _SCOUTS for word in header.image_type):
+        return "it is a localizer"
+    if header.sop_class not in _CT_CLASSES:
+        return "it is no CT image but, for example, a capture of a screen"
+    if header.samples != 1:
+        return "it is a picture in colour"
+    return None
+
+
+def _why_other_orientation(files: Sequence[File]) -> Callable[[File], str | None]:
+    """Images of another orientation than most of the axial ones, or most of all where none is axial."""
+    counts = collections.Counter(_directions(header) for header, _ in files if header.orientation)
+    axial = {key: count for key, count in counts.items() if key[0] in ("x", "y") and key[1] in ("x", "y")}
+    usual = max(axial or counts, key=lambda key: counts[key], default=None)
+
+    def why(file: File) -> str | None:
+        if file[0].orientation is None or _directions(file[0]) == usual:
+            return None
+        return "its orientation is not that of the scan, as of a localizer or a reformatted plane"
+
+    return why
+
+
+def _directions(header: Header) -> tuple[str, str]:
+    """The patient's axes that rows and columns are closest to."""
+    assert header.orientation is not None
+    row, column = np.abs(header.orientation).reshape(2, 3)
+    return "xyz"[int(row.argmax())], "xyz"[int(column.argmax())]
+
+
+def _why_copy() -> Callable[[File], str | None]:
+    seen: dict[tuple, Path] = {}
+
+    def why(file: File) -> str | None:
+        header, path = file
+        identity = (header.sop_uid, header.position_mm, header.kernel, header.thickness)
+        first = seen.setdefault(identity, path)
+        if first == path or not (header.sop_uid or _same_bytes(first, path)):
+            return None
+        return f"it is a copy of an image in {first.parent}"
+
+    return why
+
+
+def _same_bytes(first: Path, second: Path) -> bool:
+    try:
+        return first.stat().st_size == second.stat().st_size and first.read_bytes() == second.read_bytes()
+    except OSError:
+        return False
+
+
+def _reconstructions(files: Sequence[File]) -> dict[str, list[File]]:
+    """Files by a label; one empty label where they make up one even stack, or do not differ in what a label names."""
+    kernels, thicknesses = ({get(header) for header, _ in files} for get in (_kernel, _thickness))
+    if (len(kernels) == 1 and len(thicknesses) == 1) or _is_one_stack(files):
+        return {"": list(files)}
+    found: dict[str, list[File]] = collections.defaultdict(list)
+    for header, path in files:
+        parts = [header.kernel or "no kernel"] if len(kernels) > 1 else []
+        parts += [f"{header.thickness or '?'} mm"] if len(thicknesses) > 1 else []
+        found[" ".join(parts)].append((header, path))
+    return dict(sorted(found.items()))
+
+
+def _kernel(header: Header) -> str:
+    return header.kernel
+
+
+def _thickness(header: Header) -> str:
+    return header.thickness
+
+
+def _is_one_stack(files: Sequence[File]) -> bool:
+    """Whether positions are even, so that files of different kernels or thicknesses are one scan all the same."""
+    positions = [header.position_mm for header, _ in files]
+    orientation = files[0][0].orientation
+    if len(files) < 2 or orientation is None or None in positions:
+        return True
+    try:
+        along = series.normal(np.array(orientation))
+    except ValueError:
+        return True
+    z_mm = np.sort(np.array(positions) @ along)
+    return bool(np.diff(z_mm).min() >= series.SAME_MM) and series.regular(z_mm) is not None
