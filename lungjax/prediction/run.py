@@ -134,7 +134,7 @@ def predict(
         function = functools.partial(_predict_one, reader, opened, out, many)
     else:
         function = functools.partial(_predict_in_worker, reader.__name__, asked, out, many)
-    faults: dict[str, Quarantined] = {}
+    failed: dict[str, Quarantined] = {}
     paths = [source, next(path for path in (out, *out.parents) if path.exists())]
     with tqdm(total=len(entries), initial=resumed, unit="scan", disable=None if many else True) as bar:
         for entry, fault in spread.run(function, todo, workers=workers, dask=dask, paths=paths):
@@ -142,9 +142,9 @@ def predict(
                 folder = _folder_of(entry, out, many)
                 reports[folder] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
             else:
-                faults[entry.key] = fault
+                failed[entry.key] = fault
             bar.update()
-    quarantined = [*unreadable, *(faults[entry.key] for entry in todo if entry.key in faults)]
+    quarantined = [*unreadable, *(failed[entry.key] for entry in todo if entry.key in failed)]
     if not reports:
         raise _nothing_read(source, quarantined)
     _write_quarantine(out, quarantined)
