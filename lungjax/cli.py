@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # A file name need not be valid text.
+    # NumPy multiplies small matrices alone: threads would only wait for each other, and burn a core that XLA could use.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     compiled.keep()
     try:
         _make_local(given)

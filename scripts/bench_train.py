@@ -5,7 +5,9 @@
 
 One round takes one step of every contender, so that other work on the machine affects all of them. float32,
 the same batch for all; PyTorch with channels_last. Without PyTorch only our own steps are timed. A step is loss,
-gradients and Adam, without augmentation, whose cost is shown separately.
+gradients and Adam, without augmentation, whose cost is shown separately. Our steps and augmentation are compiled as the
+trainer compiles them, and, as "default", without its options for the compiler (`lungjax.train.compiler`). Each has wall
+time and, in brackets, processor time, which suffers less from other work on the machine.
 """
 
 # PyTorch is an extra.
@@ -58,25 +60,34 @@ def main() -> None:
         print(
             f"Load {busy:.1f}: others compute here. OpenMP's waiting threads then slow PyTorch most; see --threads 1."
         )
-    report(measure(contenders, options.rounds))
+    report(*measure(contenders, options.rounds))
 
 
-def measure(contenders: Contenders, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each contender's steps, all taking turns; a first round warms up."""
+def measure(contenders: Contenders, rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of each contender's steps, and its processor's, all taking turns; a first round warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    processor: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds + 1):
         for name, step in contenders.items():
-            start = time.perf_counter()
+            start, began = time.perf_counter(), time.process_time()
             step()
             if turn:
                 seconds[name].append(time.perf_counter() - start)
-    return seconds
+                processor[name].append(time.process_time() - began)
+    return seconds, processor
 
 
-def report(seconds: dict[str, list[float]]) -> None:
-    """Median and least milliseconds; for pairs the median ratio within a round, above 1 where we are ahead."""
-    for name, values in seconds.items():
-        print(f"{name:28s} median {1e3 * statistics.median(values):8.1f} ms   least {1e3 * min(values):8.1f} ms")
+def report(seconds: dict[str, list[float]], processor: dict[str, list[float]]) -> None:
+    """Median and least milliseconds; for pairs the median ratio within a round, above 1 where the first is ahead."""
+    for name in seconds:
+        median, least = ([1e3 * of(times[name]) for times in (seconds, processor)] for of in (statistics.median, min))
+        print(f"{name:32s} median {median[0]:7.1f} ({median[1]:7.1f}) ms   least {least[0]:7.1f} ({least[1]:7.1f}) ms")
+    for mine in ("lungjax U-Net", "lungjax SimCLR", "lungjax augment segment", "lungjax augment simclr"):
+        ratios = [
+            statistics.median(b / a for a, b in zip(times[mine], times[f"{mine}, default"], strict=True))
+            for times in (seconds, processor)
+        ]
+        print(f"{mine}: {ratios[0]:.2f} ({ratios[1]:.2f}) times as fast as by default")
     pairs = (
         ("U-Net", "lungjax U-Net", "PyTorch U-Net"),
         ("SimCLR", "lungjax SimCLR", "PyTorch SimCLR"),
@@ -85,7 +96,7 @@ def report(seconds: dict[str, list[float]]) -> None:
     for title, mine, other in pairs:
         if other in seconds:
             ratios = [b / a for a, b in zip(seconds[mine], seconds[other], strict=True)]
-            print(f"{title}: {statistics.median(ratios):.2f}x PyTorch's speed")
+            print(f"{title}: {statistics.median(ratios):.2f} times as fast as PyTorch")
     for task in ("segment", "simclr"):
         step = seconds["lungjax U-Net" if task == "segment" else "lungjax SimCLR"]
         share = statistics.median(seconds[f"lungjax augment {task}"]) / statistics.median(step)
@@ -114,6 +125,7 @@ def ours(preset: dict[str, Any]) -> Contenders:
     from lungjax.models.encoder import ResNet
     from lungjax.models.heads import Projection
     from lungjax.models.unet import UNet
+    from lungjax.train import compiler, mesh
 
     encoder = ResNet(**{name: value for name, value in preset.items() if name != "widths"})
     unet, head = UNet(encoder=encoder, widths=preset["widths"]), Projection(hidden=HIDDEN, out=OUT)
@@ -146,14 +158,18 @@ def ours(preset: dict[str, Any]) -> Contenders:
 
     for_segment, for_simclr = jax.jit(init)()
     hu = (1500 * image[..., 0] - 1350).astype(jnp.int16)
-    moved, two = jax.jit(augment.make_segment(intensity="hu")), jax.jit(augment.make_views(intensity="hu"))
     bits = target.astype(jnp.uint8)
-    return {
-        "lungjax U-Net": _jax_step(segment_loss, for_segment),
-        "lungjax SimCLR": _jax_step(simclr_loss, for_simclr),
-        "lungjax augment segment": lambda: _wait(moved(keys[0], hu, bits)),
-        "lungjax augment simclr": lambda: _wait(two(keys[0], hu)),
-    }
+    contenders: Contenders = {}
+    for name, compiled_by in (("", compiler.train_options(mesh.make_mesh(1))), (", default", None)):
+        moved = jax.jit(augment.make_segment(intensity="hu"), compiler_options=compiled_by)
+        two = jax.jit(augment.make_views(intensity="hu"), compiler_options=compiled_by)
+        contenders |= {
+            f"lungjax U-Net{name}": _jax_step(segment_loss, for_segment, compiled_by),
+            f"lungjax SimCLR{name}": _jax_step(simclr_loss, for_simclr, compiled_by),
+            f"lungjax augment segment{name}": lambda moved=moved: _wait(moved(keys[0], hu, bits)),
+            f"lungjax augment simclr{name}": lambda two=two: _wait(two(keys[0], hu)),
+        }
+    return contenders
 
 
 def _wait(arrays: tuple[Any, ...]) -> None:
@@ -161,8 +177,9 @@ def _wait(arrays: tuple[Any, ...]) -> None:
         array.block_until_ready()
 
 
-def _jax_step(loss_of: Callable[[Any], Any], params: Any) -> Callable[[], None]:
+def _jax_step(loss_of: Callable[[Any], Any], params: Any, compiled_by: dict[str, str] | None) -> Callable[[], None]:
     import jax
+    import jax.numpy as jnp
     import optax
 
     optimizer = optax.adam(LEARNING_RATE)
@@ -172,8 +189,8 @@ def _jax_step(loss_of: Callable[[Any], Any], params: Any) -> Callable[[], None]:
         updates, opt_state = optimizer.update(grads, opt_state)
         return optax.apply_updates(params, updates), opt_state, loss
 
-    jitted = jax.jit(step, donate_argnums=(0, 1))
-    state = [params, optimizer.init(params)]
+    jitted = jax.jit(step, donate_argnums=(0, 1), compiler_options=compiled_by)
+    state = [jax.tree.map(jnp.copy, params), optimizer.init(params)]  # A step takes away what it is given.
 
     def run() -> None:
         *state[:], loss = jitted(*state)

@@ -104,11 +104,18 @@ def _joined_components(probability: np.ndarray, threshold: float) -> list[np.nda
     """(n, 3) voxels above a threshold, ascending, of each component of those above `JOIN_THRESHOLD`; voxels that
     share a face are connected."""
     joined = []
-    for voxels in _components(probability > min(JOIN_THRESHOLD, threshold)):
+    for voxels in _components(_is_above(probability, min(JOIN_THRESHOLD, threshold))):
         sure = voxels[probability[tuple(voxels.T)] > threshold]
         if len(sure):
             joined.append(sure)
     return joined
+
+
+def _is_above(probability: np.ndarray, threshold: float) -> np.ndarray:
+    """`probability > threshold`. Without a sign float16 are ordered as their bits, which NumPy compares much faster."""
+    if probability.dtype != np.float16:
+        return probability > threshold
+    return probability.view(np.uint16) > np.float16(threshold).view(np.uint16)
 
 
 def _components(mask: np.ndarray) -> list[np.ndarray]:

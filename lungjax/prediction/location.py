@@ -23,6 +23,8 @@ _AXIAL = 0.8
 """Least cosine between an axis of the scan and one of the patient for the one to stand for the other."""
 _MOST_EROSIONS = 5
 """Blocks by which lungs that touch are eroded until they come apart."""
+_EVERY = 20
+"""Of that many points of a nodule one is looked at first."""
 _SECOND_LUNG = 0.1
 """Least size of the second lung, as a share of the first."""
 _ZONES: tuple[Zone, ...] = ("lower", "middle", "upper")
@@ -100,17 +102,21 @@ class LungMap:
             return 0.0
         # From centre to centre of a voxel at the one border and one at the other: half a voxel too much at one of them
         # and half a voxel too little at the other.
-        distance_mm = float(self._border.query(voxels * self._lung.spacing_mm)[0].min())
+        distance_mm = self._to_border_mm(voxels * self._lung.spacing_mm)
         return 0.0 if distance_mm < AT_PLEURA_MM else distance_mm
+
+    def _to_border_mm(self, points_mm: np.ndarray) -> float:
+        """The least distance of any of the points; the first few bound the search of the others, most of which end at
+        once."""
+        nearest_mm = float(self._border.query(points_mm[::_EVERY])[0].min())
+        others_mm, _ = self._border.query(points_mm, distance_upper_bound=nearest_mm)  # Infinite beyond it.
+        return min(nearest_mm, float(others_mm.min()))
 
 
 def _border(mask: np.ndarray) -> np.ndarray:
     """(n, 3) voxels of the lungs next to what is no lung; where the scan ends, the lungs may go on."""
-    box = []
-    for across, size in zip(((1, 2), (0, 2), (0, 1)), mask.shape, strict=True):
-        lines = np.flatnonzero(mask.any(axis=across))
-        box.append(slice(max(int(lines[0]) - 1, 0), min(int(lines[-1]) + 2, size)))
-    inner = mask[tuple(box)]
+    box = _box(mask, margin=1)
+    inner = mask[box]
     return np.argwhere(inner & ~morphology.erode(inner, 0, 1, 2)) + [part.start for part in box]
 
 
@@ -151,5 +157,18 @@ def _nearest(seeds: np.ndarray, lung: Lungs) -> np.ndarray:
     if (seeds > 0).sum() == lung.grid.sum():
         return seeds
     block_mm = np.multiply(lung.step, lung.spacing_mm)
-    nearest = ndimage.distance_transform_edt(seeds == 0, sampling=block_mm, return_distances=False, return_indices=True)
-    return np.asarray(seeds[tuple(np.asarray(nearest))] * lung.grid, np.uint8)
+    box = _box(lung.grid)
+    near = seeds[box]
+    nearest = ndimage.distance_transform_edt(near == 0, sampling=block_mm, return_distances=False, return_indices=True)
+    sides = np.zeros(lung.grid.shape, np.uint8)
+    sides[box] = near[tuple(np.asarray(nearest))] * lung.grid[box]
+    return sides
+
+
+def _box(mask: np.ndarray, margin: int = 0) -> tuple[slice, ...]:
+    """The smallest box around a mask that is not empty, and a margin around it, as far as there is one."""
+    box = []
+    for across, size in zip(((1, 2), (0, 2), (0, 1)), mask.shape, strict=True):
+        lines = np.flatnonzero(mask.any(axis=across))
+        box.append(slice(max(int(lines[0]) - margin, 0), min(int(lines[-1]) + 1 + margin, size)))
+    return tuple(box)

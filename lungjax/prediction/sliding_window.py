@@ -122,7 +122,9 @@ class Segmenter:
             blend = Blend(hu.shape[1:], self.tiling)
             for corner in some:
                 blend.add(next(probabilities), corner)
-            blended[number] = np.where(region[number], blend.mean(), 0)
+            rows, columns = (_extent(region[number].any(axis=axis)) for axis in (1, 0))
+            looked_at = region[number, rows, columns]
+            blended[number, rows, columns] = np.where(looked_at, blend.mean(rows, columns), 0)
         return blended
 
     def _each_tile(self, hu: np.ndarray, places: list[tuple[int, Corner]]) -> Iterator[np.ndarray]:
@@ -134,3 +136,9 @@ class Segmenter:
             part = places[start : start + BATCH]
             images = [crop.cut(hu[number], corner, self.tiling.tile_px) for number, corner in part]
             yield from self.tiles(np.stack(images))
+
+
+def _extent(some: np.ndarray) -> slice:
+    """From the first True to the last one of a line."""
+    places = np.flatnonzero(some)
+    return slice(int(places[0]), int(places[-1]) + 1)

@@ -100,9 +100,10 @@ class Blend:
         self._sum[rows, columns] += weight * tile[inner_rows, inner_columns]
         self._weight[rows, columns] += weight
 
-    def mean(self) -> np.ndarray:
-        """float32 (rows, columns)."""
-        return self._sum / np.where(self._weight > 0, self._weight, 1)
+    def mean(self, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
+        """float32 (rows, columns), of the slice or a part of it."""
+        weight = self._weight[rows, columns]
+        return self._sum[rows, columns] / np.where(weight > 0, weight, 1)
 
 
 def _overlap(start: int, length: int, size: int) -> tuple[slice, slice]:

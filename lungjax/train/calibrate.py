@@ -12,11 +12,9 @@ import jax
 import numpy as np
 
 from lungjax import metrics
-from lungjax.data import loader
 from lungjax.errors import InputError
 from lungjax.evaluation.stats import calibration
 from lungjax.tasks.task import Config, Task
-from lungjax.train import checkpoint
 from lungjax.train import workdir as folder
 
 CALIBRATION_FILE = "calibration.json"
@@ -46,6 +44,8 @@ def fit_calibration(
     Returns:
       A sentence that describes the result.
     """
+    from lungjax.train import checkpoint  # Here, for Orbax takes long to import, and who predicts does without.
+
     variables, step = checkpoint.load_best(workdir)
     fit = _fit_shares if task.calibrated == "share" else _fit_platt
     calibrated, summary = fit(task, variables, slices, rows, config.data.batch_size)
@@ -93,6 +93,8 @@ def _fit_platt(
 def _fit_shares(
     task: Task, variables: Any, slices: Any, rows: np.ndarray, batch_size: int
 ) -> tuple[dict[str, Any], str]:
+    from lungjax.data import loader  # Here, for Grain takes long to import, and who predicts does without.
+
     forward, readers = _forward(task, ["share"]), slices.dataset.readers
     sums = np.zeros((3, calibration.KNOTS))
     for batch in loader.eval_batches(slices, rows, batch_size=batch_size):
@@ -126,6 +128,8 @@ def predictions(
     """A task's predictions for every row, by name, each (rows, ...); and the labels (rows,): 1 or 0, NaN where a nodule
     is neither.
     """
+    from lungjax.data import loader  # As above.
+
     forward = _forward(task)
     parts, labels = [], []
     for batch in loader.eval_batches(slices, rows, batch_size=batch_size):

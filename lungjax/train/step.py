@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from lungjax.errors import InputError
 from lungjax.tasks.task import Config, Metrics, Task
+from lungjax.train import compiler
 from lungjax.train.mesh import replicated, split
 from lungjax.train.state import TrainState
 
@@ -88,6 +89,7 @@ def make_train_step(
         in_shardings=(replicated(mesh), split(mesh)),
         out_shardings=replicated(mesh),
         donate_argnums=0,
+        compiler_options=compiler.train_options(mesh),
     )
 
 

@@ -16,7 +16,7 @@ from lungjax import paths
 from lungjax.data import splits
 from lungjax.errors import InputError
 from lungjax.tasks.task import Config
-from lungjax.train import calibrate, checkpoint, devices, torchvision
+from lungjax.train import calibrate, devices, torchvision
 from lungjax.train import workdir as folder
 
 WEIGHTS_FILE = "model.safetensors"
@@ -134,6 +134,8 @@ def write_operating_points(trained: Trained, points: dict[str, Any]) -> None:
 
 def write_orbax(trained: Trained, path: Path) -> None:
     """Writes the variables as an Orbax checkpoint into the folder `checkpoint`, for `orbax.checkpoint.v1.load`."""
+    from lungjax.train import checkpoint  # Here, for Orbax takes long to import, and most models are no checkpoints.
+
     checkpoint.write_weights(trained.variables, path / ORBAX_FOLDER)
 
 
@@ -201,6 +203,8 @@ def write_description(trained: Trained, path: Path, **more: Any) -> None:
 
 
 def _open_run(path: Path) -> Trained:
+    from lungjax.train import checkpoint  # As above.
+
     variables, step = checkpoint.load_best(path)
     split = folder.read_split(path)
     return Trained(
@@ -248,6 +252,8 @@ def _damaged(path: Path, error: Exception) -> InputError:
 
 def _weights(path: Path) -> dict[str, Any]:
     if (path / ORBAX_FOLDER).is_dir():
+        from lungjax.train import checkpoint  # As above.
+
         return checkpoint.read_weights(path / ORBAX_FOLDER)
     tensors = safetensors.numpy.load((path / WEIGHTS_FILE).read_bytes())
     flat = {name: value.astype(np.float32) for name, value in tensors.items()}

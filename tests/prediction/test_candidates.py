@@ -141,3 +141,11 @@ def test_specks_and_what_lies_in_the_wall_are_left_out():
     (one,) = candidates.ranked_candidates(probability, hu, lungs, (1.0, 1.0, 1.0))
     assert one.centre_voxel == pytest.approx((2, 5.5, 5.5))
     assert candidates.ranked_candidates(np.zeros((2, 3, 3)), hu[:2, :3, :3], lungs[:2, :3, :3], (1.0, 1.0, 1.0)) == []
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("threshold", [0.02, 0.1999, 0.2, 0.5])
+def test_probabilities_are_compared_as_numpy_does(dtype: Any, threshold: float):
+    near = np.float16(threshold)
+    values = np.array([0, 1e-7, threshold, near, np.nextafter(near, near + 1), np.nextafter(near, near - 1), 1], dtype)
+    np.testing.assert_array_equal(candidates._is_above(values, threshold), values > threshold)

@@ -130,3 +130,13 @@ def test_a_nodule_outside_the_lungs_belongs_to_the_nearest(lung: Lungs):
     voxels = ball(-1, 0.0, HALF_MM[2] + 8, 4.0)
     found = LungMap(lung, LPS).locate(voxels)
     assert (found.side, found.zone, found.pleura_mm) == ("right", "middle", 0)
+
+
+@pytest.mark.parametrize("radius_mm", [1.0, 6.0, 12.0])
+def test_the_distance_is_the_least_of_all_pairs(lung: Lungs, radius_mm: float):
+    points_mm = ball(1, 20.0, -6.0, radius_mm) * SPACING_MM
+    place = LungMap(lung, LPS)
+    pairs_mm = [np.sqrt(((place._border.data - point) ** 2).sum(axis=1)).min() for point in points_mm[::7]]
+    least_mm = place._to_border_mm(points_mm[::7])
+    assert least_mm == pytest.approx(min(pairs_mm), rel=1e-12)
+    assert place._to_border_mm(points_mm) == place._border.query(points_mm)[0].min() <= least_mm
