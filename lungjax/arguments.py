@@ -20,6 +20,21 @@ _GATHER = (
 )
 
 
+_ALWAYS = "2: a mistake in the command, or a disk that is full or not writable; 130: interrupted."
+_EXIT_CODES = {
+    "doctor": "0: no fault; 1: faults, which prepare would quarantine",
+    "prepare": "0: done; 1: every scan was quarantined, so there is no data set (with --strict: any was)",
+    "phantom": "0: done",
+    "evaluate": "0: done",
+    "predict": "0: done, though some scans may be refused or quarantined; 1: every scan was; or, with --same-patient, "
+    "the scans could not be compared",
+    "gather": "0: done; 1: every scan was left out, so nothing is written",
+    "mine": "0: done",
+    "export": "0: done",
+    "report": "0: done",
+}
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of the command line; the verb is stored as `verb`."""
     commands = argparse.ArgumentParser(
@@ -31,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
     verbs = commands.add_subparsers(required=True, dest="verb", metavar="VERB")
     for add in (_add_data, _add_figures, _add_uses):
         add(verbs)
+    for name, verb in verbs.choices.items():
+        verb.epilog = f"exit codes: {_EXIT_CODES[name]}; {_ALWAYS}"
     return commands
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import io
 import json
 import os
@@ -15,17 +14,14 @@ from typing import Any
 
 import lungjax
 from lungjax import arguments, compiled, locks, paths
-from lungjax.errors import InputError
-
-_MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-"""Errors of the machine, such as a full or read-only disk, which need no traceback."""
+from lungjax.errors import MACHINE_ERRORS, InputError, told_once
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb; returns the exit code.
 
-    0: done. 1: scans were quarantined (`prepare --strict`), or would be (`doctor`). 2: a user's mistake, or a disk that
-    is full or not writable. 130: interrupted.
+    0: done. 1: scans were refused or quarantined, and nothing else was done; or any was (`prepare --strict`), or would
+    be (`doctor`). 2: a user's mistake, or a disk that is full or not writable. 130: interrupted.
     """
     given = arguments.parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
@@ -36,18 +32,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     compiled.keep()
     try:
         _make_local(given)
-        with _lock(given):
+        with told_once(), _lock(given):
             code = _RUN[given.verb](given)
         sys.stdout.flush()  # Here, where a full disk can still be reported.
         return code
     except InputError as error:
         print(f"lungjax: error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except BrokenPipeError:  # The reader of the output, for instance `head`, has stopped reading.
         _drop_output()
         return 0
     except OSError as error:
-        if error.errno not in _MACHINE_ERRORS:
+        if error.errno not in MACHINE_ERRORS:
             raise
         _drop_output()
         print(f"lungjax: error: {error.filename or _written(given)}: {error.strerror}", file=sys.stderr)
@@ -145,7 +141,7 @@ def _predict(given: argparse.Namespace) -> int:
     asked = _networks_and_threshold(given)
     summary = predict(given.scan[0], out=given.out, workers=given.workers, dask=given.dask, **asked)
     print(summary.text())
-    return 0
+    return 0 if any(report["refused"] is None for report in summary.reports.values()) else 1
 
 
 def _follow_up(given: argparse.Namespace) -> int:
@@ -162,7 +158,7 @@ def _follow_up(given: argparse.Namespace) -> int:
         **_networks_and_threshold(given),
     )
     print(summary.text())
-    return 0
+    return 1 if summary.follow_up["failed"] else 0
 
 
 def _networks_and_threshold(given: argparse.Namespace) -> dict[str, Any]:

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+"""Errors of the machine, such as a full or read-only disk, which need no traceback."""
+
 
 class Fault(Exception):
     """The reason why one scan cannot be used. That scan is quarantined; all others go on.
@@ -21,4 +32,38 @@ class Fault(Exception):
 
 
 class InputError(Exception):
-    """A user's mistake: one clear sentence, shown without a traceback, exit code 2."""
+    """A user's mistake: one clear sentence, shown without a traceback."""
+
+    exit_code = 2
+
+
+class NothingDone(InputError):
+    """Every scan was refused or quarantined, so that nothing is done; the sentence says why."""
+
+    exit_code = 1
+
+
+@contextlib.contextmanager
+def told_once() -> Iterator[None]:
+    """Silences what other threads print of their errors: an error in the background, as of a checkpoint that finds the
+    disk full, is told by the next save, and TensorStore, Orbax and asyncio print it several times, with tracebacks."""
+
+    def print_own(*error: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            hooks[0](*error)
+
+    hooks = sys.excepthook, threading.excepthook
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    sys.excepthook, threading.excepthook = print_own, lambda _: None
+    for logger in loggers:
+        logger.addFilter(_has_no_traceback)
+    try:
+        yield
+    finally:
+        sys.excepthook, threading.excepthook = hooks
+        for logger in loggers:
+            logger.removeFilter(_has_no_traceback)
+
+
+def _has_no_traceback(record: logging.LogRecord) -> bool:
+    return not record.exc_info

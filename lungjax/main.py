@@ -18,7 +18,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from lungjax import compiled, paths
-from lungjax.errors import InputError
+from lungjax.errors import MACHINE_ERRORS, InputError, told_once
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "NAME or NAME:VARIANT, or a file's path.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same command resumes a stopped run.")
@@ -29,7 +29,7 @@ _PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, or stopped by SIGTERM or Ctrl-C after saving; 1 the loss became NaN or infinite; 2 a
-    user's mistake; 130 Ctrl-C before the first step, or a second Ctrl-C.
+    user's mistake, or a disk that is full or not writable; 130 Ctrl-C before the first step, or a second Ctrl-C.
 
     Args:
       argv: the program's name and its arguments; None for the command line's.
@@ -40,9 +40,19 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     try:
         _parse(with_paths(argv))
-        return _train()
+        with told_once():
+            return _train()
     except InputError as error:
         print(f"lungjax: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in MACHINE_ERRORS:
+            raise
+        where = error.filename or _WORKDIR.value
+        print(
+            f"lungjax: error: {where}: {error.strerror}; the same command goes on from the last checkpoint",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("lungjax: interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
@@ -172,6 +182,13 @@ def _train() -> int:
         config.data.path = str(resolve(config.data.path))
         try:
             train_and_evaluate(config, workdir)
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise InputError(
+                f"the memory is too small for batches of config.data.batch_size={config.data.batch_size}; lower it, or "
+                f"the size of images or network ({_last_line(error)})."
+            ) from error
         except NotFinite as error:
             print(f"lungjax: error: {error}", file=sys.stderr)
             return 1

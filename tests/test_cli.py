@@ -182,3 +182,19 @@ def test_help_needs_no_heavy_import():
     code = f"import sys, lungjax.cli; print(*(name for name in {heavy} if name in sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found.split() == []
+
+
+def test_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]):
+    for verb in cli._RUN:
+        with pytest.raises(SystemExit):
+            cli.main([verb, "--help"])
+        said = " ".join(capsys.readouterr().out.split())
+        assert "exit codes: 0: " in said, verb
+        assert said.endswith("2: a mistake in the command, or a disk that is full or not writable; 130: interrupted.")
+
+
+def test_a_refused_scan_is_exit_code_1(phantom_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Its pixels are far too large; a second call, which finds the folder there, says the same."""
+    for _ in range(2):
+        assert cli.main(["predict", str(phantom_dataset), "--out", str(tmp_path / "out")]) == 1
+        assert capsys.readouterr().out.count("refused: Its pixels are 2.") == 2

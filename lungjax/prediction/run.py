@@ -17,7 +17,7 @@ from tqdm import tqdm
 from lungjax import compiled
 from lungjax.ct import faults
 from lungjax.ct.source import Entry, Quarantined, Reader
-from lungjax.errors import Fault, InputError
+from lungjax.errors import Fault, InputError, NothingDone
 from lungjax.prediction import pipeline, sources
 from lungjax.prediction.outputs import folder as scan_folder
 from lungjax.prediction.outputs import report_json
@@ -54,6 +54,7 @@ class Summary:
             lines += [f"  {warning}" for warning in report["warnings"]]
             if not report["refused"] and report["patient"]["model"]:
                 lines.append(f"  {_patient_line(report['patient'])}")
+            lines += [f"  warning: {warning}" for warning in report["warnings"]]
         if self.resumed:
             lines.append(f"{self.resumed} of them were there already")
         for scan in self.quarantined:
@@ -234,7 +235,7 @@ def _nothing_read(source: Path, quarantined: Sequence[Quarantined]) -> InputErro
     if not quarantined:
         return InputError(f"{source} holds no scan.")
     more = f" (and {len(quarantined) - 1} more)" if len(quarantined) > 1 else ""
-    return InputError(f"{source}: no scan could be read: {quarantined[0].name}: {quarantined[0].message}{more}.")
+    return NothingDone(f"{source}: no scan could be read: {quarantined[0].name}: {quarantined[0].message}{more}.")
 
 
 def _write_quarantine(out: Path, quarantined: Sequence[Quarantined]) -> None:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from lungjax.ct.scan import RATING_NAMES, Nodule
 from lungjax.ct.source import Entry
 from lungjax.data import bags, nodules
-from lungjax.errors import Fault, InputError
+from lungjax.errors import Fault, InputError, NothingDone
 from lungjax.prediction import run
 from lungjax.preparation import prediction_rows, sources
 from lungjax.train import workdir
@@ -93,7 +93,8 @@ def gather(predicted: Path, *, source: Path, out: Path) -> Summary:
         scan_labels.setdefault(entry.patient_id, []).append(label)
     if not rows:
         reasons = "; ".join(f"{key}: {reason}" for key, reason in left_out.items())
-        raise InputError(f"{predicted} has no findings in the scans of {source}{': ' if reasons else ''}{reasons}.")
+        kind = NothingDone if left_out else InputError
+        raise kind(f"{predicted} has no findings in the scans of {source}{': ' if reasons else ''}{reasons}.")
     return _write(rows, {patient: _patient_label(labels) for patient, labels in scan_labels.items()}, out, left_out)
 
 

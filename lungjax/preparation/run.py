@@ -17,7 +17,7 @@ from lungjax.ct.source import Entry, Quarantined
 from lungjax.data import manifest, shards
 from lungjax.data.index_columns import ROW_COLUMNS
 from lungjax.data.records import SCHEMA_VERSION
-from lungjax.errors import Fault, InputError
+from lungjax.errors import Fault, InputError, NothingDone
 from lungjax.preparation import merge, parts, sources, spread, summary
 from lungjax.preparation.summary import Summary
 
@@ -147,7 +147,7 @@ def _nothing_prepared(folder: Path, source: Path, quarantined: Sequence[Quaranti
     merge.write_quarantine(folder, lines)
     if not lines:
         return InputError(f"{source} holds no scans of this format; check --source and --format.")
-    return InputError(
+    return NothingDone(
         f"{source}: nothing could be prepared, {len(lines)} quarantined, the first because {lines[0]['message']}; "
         f"all reasons are in {folder / manifest.QUARANTINE}."
     )

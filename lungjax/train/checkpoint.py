@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +34,9 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: Path, *, every: int, keep: int):
+        self._folder = (workdir / FOLDER).absolute()
         self._checkpointer = ocp.training.Checkpointer(
-            (workdir / FOLDER).absolute(),
+            self._folder,
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(every),
             preservation_policy=_policies.AnyPreservationPolicy(
                 [
@@ -52,7 +57,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._checkpointer.close()
+        with _disk_errors(self._folder):
+            self._checkpointer.close()
 
     def save(
         self,
@@ -69,18 +75,22 @@ class Checkpoints:
           state: what to store.
           score: of this state on the validation patients, higher is better; None if it was not measured.
           force: save even if no checkpoint is due. A step that is already saved is not saved again.
+
+        Raises:
+          OSError: this one, or the one before, cannot be written; the earlier ones are whole.
         """
         if score is not None and score > self._best:
             self._best, force = score, True
         latest = self._checkpointer.latest
         if latest is not None and latest.step == step:
             return
-        self._checkpointer.save_checkpointables_async(
-            step,
-            {"state": state},
-            metrics=None if score is None else {"score": score},
-            force=force,
-        )
+        with _disk_errors(self._folder):
+            self._checkpointer.save_checkpointables_async(
+                step,
+                {"state": state},
+                metrics=None if score is None else {"score": score},
+                force=force,
+            )
 
     def restore(self, state: TrainState) -> TrainState | None:
         """The latest state, sharded as `state`; None without a checkpoint."""
@@ -92,6 +102,18 @@ class Checkpoints:
         return loaded["state"]
 
 
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Raises errors of the disk as the OSError that they are; TensorStore names its number in a text."""
+    try:
+        yield
+    except Exception as error:
+        number = re.search(r"os_error_code='(\d+)'", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(folder)) from error
+
+
 def _score(info: Any) -> float:
     """The score of a checkpoint that Orbax lists; minus infinity where it was not validated."""
     return info.metrics["score"] if info.metrics else -math.inf
@@ -99,7 +121,8 @@ def _score(info: Any) -> float:
 
 def write_weights(variables: dict[str, Any], path: Path) -> None:
     """Writes {"params", "model_state"} as a checkpoint of its own, for `ocp.load(path)`; `path` must not exist."""
-    ocp.save(path.absolute(), jax.tree.map(np.asarray, variables))
+    with _disk_errors(path):
+        ocp.save(path.absolute(), jax.tree.map(np.asarray, variables))
 
 
 def read_weights(path: Path) -> dict[str, Any]:

@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import tensorboardX
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 METRICS_FILE = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
 
 
 class Writer:
@@ -35,7 +38,10 @@ class Writer:
         if path.exists():
             _truncate(path, resume_step)
         self._file = path.open("a")
-        self._events = tensorboardX.SummaryWriter(str(self._workdir / "tensorboard"), purge_step=resume_step + 1)
+        (self._workdir / TENSORBOARD).mkdir(exist_ok=True)
+        # Not its SummaryWriter: that writes in a thread, and waits for ever for one that a full disk has ended.
+        self._events = EventsWriter(str(self._workdir / TENSORBOARD / "events"))
+        self._events.write_event(Event(step=resume_step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def __enter__(self) -> Writer:
         return self
@@ -52,7 +58,8 @@ class Writer:
         self._file.write(json.dumps({"step": step, **figures}) + "\n")
         self._file.flush()
         for name, value in figures.items():
-            self._events.add_scalar(name, value, step)
+            self._events.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+        self._events.flush()
 
 
 def _truncate(path: Path, last_step: int) -> None:

@@ -171,5 +171,9 @@ def _write_json(path: Path, content: dict) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a text file, completely or not at all."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError:  # The disk is full, say.
+        temporary.unlink(missing_ok=True)
+        raise

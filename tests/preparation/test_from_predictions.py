@@ -156,11 +156,11 @@ def test_of_a_scan_that_cannot_be_read_nothing_is_known(predicted: Path, dicom: 
 
 
 def test_mistakes_of_gather(predicted: Path, dicom: Path, kaggle_tree: Path, tmp_path: Path, capsys: Any):
-    def refused(folder: Path, source: Path, out: str) -> str:
-        assert cli.main(["gather", str(folder), "--source", str(source), "--out", str(tmp_path / out)]) == 2
+    def refused(folder: Path, source: Path, out: str, code: int = 2) -> str:
+        assert cli.main(["gather", str(folder), "--source", str(source), "--out", str(tmp_path / out)]) == code
         return capsys.readouterr().err
 
     assert "must end in .npz" in refused(predicted, dicom, "found.csv")
     assert "has the format slices" in refused(predicted, kaggle_tree, "found.npz")
-    assert "has no report of this scan" in refused(tmp_path / "nothing", dicom, "found.npz")
+    assert "has no report of this scan" in refused(tmp_path / "nothing", dicom, "found.npz", 1)
     assert not list(tmp_path.glob("found*"))
