@@ -24,6 +24,7 @@ from lungjax.errors import InputError
 
 if TYPE_CHECKING:
     import datetime
+    from collections.abc import Sequence
 
     import numpy as np
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from lungjax.prediction.predicted import PredictedNodule, PredictedPatient, PredictedRating
     from lungjax.prediction.result import Prediction
     from lungjax.prediction.sliding_window import Segmenter
+    from lungjax.preparation.choices import Choices
     from lungjax.preparation.summary import Summary
 
 __version__ = "0.1.0"
@@ -290,6 +292,9 @@ def prepare(
     dask: str | None = None,
     overwrite: bool = False,
     without_patients: bool = False,
+    labels: Sequence[int] = (),
+    unlabelled_is_empty: bool = False,
+    patients: Path | str | None = None,
 ) -> Summary:
     """Makes a data set to train on, as `lungjax prepare` does. Its bytes depend only on the source.
 
@@ -301,6 +306,9 @@ def prepare(
       dask: the address of a Dask scheduler whose workers read the scans instead.
       overwrite: start again, even if `out` is complete or a run with other options was started.
       without_patients: accept a source that does not record patients; its own split is then kept.
+      labels: the numbers in label maps that are nodules; by default all but 0.
+      unlabelled_is_empty: a scan without a label map, among others with one, has no nodule; by default it is left out.
+      patients: a CSV file with the columns case and patient, for scans that do not record their patient.
 
     Returns:
       A summary: how many scans, slices and patients were prepared, what was quarantined, and why.
@@ -319,7 +327,14 @@ def prepare(
         dask=dask,
         overwrite=overwrite,
         without_patients=without_patients,
+        choices=_choices(labels, unlabelled_is_empty, patients),
     )
+
+
+def _choices(labels: Sequence[int], unlabelled_is_empty: bool, patients: Path | str | None) -> Choices:
+    from lungjax.preparation.choices import Choices
+
+    return Choices(tuple(labels), unlabelled_is_empty, None if patients is None else Path(patients))
 
 
 def evaluate(
@@ -335,6 +350,8 @@ def evaluate(
     fit_operating_point: bool = False,
     submission: Path | str | None = None,
     luna16: Path | str | None = None,
+    labels: Sequence[int] = (),
+    unlabelled_is_empty: bool = False,
 ) -> dict[str, Any]:
     """Scores a model, as `lungjax evaluate` does: prints a table, and writes JSON and pictures.
 
@@ -353,6 +370,7 @@ def evaluate(
         with the network that scores candidates, for `predict` to use.
       submission: a CSV of any detector's candidates to score by LUNA16's rules, with `luna16` and without a model.
       luna16: the folder of LUNA16's annotation files.
+      labels, unlabelled_is_empty: with `whole_scans` of NIfTI, as for `prepare`.
 
     Returns:
       The content of the JSON file: figures with 95 % intervals by bootstrap over patients, and where they come from.
@@ -382,6 +400,7 @@ def evaluate(
             split=split,
             out=out,
             fit_operating_point=fit_operating_point,
+            choices=_choices(labels, unlabelled_is_empty, None),
         )
     if fit_operating_point:
         raise InputError("evaluate --fit-operating-point needs --whole-scans: thresholds are of whole scans.")

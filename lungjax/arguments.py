@@ -61,6 +61,8 @@ def _add_data(verbs: Any) -> None:
     doctor.add_argument("path", type=Path, metavar="PATH", help="the source, as for `prepare --source`")
     doctor.add_argument("--format", default="auto", help="as for prepare (default: %(default)s)")
     doctor.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    _add_labels(doctor)
+    _add_patients(doctor)
 
     prepare = verbs.add_parser(
         "prepare",
@@ -81,6 +83,8 @@ def _add_data(verbs: Any) -> None:
     prepare.add_argument("--strict", action="store_true", help="exit with code 1 if a scan was quarantined")
     without = "accept a source that does not record which patient a scan is of"
     prepare.add_argument("--without-patients", action="store_true", help=without)
+    _add_labels(prepare)
+    _add_patients(prepare)
 
     phantom = verbs.add_parser(
         "phantom",
@@ -91,6 +95,18 @@ def _add_data(verbs: Any) -> None:
     phantom.add_argument("--out", type=Path, required=True, help="folder to make")
     phantom.add_argument("--seed", type=_natural, default=0, help="default: %(default)s")
     phantom.add_argument("--matrix", type=_positive, default=512, help="rows and columns (default: %(default)s)")
+
+
+def _add_labels(verb: argparse.ArgumentParser) -> None:
+    label = "of NIfTI: the number in label maps that is a nodule; may be given several (default: all but 0)"
+    verb.add_argument("--label", type=_positive, nargs="+", default=(), metavar="NUMBER", help=label)
+    empty = "of NIfTI: a case without a label map has no nodule (default: it is left out where others have one)"
+    verb.add_argument("--unlabelled-is-empty", action="store_true", help=empty)
+
+
+def _add_patients(verb: argparse.ArgumentParser) -> None:
+    patients = "table with the columns case and patient, of scans that do not record their patient"
+    verb.add_argument("--patients", type=Path, metavar="CSV", help=patients)
 
 
 def _add_figures(verbs: Any) -> None:
@@ -117,6 +133,7 @@ def _add_figures(verbs: Any) -> None:
         default="candidate-classifier",
         help="of whole scans, as for predict (default: %(default)s)",
     )
+    _add_labels(evaluate)
     fit = "of whole scans of val patients: store the thresholds for 1/8 to 8 false positives a scan, for predict"
     evaluate.add_argument("--fit-operating-point", action="store_true", help=fit)
     submission = "candidates of any detector, scored by LUNA16's rules"

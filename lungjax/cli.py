@@ -84,8 +84,10 @@ def _drop_output() -> None:
 
 def _doctor(given: argparse.Namespace) -> int:
     from lungjax.preparation import doctor
+    from lungjax.preparation.choices import Choices
 
-    report = doctor.examine(given.path, format=given.format)
+    choices = Choices(tuple(given.label), given.unlabelled_is_empty, given.patients)
+    report = doctor.examine(given.path, format=given.format, choices=choices)
     print(json.dumps(report.as_json(), ensure_ascii=False) if given.json else report.text())
     return 1 if report.faults else 0
 
@@ -99,6 +101,9 @@ def _prepare(given: argparse.Namespace) -> int:
         dask=given.dask,
         overwrite=given.overwrite,
         without_patients=given.without_patients,
+        labels=given.label,
+        unlabelled_is_empty=given.unlabelled_is_empty,
+        patients=given.patients,
     )
     print(summary.text())
     return 1 if given.strict and summary.quarantined else 0
@@ -125,6 +130,8 @@ def _evaluate(given: argparse.Namespace) -> int:
         fit_operating_point=given.fit_operating_point,
         submission=given.submission,
         luna16=given.luna16,
+        labels=given.label,
+        unlabelled_is_empty=given.unlabelled_is_empty,
     )
     return 0
 

@@ -30,12 +30,14 @@ FUNCTIONS = {
     "dates_of: tuple[datetime.date | None, datetime.date | None] | None = None) -> FollowUp",
     "load": "(model: Path | str, *, device: Device | None = None) -> Any",
     "prepare": "(source: Path | str, out: Path | str, *, format: str = 'auto', workers: int | None = None, "
-    "dask: str | None = None, overwrite: bool = False, without_patients: bool = False) -> Summary",
+    "dask: str | None = None, overwrite: bool = False, without_patients: bool = False, "
+    "labels: Sequence[int] = (), unlabelled_is_empty: bool = False, patients: Path | str | None = None) -> Summary",
     "evaluate": "(model: Path | str | None = None, *, data: Path | str | None = None, "
     "split: Literal['train', 'val', 'test', 'all'] = 'test', out: Path | str | None = None, "
     "against: Path | str | None = None, flips: bool = False, whole_scans: bool = False, "
     "candidate_classifier: Path | str | None = 'candidate-classifier', fit_operating_point: bool = False, "
-    "submission: Path | str | None = None, luna16: Path | str | None = None) -> dict[str, Any]",
+    "submission: Path | str | None = None, luna16: Path | str | None = None, "
+    "labels: Sequence[int] = (), unlabelled_is_empty: bool = False) -> dict[str, Any]",
 }
 METHODS = {
     "Segmenter": {"predict": "(self, hu: np.ndarray) -> np.ndarray"},
@@ -60,7 +62,7 @@ METHODS = {
 CANNOT_FAIL = ("to_dict", "to_dataframe")
 FIELDS = {
     "Scan": "patient_id study_uid series_uid voxels intensity z_mm spacing_mm sop_uids padding_hu nodules affine_lps "
-    "source dicom_files",
+    "source dicom_files turn notes",
     "Prediction": "scan nodules candidates mask patient warnings refused lungs threshold operating_point models made",
     "PredictedNodule": "number centre_voxel centre_mm volume_mm3 longest_mm perpendicular_mm mean_hu score malignancy "
     "slices mean_mm fleischner_mm type solid_mean_mm ratings side zone pleura_mm lung_rads lung_rads_reason",

@@ -69,6 +69,8 @@ FAULTS = {
     "mask_shape": "a mask and its image differ in their dimensions",
     "mask_position": "a label map and its volume differ in position; resample the label map onto the volume",
     "not_a_label": "a label map holds fractions; store the labels themselves",
+    "organ_map": "a label map marks more in one piece than any nodule, as of an organ; name the nodules by --label",
+    "not_in_table": "the table of patients does not name this scan; add it",
     "too_many_readers": "masks of more than four readers, which LIDC-IDRI does not have",
     # What `lungjax gather` reads.
     "not_predicted": "`lungjax predict` has not been run on this scan; run it first",
@@ -110,5 +112,6 @@ IN_VOXELS = (
     "mask_shape",
     "mixed_geometry",
     "not_a_label",
+    "organ_map",
 )
 """Faults that may appear only when `prepare` reads the voxels, although `doctor` has checked everything else."""

@@ -121,9 +121,11 @@ def without_strays(folder: Path, files: Sequence[File]) -> tuple[list[File], lis
     images = _sifted(images, _why_copy(), strays)
     if not images:  # Then something is wrong with all of them, which reading one tells.
         return list(files), []
-    _check_one(images, _patient, "patients", "several_patients")
-    _check_one(images, _study, "studies", "several_studies")
-    _check_one(images, lambda header: header.frame_uid, "frames of reference", "several_studies")
+    if several := _several(images, _patient, "patients"):
+        raise Fault("several_patients", several)
+    frames = _several(images, lambda header: header.frame_uid, "frames of reference")
+    if several := _several(images, _study, "studies") or frames:
+        raise Fault("several_studies", several)
     return images, [_left_out(folder, why, paths) for (why, _), paths in strays.items()]
 
 
@@ -154,11 +156,12 @@ def _study(header: Header) -> str:
     return header.study_uid
 
 
-def _check_one(files: Sequence[File], get: Callable[[Header], str], what: str, fault: str) -> None:
+def _several(files: Sequence[File], get: Callable[[Header], str], what: str) -> str | None:
+    """A sentence that lists the values where files have more than one."""
     values = sorted({get(header) for header, _ in files} - {""})
-    if len(values) > 1:
-        where = files[0][1].parent
-        raise Fault(fault, f"the series in {where} is of several {what}, {', '.join(values)}; separate their files")
+    if len(values) < 2:
+        return None
+    return f"the series in {files[0][1].parent} is of several {what}, {', '.join(values)}; separate their files"
 
 
 def _why_no_image(file: File) -> str | None:

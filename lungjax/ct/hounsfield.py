@@ -30,7 +30,6 @@ _SAMPLED_SIDE = 96
 _HARDLY_ANY, _MANY = 0.005, 0.05
 """Shares of a scan. Of LIDC-IDRI-0001, -0003 and a Siemens scan, 22 to 29 % are as dense as lung, 30 to 58 % as
 soft tissue, and less than 0.5 % denser than 600 HU."""
-_ADVICE = "use the image as it was before it was changed"
 _PLATEAU_SHARE = 1e-3
 """A value below `_NOT_AIR_HU` held by this share of a series' voxels is a fill value, not a streak artefact."""
 
@@ -125,17 +124,14 @@ def _share(voxels: np.ndarray, low_hu: float, high_hu: float) -> float:
     return float(np.mean((voxels > low_hu) & (voxels < high_hu)))
 
 
-def check_scan(
-    voxels: np.ndarray, where: str, *, range_hu: tuple[float, float] | None = None, fault: str = "not_hu"
-) -> None:
-    """The one check that a scan's numbers are HU of a chest; arguments as for `why_no_chest`.
+def check_scan(voxels: np.ndarray, where: str, *, range_hu: tuple[float, float] | None = None) -> None:
+    """Checks that a scan's numbers are HU of a chest; arguments as for `why_no_chest`.
 
     Raises:
-      Fault: of the name `fault`; the message calls the scan `where`.
+      Fault: `not_hu`; the message calls the scan `where`.
     """
     if why := why_no_chest(voxels, range_hu):
-        advice = "its rescale tags are wrong; fetch the series again" if fault == "wrong_rescale" else _ADVICE
-        raise Fault(fault, f"{where} is not used: {why}; {advice}")
+        raise Fault("not_hu", f"{where} is not used: {why}; use the image as it was before it was changed")
 
 
 def padding(voxels: np.ndarray, declared_hu: float | None) -> int | None:

@@ -120,10 +120,10 @@ def find_lungs(voxels: np.ndarray, spacing_mm: tuple[float, float, float]) -> Lu
     voxel_mm = np.multiply(spacing_mm, step)
     hu = morphology.block_means(voxels, step)
     soft = hu > AIR_HU
-    body = _body(soft, voxel_mm)
+    body = body_mask(soft, voxel_mm)
     weights = body.sum(axis=(0, 1))
     middle = float(weights @ np.arange(len(weights)) / max(weights.sum(), 1))  # column
-    air = _enclosed(body) & ~soft
+    air = enclosed_by(body) & ~soft
     grid = np.zeros_like(air)
     if air.any():
         box = _box(air)
@@ -141,7 +141,7 @@ def _lungs_in(air: np.ndarray, gas: np.ndarray, middle: float, voxel_mm: np.ndar
     return lungs & ~morphology.dilate(airways, 1, 2)  # The airways with their walls.
 
 
-def _body(soft: np.ndarray, voxel_mm: np.ndarray) -> np.ndarray:
+def body_mask(soft: np.ndarray, voxel_mm: np.ndarray) -> np.ndarray:
     """The largest component of tissue, after erosion of thin flat layers: table, blankets, clothes."""
     for _ in range(round(GRID_MM / voxel_mm[1])):
         soft = morphology.erode(soft, 1)
@@ -149,7 +149,7 @@ def _body(soft: np.ndarray, voxel_mm: np.ndarray) -> np.ndarray:
     return tissue.mask(tissue.sizes == tissue.sizes.max(initial=0))
 
 
-def _enclosed(body: np.ndarray) -> np.ndarray:
+def enclosed_by(body: np.ndarray) -> np.ndarray:
     """Voxels that have the body in front, behind, on the left and on the right within their slice.
 
     Where the erosion has opened a thin wall, only the rays through the gap are lost; filling holes would lose the lung.

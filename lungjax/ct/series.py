@@ -113,7 +113,10 @@ class Series:
         Raises:
           Fault: `wrong_rescale` where its HU are not those of a chest; the message calls the scan `where`.
         """
-        hounsfield.check_scan(self.voxels, where, range_hu=self.range_hu, fault="wrong_rescale")
+        if why := hounsfield.why_no_chest(self.voxels, self.range_hu):
+            raise Fault(
+                "wrong_rescale", f"{where} is not used: {why}; its rescale tags are wrong; fetch the series again"
+            )
         return Scan(
             patient_id=patient_id,
             study_uid=self.study_uid,

@@ -28,6 +28,7 @@ from lungjax.prediction.operating_point import OperatingPoint
 from lungjax.prediction.outputs import report_json
 from lungjax.prediction.sliding_window import Segmenter
 from lungjax.preparation import sources
+from lungjax.preparation.choices import Choices
 from lungjax.train import trained as models
 from lungjax.train import workdir
 from lungjax.train.trained import Trained, open_trained
@@ -53,6 +54,7 @@ def evaluate(
     split: str,
     out: Path | None,
     fit_operating_point: bool = False,
+    choices: Choices = sources.NO_CHOICES,
 ) -> dict[str, Any]:
     """Detects nodules in every scan of a split and compares them with the readers' outlines.
 
@@ -67,6 +69,7 @@ def evaluate(
         the candidates in LUNA16's CSV format are written next to it.
       fit_operating_point: store the thresholds for `froc.RATES` with the network that scores candidates; for scans of
         the split `val` only.
+      choices: what the user says of the data; a scan without a label map is not scored, unless it is said to be empty.
 
     Returns:
       The content of the JSON file.
@@ -81,7 +84,7 @@ def evaluate(
     classifier = None if candidate_classifier is None else CandidateClassifier(open_trained(candidate_classifier))
     scorer = trained if classifier is None else classifier.trained
     point = operating_point.choose(scorer, false_positives=None, threshold=None)
-    name, entries, quarantined = _scans_of_split(data, trained, split)
+    name, entries, quarantined = _scans_of_split(data, trained, split, choices)
     out = _output_file(out, trained, split, data)
     least = min(LEAST_READERS, sources.readers_of(name))
     scans: list[ScoredScan] = []
@@ -130,7 +133,9 @@ def evaluate(
     return report
 
 
-def _scans_of_split(data: Path, trained: Trained, split: str) -> tuple[str, list[Entry], list[Quarantined]]:
+def _scans_of_split(
+    data: Path, trained: Trained, split: str, choices: Choices
+) -> tuple[str, list[Entry], list[Quarantined]]:
     """The data's format, its scans of the split, and what is quarantined."""
     if scans.matches(data):
         raise InputError(
@@ -139,7 +144,7 @@ def _scans_of_split(data: Path, trained: Trained, split: str) -> tuple[str, list
     name = sources.format_of(data, "auto")
     if name not in _FORMATS:
         raise InputError(f"{data} has the format {name}, which does not hold whole scans; give LIDC-IDRI's DICOM.")
-    entries, quarantined = sources.find(name, data)
+    entries, quarantined = sources.find(name, data, choices, scored=True)
     chosen = [entry for entry in entries if split == "all" or trained.patients.get(entry.patient_id, "test") == split]
     if not chosen:
         hint = f": {quarantined[0].name}: {quarantined[0].message}" if quarantined else ", or --split all"

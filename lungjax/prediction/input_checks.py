@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from lungjax.ct import hounsfield
+from lungjax.ct import anatomy, hounsfield
 from lungjax.ct.lungs import Lungs
 from lungjax.ct.scan import Scan
 from lungjax.train.trained import Trained
@@ -73,6 +73,8 @@ def warnings(scan: Scan, lungs: Lungs, trained: Trained) -> list[str]:
     gaps_mm = np.diff(scan.z_mm)
     if gaps_mm.size and not math.isclose(gaps_mm.min(), gaps_mm.max(), rel_tol=0.02):
         sentences.append("Slices are not evenly spaced: volumes and places are those of their median spacing.")
-    if scan.affine_lps is None:
+    if scan.affine_lps is not None:
+        sentences += anatomy.contradictions(scan.voxels, lungs)
+    else:
         sentences.append("The source lost where the scan lies in the patient: places are counted from its first voxel.")
     return sentences

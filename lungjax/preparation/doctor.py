@@ -14,7 +14,9 @@ from lungjax.ct.source import Check, Entry, Quarantined
 from lungjax.errors import InputError
 from lungjax.lidc import annotations
 from lungjax.lidc.annotations import ScanRow
-from lungjax.preparation.sources import FORMATS, format_of, only_utf8
+from lungjax.preparation import sources
+from lungjax.preparation.choices import Choices
+from lungjax.preparation.sources import FORMATS, NO_CHOICES, format_of
 
 _MAX_LISTED = 5
 """How many notes of one name the table lists; `--json` has all."""
@@ -75,12 +77,13 @@ class Report:
         return "\n".join([*lines, "", more])
 
 
-def examine(source: Path | str, *, format: str = "auto") -> Report:
+def examine(source: Path | str, *, format: str = "auto", choices: Choices = NO_CHOICES) -> Report:
     """Checks names and headers; for a format without checks, only what its `find` reports.
 
     Args:
       source: as for `prepare`.
       format: one of `FORMATS`, or `auto` to detect it.
+      choices: what the user says of the source.
 
     Raises:
       InputError: `source` does not exist, has no known format, or holds no scan of it.
@@ -89,7 +92,7 @@ def examine(source: Path | str, *, format: str = "auto") -> Report:
     if not source.exists():
         raise InputError(f"{source}: no such file or folder; name a folder of scans or an archive.")
     name = format_of(source, format)
-    entries, quarantined, checked = _examine_format(name, source)
+    entries, quarantined, checked = _examine_format(name, source, choices)
     if not entries and not quarantined:
         raise InputError(f"{source} holds no scans of this format; check the path and --format.")
     checks = [(entry, checked[entry.key]) for entry in entries] if checked is not None else []
@@ -109,10 +112,12 @@ def examine(source: Path | str, *, format: str = "auto") -> Report:
     )
 
 
-def _examine_format(name: str, source: Path) -> tuple[list[Entry], list[Quarantined], dict[str, Check] | None]:
+def _examine_format(
+    name: str, source: Path, choices: Choices
+) -> tuple[list[Entry], list[Quarantined], dict[str, Check] | None]:
     """All scans, what is quarantined, and a check of each scan by its key; None where the format has no checks."""
-    pairs, quarantined = FORMATS[name].examine(source)
-    entries, quarantined = only_utf8([entry for entry, _ in pairs], quarantined)
+    pairs, quarantined = sources.examine(name, source, choices)
+    entries = [entry for entry, _ in pairs]
     checks = {entry.key: check for entry, check in pairs if check is not None}
     return entries, quarantined, checks if len(checks) == len(pairs) else None
 

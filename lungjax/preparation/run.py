@@ -19,6 +19,7 @@ from lungjax.data.index_columns import ROW_COLUMNS
 from lungjax.data.records import SCHEMA_VERSION
 from lungjax.errors import Fault, InputError, NothingDone
 from lungjax.preparation import merge, parts, sources, spread, summary
+from lungjax.preparation.choices import Choices
 from lungjax.preparation.summary import Summary
 
 
@@ -31,6 +32,7 @@ def prepare(
     dask: str | None = None,
     overwrite: bool = False,
     without_patients: bool = False,
+    choices: Choices = sources.NO_CHOICES,
 ) -> Summary:
     """Prepares a data set; its bytes depend only on the source, not on workers or restarts.
 
@@ -42,6 +44,7 @@ def prepare(
       dask: address of a Dask scheduler, whose workers then read the scans.
       overwrite: start again, even if `out` is complete or another run is unfinished.
       without_patients: also accept a source that does not record patients; its own split is then kept.
+      choices: what the user says of the source.
 
     Raises:
       InputError: `source` does not exist or has no known format, `out` is not a data set, nothing could be prepared,
@@ -55,6 +58,7 @@ def prepare(
         _check_complete(out, source, format)
         return summary.summarize(out, was_complete=True, new_slices=0, seconds=0.0)
     name = sources.format_of(source, format)
+    choices.check(name)
     one_process = sources.FORMATS[name].ONE_PROCESS
     if one_process and dask is not None:
         raise InputError(f"{source} ({name}) is read by a single process, which holds all of it; leave out --dask.")
@@ -75,12 +79,13 @@ def prepare(
         "number of index columns": len(ROW_COLUMNS),
         "readers": readers,
         "lungjax version": lungjax.__version__,
+        **({} if choices == sources.NO_CHOICES else {"choices": choices.as_text()}),
     }
     new_slices = 0
     with parts.open_partial(out, plan, overwrite=overwrite) as folder:
         if not parts.is_described(folder):
             if not parts.is_planned(folder):
-                new_slices = _read_all(folder, name, source, 1 if one_process else count, dask)
+                new_slices = _read_all(folder, name, source, choices, 1 if one_process else count, dask)
             for _ in spread.run(merge.merge, merge.shards_to_write(folder), workers=count):
                 pass
         merge.finish(folder, out, {"format": name, "name": source.name}, readers=readers)
@@ -109,9 +114,9 @@ def _check_complete(out: Path, source: Path, format: str) -> None:
         )
 
 
-def _read_all(folder: Path, name: str, source: Path, count: int, dask: str | None) -> int:
+def _read_all(folder: Path, name: str, source: Path, choices: Choices, count: int, dask: str | None) -> int:
     """Reads every scan that has no part yet; returns the number of slices read."""
-    entries, quarantined = sources.find(name, source)
+    entries, quarantined = sources.find(name, source, choices)
     todo = [entry for entry in entries if not parts.is_done(folder, entry)]
     new_slices = 0
     bar = tqdm(total=len(entries), initial=len(entries) - len(todo), unit="scan", disable=None)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lungjax.ct.source import Entry, Quarantined
+from lungjax.ct.source import Check, Entry, Quarantined
 from lungjax.errors import InputError
+from lungjax.preparation.choices import Choices, apply
 from lungjax.preparation.formats import (
     Format,
     jaeho_npy,
@@ -33,6 +34,7 @@ FORMATS: dict[str, Format] = {
     "unmarked": unmarked,
 }
 """`auto` tries them in this order."""
+NO_CHOICES = Choices()
 
 
 def format_of(source: Path, format: str) -> str:
@@ -58,9 +60,38 @@ def readers_of(name: str) -> int:
     return FORMATS[name].READERS
 
 
-def find(name: str, source: Path) -> tuple[list[Entry], list[Quarantined]]:
-    """The scans that a format finds in a source; scans whose names are not UTF-8 are quarantined (`not_utf8`)."""
-    return only_utf8(*FORMATS[name].find(source))
+def find(
+    name: str, source: Path, choices: Choices = NO_CHOICES, *, scored: bool = False
+) -> tuple[list[Entry], list[Quarantined]]:
+    """The scans that a format finds in a source; scans whose names are not UTF-8 are quarantined (`not_utf8`).
+
+    Args:
+      name: of the format.
+      source: folder or archive.
+      choices: what the user says of the source.
+      scored: the marks are a reference; a scan of which none are known is quarantined (`missing_mask`).
+
+    Raises:
+      InputError: the choices do not fit the format, or as the format's `find`.
+    """
+    choices.check(name)
+    found = unmarked.find(source, needs_patients=choices.patients is None) if name == "unmarked" else None
+    entries, quarantined = FORMATS[name].find(source) if found is None else found
+    kept, left_out = apply(choices, name, entries, scored=scored)
+    return only_utf8(kept, [*quarantined, *left_out])
+
+
+def examine(
+    name: str, source: Path, choices: Choices = NO_CHOICES
+) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
+    """As `find`, with a check of each scan, see `Format.examine`."""
+    choices.check(name)
+    found = unmarked.examine(source, needs_patients=choices.patients is None) if name == "unmarked" else None
+    pairs, quarantined = FORMATS[name].examine(source) if found is None else found
+    checks = {entry.key: check for entry, check in pairs}
+    kept, left_out = apply(choices, name, [entry for entry, _ in pairs], scored=False)
+    kept, quarantined = only_utf8(kept, [*quarantined, *left_out])
+    return [(entry, checks[entry.key]) for entry in kept], quarantined
 
 
 def only_utf8(entries: list[Entry], quarantined: list[Quarantined]) -> tuple[list[Entry], list[Quarantined]]:

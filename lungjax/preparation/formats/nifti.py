@@ -3,17 +3,18 @@
     <case>.nii.gz with <case>_label.nii.gz, _seg or _mask next to it          all in one folder
     images<any>/<case>_0000.nii.gz and labels<any>/<case>.nii.gz              nnU-Net; without `_0000`, the Decathlon
 
-or of `.nii` files, in any folder below. The case is the patient, so its name must be unique. A label map is one reader,
-in slot 0, and each of its connected components (corners connect, too) is a nodule, whatever its number. A case without
-a label map counts as a case in which nothing is marked: fine for pretraining, but as a reference it would mean
-"no nodule".
+or of `.nii` files, in any folder below. The case is the patient, so its name must be unique; in names of BIDS, `sub-01`
+is. A label map is one reader, in slot 0, and each of its connected components (corners connect, too) is a nodule,
+whatever its number, unless the user names the numbers of nodules. Where some cases have a label map, those without one
+are left out, unless the user says that they have no nodule; where none has, as for pretraining, all are kept.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,8 @@ HAS_PATIENT_IDS = True
 _VOLUME = re.compile(r"(?P<stem>[^.].*?)\.nii(?:\.gz)?", re.IGNORECASE)
 _LABEL = re.compile(r"(?P<case>.+)_(?:label|seg|mask)")
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+_MOST_ML = 500.0
+"""A mass of 10 cm across."""
 _MAX_OFFSET = 0.1
 """How far a label map may be displaced from its volume, as a fraction of a voxel."""
 
@@ -114,11 +117,12 @@ def read(entry: Entry) -> Scan:
     Raises:
       Fault: the faults that `check` finds in the headers (`unreadable_file`, `not_3d`, `missing_orientation`,
         `too_large`, `oblique_orientation`, `mask_shape` or `mask_position`), and in the voxels `unreadable_file`,
-        `not_finite`, `hu_out_of_range`, `not_hu` or `not_a_label`.
+        `not_finite`, `hu_out_of_range`, `not_hu`, `not_a_label` or `organ_map`.
     """
     image, label = _layouts(entry)
     hu, notes = image.layout.hu(nifti.read_voxels(image.path, image.header), str(image.path))
-    nodules = () if label is None else _nodules(_mask(label))
+    nodules = () if label is None else _nodules(_mask(label, tuple(entry.locator[2]) if entry.locator[2:] else ()))
+    _check_sizes(nodules, image.layout.spacing_mm, entry.locator[1])
     return image.layout.scan(hu, key=entry.key, patient_id=entry.patient_id, nodules=nodules, notes=notes)
 
 
@@ -169,14 +173,23 @@ def _check_position(label: _File, image: volume.Layout) -> None:
         raise Fault("mask_position", message)
 
 
-def _mask(label: _File) -> np.ndarray:
-    """bool (slices, rows, columns)."""
+def _check_sizes(nodules: Sequence[Nodule], spacing_mm: Sequence[float], where: str) -> None:
+    """Raises the Fault `organ_map` where a mark is larger than any nodule or mass."""
+    for nodule in nodules:
+        ml = float(nodule.readings[0].mask.sum()) * math.prod(spacing_mm) / 1000
+        if ml > _MOST_ML:
+            held = f"{where} marks {ml:.0f} ml in one piece, as much as an organ"
+            raise Fault("organ_map", f"{held}; say by --label which number is a nodule")
+
+
+def _mask(label: _File, labels: Sequence[int]) -> np.ndarray:
+    """bool (slices, rows, columns): where the map has one of `labels`, or anything but 0 if there are none."""
     marks = label.layout.turn.forth(nifti.read_voxels(label.path, label.header))
     if marks.dtype.kind == "f":
         npy.check_finite(marks, str(label.path))
         if not (marks == np.rint(marks)).all():
             raise Fault("not_a_label", f"{label.path} holds fractions, not whole numbers; store the labels themselves")
-    return marks != 0
+    return np.isin(marks, labels) if labels else marks != 0
 
 
 def _nodules(marks: np.ndarray) -> tuple[Nodule, ...]:

@@ -28,7 +28,7 @@ def matches(source: Path) -> bool:
     return False
 
 
-def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
+def find(source: Path, *, needs_patients: bool = True) -> tuple[list[Entry], list[Quarantined]]:
     """Finds every CT; both lists are sorted by key, the SeriesInstanceUID or a file's name without suffix.
 
     A NIfTI or MetaImage file counts as a patient of its own, unless BIDS names say otherwise. Quarantined are scans of
@@ -43,7 +43,7 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
         raise InputError(f"{source} holds no CT: neither DICOM nor files of NIfTI or MetaImage; check --source.")
     entries: list[Entry] = []
     for path in files or [source]:
-        some, faulty = ct.find(path, needs_patients=True)
+        some, faulty = ct.find(path, needs_patients=needs_patients)
         quarantined += faulty
         for entry in some:
             if annotations.scan_row(entry.key) is None:
@@ -67,9 +67,9 @@ def _volumes(source: Path) -> tuple[list[Path], list[Quarantined]]:
     return sorted(paths), quarantined
 
 
-def examine(source: Path) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
+def examine(source: Path, *, needs_patients: bool = True) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
     """As `find`, with a check of each scan by its headers and some planes."""
-    return with_checks(find(source), ct.check)
+    return with_checks(find(source, needs_patients=needs_patients), ct.check)
 
 
 def read(entry: Entry) -> Scan:
