@@ -37,7 +37,7 @@ def pair(told: chests.Told, dicom: Path, tmp_path: Path, monkeypatch: pytest.Mon
     """A phantom series of 1 March 2020, and the same, 30 mm to the left, of 9 June: 100 days later."""
     monkeypatch.setattr(registration, "register", lambda *_: Moved())
     open_networks = pipeline.open_networks  # Without classifiers, for time's sake.
-    without = {"nodule_classifier": None, "patient_classifier": None, "device": None}
+    without = {"candidate_classifier": None, "nodule_classifier": None, "patient_classifier": None, "device": None}
     monkeypatch.setattr(pipeline, "open_networks", lambda model, **_: open_networks(model, **without))
     _, folder = next(iter(chests.folders(dicom).items()))
     made = tmp_path / "a", tmp_path / "b"
