@@ -54,7 +54,9 @@ def prepared(source: Path, out: Path, **choices: Any) -> tuple[dict[str, list[st
     index = shards.open_dataset(out).index
     lines = map(json.loads, (out / manifest.QUARANTINE).read_text().splitlines())
     series = index.groupby("patient_id")["series_uid"].unique()
-    return {patient: sorted(uids) for patient, uids in series.items()}, {line["key"]: line["name"] for line in lines}
+    return {str(patient): sorted(uids) for patient, uids in series.items()}, {
+        line["key"]: line["name"] for line in lines
+    }
 
 
 def test_organs_are_no_nodules(tmp_path: Path):
@@ -126,6 +128,10 @@ def test_a_table_that_cannot_be_used(tmp_path: Path, text: str, says: str, capsy
 
 
 def test_choices_of_other_formats_are_refused(kaggle_tree: Path, tmp_path: Path):
-    for choices, says in (({"labels": [1]}, "--label and"), ({"patients": tmp_path / "t.csv"}, "--patients is for")):
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"labels": [1]}, "--label and"),
+        ({"patients": tmp_path / "t.csv"}, "--patients is for"),
+    ]
+    for choices, says in refused:
         with pytest.raises(InputError, match=says):
             lungjax.prepare(kaggle_tree, tmp_path / "out", workers=1, **choices)
