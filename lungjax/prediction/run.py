@@ -51,7 +51,6 @@ class Summary:
         for folder, report in self.reports.items():
             outcome = f"refused: {report['refused']}" if report["refused"] else _count(report)
             lines.append(f"{folder}: {outcome}")
-            lines += [f"  {warning}" for warning in report["warnings"]]
             if not report["refused"] and report["patient"]["model"]:
                 lines.append(f"  {_patient_line(report['patient'])}")
             lines += [f"  warning: {warning}" for warning in report["warnings"]]

@@ -128,10 +128,10 @@ def test_a_table_that_cannot_be_used(tmp_path: Path, text: str, says: str, capsy
 
 
 def test_choices_of_other_formats_are_refused(kaggle_tree: Path, tmp_path: Path):
-    wrong: tuple[tuple[dict[str, Any], str], ...] = (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"labels": [1]}, "--label and"),
         ({"patients": tmp_path / "t.csv"}, "--patients is for"),
-    )
-    for choices, says in wrong:
+    ]
+    for choices, says in refused:
         with pytest.raises(InputError, match=says):
             lungjax.prepare(kaggle_tree, tmp_path / "out", workers=1, **choices)
