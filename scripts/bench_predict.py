@@ -5,7 +5,7 @@
 
 Of slices: the process is bound to one core before JAX starts. Measured is a call from HU to probabilities, both on the
 host, for one slice and for a batch of 16, without the call that compiles. Printed are the median and the 95th
-percentile, which other work on the machine increases.
+percentile of the processor time, which is the time itself where nothing else runs on that core.
 
 Of a scan: whole commands in processes of their own, start and output files included, by turns: with an empty cache of
 compiled programs, with that of the turn before, and, with `--against`, by another checkout of lungjax, with its own
@@ -116,9 +116,9 @@ def _times_ms(call: Callable[[], Any], rounds: int) -> np.ndarray:
     call()
     times_ms = []
     for _ in range(rounds):
-        start = time.perf_counter()
+        start = time.process_time()
         call()
-        times_ms.append(1e3 * (time.perf_counter() - start))
+        times_ms.append(1e3 * (time.process_time() - start))
     return np.array(times_ms)
 
 
