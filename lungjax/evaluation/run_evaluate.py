@@ -65,8 +65,16 @@ def evaluate(
         _check_segmenter(opened)
     _check_same_pixels(models)
     out = _output_file(out, models, split, data)
-    with prepared(resolve(models[0].config.data.path) if data is None else data) as path:
+    with prepared(_trained_with(models[0]) if data is None else data) as path:
         return _evaluate_segmenter(models, shards.open_dataset(path), data, split=split, out=out, flips=flips)
+
+
+def _trained_with(model: Trained) -> Path:
+    """The data set that a model was trained with; InputError, which asks for --data, where it is no longer there."""
+    path = resolve(model.config.data.path)
+    if not path.exists():
+        raise InputError(f"{path}, with which {model.path.name} was trained, is not there; name the data by --data.")
+    return path
 
 
 def _evaluate_segmenter(
@@ -130,7 +138,7 @@ def _evaluate_classifier(
                 f"{task!r}."
             )
     out = _output_file(out, models, split, data)
-    with prepared(resolve(models[0].config.data.path) if data is None else data) as path:
+    with prepared(_trained_with(models[0]) if data is None else data) as path:
         dataset = shards.open_dataset(path)
         scores = [module.score_split(model, dataset, split=split) for model in models]
         source = {"path": str(data or dataset.path), "source": dataset.manifest["source"]}

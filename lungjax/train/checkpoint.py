@@ -93,13 +93,43 @@ class Checkpoints:
             )
 
     def restore(self, state: TrainState) -> TrainState | None:
-        """The latest state, sharded as `state`; None without a checkpoint."""
+        """The latest state, sharded as `state`; None without a checkpoint.
+
+        Raises:
+          InputError: its arrays are not those of `state`, which Orbax would cast without a word.
+        """
         latest = self._checkpointer.latest
         if latest is None:
             return None
+        _check_same_arrays(
+            self._checkpointer.metadata(latest.step).metadata, state, where=f"{self._folder / str(latest.step)}"
+        )
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
         loaded = self._checkpointer.load_checkpointables(latest.step, {"state": abstract})
         return loaded["state"]
+
+
+def _check_same_arrays(stored: Any, state: TrainState, *, where: str) -> None:
+    """Raises InputError where a stored array is missing, or has another shape or dtype than that of `state`."""
+    theirs, ours = _arrays(stored), _arrays(state)
+    for name in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(name) != ours.get(name):
+            has, wants = (" ".join(map(str, of[name])) if name in of else "no such array" for of in (theirs, ours))
+            raise InputError(
+                f"{where}: {name} is {has} there and {wants} here; resume with the lungjax that began this run, or "
+                "choose a new --workdir."
+            )
+
+
+def _arrays(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of each array by its path, the same for attributes, keys and places."""
+    return {
+        "/".join(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", "")))) for key in path): (
+            tuple(leaf.shape),
+            np.dtype(leaf.dtype).name,
+        )
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from lungjax.ct.scan import READERS
-from lungjax.data import bags, extent, loader, neighbours, shards, splits
+from lungjax.data import bags, extent, loader, manifest, neighbours, shards, splits
 from lungjax.errors import InputError
 from lungjax.tasks import classify, diagnose, pretrain, segment, sift
 from lungjax.tasks.task import Config, Task
@@ -117,7 +117,10 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
     # 4. A workdir resumes only with the configuration and patients it was started with; a new run may start from
     # another network.
     lead = jax.process_index() == 0
-    folder.check_begun(workdir, config, patients)
+    identities = {"data.path": manifest.identity(dataset.manifest)}
+    for part in mixed.parts if mixed else ():
+        identities[f"data.parts.{part.name}.path"] = manifest.identity(part.slices.dataset.manifest)
+    folder.check_begun(workdir, config, patients, data=identities)
     if lead:
         folder.make(workdir, option="--workdir")
     transferred = ""
@@ -140,7 +143,7 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
             progress.say(transferred)
         if lead:  # Only now: after a mistake so far, the corrected command can still use the workdir.
             spacings = extent.spacing_extent(train_on.index, train_on.index_rows(train_rows))
-            folder.record_run(workdir, config, patients, intensity=train_on.intensity, seen=spacings)
+            folder.record_run(workdir, config, patients, intensity=train_on.intensity, seen=spacings, data=identities)
         first_step = int(jax.device_get(train_state.step))
         writer.start(first_step)
         progress.start(

@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,13 @@ def make(path: Path, *, option: str) -> None:
         ) from error
 
 
-def check_begun(workdir: Path, config: Config, assignment: dict[str, splits.Split]) -> None:
+def check_begun(
+    workdir: Path, config: Config, assignment: dict[str, splits.Split], *, data: Mapping[str, str] | None = None
+) -> None:
     """Refuses to resume a run with another configuration but for `MACHINE`, or with other patients.
+
+    A data set may lie elsewhere than before: `data` has the identity of each, see `lungjax.data.manifest.identity`, by
+    the name of its path in the configuration.
 
     Raises:
       InputError: the configuration differs, or the patients, or a patient's split (the leak lock).
@@ -84,13 +89,14 @@ def check_begun(workdir: Path, config: Config, assignment: dict[str, splits.Spli
     old, asked = (
         dict(config_checks.leaves(values)) for values in (_read_json(path), json.loads(json.dumps(config.to_dict())))
     )
-    changed = sorted(key for key in (old.keys() | asked.keys()) - MACHINE if old.get(key) != asked.get(key))
+    begun = read_split(workdir)
+    moved = {name for name, identity in (data or {}).items() if begun.get("data", {}).get(name) == identity}
+    changed = sorted(key for key in (old.keys() | asked.keys()) - MACHINE - moved if old.get(key) != asked.get(key))
     if changed:
         raise InputError(
             f"{workdir}: was started with another config.{changed[0]} ({old.get(changed[0])}); "
             "choose a new --workdir or the old value."
         )
-    begun = read_split(workdir)
     splits.lock(begun["patients"], assignment, where=config.data.path)
     if begun["digest"] != splits.digest(assignment):
         raise InputError(
@@ -99,10 +105,22 @@ def check_begun(workdir: Path, config: Config, assignment: dict[str, splits.Spli
 
 
 def record_run(
-    workdir: Path, config: Config, assignment: dict[str, splits.Split], *, intensity: str, seen: dict[str, Any]
+    workdir: Path,
+    config: Config,
+    assignment: dict[str, splits.Split],
+    *,
+    intensity: str,
+    seen: dict[str, Any],
+    data: Mapping[str, str] | None = None,
 ) -> None:
     """Stores what `check_begun` compares. The configuration comes last, because a workdir with one counts as a run."""
-    split = {"digest": splits.digest(assignment), "intensity": intensity, "seen": seen, "patients": assignment}
+    split = {
+        "digest": splits.digest(assignment),
+        "intensity": intensity,
+        "seen": seen,
+        "data": {**(data or {})},
+        "patients": assignment,
+    }
     _write_json(workdir / SPLIT_FILE, split)
     if not (workdir / ORIGIN_FILE).exists():
         _write_json(workdir / ORIGIN_FILE, _origin())
