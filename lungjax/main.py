@@ -40,8 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     try:
         _parse(with_paths(argv))
-        with told_once():
-            return _train()
+        return _train()
     except InputError as error:
         print(f"lungjax: error: {error}", file=sys.stderr)
         return 2
@@ -196,4 +195,6 @@ def _train() -> int:
 
 
 if __name__ == "__main__":
+    silent = told_once()  # Until the process ends: threads may end later than `main`.
+    silent.__enter__()
     sys.exit(main())
