@@ -7,7 +7,8 @@ import errno
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -45,24 +46,43 @@ class NothingDone(InputError):
 
 @contextlib.contextmanager
 def told_once() -> Iterator[None]:
-    """Silences what other threads print of their errors: an error in the background, as of a checkpoint that finds the
-    disk full, is told by the next save, and TensorStore, Orbax and asyncio print it several times, with tracebacks."""
-
-    def print_own(*error: Any) -> None:
-        if threading.current_thread() is threading.main_thread():
-            hooks[0](*error)
-
-    hooks = sys.excepthook, threading.excepthook
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    sys.excepthook, threading.excepthook = print_own, lambda _: None
-    for logger in loggers:
-        logger.addFilter(_has_no_traceback)
+    """Until the block ends, errors of other threads are not printed: see `tell_once`."""
+    undo = tell_once()
     try:
         yield
     finally:
-        sys.excepthook, threading.excepthook = hooks
+        undo()
+
+
+def tell_once() -> Callable[[], None]:
+    """Silences what other threads print of their errors: an error in the background, as of a checkpoint that finds the
+    disk full, is told by the next save, and TensorStore, Orbax and asyncio print it several times, with tracebacks.
+
+    Returns:
+      What undoes it.
+    """
+
+    def on_main_thread(hook: Callable[..., Any]) -> Callable[..., None]:
+        def told(*error: Any) -> None:
+            if threading.current_thread() is threading.main_thread():
+                hook(*error)
+
+        return told
+
+    hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    sys.excepthook, sys.unraisablehook = on_main_thread(hooks[0]), on_main_thread(hooks[1])
+    threading.excepthook = lambda _: None
+    for logger in loggers:
+        logger.addFilter(_has_no_traceback)
+
+    def undo() -> None:
+        sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
         for logger in loggers:
             logger.removeFilter(_has_no_traceback)
+
+    return undo
 
 
 def _has_no_traceback(record: logging.LogRecord) -> bool:

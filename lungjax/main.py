@@ -18,7 +18,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from lungjax import compiled, paths
-from lungjax.errors import MACHINE_ERRORS, InputError, told_once
+from lungjax.errors import MACHINE_ERRORS, InputError, tell_once
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "NAME or NAME:VARIANT, or a file's path.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same command resumes a stopped run.")
@@ -195,6 +195,5 @@ def _train() -> int:
 
 
 if __name__ == "__main__":
-    silent = told_once()  # Until the process ends: threads may end later than `main`.
-    silent.__enter__()
+    tell_once()  # Until the process ends: threads may end later than `main`.
     sys.exit(main())

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 from typing import Any
 
 import pytest
@@ -130,6 +131,8 @@ def test_predict_takes_the_classifiers_by_either_name(options, monkeypatch):
 
 
 class Summary:
+    reports: ClassVar = {Path("out"): {"refused": None}}
+
     def text(self) -> str:
         return ""
 

@@ -154,8 +154,8 @@ def test_a_format_that_only_finds(tmp_path: Path):
 
 
 def test_volumes_tell_by_their_headers(rows, tmp_path: Path):
-    """NIfTI and LUNA16: slices are counted, and what headers tell is told, without a voxel."""
-    image = sitk.GetImageFromArray(np.zeros((3, 4, 4), np.int16))
+    """NIfTI and LUNA16: slices are counted, and what headers tell is told."""
+    image = sitk.GetImageFromArray(np.linspace(-1000, 400, 48).astype(np.int16).reshape(3, 4, 4))
     for name in ("a", "a_label", "b", "c_label"):
         sitk.WriteImage(image, str(tmp_path / f"{name}.nii"))
     sitk.WriteImage(image[:, :, 1:], str(tmp_path / "b_label.nii"))
@@ -165,7 +165,8 @@ def test_volumes_tell_by_their_headers(rows, tmp_path: Path):
     assert "Only prepare reads voxels and may find more faults: " in report.text()
     row = rows[0]
     field_mm = row.pixel_spacing_mm * 512
-    series = sitk.Image(16, 16, len(row.z_mm), sitk.sitkInt16)
+    ramp = np.linspace(-1000, 400, len(row.z_mm) * 16 * 16).astype(np.int16)
+    series = sitk.GetImageFromArray(ramp.reshape(-1, 16, 16))
     series.SetSpacing((field_mm / 16, field_mm / 16, float(row.z_mm[-1] - row.z_mm[0]) / (len(row.z_mm) - 1)))
     series.SetOrigin((0.0, 0.0, float(row.z_mm[0])))
     for number, (uid, held) in enumerate(((row.series_uid, series), (rows[1].series_uid, series[:, :, :9]))):

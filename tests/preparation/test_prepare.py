@@ -116,7 +116,7 @@ def test_mistakes_are_one_sentence(tree, tmp_path):
     with pytest.raises(InputError, match="--workers 0"):
         prepare(tree, tmp_path / "out2", workers=0)
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot be made .*; name an --out"):
+    with pytest.raises(InputError, match=r"cannot be made .*; --out must name a place to write"):
         prepare(tree, tmp_path / "file/out")
 
 

@@ -47,7 +47,7 @@ def test_training_goes_on_when_there_is_room(slices_dataset: Path, tmp_path: Pat
         if done.returncode == 0:
             break
         assert done.returncode == 2
-        assert "Traceback" not in done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
         assert done.stderr.splitlines()[-1].endswith("; the same command goes on from the last checkpoint")
         assert "No space left on device" in done.stderr.splitlines()[-1]
         steps.append(checkpoint.load_best(disk / "run")[1] if checkpoint.has_checkpoint(disk / "run") else 0)
