@@ -6,8 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import ClassVar
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
