@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -18,7 +19,4 @@ def local(path: Path | str) -> Path:
     """
     if _ADDRESS.match(str(path)):
         raise InputError(f"{path} is an address; mount the bucket, and name the folder where it is mounted.")
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:  # `~name`, and there is no such user.
-        return Path(path)
+    return Path(os.path.expanduser(path))

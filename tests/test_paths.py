@@ -41,12 +41,13 @@ def verbs() -> dict[str, argparse.ArgumentParser]:
 @pytest.mark.parametrize("verb", verbs())
 @pytest.mark.parametrize("given", ["~/here", "gs://bucket/here"])
 def test_every_path_of_every_verb(home: Path, monkeypatch: pytest.MonkeyPatch, capsys, verb: str, given: str):
-    options = [action for action in verbs()[verb]._actions if action.type is Path]
+    actions = verbs()[verb]._actions
+    options = [action for action in actions if action.type is Path]
     line, wanted = [verb], {}
     for action in options:
         line += [action.option_strings[0], given] if action.option_strings else [given]
         wanted[action.dest] = home / "here"
-    needed = [action for action in verbs()[verb]._actions if action.required and action not in options]
+    needed = [action for action in actions if action.required and action not in options]
     for action in needed:
         line += [action.option_strings[0], "1"]
     taken: dict[str, object] = {}
@@ -63,11 +64,11 @@ def test_every_path_of_every_verb(home: Path, monkeypatch: pytest.MonkeyPatch, c
 
 
 def test_python_too(home: Path, slices_dataset: Path, kaggle_tree: Path):
-    for name, folder in (("slices", slices_dataset), ("kaggle", kaggle_tree)):
-        os.symlink(folder, home / name)
+    for folder in (slices_dataset, kaggle_tree):
+        os.symlink(folder, home / folder.name)
     with pytest.raises(InputError, match="holds 18 scans"):
-        lungjax.read_scan("~/slices")
-    assert lungjax.prepare("~/kaggle", "~/slices").was_complete
+        lungjax.read_scan(f"~/{slices_dataset.name}")
+    assert lungjax.prepare(f"~/{kaggle_tree.name}", f"~/{slices_dataset.name}").was_complete
     with pytest.raises(InputError, match=f"{home}/nothing: no such folder"):
         lungjax.evaluate("segmenter", data="~/nothing")
     with pytest.raises(InputError, match="is an address"):

@@ -101,7 +101,7 @@ def check_overrides(argv: Sequence[str], default: Config) -> None:
                 raise InputError(
                     f"--config.{name} holds several values; set one of them, as --config.{name}.KEY=VALUE."
                 )
-            similar = difflib.get_close_matches(name, known, n=1)
+            similar = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
             hint = f"did you mean config.{similar[0]}?" if similar else "see the configuration's file for its keys."
             raise InputError(f"--config.{name}: there is no such key; {hint}")
         if text is not None:
