@@ -237,7 +237,7 @@ def test_pairs_of_neighbours(slices_dataset: Path, tmp_path: Path):
     [
         (
             ["--config.optimizer.lerning_rate=1"],
-            "lerning_rate: there is no such key; did you mean config.optimizer.learning_rate?",
+            "no such key; did you mean config.optimizer.learning_rate?",
         ),
         (["--config.optimizer.foo=1"], "optimizer.foo: there is no such key; see the configuration's file"),
         (
