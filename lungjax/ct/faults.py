@@ -54,7 +54,8 @@ FAULTS = {
     "wrong_bits": "its header says that pixels are not the lowest bits of what is stored, on which readers disagree; "
     "fetch it again",
     "hu_out_of_range": "HU that int16 cannot hold; its rescale tags or its pixels are wrong",
-    "not_hu": "its numbers span too little to be HU; use the image as it was before scaling",
+    "not_hu": "its numbers cannot be the HU of a chest: scaled, moved by 1024, without air, lung or soft tissue; use "
+    "the image as it was before",
     "not_8_bit": "an image is not 8-bit greyscale",
     "rating_out_of_range": "a rating lies outside the scale of the readers; fetch it again",
     "not_finite": "pixels are NaN or infinite; fetch it again",

@@ -7,6 +7,9 @@ from scipy import ndimage
 
 from lungjax.ct import connected_components
 
+PLACES = ("nodule", "lung", "random")
+"""Where a crop may lie; see `lungjax.data.loader.Slices`."""
+
 Box = tuple[int, int, int, int]
 """row_min, row_max, column_min, column_max, inclusive."""
 

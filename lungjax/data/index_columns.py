@@ -37,5 +37,8 @@ rated. `row_min` .. `column_max`: box of all readers' marks, inclusive, -1 where
 lungs' box: from `lungjax.ct.lungs`; NaN and -1 where the source has lost HU or spacing.
 """
 
+SELECTIONS = ("all", "lung", "nodule", "rated")
+"""Which slices of a split there are to choose; see `lungjax.data.loader.select_rows`."""
+
 LUNG_MM2 = 1000.0
 """A slice with at least this area of lung, as of two apices 2.5 cm wide, counts as a slice of the lungs."""

@@ -60,7 +60,7 @@ def select_rows(dataset: Dataset, *, split: Split | None, slices: str, share: fl
     elif slices == "rated":
         chosen &= index["malignancy_median"].notna().to_numpy()
     elif slices != "all":
-        raise InputError(f"config.data.slices is {slices!r}; use 'all', 'lung', 'nodule' or 'rated'.")
+        raise InputError(f"config.data.slices is {slices!r}; use one of {', '.join(index_columns.SELECTIONS)}.")
     if share < 1:
         sample = splits.sample_patients(index["patient_id"][chosen], share, seed=seed)
         chosen &= index["patient_id"].isin(sorted(sample)).to_numpy()
@@ -111,8 +111,8 @@ class Slices:
     """
 
     def __init__(self, dataset: Dataset, *, crop_px: int, crop_at: str):
-        if crop_at not in ("nodule", "lung", "random"):
-            raise InputError(f"config.data.crop_at is {crop_at!r}; use 'nodule', 'lung' or 'random'.")
+        if crop_at not in crop.PLACES:
+            raise InputError(f"config.data.crop_at is {crop_at!r}; use one of {', '.join(crop.PLACES)}.")
         self.dataset = dataset
         self.planes = dataset.planes
         self.crop_px = crop_px

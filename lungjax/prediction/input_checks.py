@@ -50,7 +50,7 @@ def refusal(scan: Scan, trained_on: TrainedRange) -> str | None:
         if not least * (1 - _TOLERANCE) <= value <= most * (1 + _TOLERANCE):
             return f"Its {name} are {value:.3g} mm apart; the network was trained on {least:.3g} to {most:.3g} mm."
     if why := hounsfield.why_no_chest(scan.voxels):
-        return f"{why[0].upper()}{why[1:]}."
+        return _sentence(why)
     return None
 
 
@@ -64,7 +64,7 @@ def no_chest(lungs: Lungs) -> str | None:
 
 def warnings(scan: Scan, lungs: Lungs, trained: Trained) -> list[str]:
     """Sentences on this scan that must be known to read its nodules."""
-    sentences = [f"{note.message[0].upper()}{note.message[1:].rstrip('.')}." for note in scan.notes]
+    sentences = [_sentence(note.message) for note in scan.notes]
     if trained.patients.get(scan.patient_id) in ("train", "val"):
         sentences.append(f"{scan.patient_id} is one of the patients that the network was trained on, or chosen by.")
     cut = [name for name, number in (("lowest", 0), ("highest", -1)) if lungs.area_mm2()[number] > 0]
@@ -78,3 +78,7 @@ def warnings(scan: Scan, lungs: Lungs, trained: Trained) -> list[str]:
     else:
         sentences.append("The source lost where the scan lies in the patient: places are counted from its first voxel.")
     return sentences
+
+
+def _sentence(clause: str) -> str:
+    return f"{clause[0].upper()}{clause[1:].rstrip('.')}."

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import heapq
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +35,8 @@ _INPUTS = {
     "nodules that readers had marked.",
 }
 """Likewise."""
-_COVERED = 0.995
+_COVERED, _MOST_SETS = 0.995, 256
+"""See `_likely_sets`; of eight patches, as many as the bundled network looks at, there are no more sets."""
 _LIMITS = (
     "LIDC-IDRI's patients were chosen for their nodules: at their prevalence, the default, the probability is too high "
     "for other people.",
@@ -91,7 +93,8 @@ class PatientClassifier:
 
         Where it is not certain which patches show nodules, it is the mean over what may be there: the sum, over sets of
         patches, of the probability that these and no others are nodules, times what the network predicts of them; 0 of
-        none. Sets that are nodules in less than one of two hundred cases, all together, are left out.
+        none. The least likely sets, in less than one of two hundred cases all together, are left out, and all beyond
+        256.
 
         Args:
           hu: (patients, nodules, rows, columns) Hounsfield units of axial patches with a nodule in the middle of each,
@@ -139,14 +142,30 @@ class PatientClassifier:
 def _likely_sets(certainty: np.ndarray) -> list[tuple[float, np.ndarray]]:
     """Which patches may be nodules while the others are none, if any is: (weight, bool (patches,)).
 
-    The likeliest first; of weights that sum to 1, over sets that hold `_COVERED` of all cases in which any is a nodule.
+    The likeliest first, of weights that sum to 1: as many sets as hold `_COVERED` of all cases in which any is a
+    nodule, but at most `_MOST_SETS`. They are found in that order, by flipping more and more of the likeliest set, from
+    the patch that is closest to 0.5 on, so that their number does not double with each patch.
     """
-    sets = np.array(list(itertools.product([False, True], repeat=len(certainty))))[1:]
-    weights = np.where(sets, certainty, 1 - certainty).prod(axis=1)
-    order = np.argsort(-weights, kind="stable")
-    covered = np.cumsum(weights[order])
-    order = order[: int(np.searchsorted(covered, _COVERED * covered[-1])) + 1]
-    return list(zip((weights[order] / weights[order].sum()).tolist(), sets[order], strict=True))
+    likeliest = certainty > 0.5
+    with np.errstate(divide="ignore"):
+        costs = np.abs(np.log(certainty) - np.log1p(-certainty)).tolist()  # Infinite for what is sure.
+    order = [place for place in np.argsort(costs, kind="stable").tolist() if costs[place] < math.inf]
+    wanted = _COVERED * (1 - np.prod(1 - certainty))
+    found: list[tuple[float, np.ndarray]] = []
+    heap: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]  # The cost of a set, and the places in `order` it flips.
+    while heap and len(found) < _MOST_SETS and sum(weight for weight, _ in found) < wanted:
+        cost, flips = heapq.heappop(heap)
+        there_are = likeliest.copy()
+        there_are[[order[flip] for flip in flips]] ^= True
+        if there_are.any():
+            found.append((float(np.where(there_are, certainty, 1 - certainty).prod()), there_are))
+        after = flips[-1] + 1 if flips else 0
+        if after < len(order):
+            heapq.heappush(heap, (cost + costs[order[after]], (*flips, after)))
+            if flips:
+                heapq.heappush(heap, (cost + costs[order[after]] - costs[order[after - 1]], (*flips[:-1], after)))
+    total = sum(weight for weight, _ in found)
+    return [(weight / total, there_are) for weight, there_are in found]
 
 
 def _forward(trained: Trained, device: Any) -> Forward:

@@ -81,41 +81,6 @@ class Networks:
         }
 
 
-def open_networks(
-    model: Path | str | Segmenter,
-    *,
-    candidate_classifier: Path | str | CandidateClassifier | None,
-    nodule_classifier: Path | str | NoduleClassifier | None,
-    patient_classifier: Path | str | PatientClassifier | None,
-    device: str | None,
-) -> Networks:
-    """Opens the networks that are not open yet.
-
-    Args:
-      model, candidate_classifier, nodule_classifier, patient_classifier: a bundled model's name, where a model lies, or
-        what `lungjax.load` returned.
-      device: where those run that are opened here: `cpu`, `gpu` or `tpu`; JAX's own choice by default.
-
-    Raises:
-      InputError: no such model or device, or a network of another task.
-    """
-
-    def opened(network: Any, task: str, name: str) -> Any:
-        if isinstance(network, Path | str):
-            network = opening.open_model(network, device=device)
-        if network is not None and network.trained.config.task != task:
-            held = f"{network.trained.path}: is a network of the task {network.trained.config.task!r}"
-            raise InputError(f"{held}; a {name} is one of the task {task!r}.")
-        return network
-
-    return Networks(
-        opened(model, "segment", "segmenter"),
-        opened(candidate_classifier, "sift", "candidate classifier"),
-        opened(nodule_classifier, "classify", "nodule classifier"),
-        opened(patient_classifier, "diagnose", "patient classifier"),
-    )
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pipeline:
     """Networks, and how they are used: all that a prediction depends on but the scan.
@@ -149,20 +114,30 @@ def open_pipeline(
     """Opens the networks that are not open yet, and chooses operating point and prevalence.
 
     Args:
-      model, candidate_classifier, nodule_classifier, patient_classifier, device: as for `open_networks`.
+      model, candidate_classifier, nodule_classifier, patient_classifier: a bundled model's name, where a model lies, or
+        what `lungjax.load` returned.
+      device: where those run that are opened here: `cpu`, `gpu` or `tpu`; JAX's own choice by default.
       prevalence: as for `lungjax.prediction.prevalence.resolve`.
       false_positives, threshold: as for `lungjax.prediction.operating_point.choose`.
 
     Raises:
-      InputError: as these three.
+      InputError: no such model or device, a network of another task, or as these two.
     """
+
+    def opened(network: Any, task: str, name: str) -> Any:
+        if isinstance(network, Path | str):
+            network = opening.open_model(network, device=device)
+        if network is not None and network.trained.config.task != task:
+            held = f"{network.trained.path}: is a network of the task {network.trained.config.task!r}"
+            raise InputError(f"{held}; a {name} is one of the task {task!r}.")
+        return network
+
     prevalences.share_of(prevalence)  # A mistake is told before anything is opened.
-    networks = open_networks(
-        model,
-        candidate_classifier=candidate_classifier,
-        nodule_classifier=nodule_classifier,
-        patient_classifier=patient_classifier,
-        device=device,
+    networks = Networks(
+        opened(model, "segment", "segmenter"),
+        opened(candidate_classifier, "sift", "candidate classifier"),
+        opened(nodule_classifier, "classify", "nodule classifier"),
+        opened(patient_classifier, "diagnose", "patient classifier"),
     )
     point = operating_point.choose(networks.scorer, false_positives=false_positives, threshold=threshold)
     return Pipeline(networks, point, networks.prevalence(prevalence))
@@ -173,7 +148,7 @@ def predict(scan: Scan, networks: Networks, point: OperatingPoint, prevalence: P
 
     Args:
       scan: to look at.
-      networks: by `open_networks`.
+      networks: what looks at it.
       point: separates nodules from candidates.
       prevalence: for which the patient's probability is asked; by default that of the model's own patients.
     """

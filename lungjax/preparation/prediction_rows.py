@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungjax.ct import nifti, volume
+from lungjax.ct import nifti, orientation, volume
 from lungjax.ct.scan import RATING_NAMES, READERS, Nodule, Scan
 from lungjax.data import crop
 from lungjax.errors import Fault
@@ -70,7 +70,9 @@ def rows(scan: Scan, folder: Path) -> list[Row]:
 def _mask(path: Path, scan: Scan) -> np.ndarray:
     header = nifti.read_header(path)
     # LIDC's images are prepared as the readers saw them, which may not be as `predict` turned them.
-    axes = (1, 1, 1) if scan.affine_lps is None else tuple(np.sign(np.diag(scan.affine_lps)[:3]).astype(int).tolist())
+    axes = orientation.AXIAL
+    if scan.affine_lps is not None:
+        axes = tuple(np.sign(np.diag(scan.affine_lps)[:3]).astype(int).tolist())
     mask = volume.lay_out(header.geometry, path, axes=axes).turn.forth(nifti.read_voxels(path, header))
     if mask.shape != scan.voxels.shape:
         raise Fault(

@@ -75,8 +75,7 @@ def find(
       InputError: the choices do not fit the format, or as the format's `find`.
     """
     choices.check(name)
-    found = unmarked.find(source, needs_patients=choices.patients is None) if name == "unmarked" else None
-    entries, quarantined = FORMATS[name].find(source) if found is None else found
+    entries, quarantined = FORMATS[name].find(source, **_options(name, choices))
     kept, left_out = apply(choices, name, entries, scored=scored)
     return only_utf8(kept, [*quarantined, *left_out])
 
@@ -86,12 +85,16 @@ def examine(
 ) -> tuple[list[tuple[Entry, Check | None]], list[Quarantined]]:
     """As `find`, with a check of each scan, see `Format.examine`."""
     choices.check(name)
-    found = unmarked.examine(source, needs_patients=choices.patients is None) if name == "unmarked" else None
-    pairs, quarantined = FORMATS[name].examine(source) if found is None else found
+    pairs, quarantined = FORMATS[name].examine(source, **_options(name, choices))
     checks = {entry.key: check for entry, check in pairs}
     kept, left_out = apply(choices, name, [entry for entry, _ in pairs], scored=False)
     kept, quarantined = only_utf8(kept, [*quarantined, *left_out])
     return [(entry, checks[entry.key]) for entry in kept], quarantined
+
+
+def _options(name: str, choices: Choices) -> dict[str, bool]:
+    """Scans whose patients a table names need not record them."""
+    return {"needs_patients": False} if FORMATS[name] is unmarked and choices.patients is not None else {}
 
 
 def only_utf8(entries: list[Entry], quarantined: list[Quarantined]) -> tuple[list[Entry], list[Quarantined]]:

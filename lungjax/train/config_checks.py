@@ -9,9 +9,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import ml_collections
-
 from lungjax import platforms
+from lungjax.data import crop, index_columns
 from lungjax.errors import InputError
 from lungjax.tasks.task import Config
 
@@ -29,7 +28,7 @@ _LEAST = {
 _ABOVE_0 = {"optimizer.learning_rate", "optimizer.clip_norm", "temperature", "patch.pixel_mm", "data.train_share"}
 _AT_MOST_1 = {"data.train_share", "optimizer.warmup"}
 _BELOW_1 = {"average_decay", "model.dropout"}
-_WORDS = {"slices": ("all", "lung", "nodule", "rated"), "crop_at": ("nodule", "lung", "random")}
+_WORDS = {"slices": index_columns.SELECTIONS, "crop_at": crop.PLACES}
 """Of `config.data` and of its parts."""
 _LARGEST_SEED = 2**32 - 1
 """Of Grain's."""
@@ -97,7 +96,7 @@ def check_overrides(argv: Sequence[str], default: Config) -> None:
     known = dict(leaves(default.to_dict()))
     for name, text in _overrides(argv):
         if name not in known:
-            if isinstance(default, ml_collections.ConfigDict) and name in _groups(known):
+            if name in _groups(known):
                 raise InputError(
                     f"--config.{name} holds several values; set one of them, as --config.{name}.KEY=VALUE."
                 )

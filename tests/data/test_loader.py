@@ -118,9 +118,9 @@ def test_an_older_index_opens_but_knows_no_lungs(phantom_dataset: Path, tmp_path
 
 def test_mistakes(slices_dataset: Path):
     dataset = shards.open_dataset(slices_dataset)
-    with pytest.raises(InputError, match="'lungs'; use 'all', 'lung', 'nodule' or 'rated'"):
+    with pytest.raises(InputError, match="'lungs'; use one of all, lung, nodule, rated"):
         loader.select_rows(dataset, split="train", slices="lungs")
-    with pytest.raises(InputError, match="use 'nodule', 'lung' or 'random'"):
+    with pytest.raises(InputError, match="use one of nodule, lung, random"):
         loader.Slices(dataset, crop_px=0, crop_at="centre")
     slices = loader.Slices(dataset, crop_px=0, crop_at="random")
     with pytest.raises(InputError, match="7 is not a multiple of the 2 processes"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,32 @@ def test_many_uncertain_nodules_are_few_enough_sets(classifier: PatientClassifie
     every = classifier.predict(hu[None], pixel_mm[None], sure)
     assert len(calls) > 200
     assert some.probability == pytest.approx(every.probability, abs=0.005)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_likeliest_sets_are_found_in_order(seed: int, monkeypatch: pytest.MonkeyPatch):
+    """As by looking at every set."""
+    sets_of = patient_classifier._likely_sets  # pyright: ignore[reportPrivateUsage]
+    rng = np.random.default_rng(seed)
+    certainty = rng.choice([1.0, 0.5, 0.9, 0.02, rng.random(), rng.random()], size=7)
+    every = np.array(list(itertools.product([False, True], repeat=7)))[1:]
+    weights = np.where(every, certainty, 1 - certainty).prod(axis=1)
+    some = sets_of(certainty)
+    assert [weight for weight, _ in some] == pytest.approx(
+        np.sort(weights)[::-1][: len(some)] / np.sort(weights)[::-1][: len(some)].sum()
+    )
+    monkeypatch.setattr(patient_classifier, "_COVERED", 2.0)
+    found = sets_of(certainty)
+    assert {tuple(one) for _, one in found} == {tuple(one) for one in every[weights > 0]}
+    assert sum(weight for weight, _ in found) == pytest.approx(1)
+
+
+def test_sets_of_very_many_nodules_are_bounded():
+    found = patient_classifier._likely_sets(np.linspace(0.4, 0.6, 64))  # pyright: ignore[reportPrivateUsage]
+    assert len(found) == 256
+    weights = [weight for weight, _ in found]
+    np.testing.assert_allclose(weights, sorted(weights, reverse=True), rtol=1e-12)
+    assert sum(weights) == pytest.approx(1)
 
 
 def test_of_too_many_the_first_are_looked_at(shipped: Trained, classifier: PatientClassifier):

@@ -147,8 +147,9 @@ def test_what_is_finished_is_not_done_again(source: Path, model: Path, alone: di
     said, code = finished(start(tmp_path / "one", model, out / "case-2", 1))
     assert code == 0, said
     kept = {path: path.stat().st_mtime_ns for path in (out / "case-2").iterdir()}
-    half = out / ".case-3-abcd1234" / "case-3"
+    half = out / ".case-3.lungjax-abcd1234" / "case-3"
     half.mkdir(parents=True)
+    (out / ".case-3-20260101").mkdir()  # The user's own.
     (half / "nodules.csv").write_text("number")
     run = start(source, model, out, 2)
     said, code = finished(run)
@@ -156,6 +157,7 @@ def test_what_is_finished_is_not_done_again(source: Path, model: Path, alone: di
     assert "1 of them were there already" in said
     assert {path: path.stat().st_mtime_ns for path in (out / "case-2").iterdir()} == kept
     assert not half.parent.exists()
+    assert (out / ".case-3-20260101").is_dir()
     others = {name: text for name, text in alone.items() if not name.startswith("case-2/")}
     assert {name: text for name, text in contents(out).items() if not name.startswith("case-2/")} == others
 

@@ -28,8 +28,6 @@ from lungjax.errors import Fault, InputError
 from lungjax.prediction.outputs import contact_sheet, html_report, nifti_mask, report_json
 
 REPORT = "report.json"
-_RANDOM = 8
-"""Characters that `tempfile` adds to a name."""
 
 
 def is_free(folder: Path) -> bool:
@@ -52,9 +50,10 @@ def write(folder: Path, scan: Scan, mask: np.ndarray, report: dict[str, Any]) ->
     if not is_free(folder):
         raise InputError(f"{folder} exists and holds something; name another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}-{'?' * _RANDOM}"):  # By a process that was killed.
+    prefix = f".{folder.name}.lungjax-"
+    for left in folder.parent.glob(f"{glob.escape(prefix)}*"):  # By a process that was killed.
         shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as holder:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as holder:
         temporary = Path(holder) / folder.name
         temporary.mkdir()
         (temporary / "nodules.csv").write_bytes(report_json.nodules_csv(report["nodules"]).encode())

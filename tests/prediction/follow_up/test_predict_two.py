@@ -36,9 +36,9 @@ class Moved:
 def pair(told: chests.Told, dicom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """A phantom series of 1 March 2020, and the same, 30 mm to the left, of 9 June: 100 days later."""
     monkeypatch.setattr(registration, "register", lambda *_: Moved())
-    open_networks = pipeline.open_networks  # Without classifiers, for time's sake.
-    without = {"candidate_classifier": None, "nodule_classifier": None, "patient_classifier": None, "device": None}
-    monkeypatch.setattr(pipeline, "open_networks", lambda model, **_: open_networks(model, **without))
+    open_pipeline = pipeline.open_pipeline  # Without classifiers, for time's sake.
+    without = {"candidate_classifier": None, "nodule_classifier": None, "patient_classifier": None}
+    monkeypatch.setattr(pipeline, "open_pipeline", lambda model, **given: open_pipeline(model, **{**given, **without}))
     _, folder = next(iter(chests.folders(dicom).items()))
     made = tmp_path / "a", tmp_path / "b"
     for number, (to, date) in enumerate(zip(made, ("20200301", "20200609"), strict=True)):
