@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "locks": set(),
     "paths": set(),
     "platforms": set(),
+    "tables": set(),
     "compiled": set(),
     "ct": {"ct"},
     "lidc": {"lidc", "ct"},
@@ -44,7 +45,7 @@ MAY_IMPORT = {
 }
 """A room and what of the project it may import; a name covers everything below it."""
 
-EVERYBODYS = {"errors", "compiled", "locks", "paths", "platforms"}
+EVERYBODYS = {"errors", "compiled", "locks", "paths", "platforms", "tables"}
 """What any room may import."""
 
 ALSO = {
@@ -56,7 +57,7 @@ ALSO = {
 """What `predict` found, or a detector proposes, becomes data to learn from: the way back. Its labels are of the
 readers' majority."""
 
-HOST = {"errors", "locks", "paths", "platforms", "ct", "lidc", "arguments", "cli", *PURE_EVALUATION} | {
+HOST = {"errors", "locks", "paths", "platforms", "tables", "ct", "lidc", "arguments", "cli", *PURE_EVALUATION} | {
     f"data.{name}" for name in ("index_columns", "manifest", "records", "shards", "splits")
 }
 """Where no JAX is imported."""
@@ -68,7 +69,7 @@ ONLY_IN = {
     "onnx": ("lungjax/export/onnx_graph.py", "lungjax/export/onnx_ops.py"),
     "onnxruntime": ("lungjax/export/roundtrip/onnx.py", "lungjax/prediction/exported.py"),
     "array_record": ("lungjax/data/shards.py",),
-    "grain": ("lungjax/data/loader.py", "lungjax/data/mixture.py", "lungjax/train/checkpoint.py"),
+    "grain": ("lungjax/data/loader.py", "lungjax/data/mixture.py"),
     "PIL": ("lungjax/preparation/formats/png.py", "lungjax/evaluation/plots/"),
     "jinja2": ("lungjax/evaluation/plots/html_page.py",),
     "markupsafe": ("lungjax/evaluation/plots/html_page.py",),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lungjax import paths
+from lungjax import paths, tables
 from lungjax.data import candidates, mixture, splits
 from lungjax.data.loader import Slices
 from lungjax.data.mixture import Mixture
@@ -137,20 +136,19 @@ def make_mixture(data: Any, *, task: str) -> Mixture | None:
 
 
 def read_labels(path: Path) -> dict[str, float]:
-    """The label of each patient, 1, 0 or NaN, from a CSV with `patient_id,label`.
+    """The label of each patient, 1, 0 or NaN, from a table with the columns `patient_id` and `label`.
 
     Raises:
-      InputError: the file cannot be read, or a label is not in `CODES`.
+      InputError: it cannot be read, lacks a column, a label is not in `CODES`, or a patient has two labels.
     """
-    try:
-        with path.open(newline="") as stream:
-            lines = list(csv.DictReader(stream))
-        return {line["patient_id"]: CODES[line["label"].strip()] for line in lines}
-    except (OSError, ValueError, KeyError, AttributeError, csv.Error) as error:
-        raise InputError(
-            f"{path} is not a CSV of patient_id,label with labels {', '.join(CODES)} ({error!r}); correct the file or "
-            "config.data.labels."
-        ) from error
+    labels: dict[str, str] = {}
+    for line, row in tables.read(path, ("patient_id", "label")):
+        patient, label = row["patient_id"], row["label"]
+        if label not in CODES:
+            raise InputError(f"{path}, line {line}: the label {label!r} is none of {', '.join(CODES)}; correct it.")
+        if labels.setdefault(patient, label) != label:
+            raise InputError(f"{path}, line {line}: {patient} has the label {label}, and {labels[patient]} above.")
+    return {patient: CODES[label] for patient, label in labels.items()}
 
 
 def _label_from_nodules(label: np.ndarray) -> float:

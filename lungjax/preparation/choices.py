@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from lungjax import tables
 from lungjax.ct.source import Entry, Quarantined
 from lungjax.errors import InputError
 
@@ -78,24 +78,14 @@ def apply(
 
 
 def read_patients(path: Path) -> dict[str, str]:
-    """The patient of each case, from a CSV file with commas, semicolons or tabs.
+    """The patient of each case, from a table with the columns `case` and `patient`.
 
     Raises:
       InputError: it cannot be read, lacks a column, or names two patients for a case.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--patients {path}: cannot be read ({error}).") from error
-    lines = text.splitlines()
-    head = lines[0] if lines else ""
-    delimiter = max(",;\t", key=head.count)
-    columns = [name.strip().lower() for name in head.split(delimiter)]
-    if not {"case", "patient"} <= set(columns):
-        raise InputError(f"--patients {path}: needs the columns case and patient; it has {', '.join(columns)}.")
     patients: dict[str, str] = {}
-    for row in csv.DictReader(lines[1:], columns, delimiter=delimiter):
-        case, patient = ((row[name] or "").strip() for name in ("case", "patient"))
+    for line, row in tables.read(path, ("case", "patient")):
+        case, patient = row["case"], row["patient"]
         if case and patient and patients.setdefault(case, patient) != patient:
-            raise InputError(f"--patients {path}: names {patients[case]} and {patient} for the case {case}.")
+            raise InputError(f"{path}, line {line}: names {patients[case]} and {patient} for the case {case}.")
     return patients

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lungjax.errors import InputError
 from lungjax.evaluation.detection import froc, luna16_rules
 from lungjax.evaluation.detection.luna16_rules import Matches, ScoredPoints
 from lungjax.evaluation.stats import bootstrap
@@ -147,12 +148,16 @@ def test_files_that_are_none(tmp_path: Path):
     read = luna16_rules.read_points(path, "probability")
     assert read.scan.tolist() == ["007"]
     np.testing.assert_array_equal(np.column_stack([read.at_mm, read.value]), [[1, 2, 3, 0.5]])
+    path.write_text("Probability; CoordZ;coordY;coordX;note;SeriesUID\n0,5;3;2;1,25;x;007\n")  # As a spreadsheet does.
+    read = luna16_rules.read_points(path, "probability")
+    assert read.scan.tolist() == ["007"]
+    np.testing.assert_array_equal(np.column_stack([read.at_mm, read.value]), [[1.25, 2, 3, 0.5]])
     for text, said in (
         (head.replace("coordZ", "z") + "a,1,2,3,0.5\n", "has no column 'coordZ'"),
-        (head + "a,1,2,3,0.5\na,1,2\n", "line 3: .* has no four numbers"),
+        (head + "a,1,2,3,0.5\n\na,1,2\n", "line 4: .* has no four numbers"),
         (head + "a,1,x,3,0.5\n", "line 2: .* has no four numbers"),
         (head + "a,1,nan,3,0.5\n", "line 2: .* are not finite"),
     ):
         path.write_text(text)
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(InputError, match=said):
             luna16_rules.read_points(path, "probability")

@@ -59,13 +59,20 @@ def test_mistakes_of_a_submission(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "--model, or --submission" in refused()
     assert "needs --luna16 DIR" in refused("--submission", str(mine))
     assert "takes neither --model nor --data" in refused(*given, "--model", "segmenter")
-    assert "seriesuids.csv: no such file" in refused(*given)
+    assert "annotations.csv: no such file" in refused(*given)
     (luna16 / "seriesuids.csv").write_text("seriesuid\na\nb\n")
     for name in ("annotations", "annotations_excluded"):
         (luna16 / f"{name}.csv").write_text(head + "diameter_mm\na,0,0,0,9\n")
     assert "names none of the 2 scans" in refused(*given)
     mine.write_text(head + "score\na,0,0,0,0.5\n")
     assert "has no column 'probability'" in refused(*given)
+    for name in ("annotations", "annotations_excluded"):
+        (luna16 / f"{name}.csv").write_text(head + "diameter_mm\na,90,20,-100,9\n")
+    for wrong, says in (("-100,20,90", "order z, y, x"), ("-90,-20,-100", "to the right and the front")):
+        mine.write_text(head + f"probability\na,{wrong},0.5\n")
+        assert says in refused(*given)
+    for name in ("annotations", "annotations_excluded"):
+        (luna16 / f"{name}.csv").write_text(head + "diameter_mm\na,0,0,0,9\n")
     assert not list(tmp_path.glob("out*"))
     mine.write_text(head + "probability\na,0,0,0,0.5\nz,0,0,0,0.5\n")
     assert cli.main(["evaluate", *given]) == 0

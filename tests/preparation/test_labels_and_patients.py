@@ -117,7 +117,10 @@ def test_a_table_names_the_patients_of_anonymous_dicom(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("a,P\n", "needs the columns case and patient"), ("case,patient\na,P\na,Q\n", "names P and Q for the case a")],
+    [
+        ("a,P\n", "has no column 'case'; it has a, p, and needs case, patient"),
+        ("case,patient\na,P\na,Q\n", "names P and Q for the case a"),
+    ],
 )
 def test_a_table_that_cannot_be_used(tmp_path: Path, text: str, says: str, capsys: pytest.CaptureFixture[str]):
     source = cases(tmp_path / "source", "a")

@@ -75,11 +75,18 @@ def test_labels_of_a_file_are_read_as_the_sheet_codes_them(data: Path, tmp_path:
     file.write_text("\n".join(["patient_id,label", *lines]))
     read = bags.Bags(dataset, nodules=2, labels=str(file))
     np.testing.assert_array_equal(read.patient_label[:5], [np.nan, 0, 1, 1, np.nan])
-    for content in ("patient_id,label\nA,4", "who,what\nA,1", None):
+    file.write_text("Label;Patient_ID\n1;A\n2;B\n")
+    assert bags.read_labels(file) == {"A": 0.0, "B": 1.0}
+    for content, says in (
+        ("patient_id,label\nA,4", "line 2: the label '4' is none of 0, 1, 2, 3"),
+        ("patient_id,label\nA,1\nA,2", "line 3: A has the label 2, and 1 above"),
+        ("who,what\nA,1", "no column 'patient_id'; it has who, what"),
+        (None, "cannot be read"),
+    ):
         file.unlink(missing_ok=True)
         if content is not None:
             file.write_text(content)
-        with pytest.raises(InputError, match=r"labels\.csv is not a CSV of patient_id,label"):
+        with pytest.raises(InputError, match=rf"labels\.csv.*{says}"):
             bags.read_labels(file)
 
 

@@ -6,12 +6,14 @@ reproduce its counts for a real submission.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from lungjax import tables
+from lungjax.errors import InputError
 
 MOST_CANDIDATES = 100
 """In a scan with more candidates, only those count whose probability is above that of the first one too many."""
@@ -60,21 +62,19 @@ def read_points(path: Path, value: str) -> ScoredPoints:
     """Reads `seriesuid,coordX,coordY,coordZ,...` with the column `value`, `probability` or `diameter_mm`.
 
     Raises:
-      ValueError: a column is missing, or a value is not a finite number; the message names file and line.
+      InputError: it cannot be read, a column is missing, or a value is not a finite number; the message names file and
+        line.
     """
     names = ("coordX", "coordY", "coordZ", value)
     scans, numbers = [], []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for row in (reader := csv.DictReader(file)):
-            try:
-                scans.append(row["seriesuid"])
-                numbers.append([float(row[name]) for name in names])
-            except KeyError as error:
-                raise ValueError(f"{path} has no column {error.args[0]!r}, unlike LUNA16's files; add it.") from error
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {reader.line_num}: {row} has no four numbers; correct it.") from error
-            if not np.isfinite(numbers[-1]).all():
-                raise ValueError(f"{path}, line {reader.line_num}: {numbers[-1]} are not finite; correct it.")
+    for line, row in tables.read(path, ("seriesuid", *names)):
+        try:
+            numbers.append([tables.number(row[name]) for name in names])
+        except ValueError as error:
+            raise InputError(f"{path}, line {line}: {row} has no four numbers; correct it.") from error
+        if not np.isfinite(numbers[-1]).all():
+            raise InputError(f"{path}, line {line}: {numbers[-1]} are not finite; correct it.")
+        scans.append(row["seriesuid"])
     table = np.array(numbers, np.float64).reshape(-1, 4)
     return ScoredPoints(np.array(scans, dtype=str), table[:, :3], table[:, 3])
 
