@@ -6,6 +6,10 @@
 LIDC's crops have their nodule in the middle, and a network may learn that. Here each slice, with its masks, is moved by
 a number of pixels, in turn down, up, right and left; the gap is filled by mirroring the image. Prints a table: pooled
 Dice, and the mean Dice of slices whose majority is not empty, with 95 % intervals by bootstrap over patients.
+
+These also change because part of the slice, and of its nodules, is no longer there, and because what is mirrored in may
+be a nodule that no mask knows. So what the place alone does is given, too: pooled Dice of the pixels that are
+still in view, less that of the same pixels where they were, with the interval of the difference.
 """
 
 from __future__ import annotations
@@ -46,7 +50,9 @@ def moved(slices: np.ndarray, rows: np.ndarray, distance_px: int, *, beyond: Any
 
 
 def scored(model: Trained, dataset: shards.Dataset, rows: np.ndarray, distances_px: Sequence[int]) -> Iterator[dict]:
-    """For each distance, the figures of the moved slices, see `lungjax.evaluation.stats.figures.estimate`."""
+    """For each distance, the figures of the moved slices, see `lungjax.evaluation.stats.figures.estimate`; under
+    "in_view" of the pixels still in view, and under "against" those of these pixels where they were.
+    """
     marked = _tiled(model, dataset) if model.config.data.crop_px else _whole(model, dataset)
     data = model.config.data
     slices = loader.Slices(dataset, crop_px=0, crop_at=data.crop_at)
@@ -54,12 +60,14 @@ def scored(model: Trained, dataset: shards.Dataset, rows: np.ndarray, distances_
     for distance_px in distances_px:
         counts = []
         for batch in loader.eval_batches(slices, rows, batch_size=data.batch_size):
-            image = moved(batch["image"], batch["row"], distance_px, beyond="reflect")
-            bits = moved(batch["readers"], batch["row"], distance_px, beyond="constant")
-            majority = metrics.majority(bits, readers=dataset.readers)
-            confusion = metrics.confusion(marked({**batch, "image": image}), majority)
-            counts.append(confusion[batch["weight"] > 0])
-        yield _figures(np.concatenate(counts)[None], patients)
+            move = functools.partial(moved, rows=batch["row"], distance_px=distance_px)
+            majority = metrics.majority(batch["readers"], readers=dataset.readers)
+            there, after = (move(of, beyond="constant") for of in (majority, marked(batch)))
+            found = marked({**batch, "image": move(batch["image"], beyond="reflect")})
+            in_view = move(np.ones(majority.shape, bool), beyond="constant")
+            each = [metrics.confusion(*pair) for pair in ((found, there), (found & in_view, there), (after, there))]
+            counts.append(np.stack(each)[:, batch["weight"] > 0])
+        yield _figures(*np.concatenate(counts, axis=1)[:, None], patients)
 
 
 def _whole(model: Trained, dataset: shards.Dataset) -> Callable[[dict], np.ndarray]:
@@ -75,16 +83,20 @@ def _tiled(model: Trained, dataset: shards.Dataset) -> Callable[[dict], np.ndarr
     return lambda batch: segmenter.predict(np.asarray(to_hu(batch["image"])).clip(-32000, 32000)) > 0.5
 
 
-def _figures(each: np.ndarray, patients: Sequence[str]) -> dict:
-    """The figures of confusion counts (1, slices, 4)."""
+def _figures(each: np.ndarray, in_view: np.ndarray, where_it_was: np.ndarray, patients: Sequence[str]) -> dict:
+    """The figures of confusion counts (1, slices, 4): of moved slices, and of what is in view, moved and before."""
     own = each[..., 0] + each[..., 2] > 0
     dice = {"dice": (metrics.scores(each)["dice"], own)}
+    moved_section, before = (
+        figures.pooled_section(("in_view",), model_counts=counts, reader_counts=None, patients=patients)
+        for counts in (in_view, where_it_was)
+    )
     return figures.estimate(
         [
             figures.pooled_section(("pooled",), model_counts=each, reader_counts=None, patients=patients),
             figures.means_section(("per_slice",), model=dice, readers=None, patients=patients),
         ]
-    )
+    ) | figures.estimate([moved_section], against=[before])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,7 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--moved-px takes distances, 0 or more")
     try:
         dataset = shards.open_dataset(resolve(given.data))
-        print("| model | moved by | pooled Dice | Dice per slice |\n|---|---|---|---|")
+        print(
+            "| model | moved by | pooled Dice | Dice per slice | in view, moved less unmoved |\n|---|---|---|---|---|"
+        )
         for path in given.models:
             model = open_trained(path)
             if model.config.task != "segment":
@@ -108,7 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             reports = scored(model, dataset, rows, given.moved_px)
             progress = tqdm(reports, desc=str(path), total=len(given.moved_px), unit="distance", disable=None)
             for distance_px, report in zip(given.moved_px, progress, strict=True):
-                cells = (_cell(report[section]["dice"]) for section in ("pooled", "per_slice"))
+                lost = report["against"]["difference"]["in_view"]
+                cells = (_cell(section["dice"]) for section in (report["pooled"], report["per_slice"], lost))
                 print(f"| {path} | {distance_px} px | {' | '.join(cells)} |", flush=True)
     except InputError as error:
         print(error, file=sys.stderr)

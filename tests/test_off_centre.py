@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import runs
 
+from lungjax import metrics
 from lungjax.data import loader, shards
 from lungjax.evaluation import run_evaluate
 from lungjax.tasks import segment
@@ -41,7 +42,7 @@ def test_unmoved_slices_have_the_figures_of_evaluate(slices_dataset: Path, tmp_p
     assert off_centre.main(["--models", "segmenter", "--data", str(slices_dataset), "--moved-px", "0"]) == 0
     row = capsys.readouterr().out.splitlines()[-1]
     shown = ["{value:.3f} [{low:.3f}, {high:.3f}]".format(**said[name]["dice"]) for name in ("pooled", "per_slice")]
-    assert row == f"| segmenter | 0 px | {shown[0]} | {shown[1]} |"
+    assert row == f"| segmenter | 0 px | {shown[0]} | {shown[1]} | 0.000 [0.000, 0.000] |"
 
 
 def test_a_network_that_looks_at_single_pixels_has_no_middle(slices_dataset: Path, monkeypatch: pytest.MonkeyPatch):
@@ -61,6 +62,38 @@ def test_a_network_that_looks_at_single_pixels_has_no_middle(slices_dataset: Pat
     assert 0.8 < there["pooled"]["dice"]["value"] < 1
     assert moved["pooled"]["dice"] == there["pooled"]["dice"]
     assert moved["per_slice"]["dice"] == there["per_slice"]["dice"]
+    assert moved["against"]["difference"]["in_view"]["dice"] == {"value": 0, "low": 0, "high": 0}
+
+
+def test_what_is_no_longer_in_view_does_not_count(slices_dataset: Path, monkeypatch: pytest.MonkeyPatch):
+    """A network that marks the left half of whatever it sees: the gap on the left of a slice moved right is not
+    counted, and what it marks in view is compared with what it marked in the same pixels."""
+    make = segment.make
+
+    def left(*args: Any, **kwargs: Any) -> Any:
+        def predict(params: Any, state: Any, batch: Any) -> dict[str, Any]:
+            logit = np.zeros(batch["image"].shape, np.float32) - 1
+            logit[:, :, : logit.shape[2] // 2] = 1
+            return {"logit": jax.numpy.asarray(logit), "share": jax.nn.sigmoid(logit)}
+
+        return dataclasses.replace(make(*args, **kwargs), predict=predict)
+
+    monkeypatch.setattr(segment, "make", left)
+    model, dataset = trained.open_trained(Path("segmenter")), shards.open_dataset(slices_dataset)
+    rows = loader.select_rows(dataset, split="val", slices="nodule")
+    rows = rows[rows % 4 == 2]  # Those that move right.
+    (report,) = off_centre.scored(model, dataset, rows, [16])
+    majority = metrics.majority(
+        loader.Slices(dataset, crop_px=0, crop_at="nodule").batch(rows)["readers"], readers=dataset.readers
+    )
+    shown = majority[:, :, :-16]
+    half = majority.shape[2] // 2
+    before, after = shown[:, :, :half].sum(), shown[:, :, : half - 16].sum()
+    marked_before, marked_after = (len(rows) * majority.shape[1] * columns for columns in (half, half - 16))
+    in_view = report["in_view"]["dice"]["value"]
+    assert in_view == pytest.approx(2 * after / (marked_after + shown.sum()))
+    lost = report["against"]["difference"]["in_view"]["dice"]["value"]
+    assert lost == pytest.approx(in_view - 2 * before / (marked_before + shown.sum()))
 
 
 def test_a_mistake_gets_one_sentence(slices_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
