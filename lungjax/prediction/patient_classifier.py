@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy import special
 
 from lungjax.errors import InputError
 from lungjax.prediction import arrays
@@ -35,8 +36,10 @@ _INPUTS = {
     "nodules that readers had marked.",
 }
 """Likewise."""
-_COVERED, _MOST_SETS = 0.995, 256
+_MOST_SETS = 256
 """See `_likely_sets`; of eight patches, as many as the bundled network looks at, there are no more sets."""
+_CERTAIN = 1e-12
+"""From 0 and from 1, for probabilities and shares of attention: those that are closer count as this one."""
 _LIMITS = (
     "LIDC-IDRI's patients were chosen for their nodules: at their prevalence, the default, the probability is too high "
     "for other people.",
@@ -93,8 +96,7 @@ class PatientClassifier:
 
         Where it is not certain which patches show nodules, it is the mean over what may be there: the sum, over sets of
         patches, of the probability that these and no others are nodules, times what the network predicts of them; 0 of
-        none. The least likely sets, in less than one of two hundred cases all together, are left out, and all beyond
-        256.
+        none. Of more than 256 sets the likeliest 256 count.
 
         Args:
           hu: (patients, nodules, rows, columns) Hounsfield units of axial patches with a nodule in the middle of each,
@@ -129,31 +131,42 @@ class PatientClassifier:
             filled = chosen[np.arange(self.most_nodules) % len(chosen)]
             given = hu[patient, filled].astype(np.float32)[None], pixel_mm[patient, filled][None]
             own = certainty[patient, chosen]
+            logits, shares = self._each(*given, len(chosen))
             for weight, there_are in _likely_sets(own):
-                inside = np.zeros((1, self.most_nodules), np.float32)
-                inside[0, : len(chosen)] = there_are
-                one_probability, one_attention = self._forward(*given, inside)
-                probability[patient] += weight * one_probability[0]
-                attention[patient, chosen] += weight * one_attention[0, : len(chosen)]
+                attended = np.where(there_are, shares, 0) / shares[there_are].sum()
+                probability[patient] += weight * special.expit(attended @ logits)
+                attention[patient, chosen] += weight * attended
             probability[patient] *= 1 - np.prod(1 - own)
         return PatientPrediction(probability, attention)
+
+    def _each(self, hu: np.ndarray, pixel_mm: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The calibrated logit of each of the first `count` nodules, were it the only one, and its share of attention.
+
+        They tell what the network predicts of any set of them: attention is a softmax, so that shares within a set are
+        as those of all, and the last layer and the calibration are linear, so that a set's logit is the mean of theirs.
+        """
+        inside = np.zeros((count + 1, 1, self.most_nodules), np.float32)
+        inside[0, 0, :count] = 1
+        inside[1:, 0, :count] = np.eye(count)
+        outputs = [self._forward(hu, pixel_mm, one) for one in (inside if count > 1 else inside[:1])]
+        alone = np.array([probability[0] for probability, _ in outputs[-count:]], np.float64)
+        return special.logit(alone.clip(_CERTAIN, 1 - _CERTAIN)), outputs[0][1][0, :count].clip(_CERTAIN)
 
 
 def _likely_sets(certainty: np.ndarray) -> list[tuple[float, np.ndarray]]:
     """Which patches may be nodules while the others are none, if any is: (weight, bool (patches,)).
 
-    The likeliest first, of weights that sum to 1: as many sets as hold `_COVERED` of all cases in which any is a
-    nodule, but at most `_MOST_SETS`. They are found in that order, by flipping more and more of the likeliest set, from
-    the patch that is closest to 0.5 on, so that their number does not double with each patch.
+    The likeliest first, `_MOST_SETS` at most, of weights that sum to 1. They are found in that order, by flipping more
+    and more of the likeliest set, from the patch that is closest to 0.5 on, so that their number does not double with
+    each patch.
     """
     likeliest = certainty > 0.5
     with np.errstate(divide="ignore"):
         costs = np.abs(np.log(certainty) - np.log1p(-certainty)).tolist()  # Infinite for what is sure.
     order = [place for place in np.argsort(costs, kind="stable").tolist() if costs[place] < math.inf]
-    wanted = _COVERED * (1 - np.prod(1 - certainty))
     found: list[tuple[float, np.ndarray]] = []
     heap: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]  # The cost of a set, and the places in `order` it flips.
-    while heap and len(found) < _MOST_SETS and sum(weight for weight, _ in found) < wanted:
+    while heap and len(found) < _MOST_SETS:
         cost, flips = heapq.heappop(heap)
         there_are = likeliest.copy()
         there_are[[order[flip] for flip in flips]] ^= True

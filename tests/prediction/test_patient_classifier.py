@@ -101,37 +101,36 @@ def test_uncertain_nodules_are_summed_over(classifier: PatientClassifier):
     )
 
 
-def test_many_uncertain_nodules_are_few_enough_sets(classifier: PatientClassifier, monkeypatch: pytest.MonkeyPatch):
+def test_any_set_is_predicted_from_each_nodule_alone(classifier: PatientClassifier, monkeypatch: pytest.MonkeyPatch):
+    """As by asking the network for every set, which takes 255 calls for eight nodules."""
     hu, pixel_mm = nodules(8)
-    sure = np.array([[0.3, 0.2, 0.1, 0.05, 0.05, 0.02, 0.02, 0.01]])
-    some = classifier.predict(hu[None], pixel_mm[None], sure)
+    certainty = np.array([0.9, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02])
+    forward = classifier._forward  # pyright: ignore[reportPrivateUsage]
+    wanted, attended = 0.0, np.zeros(8)
+    for there in np.array(list(itertools.product([False, True], repeat=8)))[1:]:
+        probability, attention = forward(hu[None].astype(np.float32), pixel_mm[None], there[None].astype(np.float32))
+        weight = np.where(there, certainty, 1 - certainty).prod()
+        wanted, attended = wanted + weight * probability[0], attended + weight * attention[0]
     calls: list[int] = []
-    whole = classifier._forward  # pyright: ignore[reportPrivateUsage]
-    monkeypatch.setattr(classifier, "_forward", lambda *given: calls.append(1) or whole(*given))
-    classifier.predict(hu[None], pixel_mm[None], sure)
-    assert len(calls) < 100
-    monkeypatch.setattr(patient_classifier, "_COVERED", 1 - 1e-12)
-    every = classifier.predict(hu[None], pixel_mm[None], sure)
-    assert len(calls) > 200
-    assert some.probability == pytest.approx(every.probability, abs=0.005)
+    monkeypatch.setattr(classifier, "_forward", lambda *given: calls.append(1) or forward(*given))
+    predicted = classifier.predict(hu[None], pixel_mm[None], certainty[None])
+    assert len(calls) == 9
+    assert predicted.probability == pytest.approx([wanted], abs=1e-6)
+    assert predicted.attention[0] == pytest.approx(attended / attended.sum(), abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_likeliest_sets_are_found_in_order(seed: int, monkeypatch: pytest.MonkeyPatch):
+def test_the_likeliest_sets_are_found_in_order(seed: int):
     """As by looking at every set."""
     sets_of = patient_classifier._likely_sets  # pyright: ignore[reportPrivateUsage]
     rng = np.random.default_rng(seed)
     certainty = rng.choice([1.0, 0.5, 0.9, 0.02, rng.random(), rng.random()], size=7)
     every = np.array(list(itertools.product([False, True], repeat=7)))[1:]
     weights = np.where(every, certainty, 1 - certainty).prod(axis=1)
-    some = sets_of(certainty)
-    assert [weight for weight, _ in some] == pytest.approx(
-        np.sort(weights)[::-1][: len(some)] / np.sort(weights)[::-1][: len(some)].sum()
-    )
-    monkeypatch.setattr(patient_classifier, "_COVERED", 2.0)
     found = sets_of(certainty)
     assert {tuple(one) for _, one in found} == {tuple(one) for one in every[weights > 0]}
-    assert sum(weight for weight, _ in found) == pytest.approx(1)
+    likely = np.sort(weights[weights > 0])[::-1]
+    assert [weight for weight, _ in found] == pytest.approx(likely / likely.sum())
 
 
 def test_sets_of_very_many_nodules_are_bounded():
