@@ -62,12 +62,13 @@ def scored(model: Trained, dataset: shards.Dataset, rows: np.ndarray, distances_
         for batch in loader.eval_batches(slices, rows, batch_size=data.batch_size):
             move = functools.partial(moved, rows=batch["row"], distance_px=distance_px)
             majority = metrics.majority(batch["readers"], readers=dataset.readers)
-            there, after = (move(of, beyond="constant") for of in (majority, marked(batch)))
+            there, after = (move(of, beyond="constant") for of in (majority, marked({**batch})))
             found = marked({**batch, "image": move(batch["image"], beyond="reflect")})
-            in_view = move(np.ones(majority.shape, bool), beyond="constant")
-            each = [metrics.confusion(*pair) for pair in ((found, there), (found & in_view, there), (after, there))]
+            shown = move(np.ones(majority.shape, bool), beyond="constant")
+            each = [metrics.confusion(of, there) for of in (found, found & shown, after)]
             counts.append(np.stack(each)[:, batch["weight"] > 0])
-        yield _figures(*np.concatenate(counts, axis=1)[:, None], patients)
+        found, in_view, where_it_was = np.concatenate(counts, axis=1)[:, None]
+        yield _figures(found, in_view, where_it_was, patients)
 
 
 def _whole(model: Trained, dataset: shards.Dataset) -> Callable[[dict], np.ndarray]:

@@ -72,9 +72,10 @@ def test_what_is_no_longer_in_view_does_not_count(slices_dataset: Path, monkeypa
 
     def left(*args: Any, **kwargs: Any) -> Any:
         def predict(params: Any, state: Any, batch: Any) -> dict[str, Any]:
-            logit = np.zeros(batch["image"].shape, np.float32) - 1
-            logit[:, :, : logit.shape[2] // 2] = 1
-            return {"logit": jax.numpy.asarray(logit), "share": jax.nn.sigmoid(logit)}
+            image = batch["image"]
+            columns = jax.numpy.arange(image.shape[2])
+            logit = jax.numpy.broadcast_to(jax.numpy.where(columns < image.shape[2] // 2, 1.0, -1.0), image.shape)
+            return {"logit": logit, "share": jax.nn.sigmoid(logit)}
 
         return dataclasses.replace(make(*args, **kwargs), predict=predict)
 
