@@ -13,6 +13,8 @@ contrastive top-1 of 0.42 on val patients, of 128 views.
 
 import ml_collections
 
+from lungjax.ct.windows import LUNG_HU
+
 
 def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
@@ -52,7 +54,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.same_scan_mm = 10.0  # Slices of one scan nearer than this are not negatives; 0: all are.
 
     config.augment = ml_collections.ConfigDict()
-    config.augment.window_hu = (-600.0, 1500.0)  # centre, width
+    config.augment.window_hu = LUNG_HU  # centre, width
     config.augment.area = (0.3, 1.0)  # of the random resized crop
     config.augment.rotation_deg = 30.0
     config.augment.intensity_jitter = 0.3

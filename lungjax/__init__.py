@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from lungjax import paths
 from lungjax.errors import InputError
+from lungjax.version import VERSION
 
 if TYPE_CHECKING:
     import datetime
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from lungjax.preparation.choices import Choices
     from lungjax.preparation.summary import Summary
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "CandidateClassifier",

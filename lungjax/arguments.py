@@ -7,7 +7,7 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-import lungjax
+from lungjax.version import VERSION
 
 _MODEL = (
     "a run's workdir, an exported folder, or a bundled model: detector, segmenter, nodule-classifier, "
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         description="Lung nodules in CT scans: detects and classifies them; prepares data for networks, and "
         "scores and exports them. Research software, not a medical device. To train: python -m lungjax.main --help",
     )
-    commands.add_argument("--version", action="version", version=f"lungjax {lungjax.__version__}")
+    commands.add_argument("--version", action="version", version=f"lungjax {VERSION}")
     verbs = commands.add_subparsers(required=True, dest="verb", metavar="VERB")
     for add in (_add_data, _add_figures, _add_uses):
         add(verbs)

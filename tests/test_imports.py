@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "platforms": set(),
     "tables": set(),
     "compiled": set(),
+    "version": set(),
     "ct": {"ct"},
     "lidc": {"lidc", "ct"},
     "data": {"data", "ct"},
@@ -40,12 +41,23 @@ MAY_IMPORT = {
     "tasks": ON_DEVICE | {"tasks", "ct.scan", "ct.windows"},
     "train": ON_DEVICE | {"train", "tasks", "data", "ct.scan", "evaluation"},
     "evaluation": ON_DEVICE | {"evaluation", "ct", "data", "preparation", "tasks", "train", "prediction"},
-    "prediction": {"prediction", "ct", "lidc", "data", "models", "tasks", "train", "evaluation.plots", "preparation"},
+    "prediction": {
+        "prediction",
+        "ct",
+        "lidc",
+        "data",
+        "metrics",
+        "models",
+        "tasks",
+        "train",
+        "evaluation.plots",
+        "preparation",
+    },
     "export": {"export", "ct.scan", "data.splits", "models", "tasks", "train", "evaluation.plots", "prediction"},
 }
 """A room and what of the project it may import; a name covers everything below it."""
 
-EVERYBODYS = {"errors", "compiled", "locks", "paths", "platforms", "tables"}
+EVERYBODYS = {"errors", "compiled", "locks", "paths", "platforms", "tables", "version"}
 """What any room may import."""
 
 ALSO = {
@@ -57,9 +69,19 @@ ALSO = {
 """What `predict` found, or a detector proposes, becomes data to learn from: the way back. Its labels are of the
 readers' majority."""
 
-HOST = {"errors", "locks", "paths", "platforms", "tables", "ct", "lidc", "arguments", "cli", *PURE_EVALUATION} | {
-    f"data.{name}" for name in ("index_columns", "manifest", "records", "shards", "splits")
-}
+HOST = {
+    "errors",
+    "locks",
+    "paths",
+    "platforms",
+    "tables",
+    "version",
+    "ct",
+    "lidc",
+    "arguments",
+    "cli",
+    *PURE_EVALUATION,
+} | {f"data.{name}" for name in ("index_columns", "manifest", "records", "shards", "splits")}
 """Where no JAX is imported."""
 
 ONLY_IN = {
@@ -112,7 +134,7 @@ MODULES = {module_of(source): source for source in sources()}
 
 
 def project_imports(path: Path) -> set[str]:
-    """What a file imports of the project, as modules: `lungjax.ct.scan.Scan` -> `ct.scan`."""
+    """What a file imports of the project, as modules: `lungjax.ct.scan.Scan` -> `ct.scan`; `lungjax.predict` -> ``."""
     found = set()
     for name in imports(path):
         if name.split(".")[0] == "lungjax":
@@ -120,7 +142,7 @@ def project_imports(path: Path) -> set[str]:
             while inner not in MODULES:
                 inner = inner.rpartition(".")[0]
             found.add(inner)
-    return found - {""}
+    return found
 
 
 GRAPH = {module: project_imports(path) for module, path in MODULES.items()}

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import lungjax
 from lungjax.data import splits
 from lungjax.data.records import SCHEMA_VERSION
 from lungjax.errors import InputError
+from lungjax.version import VERSION
 
 MANIFEST = "manifest.json"
 INDEX = "index.csv"
@@ -55,7 +55,7 @@ def write_manifest(
     patients = splits.assign(index["patient_id"])
     manifest = {
         "schema_version": SCHEMA_VERSION,
-        "lungjax": lungjax.__version__,
+        "lungjax": VERSION,
         "source": dict(source),
         "intensity": intensity,
         "readers": readers,

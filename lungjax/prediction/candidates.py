@@ -104,7 +104,7 @@ def _joined_components(probability: np.ndarray, threshold: float) -> list[np.nda
     """(n, 3) voxels above a threshold, ascending, of each component of those above `JOIN_THRESHOLD`; voxels that
     share a face are connected."""
     joined = []
-    for voxels in _components(_is_above(probability, min(JOIN_THRESHOLD, threshold))):
+    for voxels in connected_components.voxels_of_each(_is_above(probability, min(JOIN_THRESHOLD, threshold))):
         sure = voxels[probability[tuple(voxels.T)] > threshold]
         if len(sure):
             joined.append(sure)
@@ -116,17 +116,3 @@ def _is_above(probability: np.ndarray, threshold: float) -> np.ndarray:
     if probability.dtype != np.float16:
         return probability > threshold
     return probability.view(np.uint16) > np.float16(threshold).view(np.uint16)
-
-
-def _components(mask: np.ndarray) -> list[np.ndarray]:
-    """(n, 3) voxels of each connected component, ascending; voxels that share a face are connected."""
-    if not mask.any():
-        return []
-    components = connected_components.find_components(mask, 0, 1)
-    lengths = components.ends - components.starts
-    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    places = np.unravel_index(np.repeat(components.starts, lengths) + within, components.shape)
-    voxels = np.stack(places, axis=1) - (0, 1, 1)  # The margin before rows and columns.
-    number = np.repeat(components.number, lengths)
-    order = np.argsort(number, kind="stable")
-    return np.split(voxels[order], np.cumsum(np.bincount(number))[:-1])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from scipy import ndimage
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist, squareform
+
+from lungjax.ct import connected_components
 
 _MIDDLES = np.array([(-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5)])
 """Of a pixel's four sides: where the border between it and a neighbour runs, if that is outside."""
@@ -74,9 +74,7 @@ def solid_part(voxels: np.ndarray, hu: np.ndarray, spacing_mm: tuple[float, floa
     corner = solid.min(axis=0)
     box = np.zeros(solid.max(axis=0) - corner + 1, bool)
     box[tuple((solid - corner).T)] = True
-    labels: Any = ndimage.label(box)
-    sizes = np.bincount(labels[0].ravel())[1:]
-    _, longest_mm, perpendicular_mm = recist(np.argwhere(labels[0] == 1 + sizes.argmax()), spacing_mm)
+    _, longest_mm, perpendicular_mm = recist(max(connected_components.voxels_of_each(box), key=len), spacing_mm)
     return longest_mm, perpendicular_mm
 
 

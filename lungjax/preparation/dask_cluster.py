@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import lungjax
 from lungjax.errors import InputError
 from lungjax.preparation.pool import WorkerDied, limit_threads
+from lungjax.version import VERSION
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -67,7 +67,7 @@ def run(
 
 def _version_and_missing(paths: Sequence[str]) -> tuple[str, list[str]]:
     """Runs on a worker; returns its version of lungjax, and the paths that it does not find."""
-    return lungjax.__version__, [path for path in paths if not Path(path).exists()]
+    return VERSION, [path for path in paths if not Path(path).exists()]
 
 
 def _limit_threads(dask_worker: Any) -> None:
@@ -79,9 +79,7 @@ def _check_workers(workers: dict[str, tuple[str, list[str]]], address: str) -> N
     if not workers:
         raise InputError(f"--dask {address}: the scheduler has no workers; start some.")
     for worker, (version, missing) in workers.items():
-        if version != lungjax.__version__:
-            raise InputError(
-                f"--dask {address}: {worker} has lungjax {version}, not {lungjax.__version__}; install this version."
-            )
+        if version != VERSION:
+            raise InputError(f"--dask {address}: {worker} has lungjax {version}, not {VERSION}; install this version.")
         if missing:
             raise InputError(f"--dask {address}: {worker} does not find {missing[0]}; mount it under this path.")

@@ -17,7 +17,6 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-import lungjax
 from lungjax.ct import connected_components, lungs
 from lungjax.ct.scan import READERS, Nodule, Reading, Scan
 from lungjax.ct.source import Quarantined
@@ -31,6 +30,7 @@ from lungjax.prediction import candidates, detection, opening, patches
 from lungjax.prediction.candidates import Candidate
 from lungjax.prediction.sliding_window import Segmenter
 from lungjax.preparation import merge, parts
+from lungjax.version import VERSION
 
 VOXEL_THRESHOLD = 0.02
 """Lower than that of predict: what the detector holds for possible is mined, too, for false candidates are too few to
@@ -93,7 +93,7 @@ def mine(model: Path | str, data: Sequence[Path], out: Path) -> Summary:
         "number of index columns": len(ROW_COLUMNS),
         "readers": readers.pop(),
         "model": digest.hexdigest(),
-        "lungjax version": lungjax.__version__,
+        "lungjax version": VERSION,
     }
     with parts.open_partial(out, plan, overwrite=False) as folder:
         if not parts.is_described(folder):

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import lungjax
 from lungjax import paths, platforms
 from lungjax.ct.source import Entry, Quarantined
 from lungjax.data import manifest, shards
@@ -21,6 +20,7 @@ from lungjax.errors import Fault, InputError, NothingDone
 from lungjax.preparation import merge, parts, sources, spread, summary
 from lungjax.preparation.choices import Choices
 from lungjax.preparation.summary import Summary
+from lungjax.version import VERSION
 
 
 def prepare(
@@ -78,7 +78,7 @@ def prepare(
         "schema_version": SCHEMA_VERSION,
         "number of index columns": len(ROW_COLUMNS),
         "readers": readers,
-        "lungjax version": lungjax.__version__,
+        "lungjax version": VERSION,
         **({} if choices == sources.NO_CHOICES else {"choices": choices.as_text()}),
     }
     new_slices = 0

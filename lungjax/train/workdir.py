@@ -17,12 +17,12 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-import lungjax
 from lungjax import locks
 from lungjax.data import splits
 from lungjax.errors import InputError
 from lungjax.tasks.task import Config
 from lungjax.train import config_checks
+from lungjax.version import VERSION
 
 CONFIG_FILE = "config.json"
 SPLIT_FILE = "split.json"
@@ -161,7 +161,7 @@ def _origin() -> dict[str, Any]:
         "command": shlex.join(["python", "-m", "lungjax.main", *sys.argv[1:]]),
         "started": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "hardware": f"{len(devices)} x {devices[0].device_kind}, {os.cpu_count()} cores",
-        "versions": {"lungjax": lungjax.__version__, "jax": jax.__version__},
+        "versions": {"lungjax": VERSION, "jax": jax.__version__},
     }
 
 

@@ -42,7 +42,7 @@ def test_what_a_cluster_lacks_is_one_sentence(tmp_path, dask, monkeypatch):
     address, workers = dask
     with pytest.raises(InputError, match=rf"--dask {address}: tcp://.* does not find {tmp_path}/nowhere; mount it"):
         list(dask_cluster.run(str, [1], address, paths=[tmp_path / "nowhere"]))
-    monkeypatch.setattr("lungjax.__version__", "99")
+    monkeypatch.setattr(dask_cluster, "VERSION", "99")
     with pytest.raises(InputError, match=r"has lungjax .*, not 99; install this version"):
         list(dask_cluster.run(str, [1], address, paths=[]))
     for worker in workers:

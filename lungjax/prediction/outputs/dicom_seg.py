@@ -14,8 +14,8 @@ import highdicom as hd
 import numpy as np
 from highdicom.sr import CodedConcept
 
-import lungjax
 from lungjax.ct import multiframe
+from lungjax.version import VERSION
 
 SEG_FILE, SR_FILE = "segmentation.dcm", "report.dcm"
 
@@ -152,7 +152,7 @@ def _segmentation(images: Sequence[Any], mask: np.ndarray, report: dict[str, Any
         instance_number=1,
         manufacturer=_MAKER,
         manufacturer_model_name=_MAKER,
-        software_versions=lungjax.__version__,
+        software_versions=VERSION,
         device_serial_number=_SERIAL,
         content_label="NODULES",
         content_description="Lung nodules, research only",

@@ -32,10 +32,10 @@ from typing import Any
 
 import numpy as np
 
-import lungjax
 from lungjax.prediction.follow_up import growth, matching, registration
 from lungjax.prediction.follow_up.compared import ComparedScan, MatchedNodule, UnmatchedNodule
 from lungjax.prediction.outputs import report_json
+from lungjax.version import VERSION
 
 SCHEMA = 1
 INTERVAL = (
@@ -92,7 +92,7 @@ def as_dict(
         }
     return {
         "schema": SCHEMA,
-        "lungjax": lungjax.__version__,
+        "lungjax": VERSION,
         "made": made,
         "notice": report_json.NOTICE,
         "first": _scan(first),

@@ -52,7 +52,6 @@ from typing import Any
 
 import numpy as np
 
-import lungjax
 from lungjax.ct.scan import RATING_NAMES, Scan
 from lungjax.data import splits
 from lungjax.prediction import lung_rads
@@ -62,6 +61,7 @@ from lungjax.prediction.operating_point import OperatingPoint
 from lungjax.prediction.predicted import PredictedNodule, PredictedPatient
 from lungjax.prediction.prevalence import Prevalence
 from lungjax.train.trained import Trained
+from lungjax.version import VERSION
 
 SCHEMA = 4
 READABLE = (3, SCHEMA)
@@ -139,7 +139,7 @@ def as_dict(
     """
     return {
         "schema": SCHEMA,
-        "lungjax": lungjax.__version__,
+        "lungjax": VERSION,
         "made": made,
         "notice": NOTICE,
         "model": models["model"],

@@ -1,0 +1,3 @@
+"""The version of lungjax: what is written beside each result."""
+
+VERSION = "0.1.0"
