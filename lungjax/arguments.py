@@ -10,9 +10,10 @@ from typing import Any
 from lungjax.version import VERSION
 
 _MODEL = (
-    "a run's workdir, an exported folder, or a bundled model: detector, segmenter, nodule-classifier, "
-    "patient-classifier, encoder"
+    "a run's workdir, an exported folder, or a bundled model: detector, segmenter, candidate-classifier, "
+    "nodule-classifier, patient-classifier, encoder"
 )
+_SEGMENTER = "a run's workdir, an exported folder, or a bundled model: detector, segmenter"
 
 _GATHER = (
     "Makes patches of the nodules that predict detected, with the outlines and ratings of the readers' nodules that "
@@ -77,7 +78,7 @@ def _add_data(verbs: Any) -> None:
         "unmarked: scans of people without nodules, which auto never takes"
     )
     prepare.add_argument("--format", default="auto", help=f"{formats} (default: %(default)s)")
-    prepare.add_argument("--workers", type=_positive, help="processes (default: one for each core)")
+    prepare.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one for each core)")
     prepare.add_argument("--dask", metavar="ADDRESS", help="read the scans on the workers of this Dask scheduler")
     prepare.add_argument("--overwrite", action="store_true", help="remove an earlier result first")
     prepare.add_argument("--strict", action="store_true", help="exit with code 1 if a scan was quarantined")
@@ -118,7 +119,8 @@ def _add_figures(verbs: Any) -> None:
         "pictures.",
     )
     evaluate.add_argument("--model", "--workdir", type=Path, help=f"{_MODEL}; not with --submission")
-    evaluate.add_argument("--data", type=Path, help="prepared folder (default: the model's training data)")
+    data = "prepared folder, or a source as for prepare (default: the model's training data)"
+    evaluate.add_argument("--data", type=Path, help=data)
     split = "train: the patients it was trained on, as an upper bound (default: %(default)s)"
     evaluate.add_argument("--split", choices=("train", "val", "test", "all"), default="test", help=split)
     evaluate.add_argument("--against", type=Path, metavar="MODEL", help="another model: differences, paired by patient")
@@ -153,7 +155,7 @@ def _add_uses(verbs: Any) -> None:
     )
     scan = "folder of DICOM, of NIfTI or of MetaImage, a NIfTI or MetaImage file, or a prepared data set"
     predict.add_argument("scan", type=Path, metavar="SCAN", nargs="+", help=f"{scan}; two with --same-patient")
-    predict.add_argument("--model", type=Path, default="detector", help=f"segmenter: {_MODEL} (default: %(default)s)")
+    predict.add_argument("--model", type=Path, default="detector", help=f"{_SEGMENTER} (default: %(default)s)")
     predict.add_argument(
         "--candidate-classifier",
         type=Path,
@@ -189,7 +191,9 @@ def _add_uses(verbs: Any) -> None:
 
     false_positives = "false positives a scan that are accepted, on average (default: see the model's card)"
     predict.add_argument("--false-positives", type=float, metavar="RATE", help=false_positives)
-    predict.add_argument("--threshold", type=float, help="score from which a candidate is a nodule, instead")
+    predict.add_argument(
+        "--threshold", type=float, help="score from which a candidate is a nodule, instead of a fitted one"
+    )
 
     same = "compare two scans of a patient: match their nodules, and measure how they grew (extra follow-up)"
     predict.add_argument("--same-patient", action="store_true", help=same)
@@ -211,7 +215,7 @@ def _add_uses(verbs: Any) -> None:
         description="Every candidate of a detector in prepared data, right or wrong, as a data set: for its second "
         "round of training, and to train a candidate classifier. A second run resumes.",
     )
-    mine.add_argument("--model", type=Path, required=True, help=f"detector: {_MODEL}")
+    mine.add_argument("--model", type=Path, required=True, help=_SEGMENTER)
     mine.add_argument("--data", type=Path, required=True, nargs="+", help="prepared folders: whole scans, or crops")
     mine.add_argument("--out", type=Path, required=True, help="folder to make: the data set")
 

@@ -1,7 +1,7 @@
 """Training: `python -m lungjax.main --config=NAME[:VARIANT] --workdir=DIR [--config.KEY=VALUE]`.
 
-NAME is one of lungjax's own configurations (classify, diagnose, segment, simclr), or the path of a file like those.
-Each file says which variants it has, what they need and what to expect from them; `quick` is for a first try.
+NAME is one of lungjax's own configurations (classify, diagnose, segment, sift, simclr), or the path of a file like
+those. Each file says which variants it has, what they need and what to expect from them; `quick` is for a first try.
 
 On several machines, run the same command on each, with `--coordinator`: `auto` on TPU pods, Slurm and Open MPI, where
 JAX detects the rest; otherwise `HOST:PORT` of the first machine, with `--processes` and `--process`.

@@ -115,7 +115,7 @@ def evaluate(
         "scans": len(scans),
         "model": report_json.describe_model(trained) | {"trained_on_patients": _trained_on(trained, scans)},
         "data": {"path": str(data), "format": name},
-        "truth": _REFERENCE.format(least=least, least_mm=LEAST_MM),
+        "reference": _REFERENCE.format(least=least, least_mm=LEAST_MM),
         "candidate_classifier": None if classifier is None else report_json.describe_model(classifier.trained),
         "froc": {**froc.froc_figures(matches), "at_threshold": _figures_at_threshold(matches, scans, point)},
         "narrowing": narrowing.narrowing_figures([scan.narrowed for scan in scans]),
@@ -250,7 +250,7 @@ def _table_lines(report: dict[str, Any]) -> list[str]:
         "",
         *detection_table.narrowing_lines(report["narrowing"]),
         "",
-        report["truth"],
+        report["reference"],
     ]
     lines += [f"refused: {key}: {reason}" for key, reason in report["refused"].items()]
     lines += [f"quarantined: {key}: {reason}" for key, reason in report["quarantined"].items()]

@@ -161,7 +161,7 @@ def _narrowed(
         stages={
             "all": np.ones(count, bool),
             "lungs": lung_mm2 > 0,
-            "findings": with_candidate,
+            "candidates": with_candidate,
             "nodules": with_nodule,
         },
         marked=np.array([nodule.in_slices(count) for nodule in references], bool).reshape(-1, count),

@@ -11,17 +11,24 @@ from lungjax.prediction.tiling import Tiling, reach
 from lungjax.train.state import parameter_count
 from lungjax.train.trained import Trained
 
+_TITLES = {
+    "pretrain": "an encoder",
+    "segment": "a segmenter of nodules",
+    "sift": "a candidate classifier",
+    "classify": "a nodule classifier",
+    "diagnose": "a patient classifier",
+}
 _WHAT = {
     "pretrain": "An encoder of chest CT slices, pretrained without labels by SimCLR (Chen et al. 2020).",
     "segment": "A segmenter, a U-Net: at each pixel of a CT slice, the probability that at least two of four readers "
     "would have marked it as part of a lung nodule.",
     "sift": "A candidate classifier (false-positive reduction): from three CT slices around what a detector proposes, "
     "in HU, the probability that at least two of four readers would have outlined it as a nodule.",
-    "classify": "A nodule classifier: from a CT patch around a nodule, in HU, the probability that LIDC's readers "
+    "classify": "A nodule classifier: from a CT patch around a nodule, in HU, the probability that LIDC-IDRI's readers "
     "would call it malignant (their median above 3 of 5, not below), and the nine ratings that they would give.",
     "diagnose": "A patient classifier: from CT patches around all of a patient's nodules, in HU, the probability that "
-    "one of them is malignant, by LIDC's readers or by the labels of the training, by gated attention (Ilse et al. "
-    "2018).",
+    "one of them is malignant, as LIDC-IDRI's readers or the labels of its training have it, by gated attention (Ilse "
+    "et al. 2018).",
 }
 _LIMITS = """\
 **Research software, not a medical device. Not for diagnosis or treatment.**
@@ -158,6 +165,7 @@ _LOADS = (
 """Of StableHLO, as jax.export's compatibility guarantees have it; no package tells when it was released."""
 _UNITS = {"sift": "candidates", "classify": "nodules", "diagnose": "patients"}
 """What is classified, by the task."""
+_WHICH = {"outlined": "whose outlines are known", "several_readers": "that several readers outlined"}
 _PROBED = """\
 and without labels: `accuracy` is how often a slice's other view is recognised among all views of the batch; `knn_auc`
 and `linear_auc` are the ROC AUC of simple classifiers on the frozen features, for whether at least two readers marked
@@ -180,8 +188,8 @@ def card_text(trained: Trained, given: Signature, *, format: str, dtype: str, di
     counts = {split: sum(s == split for s in trained.patients.values()) for split in splits.SPLITS}
     rows = {
         "network": f"{count:,} parameters, {dtype}; encoder {dict(config.model.encoder)}",
-        "trained on": f"`{trained.intensity}` slices of {counts['train']} patients ({counts['val']} val, "
-        f"{counts['test']} test), split {splits.digest(trained.patients)}, by a hash of the patient's id; "
+        "trained on": f"{counts['train']} patients; chosen and calibrated with {counts['val']} others (val), "
+        f"{counts['test']} kept for testing; split {splits.digest(trained.patients)}, by a hash of the patient's id; "
         "LIDC-IDRI-0001 and -0003 left out",
         "steps": f"{trained.step:,} of {config.steps:,}, batch {config.data.batch_size}, seed {config.seed}",
         "started from": config.init_from or "random weights",
@@ -205,7 +213,7 @@ def card_text(trained: Trained, given: Signature, *, format: str, dtype: str, di
     figures = "\n".join(_reported(config.task, name, report) for name, report in trained.figures.items())
     header = _HEADER.format(library=_LIBRARIES.get(format, "lungjax"), kind=_KINDS[config.task])
     return (
-        f"{header}# lungjax {config.task}\n\n{_WHAT.get(config.task, '')}\n\n| | |\n|---|---|\n{about}\n\n"
+        f"{header}# lungjax: {_TITLES[config.task]}\n\n{_WHAT[config.task]}\n\n| | |\n|---|---|\n{about}\n\n"
         f"## Use\n\n{use_section(trained, given, format=format)}\n"
         f"## Figures\n\n{figures or 'None were stored with the run: `lungjax evaluate` makes them.'}\n\n"
         f"## Limits\n\n{_LIMITS.format(scope=scope)}\n## Licence\n\n{_LICENCE}"
@@ -261,7 +269,8 @@ def _calibrated(task: str, known: dict[str, Any]) -> str:
     if task == "segment":
         what = "of the share of readers that `lungjax evaluate` scores and samples, not of the majority's probability"
         return f"{what}, by {len(known['share'])} knots, fitted on {known['fitted_on']:,} val slices"
-    line = f"sigmoid({known['slope']:.3g} * logit + {known['offset']:.3g})"
+    sign = "+" if known["offset"] >= 0 else "-"
+    line = f"sigmoid({known['slope']:.3g} * logit {sign} {abs(known['offset']):.3g})"
     held = ""
     if "prevalence" in known:
         share = f"{100 * known['prevalence']:.1f} % of {known['prevalence_of']:,}"
@@ -294,17 +303,21 @@ def _figures(name: str, report: dict[str, Any]) -> str:
 
 
 def _graded(name: str, report: dict[str, Any], unit: str) -> str:
-    head = f"`{name}`: {report['patients']} patients of split {report['split']}, {report['nodules']:,} {unit}"
+    counted = "" if unit == "patients" else f", {report['nodules']:,} {unit}"
+    head = f"`{name}`: {report['patients']} patients of split {report['split']}{counted}"
     lines = [f"{head}; {report['interval']}.\n", "| | model |", "|---|---|"]
     lines += [f"| {score} | {_cell(report[score])} |" for score in _GRADED]
-    for part in report["on_fewer"].values():
+    for which, part in report["on_fewer"].items():
         for other, figures in part["others"].items():
             difference = _cell(figures["difference"]["roc_auc"])
-            lines.append(f"| roc_auc less that of the {other}, on {part['nodules']:,} {unit} | {difference} |")
+            those = f"the {part['nodules']:,} {unit} {_WHICH.get(which, which)}"
+            lines.append(f"| roc_auc less that of the {other}, of {those} | {difference} |")
     if readers := report.get("readers"):
         reference = f"against the median of the other readers, on {readers['readings']:,} readings"
-        for name, figure in (("model", readers["roc_auc"]), *((n, o["roc_auc"]) for n, o in readers["others"].items())):
-            lines.append(f"| roc_auc of the {name} {reference} | {_cell(figure)} |")
+        others = ((name, other["roc_auc"]) for name, other in readers["others"].items())
+        for name, figure in (("model", readers["roc_auc"]), *others):
+            whose = name if name.startswith("one ") else f"the {name}"
+            lines.append(f"| roc_auc of {whose} {reference} | {_cell(figure)} |")
     return "\n".join(lines) + "\n"
 
 

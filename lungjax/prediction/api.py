@@ -115,6 +115,10 @@ def predict(
     threshold: float | None,
 ) -> Prediction:
     """See `lungjax.predict`."""
+    if not isinstance(scan, Scan):
+        raise InputError(
+            f"predict takes a scan, not a {type(scan).__name__}: make one by read_scan or scan_from_array."
+        )
     opened = pipeline.open_pipeline(
         model,
         candidate_classifier=candidate_classifier,

@@ -28,9 +28,9 @@ _MEANING = {
 }
 """Of a model that learnt from the readers' ratings, and of one that learnt from a CSV of labels."""
 _INPUTS = {
-    True: "The model was trained on nodules that readers had marked. Here it is given the nodules that a network "
-    "predicts: a false one counts like a nodule, and a nodule that was missed does not count. How much that costs has "
-    "not been measured.",
+    True: "The model was trained on nodules that readers had marked. Here it is given candidates of a network, each of "
+    "which counts by its probability to be a nodule; a nodule without a candidate does not count. How much that costs "
+    "has not been measured.",
     False: "The model is given the nodules that a network predicts. It can be trusted as far as its training data were "
     "like that: predictions of the same network, false ones among them, as `lungjax gather` makes them, and not only "
     "nodules that readers had marked.",
@@ -225,7 +225,7 @@ def describe(
             "so it is no sign of health."
         )
     if model.patients.get(patient_id) in ("train", "val"):
-        limits.append(f"{patient_id} is one of the patients that the model was trained on, or chosen by.")
+        limits.append(f"{patient_id} is one of the patients that the model was trained on, or that it was chosen with.")
     return PredictedPatient(
         probability=prevalence.shifted(probability),
         reason=None,

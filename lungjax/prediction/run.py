@@ -233,8 +233,10 @@ def earlier_report(folder: Path, opened: Pipeline) -> dict[str, Any]:
 def _nothing_read(source: Path, quarantined: Sequence[Quarantined]) -> InputError:
     if not quarantined:
         return InputError(f"{source} holds no scan.")
+    # What is wrong with a series says more than what is wrong with a file beside it.
+    first = min(quarantined, key=lambda fault: fault.name == "unreadable_file")
     more = f" (and {len(quarantined) - 1} more)" if len(quarantined) > 1 else ""
-    return NothingDone(f"{source}: no scan could be read: {quarantined[0].name}: {quarantined[0].message}{more}.")
+    return NothingDone(f"{source}: no scan could be read: {first.name}: {first.message}{more}.")
 
 
 def _write_quarantine(out: Path, quarantined: Sequence[Quarantined]) -> None:

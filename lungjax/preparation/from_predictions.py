@@ -1,4 +1,4 @@
-"""`lungjax gather`: the findings of `predict` in LIDC's scans, as patches to train the patient classifier on."""
+"""`lungjax gather`: the nodules of `predict` in LIDC's scans, as patches to train the patient classifier on."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class Summary:
 
     Attributes:
       patches, labels: the files.
-      findings, rated: the number of patches, and how many of them show a nodule that readers rated.
+      nodules, rated: the number of patches, and how many of them show a nodule that readers rated.
       label_counts: the number of patients with each label, in the order malignant, benign, unknown.
-      without: the number of patients without findings, who have a label but no patch.
+      without: the number of patients without predicted nodules, who have a label but no patch.
       left_out: scans that are not in the files, with the reason.
     """
 
     patches: Path
     labels: Path
-    findings: int
+    nodules: int
     rated: int
     label_counts: tuple[int, int, int]
     without: int
@@ -49,17 +49,17 @@ class Summary:
         """For the screen."""
         malignant, benign, unknown = self.label_counts
         lines = [
-            f"{self.patches}: {self.findings} findings, {self.rated} of them nodules that readers rated",
+            f"{self.patches}: {self.nodules} predicted nodules, {self.rated} of them rated by readers",
             f"{self.labels}: {malignant} patients with a malignant nodule, {benign} with benign ones or none, "
-            f"{unknown} unknown; {self.without} of them without findings",
+            f"{unknown} unknown; {self.without} of them without predicted nodules",
         ]
         return "\n".join([*lines, *(f"left out: {key}: {reason}" for key, reason in self.left_out.items())])
 
 
 def gather(predicted: Path, *, source: Path, out: Path) -> Summary:
-    """Writes the findings of every scan as patches, and a label for each patient.
+    """Writes the predicted nodules of every scan as patches, and a label for each patient.
 
-    From each scan it takes the findings that `predict` calls nodules, at most `prediction_rows.MAX_FINDINGS`. A finding
+    From each scan it takes the nodules that `predict` found, at most `prediction_rows.MOST_NODULES`. A nodule
     that shares voxels with a nodule of the readers gets their outlines and ratings; all others have none. A patient is
     malignant if the readers' median malignancy of any nodule is above 3, and benign if it is below 3 for all nodules or
     there is no nodule.
@@ -71,7 +71,7 @@ def gather(predicted: Path, *, source: Path, out: Path) -> Summary:
         `.csv`, in the format of `config.data.labels`.
 
     Raises:
-      InputError: there is no such source, none of its scans was predicted, or there are no findings.
+      InputError: there is no such source, none of its scans was predicted, or there are no nodules.
     """
     if out.suffix != ".npz":
         raise InputError(f"{out} must end in .npz, the format that is written.")
@@ -94,7 +94,7 @@ def gather(predicted: Path, *, source: Path, out: Path) -> Summary:
     if not rows:
         reasons = "; ".join(f"{key}: {reason}" for key, reason in left_out.items())
         kind = NothingDone if left_out else InputError
-        raise kind(f"{predicted} has no findings in the scans of {source}{': ' if reasons else ''}{reasons}.")
+        raise kind(f"{predicted} has no nodules in the scans of {source}{': ' if reasons else ''}{reasons}.")
     return _write(rows, {patient: _patient_label(labels) for patient, labels in scan_labels.items()}, out, left_out)
 
 
@@ -139,7 +139,7 @@ def _write(
     return Summary(
         patches=out,
         labels=labels,
-        findings=len(rows),
+        nodules=len(rows),
         rated=int((columns["reader_ratings"] > 0).any(axis=(1, 2)).sum()),
         label_counts=(int((values == 1).sum()), int((values == 0).sum()), int(np.isnan(values).sum())),
         without=len(patient_labels.keys() - {row.patient_id for row in rows}),

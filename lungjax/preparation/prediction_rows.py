@@ -1,4 +1,4 @@
-"""The findings of `predict` in one of LIDC's scans, as rows of the format `nodule-patches`."""
+"""The nodules of `predict` in one of LIDC's scans, as rows of the format `nodule-patches`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from lungjax.errors import Fault
 from lungjax.evaluation.detection import reference
 from lungjax.prediction import measure, patches, run
 
-MAX_FINDINGS = 8
-"""The number of findings per scan, those with the highest scores: as many as `configs/diagnose.py` uses."""
+MOST_NODULES = 8
+"""The number of nodules per scan, those with the highest scores: as many as `configs/diagnose.py` uses."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Row:
 
 
 def rows(scan: Scan, folder: Path) -> list[Row]:
-    """The findings that `predict` calls nodules, at most `MAX_FINDINGS`, those with the highest scores.
+    """The nodules that `predict` found, at most `MOST_NODULES`, those with the highest scores.
 
     Args:
       scan: the scan that `predict` read, with its readers' nodules.
@@ -58,13 +58,13 @@ def rows(scan: Scan, folder: Path) -> list[Row]:
     if refused:
         raise Fault("refused", refused)
     mask = _mask(folder / "mask.nii.gz", scan)
-    findings = []
-    for number in range(1, min(count, MAX_FINDINGS) + 1):
+    rows = []
+    for number in range(1, min(count, MOST_NODULES) + 1):
         voxels = np.argwhere(mask == number)
         if not len(voxels):
             raise Fault("mask_shape", f"{folder / 'mask.nii.gz'} lacks nodule {number} of its report; predict again")
-        findings.append(_row(scan, voxels))
-    return findings
+        rows.append(_row(scan, voxels))
+    return rows
 
 
 def _mask(path: Path, scan: Scan) -> np.ndarray:

@@ -151,7 +151,7 @@ def _nothing_prepared(folder: Path, source: Path, quarantined: Sequence[Quaranti
     lines = [dataclasses.asdict(line) for line in quarantined]
     merge.write_quarantine(folder, lines)
     if not lines:
-        return InputError(f"{source} holds no scans of this format; check --source and --format.")
+        return InputError(f"{source} holds no scans of this format; check the path and --format.")
     return NothingDone(
         f"{source}: nothing could be prepared, {len(lines)} quarantined, the first because {lines[0]['message']}; "
         f"all reasons are in {folder / manifest.QUARANTINE}."

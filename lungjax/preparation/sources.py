@@ -51,7 +51,7 @@ def format_of(source: Path, format: str) -> str:
         if module.matches(source):
             return name
     raise InputError(
-        f"{source} holds neither DICOM files nor another known layout ({', '.join(list(FORMATS)[1:])}); check --source."
+        f"{source} holds neither DICOM files nor another known layout ({', '.join(list(FORMATS)[1:])}); check the path."
     )
 
 

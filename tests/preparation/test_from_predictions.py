@@ -61,7 +61,7 @@ def test_findings_become_patches_with_the_readers_word(
     with np.load(out, allow_pickle=False) as stored:
         columns = {name: stored[name] for name in stored.files}
     count = len(columns["hu"])
-    assert f"{out}: {count} findings, {count} of them nodules that readers rated" in said
+    assert f"{out}: {count} predicted nodules, {count} of them rated by readers" in said
     assert count > 1
     for row in range(count):
         scan = read[str(columns["series_uid"][row])]

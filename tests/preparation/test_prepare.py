@@ -111,7 +111,7 @@ def test_mistakes_are_one_sentence(tree, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty holds neither DICOM files nor"):
         prepare(tmp_path / "empty", tmp_path / "out")
-    with pytest.raises(InputError, match="holds no scans of this format; check --source and --format"):
+    with pytest.raises(InputError, match="holds no scans of this format; check the path and --format"):
         prepare(tmp_path / "empty", tmp_path / "out", format="slices")
     with pytest.raises(InputError, match="--workers 0"):
         prepare(tree, tmp_path / "out2", workers=0)

@@ -28,7 +28,7 @@ CONVENTIONS = (
     "recall: the share of the readers' nodules of which at least one slice is kept (a slice belongs to a nodule where "
     "any reader marked it); centre: the share of which the slice is kept in which the readers marked most. All slices "
     "of a scan with fewer slices are kept. chance: the expected recall of the same number of slices drawn at random. "
-    "stages: the slices left by lungs, by findings (all candidates) and by nodules; share_kept is the share of all "
+    "stages: the slices left by lungs, by candidates and by nodules; share_kept is the share of all "
     "slices of all scans."
 )
 

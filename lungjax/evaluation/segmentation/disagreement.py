@@ -23,7 +23,7 @@ CONVENTIONS = (
     "reader who marked nothing is empty. Expectations are over all pairs, including a mask with itself, averaged over "
     "the slices that at least one reader marked. Lower is better. one_mask: the thresholded prediction as the only "
     "sample; 16 and 100: that many samples of the model, or its only mask where it is deterministic. readers: the "
-    "ceiling, the expected value for that many samples drawn from the four readers themselves, which is the mean "
+    "best possible, the expected value for that many samples drawn from the four readers themselves, which is the mean "
     "distance between readers / samples; its one_mask is the mask of one reader, averaged over readers."
 )
 

@@ -31,7 +31,7 @@ _BLOCKS = (
     ("against each reader, pooled over all slices", ("against_readers", "pooled"), _EACH),
     ("against each reader, mean per slice", ("against_readers", "per_slice"), _EACH),
     ("against each reader, mean per nodule in 3-D", ("against_readers", "per_nodule"), _EACH),
-    ("GED^2, lower is better (readers: the ceiling)", ("ged",), _GED),
+    ("GED^2, lower is better (readers: the best possible)", ("ged",), _GED),
     ("probability against the share of readers", ("reliability",), _RELIABILITY),
 )
 _NOTES_ONE_READER = (

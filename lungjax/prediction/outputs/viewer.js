@@ -1,6 +1,6 @@
 
 "use strict";
-// The scan of a report: slices are unpacked when they are looked at; `voxels.py` says how they are packed.
+// The scan of a report: slices are unpacked when they are looked at; `html_voxels.py` says how they are packed.
 (() => {
   const byId = (name) => document.getElementById(name);
   const scan = JSON.parse(byId("scan").textContent);

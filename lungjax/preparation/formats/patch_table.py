@@ -64,7 +64,7 @@ def _cached_table(source: Path, mtime_ns: int, size: int) -> Table:
             columns = {name: _column(file, f"{name}.npy") for name in KINDS}
             outlines = _column(file, f"{OUTLINES}.npy") if f"{OUTLINES}.npy" in file.namelist() else None
     except KeyError as error:
-        raise InputError(f"{source} is not a file of nodule patches ({error.args[0]}); check --source.") from error
+        raise InputError(f"{source} is not a file of nodule patches ({error.args[0]}); check the path.") from error
     except Fault as fault:
         raise InputError(f"{source}: {fault.message}.") from fault
     except archive.BROKEN_ZIP as error:

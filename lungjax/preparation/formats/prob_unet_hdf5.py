@@ -64,7 +64,7 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     _require_h5py()
     uids = _run_isolated(_read_uids, source)
     if not uids:
-        raise InputError(f"{source} has no images, labels and uids in train, val or test; check --source and --format.")
+        raise InputError(f"{source} has no images, labels and uids in train, val or test; check the path and --format.")
     rows: dict[tuple[splits.Split, int], list[int]] = {}
     for split, split_uids in uids.items():
         for row, uid in enumerate(split_uids.tolist()):
@@ -191,4 +191,4 @@ def _open_dataset(file, split: str, name: str, source: Path | str):
 
 
 def _other_layout(source: Path | str, what: str) -> InputError:
-    return InputError(f"{source} does not have the layout of data_lidc.hdf5: {what}; check --source.")
+    return InputError(f"{source} does not have the layout of data_lidc.hdf5: {what}; check the path.")

@@ -50,7 +50,7 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
     """
     file = _find_pickle(source)
     if file is None:
-        raise InputError(f"{source} is not a pickle of images, masks and series_uid; check --source and --format.")
+        raise InputError(f"{source} is not a pickle of images, masks and series_uid; check the path and --format.")
     series: dict[str, list[str]] = {}
     quarantined: list[Quarantined] = []
     for name, record in _load_records(file).items():
@@ -121,7 +121,7 @@ def _has_keys(path: Path) -> bool:
 def _load_records(file: Path) -> Mapping[str, Any]:
     data = unpickle.load(file)
     if not isinstance(data, dict):
-        raise InputError(f"{file} is a pickle of a {type(data).__name__}, not of a dict of records; check --source.")
+        raise InputError(f"{file} is a pickle of a {type(data).__name__}, not of a dict of records; check the path.")
     return {str(name): record for name, record in data.items()}
 
 

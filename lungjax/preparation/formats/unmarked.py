@@ -40,7 +40,7 @@ def find(source: Path, *, needs_patients: bool = True) -> tuple[list[Entry], lis
     """
     files, quarantined = _volumes(source)
     if not files and not ct.matches(source):
-        raise InputError(f"{source} holds no CT: neither DICOM nor files of NIfTI or MetaImage; check --source.")
+        raise InputError(f"{source} holds no CT: neither DICOM nor files of NIfTI or MetaImage; check the path.")
     entries: list[Entry] = []
     for path in files or [source]:
         some, faulty = ct.find(path, needs_patients=needs_patients)
