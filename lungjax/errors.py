@@ -1,4 +1,4 @@
-"""Exceptions that every package of lungjax may raise."""
+"""Exceptions that every package of lungjax may raise, and how their sentences count."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from typing import Any
 
 MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 """Errors of the machine, such as a full or read-only disk, which need no traceback."""
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 scan`, `1,018 scans`."""
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
 class Fault(Exception):

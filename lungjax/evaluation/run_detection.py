@@ -129,7 +129,7 @@ def evaluate(
         points = _fit_operating_points(matches, f"{fitted_on}, with the candidates of {trained.path.resolve().name}")
         models.write_operating_points(scorer, points)
         threshold = operating_point.threshold_at(points, points["default"])
-        print(f"operating point: {points['default']:g} false positives a scan from a score of {threshold:.3f} on")
+        print(f"operating point: {points['default']:g} false positives a scan with a score of {threshold:.3f} or more")
     return report
 
 

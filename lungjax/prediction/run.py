@@ -17,7 +17,7 @@ from tqdm import tqdm
 from lungjax import compiled
 from lungjax.ct import faults
 from lungjax.ct.source import Entry, Quarantined, Reader
-from lungjax.errors import Fault, InputError, NothingDone
+from lungjax.errors import Fault, InputError, NothingDone, counted
 from lungjax.prediction import pipeline, sources
 from lungjax.prediction.outputs import folder as scan_folder
 from lungjax.prediction.outputs import report_json
@@ -55,22 +55,22 @@ class Summary:
                 lines.append(f"  {_patient_line(report['patient'])}")
             lines += [f"  warning: {warning}" for warning in report["warnings"]]
         if self.resumed:
-            lines.append(f"{self.resumed} of them were there already")
+            lines.append(f"there already: {counted(self.resumed, 'scan')}")
         for scan in self.quarantined:
             lines.append(f"{'note' if scan.name in faults.NOTES else 'quarantined'}: {scan.name}: {scan.message}")
         return "\n".join(lines)
 
 
 def _count(report: Mapping[str, Any]) -> str:
-    return f"{len(report['nodules'])} nodules, from a score of {report['threshold']:.3g} on"
+    return f"{counted(len(report['nodules']), 'nodule')} with a score of {report['threshold']:.3g} or more"
 
 
 def _patient_line(patient: Mapping[str, Any]) -> str:
     if patient["probability"] is None:
         return f"no probability for the patient: {patient['reason']}"
     held = patient["prevalence"]
-    share = "" if held["share"] is None else f", {100 * held['share']:.3g} % of patients"
-    return f"the patient: {100 * patient['probability']:.1f} %, for the prevalence {held['name']}{share}"
+    share = "" if held["share"] is None else f", where {100 * held['share']:.3g} % of patients are positive"
+    return f"the patient: {100 * patient['probability']:.1f} % at the prevalence {held['name']}{share}"
 
 
 def predict(

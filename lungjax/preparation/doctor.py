@@ -11,7 +11,7 @@ from typing import Any
 
 from lungjax.ct import faults
 from lungjax.ct.source import Check, Entry, Quarantined
-from lungjax.errors import InputError
+from lungjax.errors import InputError, counted
 from lungjax.lidc import annotations
 from lungjax.lidc.annotations import ScanRow
 from lungjax.preparation import sources
@@ -62,9 +62,9 @@ class Report:
 
     def text(self) -> str:
         """Tables for the screen, without a newline at the end."""
-        slices = "" if self.slices is None else f", {_count(self.slices, 'slice')}"
-        patients = "patients unknown" if self.patients is None else _count(self.patients, "patient")
-        lines = [f"{self.source}: format {self.format}, {patients}, {_count(self.scans, 'scan')}{slices}"]
+        slices = "" if self.slices is None else f", {counted(self.slices, 'slice')}"
+        patients = "patients unknown" if self.patients is None else counted(self.patients, "patient")
+        lines = [f"{self.source}: format {self.format}, {patients}, {counted(self.scans, 'scan')}{slices}"]
         if self.missing_patients:
             missing = f"{len(self.missing_patients):,} of LIDC-IDRI's patients are missing"
             lines.append(f"{missing}: {_ranges(self.missing_patients)}")
@@ -170,10 +170,6 @@ def _table(findings: Sequence[Finding], meanings: dict[str, str], shown: int) ->
         if count > shown:
             lines.append(f"    and {count - shown:,} more; --json lists all")
     return lines
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
 def _ranges(patients: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lungjax.ct import faults
 from lungjax.data import manifest, splits
+from lungjax.errors import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Summary:
     def text(self) -> str:
         """A few lines for the screen."""
         splits_text = ", ".join(f"{count} {split}" for split, count in self.patients.items())
-        patients = f"{sum(self.patients.values())} patients ({splits_text})"
-        lines = [f"{self.out}: {self.scans} scans, {self.slices} slices, {patients}"]
+        patients = f"{counted(sum(self.patients.values()), 'patient')} ({splits_text})"
+        lines = [f"{self.out}: {counted(self.scans, 'scan')}, {counted(self.slices, 'slice')}, {patients}"]
         lines.append(f"readers' ratings of nodules are known in {self.rated} of the scans")
         for label, counts in (("quarantined", self.quarantined), ("skipped", self.skipped)):
             if counts:

@@ -100,7 +100,7 @@ def _questions(sides: list[pd.DataFrame]) -> tuple[dict[str, list[np.ndarray]], 
             chosen[enough[0]] = answers[enough[0]]
         else:
             missing.append(" or ".join(names))
-    not_probed = f"not probed: {', '.join(missing)}; fewer than {LEAST} slices of an answer" if missing else ""
+    not_probed = f"not probed: {', '.join(missing)}; fewer than {LEAST} slices of either kind" if missing else ""
     return chosen, not_probed
 
 

@@ -41,7 +41,7 @@ def test_many_scans_resumed_and_quarantined(
     before = (out / keys[0] / "report.json").read_bytes()
     held[3].write_bytes(kept)
     assert cli.main(arguments) == 0
-    assert "1 of them were there already" in capsys.readouterr().out
+    assert "there already: 1 scan" in capsys.readouterr().out
     assert told.calls == 2
     assert sorted(path.name for path in out.iterdir()) == keys
     assert (out / keys[0] / "report.json").read_bytes() == before

@@ -154,7 +154,7 @@ def test_what_is_finished_is_not_done_again(source: Path, model: Path, alone: di
     run = start(source, model, out, 2)
     said, code = finished(run)
     assert code == 0, said
-    assert "1 of them were there already" in said
+    assert "there already: 1 scan" in said
     assert {path: path.stat().st_mtime_ns for path in (out / "case-2").iterdir()} == kept
     assert not half.parent.exists()
     assert (out / ".case-3-20260101").is_dir()
