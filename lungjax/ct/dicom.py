@@ -371,7 +371,7 @@ def _check_rescale(values: Mapping[str, Any], path: Path) -> None:
     low_hu, high_hu = (stored * slope + intercept for stored in (lowest, lowest + 2**bits - 1))
     if not hounsfield.is_chest(low_hu, high_hu):  # A slope of 0 or less, or NaN, fails here, too.
         rescale = f"slope {slope:g} and intercept {intercept:g}, which turn its {bits} bits into"
-        message = f"{path} has {rescale} {low_hu:g} to {high_hu:g} HU at most; fetch the series again"
+        message = f"{path} has {rescale} {low_hu:g} to {high_hu:g} HU at most; use the original"
         raise Fault("wrong_rescale", message)
 
 

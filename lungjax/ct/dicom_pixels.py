@@ -15,7 +15,7 @@ from pydicom.dataset import FileDataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 
-from lungjax.ct import dicom_header, hounsfield
+from lungjax.ct import dicom_header, faults, hounsfield
 from lungjax.ct.dicom_header import PIXELS
 from lungjax.errors import Fault
 
@@ -77,7 +77,7 @@ def locate(dataset: FileDataset, values: Mapping[str, Any], path: Path, *, frame
         need = frames * shape[0] * shape[1] * bits // 8
         if element.length < need:
             need_text = f"{need} bytes that {f'{frames} times ' * (frames > 1)}{shape[0]}x{shape[1]} pixels take"
-            message = f"{path} is complete, but it has only {element.length} of the {need_text}; fetch it again"
+            message = f"{path} is complete, but it has only {element.length} of the {need_text}; use the original"
             raise Fault("short_pixels", message)
         have = path.stat().st_size - offset
         if have < need and not syntax.is_deflated:  # pydicom fails on truncated deflated files.
@@ -105,7 +105,7 @@ def bits_stored(values: Mapping[str, Any], path: Path) -> int:
     high_bit = stored - 1 if values["HighBit"] in (None, "") else int(values["HighBit"])
     if not (1 <= stored <= allocated and high_bit == stored - 1):
         bits = f"{stored} of {allocated} bits with {high_bit} as the highest"
-        message = f"{path} stores {bits}, which DICOM does not allow and readers disagree on; fetch the series again"
+        message = f"{path} stores {bits}, which DICOM does not allow and readers disagree on; use the original"
         raise Fault("wrong_bits", message)
     return stored
 
@@ -134,7 +134,7 @@ def read_hu(pixels: Pixels, out: np.ndarray) -> tuple[float, float]:
 
 def unreadable(path: Path, error: Exception) -> Fault:
     """The fault for a file that could not be read, for whatever reason."""
-    return Fault("unreadable_file", f"{path} cannot be read ({error or type(error).__name__}); fetch it again")
+    return faults.cannot_read(path, error)
 
 
 @functools.lru_cache(maxsize=64)

@@ -8,6 +8,9 @@ stable: scripts may rely on them.
 from __future__ import annotations
 
 import dataclasses
+import errno
+
+from lungjax.errors import Fault
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,20 +21,32 @@ class Note:
     message: str
 
 
+def cannot_read(path: object, error: Exception) -> Fault:
+    """The fault `unreadable_file` of a file that could not be read, with what helps: to fetch it again, unless this
+    computer is what keeps it from being read."""
+    why = f"{path} cannot be read ({error or type(error).__name__})"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
+        return Fault("unreadable_file", f"{why}; check its permissions")
+    if isinstance(error, OSError) and error.errno in (errno.EIO, errno.EISDIR, errno.ESTALE):
+        return Fault("unreadable_file", f"{why}; check the disk it lies on")
+    return Fault("unreadable_file", f"{why}; fetch it again")
+
+
 FAULTS = {
     # The files themselves.
     "link": "a link to a folder is not followed, because it may lead in a circle; put the folder itself in its place",
     "unreadable_folder": "a folder cannot be opened; check its permissions",
-    "unreadable_file": "a file is truncated, damaged, or not a greyscale image; fetch it again",
+    "unreadable_file": "a file is truncated, damaged, not a greyscale image, or kept from being read; its message says "
+    "what helps",
     "not_utf8": "a name is not UTF-8, so it cannot be written to a report; rename it",
     "missing_file": "a header names a file of voxels that does not exist; fetch it",
     "missing_tag": "a DICOM file lacks a tag that its HU or its position needs; fetch the original",
-    "too_large": "a file asks for more memory, by its header or once unpacked, than any scan takes; fetch it again",
+    "too_large": "a file asks for more memory, by its header or once unpacked, than any scan takes; use the original",
     "no_decoder": "no decoder is installed for its compressed transfer syntax; `pip install 'lungjax[compressed]'`",
-    "short_pixels": "there are fewer bytes of pixels than rows x columns take; fetch it again",
+    "short_pixels": "there are fewer bytes of pixels than rows x columns take; use the original",
     # Which scan it is.
     "not_ct": "a series has a modality that LIDC-IDRI does not contain, or a CT of LIDC-IDRI has another modality in "
-    "its header; fetch it again",
+    "its header; use the original",
     "not_in_database": "not a scan of LIDC-IDRI, so no reader's outlines fit it; its UIDs may have been replaced",
     "has_readers": "a scan of LIDC-IDRI, whose readers' nodules are known, among scans without nodules; use lidc",
     "duplicate_series": "the same scan exists twice; keep one",
@@ -52,13 +67,13 @@ FAULTS = {
     # Its values.
     "wrong_rescale": "its rescale tags cannot give, or its pixels do not hold, both air and tissue; use the original",
     "wrong_bits": "its header says that pixels are not the lowest bits of what is stored, on which readers disagree; "
-    "fetch it again",
+    "use the original",
     "hu_out_of_range": "HU that int16 cannot hold; its rescale tags or its pixels are wrong",
     "not_hu": "its numbers cannot be the HU of a chest: scaled, moved by 1024, without air, lung or soft tissue; use "
     "the image as it was before",
     "not_8_bit": "an image is not 8-bit greyscale",
-    "rating_out_of_range": "a rating lies outside the scale of the readers; fetch it again",
-    "not_finite": "pixels are NaN or infinite; fetch it again",
+    "rating_out_of_range": "a rating lies outside the scale of the readers; use the original",
+    "not_finite": "pixels are NaN or infinite; use the original",
     "not_zscore": "an image that should be z-scored holds other numbers, perhaps HU; use the original",
     "object_array": "a NumPy file holds Python objects, which could run any code; use the original",
     "not_2d": "a NumPy file does not hold a matrix; use the original",

@@ -42,7 +42,7 @@ def to_int16(values: np.ndarray, where: str) -> np.ndarray:
     """
     low, high = float(values.min()), float(values.max())  # NaN if any voxel is NaN
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise Fault("not_finite", f"{where} holds NaN or infinite numbers; fetch it again")
+        raise Fault("not_finite", f"{where} holds NaN or infinite numbers; use the original")
     check_fits_int16(low, high, where)
     if high - low < _LEAST_SPAN_HU:  # Looked at before rounding, which fractions would not survive.
         check_scan(values, where, range_hu=(low, high))
@@ -72,7 +72,7 @@ def fill_not_a_number(values: np.ndarray, where: str) -> tuple[np.ndarray, Note 
     inner = int(labels.max()) - np.count_nonzero(outer)
     if inner or missing.all():
         problem = "nothing but NaN" if missing.all() else "NaN within the field of view"
-        raise Fault("not_finite", f"{where} holds {problem}; fetch it again")
+        raise Fault("not_finite", f"{where} holds {problem}; use the original")
     message = (
         f"{100 * missing.mean():.3g} % of the voxels of {where}, outside the field of view, are NaN: read as padding"
     )

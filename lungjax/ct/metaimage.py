@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lungjax.ct import size_limits
+from lungjax.ct import faults, size_limits
 from lungjax.ct.volume import Geometry
 from lungjax.errors import Fault
 
@@ -81,11 +81,13 @@ def read_header(path: Path) -> Header:
         )
         geometry = _geometry(fields, path)
     except OSError as error:
-        raise Fault("unreadable_file", f"{path} cannot be read ({error.strerror}); fetch it again") from error
+        raise faults.cannot_read(path, error) from error
     except KeyError as error:
-        raise Fault("unreadable_file", f"{path} has no {error.args[0] or 'ElementType'}; fetch it again") from error
+        raise Fault(
+            "unreadable_file", f"{path} has no {error.args[0] or 'ElementType'}; convert the original again"
+        ) from error
     except (ValueError, OverflowError) as error:
-        raise Fault("unreadable_file", f"{path} cannot be read ({error}); fetch it again") from error
+        raise Fault("unreadable_file", f"{path} cannot be read ({error}); convert the original again") from error
     compressed = _is_true(fields, "CompressedData")
     header = Header(geometry, _voxel_file(fields.get("ElementDataFile", ""), path), compressed, dtype)
     size_limits.check(header.nbytes, size_limits.SCAN_BYTES, f"{path}, by the bytes of its voxels,")
@@ -104,7 +106,7 @@ def read_voxels(header: Header) -> np.ndarray:
     try:
         voxels = np.frombuffer(_decompress(header), header.dtype) if header.compressed else _read_plain(header)
     except (OSError, zlib.error, ValueError) as error:
-        raise Fault("unreadable_file", f"{header.voxel_file} cannot be read ({error}); fetch it again") from error
+        raise faults.cannot_read(header.voxel_file, error) from error
     if voxels.nbytes < header.nbytes:
         raise _truncated(header.voxel_file, voxels.nbytes, header.nbytes)
     return voxels.astype(header.dtype.newbyteorder("="), copy=False).reshape(header.geometry.shape)
@@ -157,7 +159,9 @@ def _floats(text: str) -> list[float]:
 def _voxel_file(name: str, path: Path) -> Path:
     """The file of voxels, which must lie in the folder of the header."""
     if Path(name).name != name or not name.lower().endswith((".raw", ".zraw")) or "\0" in name:
-        raise Fault("unreadable_file", f"{path} does not name a .raw or .zraw file in its folder; fetch it again")
+        raise Fault(
+            "unreadable_file", f"{path} does not name a .raw or .zraw file in its folder; convert the original again"
+        )
     voxel_file = path.with_name(name)
     try:
         if voxel_file.is_file():

@@ -19,7 +19,7 @@ from typing import BinaryIO, Literal, cast
 
 import numpy as np
 
-from lungjax.ct import size_limits
+from lungjax.ct import faults, size_limits
 from lungjax.ct.faults import Note
 from lungjax.ct.volume import Geometry
 from lungjax.errors import Fault
@@ -87,7 +87,7 @@ def read_header(path: Path) -> Header:
             raw_header = file.read(_HEADER_BYTES)
         have = path.stat().st_size
     except (OSError, EOFError, zlib.error) as error:
-        raise Fault("unreadable_file", f"{path} cannot be read ({error}); fetch it again") from error
+        raise faults.cannot_read(path, error) from error
     if len(raw_header) < _HEADER_BYTES:
         raise _truncated(path, len(raw_header), _HEADER_BYTES)
     order: Order | None = next(
@@ -120,7 +120,7 @@ def read_voxels(path: Path, header: Header) -> np.ndarray:
                     if not file.read(_CHUNK_BYTES):
                         break
     except (OSError, EOFError, zlib.error) as error:
-        raise Fault("unreadable_file", f"{path} cannot be read ({error}); fetch it again") from error
+        raise faults.cannot_read(path, error) from error
     if have < header.nbytes:
         raise _truncated(path, header.offset + have, header.offset + header.nbytes)
     return _scaled(voxels, header)
@@ -140,7 +140,7 @@ def read_planes(path: Path, header: Header, numbers: Sequence[int]) -> np.ndarra
                 if _fill(file, plane.reshape(-1).view(np.uint8).data) < plane.nbytes:
                     raise Fault("unreadable_file", f"{path} is truncated: slice {number} is not whole; fetch it again")
     except (OSError, EOFError, zlib.error) as error:
-        raise Fault("unreadable_file", f"{path} cannot be read ({error}); fetch it again") from error
+        raise faults.cannot_read(path, error) from error
     return _scaled(voxels, header)
 
 
@@ -164,7 +164,7 @@ def _parse(raw_header: bytes, order: Order, path: Path) -> Header:
         offset = float(_LEAST_OFFSET + 4)
     if datatype not in _TYPES or not (_LEAST_OFFSET <= offset <= _MOST_OFFSET and offset.is_integer()):
         what = f"voxels of data type {datatype} from byte {offset:g} on"
-        raise Fault("unreadable_file", f"{path} has {what}, which is impossible; fetch it again")
+        raise Fault("unreadable_file", f"{path} has {what}, which is impossible; convert the original again")
     if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0:
         slope, intercept = 1.0, 0.0  # Not scaled, by the format's definition.
     dtype = np.dtype(_TYPES[datatype]).newbyteorder(order)
@@ -180,7 +180,9 @@ def _geometry(raw_header: bytes, order: str, sizes: Sequence[int], path: Path) -
             "missing_orientation", f"{path} does not give its orientation in the patient (qform and sform are 0)"
         )
     if not all(0 < abs(step) < math.inf for step in pixdim):
-        raise Fault("unreadable_file", f"{path} has voxels of {pixdim} mm, which is impossible; fetch it again")
+        raise Fault(
+            "unreadable_file", f"{path} has voxels of {pixdim} mm, which is impossible; convert the original again"
+        )
     mm = _MM.get(raw_header[123] & 7, 1.0)
     matrices = []
     if sform_code > 0:
@@ -207,7 +209,7 @@ def _geometry_of(matrix_mm: np.ndarray, spacing_mm: np.ndarray, sizes: Sequence[
     steps_mm = np.linalg.norm(affine_lps[:, :3], axis=0)
     if not np.allclose(steps_mm, spacing_mm, rtol=0.01):  # NaN fails here, too.
         message = f"{path} has steps of {steps_mm.tolist()} by its affine but {spacing_mm.tolist()} by its pixdim"
-        raise Fault("unreadable_file", f"{message}; fetch it again")
+        raise Fault("unreadable_file", f"{message}; convert the original again")
     geometry = Geometry.from_header(
         sizes=sizes,
         spacing_mm=spacing_mm.tolist(),

@@ -114,9 +114,7 @@ class Series:
           Fault: `wrong_rescale` where its HU are not those of a chest; the message calls the scan `where`.
         """
         if why := hounsfield.why_no_chest(self.voxels, self.range_hu):
-            raise Fault(
-                "wrong_rescale", f"{where} is not used: {why}; its rescale tags are wrong; fetch the series again"
-            )
+            raise Fault("wrong_rescale", f"{where} is not used: {why}; its rescale tags are wrong; use the original")
         return Scan(
             patient_id=patient_id,
             study_uid=self.study_uid,

@@ -22,4 +22,4 @@ def check(size: int, limit: int, what: str) -> None:
 
 def too_large(size: int, limit: int, what: str) -> Fault:
     """The fault for a header that asks for more than `limit`."""
-    return Fault("too_large", f"{what} asks for {size:,}, more than any scan's {limit:,}; fetch it again")
+    return Fault("too_large", f"{what} asks for {size:,}, more than any scan's {limit:,}; use the original")

@@ -62,10 +62,10 @@ class Geometry:
         numbers = np.array([*spacing_mm, *origin_mm, *directions.flat], np.float64)
         if numbers.size != 15 or not (np.abs(numbers) < _MAX_MM).all() or not min(spacing_mm) > 0:
             what = f"spacing {tuple(spacing_mm[:4])} and origin {tuple(origin_mm[:4])}"
-            raise Fault("unreadable_file", f"{path} has {what}, which is impossible; fetch it again")
+            raise Fault("unreadable_file", f"{path} has {what}, which is impossible; convert the original again")
         cosines = directions.T @ directions
         if not np.allclose(np.diag(cosines), 1, atol=_ORTHOGONAL_TOLERANCE):
-            raise Fault("unreadable_file", f"{path} has axes without a direction; fetch it again")
+            raise Fault("unreadable_file", f"{path} has axes without a direction; convert the original again")
         if (tilt := np.abs(cosines - np.diag(np.diag(cosines))).max()) > _ORTHOGONAL_TOLERANCE:
             raise tilted(math.degrees(math.asin(min(tilt, 1.0))), str(path))
         columns, rows, slices = sizes

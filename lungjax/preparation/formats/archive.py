@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from lungjax.ct import size_limits
-from lungjax.errors import Fault, InputError
+from lungjax.ct import faults, size_limits
+from lungjax.errors import InputError
 
 Place = str | tuple[int, int]
 """Where a member lies: its name, or in a `.tar` its offset and size in bytes."""
@@ -80,7 +80,7 @@ def open_members(source: Path) -> Iterator[Load]:
             try:
                 data = read(place, size_limits.SLICE_BYTES, where)
             except (*BROKEN_ZIP, tarfile.TarError) as error:
-                raise Fault("unreadable_file", f"{where} cannot be read ({error}); fetch it again") from error
+                raise faults.cannot_read(where, error) from error
             total += len(data)
             size_limits.check(total, size_limits.SCAN_BYTES, f"the scan of {where}, by the bytes of its files,")
             return data

@@ -54,7 +54,7 @@ def to_fractions(images: np.ndarray, where: str) -> np.ndarray:
       Fault: `not_finite`, or `fraction_out_of_range`.
     """
     if not np.isfinite(images).all():
-        raise Fault("not_finite", f"{where} holds NaN or infinite numbers; fetch it again")
+        raise Fault("not_finite", f"{where} holds NaN or infinite numbers; use the original")
     low, high = float(images.min()), float(images.max())
     if low < -_ROUNDING or high > 1 + _ROUNDING:
         raise Fault(

@@ -156,7 +156,7 @@ def _load_mask(load: archive.Load, place: archive.Place, where: str) -> np.ndarr
     """bool (rows, columns), from a file of booleans or numbers."""
     marks = _load_array(load, place, where)
     if marks.dtype.kind not in "biuf":
-        raise Fault("not_a_label", f"{where} holds {marks.dtype}, not a mask of booleans or numbers; fetch it again")
+        raise Fault("not_a_label", f"{where} holds {marks.dtype}, not a mask of booleans or numbers; store these")
     npy.check_finite(marks, where)
     return marks > 0
 

@@ -151,9 +151,7 @@ def _check_rows(table: Table, rows: np.ndarray, where: str) -> None:
     npy.check_finite(table.pixel_spacing_mm[rows], f"{where}: pixel_spacing_mm")
     spacings_mm = np.unique(table.pixel_spacing_mm[rows]).tolist()
     if len(spacings_mm) > 1 or spacings_mm[0] <= 0:
-        raise Fault(
-            "mixed_geometry", f"{where} has pixel spacings {spacings_mm}, not a single one above 0; fetch it again"
-        )
+        raise Fault("mixed_geometry", f"{where} has pixel spacings {spacings_mm}, not a single one above 0; correct it")
     low, high = table.ratings[rows].min(), table.ratings[rows].max()
     if low < 0 or high > _HIGHEST_RATING:
         raise Fault("rating_out_of_range", f"{where} has ratings from {low} to {high}, not from 0 to {_HIGHEST_RATING}")

@@ -45,4 +45,4 @@ def read_array(data: bytes, where: str) -> np.ndarray:
 def check_finite(values: np.ndarray, where: str) -> None:
     """Raises the Fault `not_finite` if any of these floats is NaN or infinite."""
     if not np.isfinite(values).all():
-        raise Fault("not_finite", f"{where} holds NaN or infinite numbers; fetch it again")
+        raise Fault("not_finite", f"{where} holds NaN or infinite numbers; use the original")

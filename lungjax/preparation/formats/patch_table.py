@@ -93,7 +93,10 @@ def _check_columns(columns: dict[str, np.ndarray], source: Path) -> None:
     """Checks the dtype and shape of every array, and the names of the nine ratings."""
     hu, names = columns["hu"], columns["rating_names"]
     if hu.dtype != np.int16 or hu.ndim != 3 or not hu.size:
-        raise InputError(f"{source}: hu is {hu.dtype} {hu.shape}, not patches of int16 HU; fetch the file again.")
+        raise InputError(
+            f"{source}: hu is {hu.dtype} {hu.shape}, not patches of int16 HU; store it as the format nodule-patches "
+            "says."
+        )
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(KINDS, (len(hu),))
     shapes["hu"] = hu.shape
     shapes["reader_ratings"] = (len(hu), READERS, len(RATING_NAMES))
@@ -101,11 +104,11 @@ def _check_columns(columns: dict[str, np.ndarray], source: Path) -> None:
     for name, array in columns.items():
         if array.dtype.kind != KINDS[name] or array.shape != shapes[name]:
             what = f"{array.dtype} {array.shape}, which does not fit {len(hu)} patches"
-            raise InputError(f"{source}: {name} is {what}; fetch the file again.")
+            raise InputError(f"{source}: {name} is {what}; store it as the format nodule-patches says.")
         if array.dtype.kind == "U" and not _is_text(array):
-            raise InputError(f"{source}: {name} is not text; fetch the file again.")
+            raise InputError(f"{source}: {name} is not text; store it as the format nodule-patches says.")
     if sorted(names.tolist()) != sorted(RATING_NAMES):
-        raise InputError(f"{source}: rating_names are {names.tolist()}, not {list(RATING_NAMES)}; fetch it again.")
+        raise InputError(f"{source}: rating_names are {names.tolist()}, not {list(RATING_NAMES)}; name them so.")
 
 
 def _check_outlines(outlines: np.ndarray, shape: tuple[int, ...], source: Path) -> None:

@@ -53,6 +53,6 @@ def _read(load: archive.Load, place: archive.Place, where: str) -> np.ndarray:
     except UnidentifiedImageError as error:  # Its message holds a memory address, which differs on each run.
         raise Fault("unreadable_file", f"{where} cannot be read (it is not a PNG); fetch it again") from error
     except Image.DecompressionBombError as error:
-        raise Fault("too_large", f"{where} is larger than any slice ({error}); fetch it again") from error
+        raise Fault("too_large", f"{where} is larger than any slice ({error}); use the original") from error
     except (OSError, ValueError, SyntaxError, OverflowError, MemoryError, struct.error, zlib.error) as error:
         raise Fault("unreadable_file", f"{where} cannot be read ({error}); fetch it again") from error

@@ -132,7 +132,7 @@ def _natural_order(name: str) -> tuple[list[int], str]:
 def _image(record: Mapping[str, Any], where: str) -> np.ndarray:
     image = unpickle.as_array(record.get("image"))
     if image is None or image.ndim != 2 or not image.size:
-        raise Fault("missing_image", f"{where} has no two-dimensional image; fetch it again")
+        raise Fault("missing_image", f"{where} has no two-dimensional image; use the original")
     return image
 
 
@@ -146,7 +146,7 @@ def _masks(record: Mapping[str, Any], image: np.ndarray, where: str) -> np.ndarr
         masks = list(np.atleast_1d(stacked))
     if len(masks) != READERS or any(mask is None for mask in masks):
         raise Fault(
-            "missing_mask", f"{where} has {len(masks)} masks instead of {READERS}, one per reader; fetch it again"
+            "missing_mask", f"{where} has {len(masks)} masks instead of {READERS}, one per reader; use the original"
         )
     if any(mask.shape != image.shape for mask in masks if mask is not None):
         raise Fault("mask_shape", f"{where} has a mask whose size is not that of its image, {image.shape}")
