@@ -30,10 +30,7 @@ def path_of(out: Path) -> Path:
     computers do not see; and where nothing can be made beside it.
     """
     out = Path(os.path.abspath(out))
-    beside = out.with_name(f"{out.name}.lock")
-    if out.is_dir() and (os.path.ismount(out) or not os.access(out.parent, os.W_OK)):
-        return out / NAME
-    return beside
+    return out / NAME if platforms.is_fixed(out) else out.with_name(f"{out.name}.lock")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What Linux, macOS and Windows do differently: cores and who uses them, the cache folder, how a file is locked."""
+"""What Linux, macOS and Windows do differently: cores and who uses them, the cache folder, mounts, locks of files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import itertools
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,23 @@ def is_private(folder: Path) -> bool:
         return True
     status = folder.stat()
     return status.st_uid == os.getuid() and not status.st_mode & 0o022
+
+
+def is_fixed(folder: Path) -> bool:
+    """Whether a folder is there that cannot be replaced by another: a mount point, or what is in a folder that this
+    user cannot write."""
+    return folder.is_dir() and (_is_mount(folder) or not os.access(folder.absolute().parent, os.W_OK))
+
+
+def _is_mount(path: Path) -> bool:
+    if os.path.ismount(path):
+        return True
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()  # It knows folders mounted within a disk, too.
+    except OSError:
+        return False
+    places = (re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), line.split(b" ")[4]) for line in lines)
+    return os.fsencode(os.path.realpath(path)) in places
 
 
 def try_lock(file: IO) -> bool:

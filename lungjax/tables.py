@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lungjax.errors import InputError
 
@@ -24,16 +25,24 @@ def read(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, st
         raise InputError(f"{path} cannot be read ({error}); give a CSV file with {', '.join(columns)}.") from error
     header = lines[0] if lines else ""
     delimiter = max(",;\t", key=header.count)
-    names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
+    reader = csv.reader(lines, delimiter=delimiter)
+    names = [name.strip().lower() for name in _next(reader, path) or ()]
     for column in columns:
         if column.lower() not in names:
             held = ", ".join(names) or "nothing"
             raise InputError(f"{path} has no column {column!r}; it has {held}, and needs {', '.join(columns)}.")
     places = {column: names.index(column.lower()) for column in columns}
-    for values in (reader := csv.reader(lines[1:], delimiter=delimiter)):
+    while (values := _next(reader, path)) is not None:
         if any(value.strip() for value in values):
             row = {name: values[place].strip() if place < len(values) else "" for name, place in places.items()}
-            yield reader.line_num + 1, row
+            yield reader.line_num, row
+
+
+def _next(reader: Any, path: Path) -> list[str] | None:
+    try:
+        return next(reader, None)
+    except csv.Error as error:  # A quotation mark without its other, say, makes a value of a whole file.
+        raise InputError(f"{path}, line {reader.line_num}: {error}; correct it.") from error
 
 
 def number(text: str) -> float:

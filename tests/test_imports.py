@@ -28,10 +28,12 @@ PURE_EVALUATION = {
 
 MAY_IMPORT = {
     "errors": set(),
+    "json_files": set(),
     "locks": set(),
     "paths": set(),
     "platforms": set(),
     "tables": set(),
+    "unfinished": set(),
     "compiled": set(),
     "version": set(),
     "ct": {"ct"},
@@ -57,7 +59,7 @@ MAY_IMPORT = {
 }
 """A room and what of the project it may import; a name covers everything below it."""
 
-EVERYBODYS = {"errors", "compiled", "locks", "paths", "platforms", "tables", "version"}
+EVERYBODYS = {"errors", "compiled", "json_files", "locks", "paths", "platforms", "tables", "unfinished", "version"}
 """What any room may import."""
 
 ALSO = {
@@ -69,19 +71,11 @@ ALSO = {
 """What `predict` found, or a detector proposes, becomes data to learn from: the way back. Its labels are of the
 readers' majority."""
 
-HOST = {
-    "errors",
-    "locks",
-    "paths",
-    "platforms",
-    "tables",
-    "version",
-    "ct",
-    "lidc",
-    "arguments",
-    "cli",
-    *PURE_EVALUATION,
-} | {f"data.{name}" for name in ("index_columns", "manifest", "records", "shards", "splits")}
+HOST = (
+    EVERYBODYS - {"compiled"}
+    | {"ct", "lidc", "arguments", "cli", *PURE_EVALUATION}
+    | {f"data.{name}" for name in ("index_columns", "manifest", "records", "shards", "splits")}
+)
 """Where no JAX is imported."""
 
 ONLY_IN = {

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import runs
 
+import lungjax
 from lungjax import locks, platforms
 from lungjax.errors import InputError
 
@@ -92,6 +93,7 @@ def test_a_mount_point_is_locked_inside(tmp_path: Path, monkeypatch: pytest.Monk
     out.mkdir()
     assert locks.path_of(out) == tmp_path / "out.lock"
     monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == out)
+    assert platforms.is_fixed(out)
     assert locks.path_of(out) == out / "lungjax.lock"
 
 
@@ -138,6 +140,42 @@ def test_prepare_and_mine_wait_their_turn(slices_dataset: Path, kaggle_tree: Pat
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "out.partial is in use by another lungjax process" in done.stderr
+
+
+def test_two_evaluations_of_one_file_never_mix(slices_dataset: Path, tmp_path: Path):
+    """Nor do two that name none: it is the same one."""
+    with holder(tmp_path / "out.json"):
+        done = cli(
+            "evaluate", "--model", "segmenter", "--data", str(slices_dataset), "--out", str(tmp_path / "out.json")
+        )
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"lungjax: error: {tmp_path / 'out.json'} is in use by another lungjax process; wait for it to end, or name "
+        "another --out.\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+    default = tmp_path / "evaluation-segmenter-test-slices.json"
+    command = [sys.executable, "-m", "lungjax.cli", "evaluate", "--model", "segmenter", "--data", str(slices_dataset)]
+    with holder(default):
+        again = subprocess.run(
+            command,
+            env={**runs.environment(), "PYTHONPATH": str(runs.ROOT)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert f"{default.name} is in use by another lungjax process" in again.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluations_of_other_kinds_wait_their_turn_too(dicom: Path, tmp_path: Path):
+    file = tmp_path / "out.json"
+    with holder(file):
+        with pytest.raises(InputError, match=r"out\.json is in use by another lungjax process"):
+            lungjax.evaluate(submission=tmp_path / "no.csv", luna16=tmp_path, out=file)
+        with pytest.raises(InputError, match=r"out\.json is in use by another lungjax process"):
+            lungjax.evaluate("detector", whole_scans=True, candidate_classifier=None, data=dicom, split="all", out=file)
 
 
 def test_two_trainings_of_one_workdir_never_mix(slices_dataset: Path, tmp_path: Path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -68,7 +67,7 @@ def write(source: Path, out: Path, *, fold: int, folds: int) -> Path:
     new_manifest["files"][manifest.INDEX] |= {"sha256": manifest.sha256(temporary / manifest.INDEX), "bytes": size}
     new_manifest["split"] = {"salt": SALT, "fold": fold, "folds": folds, "patients": patients}
     new_manifest["split"]["digest"] = splits.digest(patients)
-    (temporary / manifest.MANIFEST).write_text(json.dumps(new_manifest, indent=1, allow_nan=False) + "\n")
+    manifest.save_manifest(temporary, new_manifest)
     temporary.replace(out)
     return out
 

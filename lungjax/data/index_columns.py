@@ -37,6 +37,9 @@ rated. `row_min` .. `column_max`: box of all readers' marks, inclusive, -1 where
 lungs' box: from `lungjax.ct.lungs`; NaN and -1 where the source has lost HU or spacing.
 """
 
+NUMBERS = ROW_COLUMNS[4:]
+"""All but IDs."""
+
 SELECTIONS = ("all", "lung", "nodule", "rated")
 """Which slices of a split there are to choose; see `lungjax.data.loader.select_rows`."""
 

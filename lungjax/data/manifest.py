@@ -7,11 +7,13 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
+from lungjax import json_files
+from lungjax.ct.scan import READERS, Intensity
 from lungjax.data import splits
 from lungjax.data.records import SCHEMA_VERSION
 from lungjax.errors import InputError
@@ -21,6 +23,7 @@ MANIFEST = "manifest.json"
 INDEX = "index.csv"
 QUARANTINE = "quarantine.jsonl"
 
+_MOST_PLANES = 64
 _NAMES = ("shard", "patient_id", "study_uid", "series_uid", "sop_uid", "split")
 _FLOATS = ("z_mm", "slice_spacing_mm", "row_spacing_mm", "column_spacing_mm", "malignancy_median", "lung_area_mm2")
 
@@ -77,8 +80,13 @@ def write_manifest(
             "digest": splits.digest(patients),
         },
     }
+    save_manifest(path, manifest)
+
+
+def save_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Writes `manifest.json` into a folder, sealed."""
     temporary = path / (MANIFEST + ".tmp")
-    temporary.write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n")
+    temporary.write_text(json.dumps(json_files.sealed(manifest), indent=1, allow_nan=False) + "\n")
     temporary.replace(path / MANIFEST)  # Complete or not at all: the manifest makes the folder a data set.
 
 
@@ -89,13 +97,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
       InputError: there is none, or it is damaged or has another schema version.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = json_files.read(path / MANIFEST)
         version = manifest["schema_version"]
     except FileNotFoundError:
         raise InputError(
             f"{path} has no {MANIFEST}, so it is not a finished data set; make one with `lungjax prepare`."
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path / MANIFEST} is damaged ({error!r}); prepare the data again.") from error
     if version != SCHEMA_VERSION:
         raise InputError(
@@ -103,7 +111,31 @@ def read_manifest(path: Path) -> dict[str, Any]:
         )
     if missing := sorted({"source", "intensity", "counts", "files", "split"} - manifest.keys()):
         raise InputError(f"{path / MANIFEST} is damaged (it has no {missing[0]!r}); prepare the data again.")
+    try:
+        _check(manifest := json_files.unsealed(manifest))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path / MANIFEST} is damaged ({error}); prepare or copy the data again.") from error
     return manifest
+
+
+def _check(manifest: Mapping[str, Any]) -> None:
+    """Raises an error of any kind where a value is not of the kind that `write_manifest` writes."""
+    source, files = manifest["source"], manifest["files"]
+    planes, readers = source.get("planes", 1), manifest.get("readers", READERS)
+    known = [
+        all(isinstance(source[name], str) for name in ("format", "name")),
+        isinstance(planes, int) and 1 <= planes <= _MOST_PLANES,
+        isinstance(readers, int) and 1 <= readers <= READERS,
+        manifest["intensity"] in get_args(Intensity),
+        all(isinstance(count, int) for count in manifest["counts"].values()),
+        all(split in get_args(splits.Split) for split in manifest["split"]["patients"].values()),
+        isinstance(manifest["split"]["digest"], str),
+        {INDEX, QUARANTINE} <= files.keys(),
+        all(isinstance(file["bytes"], int) and isinstance(file["sha256"], str) for file in files.values()),
+        not any(Path(name).is_absolute() or ".." in Path(name).parts for name in files),
+    ]
+    if not all(known):
+        raise ValueError("a value in it is of another kind than lungjax writes")
 
 
 def identity(manifest: Mapping[str, Any]) -> str:
@@ -116,7 +148,7 @@ def foreign_files(path: Path) -> list[str]:
     """Names in a folder that do not belong to a data set, sorted; everything, if there is no manifest of lungjax."""
     names = {entry.name for entry in path.iterdir()}
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = json_files.read(path / MANIFEST)
         ours = {MANIFEST, *(name.split("/")[0] for name in manifest["files"])} if "lungjax" in manifest else set()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         ours = set()
@@ -136,7 +168,7 @@ def read_index(path: Path) -> pd.DataFrame:
             converters=dict.fromkeys(_FLOATS, float),  # Exact, unlike the default of some versions of pandas.
             keep_default_na=False,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise InputError(f"{path / INDEX} cannot be read ({error}); prepare the data again.") from error
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from lungjax.ct.source import Entry, Quarantined
 from lungjax.data import scans
 from lungjax.errors import Fault, InputError
-from lungjax.evaluation import run_scan
+from lungjax.evaluation import output_file, run_scan
 from lungjax.evaluation.detection import detection_table, froc, luna16_rules, narrowing, strata
 from lungjax.evaluation.detection.luna16_rules import Matches, ScoredPoints
 from lungjax.evaluation.detection.reference import LEAST_MM, LEAST_READERS
@@ -85,52 +85,54 @@ def evaluate(
     scorer = trained if classifier is None else classifier.trained
     point = operating_point.choose(scorer, false_positives=None, threshold=None)
     name, entries, quarantined = _scans_of_split(data, trained, split, choices)
-    out = _output_file(out, trained, split, data)
-    least = min(LEAST_READERS, sources.readers_of(name))
-    scans: list[ScoredScan] = []
-    for entry in tqdm(entries, unit="scan", disable=None if len(entries) > 1 else True):
-        try:
-            scan = sources.FORMATS[name].read(entry)
-        except Fault as fault:
-            quarantined.append(Quarantined(entry.key, entry.where, fault.name, fault.message))
-            continue
-        scored = run_scan.score_scan(
-            scan,
-            entry.key,
-            trained,
-            segmenter,
-            classifier=classifier,
-            threshold=point.threshold,
-            least_readers=least,
-        )
-        # Only as many views as are drawn: those of a thousand scans would fill the memory.
-        views_left = nodule_sheet.MOST - sum(len(earlier.views) for earlier in scans)
-        scans.append(dataclasses.replace(scored, views=scored.views[: max(views_left, 0)]))
-    if not scans:
-        raise InputError(f"{data}: no scan could be read: {quarantined[0].name}: {quarantined[0].message}.")
-    matches = _match(scans)
-    report = {
-        "split": split,
-        "patients": len({scan.patient_id for scan in scans}),
-        "scans": len(scans),
-        "model": report_json.describe_model(trained) | {"trained_on_patients": _trained_on(trained, scans)},
-        "data": {"path": str(data), "format": name},
-        "reference": _REFERENCE.format(least=least, least_mm=LEAST_MM),
-        "candidate_classifier": None if classifier is None else report_json.describe_model(classifier.trained),
-        "froc": {**froc.froc_figures(matches), "at_threshold": _figures_at_threshold(matches, scans, point)},
-        "narrowing": narrowing.narrowing_figures([scan.narrowed for scan in scans]),
-        "each_nodule": [nodule for scan in scans for nodule in scan.nodules],
-        "refused": {scan.key: scan.refused for scan in scans if scan.refused},
-        "quarantined": {scan.key: f"{scan.name}: {scan.message}" for scan in quarantined},
-    }
-    _write_all(report, scans, matches, out, point)
-    if fit_operating_point:
-        fitted_on = f"{len(scans)} scans of {report['patients']} val patients in {data.resolve().name}"
-        points = _fit_operating_points(matches, f"{fitted_on}, with the candidates of {trained.path.resolve().name}")
-        models.write_operating_points(scorer, points)
-        threshold = operating_point.threshold_at(points, points["default"])
-        print(f"operating point: {points['default']:g} false positives a scan with a score of {threshold:.3f} or more")
-    return report
+    with output_file.held(out or _default_out(trained, split, data)) as out:
+        least = min(LEAST_READERS, sources.readers_of(name))
+        scans: list[ScoredScan] = []
+        for entry in tqdm(entries, unit="scan", disable=None if len(entries) > 1 else True):
+            try:
+                scan = sources.FORMATS[name].read(entry)
+            except Fault as fault:
+                quarantined.append(Quarantined(entry.key, entry.where, fault.name, fault.message))
+                continue
+            scored = run_scan.score_scan(
+                scan,
+                entry.key,
+                trained,
+                segmenter,
+                classifier=classifier,
+                threshold=point.threshold,
+                least_readers=least,
+            )
+            # Only as many views as are drawn: those of a thousand scans would fill the memory.
+            views_left = nodule_sheet.MOST - sum(len(earlier.views) for earlier in scans)
+            scans.append(dataclasses.replace(scored, views=scored.views[: max(views_left, 0)]))
+        if not scans:
+            raise InputError(f"{data}: no scan could be read: {quarantined[0].name}: {quarantined[0].message}.")
+        matches = _match(scans)
+        report = {
+            "split": split,
+            "patients": len({scan.patient_id for scan in scans}),
+            "scans": len(scans),
+            "model": report_json.describe_model(trained) | {"trained_on_patients": _trained_on(trained, scans)},
+            "data": {"path": str(data), "format": name},
+            "reference": _REFERENCE.format(least=least, least_mm=LEAST_MM),
+            "candidate_classifier": None if classifier is None else report_json.describe_model(classifier.trained),
+            "froc": {**froc.froc_figures(matches), "at_threshold": _figures_at_threshold(matches, scans, point)},
+            "narrowing": narrowing.narrowing_figures([scan.narrowed for scan in scans]),
+            "each_nodule": [nodule for scan in scans for nodule in scan.nodules],
+            "refused": {scan.key: scan.refused for scan in scans if scan.refused},
+            "quarantined": {scan.key: f"{scan.name}: {scan.message}" for scan in quarantined},
+        }
+        _write_all(report, scans, matches, out, point)
+        if fit_operating_point:
+            fitted_on = f"{len(scans)} scans of {report['patients']} val patients in {data.resolve().name}"
+            fitted_on = f"{fitted_on}, with the candidates of {trained.path.resolve().name}"
+            points = _fit_operating_points(matches, fitted_on)
+            models.write_operating_points(scorer, points)
+            threshold = operating_point.threshold_at(points, points["default"])
+            rate = f"{points['default']:g} false positives a scan"
+            print(f"operating point: {rate} with a score of {threshold:.3f} or more")
+        return report
 
 
 def _scans_of_split(
@@ -152,16 +154,11 @@ def _scans_of_split(
     return name, chosen, list(quarantined)
 
 
-def _output_file(out: Path | None, trained: Trained, split: str, data: Path) -> Path:
-    """The JSON file; its folder is made if it does not exist."""
+def _default_out(trained: Trained, split: str, data: Path) -> Path:
     name = f"{split}-{data.resolve().name}.json"
-    if out is None:
-        run = trained.is_run
-        out = trained.path / f"scans-{name}" if run else Path(f"scans-{trained.path.resolve().name}-{name}")
-    workdir.make(out.parent, option="--out")
-    if out.is_dir():
-        raise InputError(f"{out} is a folder; --out names the JSON file to write.")
-    return out
+    if trained.is_run:
+        return trained.path / f"scans-{name}"
+    return Path(f"scans-{trained.path.resolve().name}-{name}")
 
 
 def _trained_on(trained: Trained, scans: Sequence[ScoredScan]) -> int:

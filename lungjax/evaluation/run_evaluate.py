@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lungjax.data import loader, shards, splits
 from lungjax.errors import InputError
-from lungjax.evaluation import run_candidate_classifier, run_nodule_classifier, run_patient_classifier
+from lungjax.evaluation import output_file, run_candidate_classifier, run_nodule_classifier, run_patient_classifier
 from lungjax.evaluation.plots import classification_report, segmentation_charts
 from lungjax.evaluation.run_segmentation import Scorer
 from lungjax.evaluation.segmentation.report import segmentation_figures
@@ -60,12 +60,15 @@ def evaluate(
     """
     models = [open_trained(name) for name in (model, against) if name is not None]
     if models[0].config.task in CLASSIFIERS:
-        return _evaluate_classifier(models, data=data, split=split, out=out)
+        with output_file.held(out or _default_out(models, split, data)) as out:
+            return _evaluate_classifier(models, data=data, split=split, out=out)
     for opened in models:
         _check_segmenter(opened)
     _check_same_pixels(models)
-    out = _output_file(out, models, split, data)
-    with prepared(_trained_with(models[0]) if data is None else data) as path:
+    with (
+        output_file.held(out or _default_out(models, split, data)) as out,
+        prepared(_trained_with(models[0]) if data is None else data) as path,
+    ):
         return _evaluate_segmenter(models, shards.open_dataset(path), data, split=split, out=out, flips=flips)
 
 
@@ -125,9 +128,7 @@ def _check_segmenter(model: Trained) -> None:
         raise InputError(f"{model.path}: is a network of the task {model.config.task!r}; {scored}.")
 
 
-def _evaluate_classifier(
-    models: Sequence[Trained], *, data: Path | None, split: str, out: Path | None
-) -> dict[str, Any]:
+def _evaluate_classifier(models: Sequence[Trained], *, data: Path | None, split: str, out: Path) -> dict[str, Any]:
     """`evaluate` of a nodule or patient classifier; a patient's split is the one recorded with the model."""
     task = models[0].config.task
     module = CLASSIFIERS[task]
@@ -137,7 +138,6 @@ def _evaluate_classifier(
                 f"{other.path}: is a network of the task {other.config.task!r}; --against must name one of the task "
                 f"{task!r}."
             )
-    out = _output_file(out, models, split, data)
     with prepared(_trained_with(models[0]) if data is None else data) as path:
         dataset = shards.open_dataset(path)
         scores = [module.score_split(model, dataset, split=split) for model in models]
@@ -163,15 +163,6 @@ def _evaluate_classifier(
     for picture in module.draw_charts(scores[0], report, out):
         print(f"picture: {picture}")
     return report
-
-
-def _output_file(out: Path | None, models: Sequence[Trained], split: str, data: Path | None) -> Path:
-    """The JSON file; its folder is made if it does not exist."""
-    out = _default_out(models, split, data) if out is None else out
-    folder.make(out.parent, option="--out")
-    if out.is_dir():
-        raise InputError(f"{out} is a folder; --out names the JSON file to write.")
-    return out
 
 
 def _default_out(models: Sequence[Trained], split: str, data: Path | None) -> Path:

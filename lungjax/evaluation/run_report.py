@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lungjax import json_files
 from lungjax.errors import InputError
 from lungjax.evaluation.plots import html_page, training_plots
 from lungjax.train import logs
@@ -96,7 +96,7 @@ def _last(points: Mapping[int, float] | None) -> dict[str, str] | None:
 def _evaluation(file: Path) -> dict[str, Any]:
     """What the page shows of a report of `lungjax evaluate`; `damage` tells why there is nothing."""
     try:
-        report = json.loads(file.read_text())
+        report = json_files.read(file)
         return {
             "file": file.name,
             "damage": None,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lungjax.errors import InputError
+from lungjax.evaluation import output_file
 from lungjax.evaluation.detection import detection_table, froc, luna16_rules
 from lungjax.evaluation.detection.luna16_rules import ScoredPoints
 from lungjax.evaluation.plots import detection_charts
@@ -40,10 +41,11 @@ def evaluate(submission: Path, *, luna16: Path, out: Path | None) -> dict[str, A
       InputError: a file is missing or is not a CSV of this form, the submission names none of the scans, or `out`
         cannot be written.
     """
-    out = Path(f"froc-{submission.stem}.json") if out is None else out
-    workdir.make(out.parent, option="--out")
-    if out.is_dir():
-        raise InputError(f"{out} is a folder; --out names the JSON file to write.")
+    with output_file.held(out or Path(f"froc-{submission.stem}.json")) as out:
+        return _evaluate(submission, luna16=luna16, out=out)
+
+
+def _evaluate(submission: Path, *, luna16: Path, out: Path) -> dict[str, Any]:
     annotations, excluded, listed = (luna16 / name for name in _FILES)
     for path in (annotations, excluded, listed):
         if not path.is_file():

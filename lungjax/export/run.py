@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,6 +12,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 
+from lungjax import json_files, unfinished
 from lungjax.errors import InputError
 from lungjax.evaluation.plots import training_plots
 from lungjax.export import model_card, parity, signature
@@ -61,9 +60,8 @@ def export(model: Path, out: Path, *, format: Format = "safetensors", dtype: Dty
     if trained.is_run:
         validated = _validated(model, trained.step) if trained.config.task == "pretrain" else {}
         trained = dataclasses.replace(trained, figures=_figures(model) | validated)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as holder:
-        temporary = Path(holder) / out.name
+    with unfinished.beside(out) as holder:
+        temporary = holder / out.name
         temporary.mkdir()
         describe = signature.encoder_signature if format == "torchvision" else signature.network_signature
         given = describe(trained)
@@ -85,6 +83,7 @@ def export(model: Path, out: Path, *, format: Format = "safetensors", dtype: Dty
 
 
 def _check(out: Path, format: Format, dtype: Dtype) -> None:
+    unfinished.refuse_fixed(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not an empty folder; --out must name a new folder.")
     if dtype != "float32" and format != "safetensors":
@@ -99,7 +98,7 @@ def _figures(workdir: Path) -> dict[str, Any]:
     reports = {}
     for file in sorted(workdir.glob("evaluation-*.json")):
         try:
-            reports[file.name] = json.loads(file.read_text())
+            reports[file.name] = json_files.read(file)
         except ValueError as error:
             raise InputError(f"{file} is damaged ({error}); evaluate again, or remove it.") from error
     return reports

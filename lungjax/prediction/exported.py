@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 import jax.export
 import numpy as np
 
+from lungjax import json_files
 from lungjax.errors import InputError
 from lungjax.prediction.arrays import Forward
 from lungjax.train.trained import MODEL_FILE, ONNX_FILE, STABLEHLO_FILE
@@ -31,7 +31,7 @@ def open_forward(path: Path, *, device: Any) -> Forward:
       InputError: a damaged file, one of a jax too old or too new, or ONNX Runtime is not installed.
     """
     try:
-        inputs = json.loads((path / MODEL_FILE).read_text(encoding="utf-8"))["inputs"]
+        inputs = json_files.read(path / MODEL_FILE)["inputs"]
         shapes = {one["name"]: tuple(one["shape"][1:]) for one in inputs}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is no exported model or is damaged ({error}); export it again.") from error

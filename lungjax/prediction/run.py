@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lungjax import compiled
+from lungjax import compiled, json_files, platforms
 from lungjax.ct import faults
 from lungjax.ct.source import Entry, Quarantined, Reader
 from lungjax.errors import Fault, InputError, NothingDone, counted
@@ -95,7 +95,8 @@ def predict(
       model, candidate_classifier, nodule_classifier, patient_classifier, device: see `lungjax.predict`.
       prevalence, false_positives, threshold: likewise.
       out: folder to make. One scan's files lie in it; of several, each has a folder of its own in it that is named by
-        its SeriesInstanceUID or, of NIfTI, its case. What is there already is not made anew.
+        its SeriesInstanceUID or, of NIfTI, its case; so has a single one where `out` is a mount point. What is there
+        already is not made anew.
       workers: number of processes, each with the networks, a scan and its share of the cores. What is written does not
         depend on it.
       dask: address of a Dask scheduler, whose workers do it instead.
@@ -120,7 +121,7 @@ def predict(
     )
     opened = asked.open()
     reader, entries, unreadable = sources.find_scans(source)
-    many = len(entries) > 1
+    many = len(entries) > 1 or platforms.is_fixed(out)
     reports: dict[Path, dict[str, Any]] = {}
     todo = []
     for entry in entries:
@@ -140,7 +141,7 @@ def predict(
         for entry, fault in spread.run(function, todo, workers=workers, dask=dask, paths=paths):
             if fault is None:
                 folder = _folder_of(entry, out, many)
-                reports[folder] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+                reports[folder] = json_files.read(folder / REPORT)
             else:
                 failed[entry.key] = fault
             bar.update()
@@ -215,14 +216,19 @@ def earlier_report(folder: Path, opened: Pipeline) -> dict[str, Any]:
       InputError: the folder holds something else, or was made by other networks or another version.
     """
     try:
-        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-        schema, threshold, patient = report["schema"], report["threshold"], report["patient"]
+        report = json_files.read(folder / REPORT)
+        schema, made_by = report["schema"], report["lungjax"]
+        if schema not in report_json.READABLE:
+            raise InputError(
+                f"{folder} was made by another version of lungjax ({made_by}, whose reports have schema {schema}); "
+                "name another --out."
+            )
+        threshold, patient = report["threshold"], report["patient"]
         models = {name: report.get(name) for name in ("model", "candidate_classifier", "nodule_classifier")}
-        models["patient_classifier"] = patient["model"] if schema in report_json.READABLE else None
+        models["patient_classifier"] = patient["model"]
+        report_json.check(report)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder} exists and holds no {REPORT} of ours; name another --out.") from error
-    if schema not in report_json.READABLE:
-        raise InputError(f"{folder} was made by another version of lungjax; name another --out.")
     if models != opened.networks.descriptions() or threshold != opened.point.threshold:
         raise InputError(f"{folder} was made with another model or threshold; name another --out.")
     if patient.get("prevalence") != report_json.describe_prevalence(opened.prevalence):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from lungjax import unfinished
 from lungjax.ct.scan import RATING_NAMES, Nodule
 from lungjax.ct.source import Entry
 from lungjax.data import bags, nodules
@@ -124,13 +124,12 @@ def _result_folder(predicted: Path, entry: Entry) -> Path:
 def _write(
     rows: Sequence[prediction_rows.Row], patient_labels: dict[str, float], out: Path, left_out: dict[str, str]
 ) -> Summary:
-    workdir.make(out.parent, option="--out")
     columns = {
         field.name: np.array([getattr(row, field.name) for row in rows])
         for field in dataclasses.fields(prediction_rows.Row)
     }
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as holder:
-        temporary = Path(holder) / out.name
+    with unfinished.beside(out) as holder:
+        temporary = holder / out.name
         np.savez_compressed(temporary, allow_pickle=False, rating_names=np.array(RATING_NAMES), **columns)
         temporary.replace(out)
     labels = out.with_suffix(".csv")

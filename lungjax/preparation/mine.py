@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from lungjax import unfinished
 from lungjax.ct import connected_components, lungs
 from lungjax.ct.scan import READERS, Nodule, Reading, Scan
 from lungjax.ct.source import Quarantined
@@ -75,6 +76,7 @@ def mine(model: Path | str, data: Sequence[Path], out: Path) -> Summary:
     Raises:
       InputError: no such model or data, `out` is something else, or there are no candidates.
     """
+    unfinished.refuse_fixed(out)
     if out.exists():
         raise InputError(f"{out}: exists already; name another --out, or remove it.")
     segmenter = opening.open_model(model)

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lungjax import locks
+from lungjax import json_files, locks, unfinished
 from lungjax.ct import lungs
 from lungjax.ct.scan import READERS, Scan
 from lungjax.ct.source import Entry
@@ -79,6 +79,7 @@ def open_partial(out: Path, plan: dict[str, Any], *, overwrite: bool) -> Iterato
     Raises:
       InputError: it cannot be made, belongs to another plan, or another run is using it.
     """
+    unfinished.refuse_fixed(out)
     folder = out.with_name(out.name + ".partial")
     with contextlib.ExitStack() as held:
         held.enter_context(locks.hold(folder.with_name(folder.name + ".lock"), of=folder, option="--out"))
@@ -124,7 +125,7 @@ def _is_partial(folder: Path) -> bool:
 
 def _is_plan(file: Path) -> bool:
     try:
-        return _VERSION in json.loads(file.read_text())
+        return _VERSION in json_files.read(file)
     except (OSError, ValueError, TypeError):
         return False
 
@@ -132,7 +133,7 @@ def _is_plan(file: Path) -> bool:
 def _check_plan(folder: Path, plan: dict[str, Any]) -> None:
     file = folder / PLAN
     if file.exists():
-        old_plan = json.loads(file.read_text())
+        old_plan = json_files.read(file)
     elif is_described(folder):  # Killed after the plan was deleted.
         source = manifest.read_manifest(folder)["source"]
         old_plan = {**plan, "format": source["format"], "source": str(Path(plan["source"]).parent / source["name"])}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 
+from lungjax import json_files
 from lungjax.ct import nifti, orientation, volume
 from lungjax.ct.scan import RATING_NAMES, READERS, Nodule, Scan
 from lungjax.data import crop
@@ -47,7 +47,7 @@ def rows(scan: Scan, folder: Path) -> list[Row]:
       Fault: `not_predicted`, `refused`, `mask_shape`, or the mask cannot be read.
     """
     try:
-        report = json.loads((folder / run.REPORT).read_text())
+        report = json_files.read(folder / run.REPORT)
         series_uid, refused, count = report["scan"]["series_uid"], report["refused"], len(report["nodules"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Fault(

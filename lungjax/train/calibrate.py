@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from lungjax import metrics
+from lungjax import json_files, metrics
 from lungjax.errors import InputError
 from lungjax.evaluation.stats import calibration
 from lungjax.tasks.task import Config, Task
+from lungjax.train import model_checks
 from lungjax.train import workdir as folder
 
 CALIBRATION_FILE = "calibration.json"
@@ -52,8 +52,7 @@ def fit_calibration(
     if task.name in ("classify", "diagnose"):  # How many candidates are nodules depends on the detector alone.
         calibrated |= prevalence(slices.labels(np.concatenate([train_rows, rows])))
     if write:
-        text = json.dumps({**calibrated, "step": step}, indent=1, sort_keys=True) + "\n"
-        folder.write_text(workdir / CALIBRATION_FILE, text)
+        folder.write_json(workdir / CALIBRATION_FILE, {**calibrated, "step": step})
     return summary
 
 
@@ -114,9 +113,10 @@ def read_calibration(workdir: Path, step: int) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        stored = json.loads(path.read_text())
+        stored = json_files.unsealed(json_files.read(path))
+        model_checks.check_calibration(stored)
         return stored if stored["step"] == step else {}
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{path} is damaged ({error!r}); run the training command again, which fits the calibration again."
         ) from error

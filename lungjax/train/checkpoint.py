@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from lungjax.errors import InputError
+from lungjax.errors import MACHINE_ERRORS, InputError
 from lungjax.train.state import TrainState
 
 FOLDER = "checkpoints"
@@ -101,11 +101,12 @@ class Checkpoints:
         latest = self._checkpointer.latest
         if latest is None:
             return None
-        _check_same_arrays(
-            self._checkpointer.metadata(latest.step).metadata, state, where=f"{self._folder / str(latest.step)}"
-        )
+        with _damage(self._folder / str(latest.step)):
+            metadata = self._checkpointer.metadata(latest.step).metadata
+        _check_same_arrays(metadata, state, where=f"{self._folder / str(latest.step)}")
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-        loaded = self._checkpointer.load_checkpointables(latest.step, {"state": abstract})
+        with _damage(self._folder / str(latest.step)):
+            loaded = self._checkpointer.load_checkpointables(latest.step, {"state": abstract})
         return loaded["state"]
 
 
@@ -130,6 +131,21 @@ def _arrays(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
         )
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
     }
+
+
+@contextlib.contextmanager
+def _damage(checkpoint: Path) -> Iterator[None]:
+    """Raises an InputError for what Orbax and TensorStore raise of a damaged checkpoint; errors of the disk stay."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+            raise
+        why = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise InputError(
+            f"{checkpoint} is damaged ({why}); remove that folder, and the run goes on from the checkpoint before it, "
+            "if there is one."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -162,8 +178,23 @@ def read_weights(path: Path) -> dict[str, Any]:
       ValueError: it is damaged.
     """
     try:
-        metadata = ocp.metadata(path.absolute()).metadata
-        return ocp.load(path.absolute(), jax.tree.map(lambda x: np.empty(x.shape, x.dtype), metadata))
+        return ocp.load(path.absolute(), jax.tree.map(lambda x: np.empty(x.shape, x.dtype), _metadata(path)))
+    except (ocp.errors.InvalidLayoutError, FileNotFoundError) as error:
+        raise ValueError(str(error)) from error
+
+
+def weight_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Of the arrays that `write_weights` wrote, by names such as `params/encoder/stem/kernel`; none of them is read.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    return {name: shape for name, (shape, _) in _arrays(_metadata(path)).items()}
+
+
+def _metadata(path: Path) -> Any:
+    try:
+        return ocp.metadata(path.absolute()).metadata
     except (ocp.errors.InvalidLayoutError, FileNotFoundError) as error:
         raise ValueError(str(error)) from error
 
@@ -198,8 +229,9 @@ def load_best(workdir: Path) -> tuple[dict[str, Any], int]:
         if not infos:
             raise InputError(f"{workdir}: no finished checkpoint yet; let the run reach its first one.")
         chosen = max(infos, key=_score) if any(info.metrics for info in infos) else infos[-1]
-        metadata = checkpointer.metadata(chosen.step).metadata
-        # As NumPy arrays: the devices of the run need not be those of this process.
-        state = checkpointer.load(chosen.step, jax.tree.map(lambda x: np.empty(x.shape, x.dtype), metadata))
+        with _damage(folder / str(chosen.step)):
+            metadata = checkpointer.metadata(chosen.step).metadata
+            # As NumPy arrays: the devices of the run need not be those of this process.
+            state = checkpointer.load(chosen.step, jax.tree.map(lambda x: np.empty(x.shape, x.dtype), metadata))
     params, model_state = state.get("average") or (state["params"], state["model_state"])
     return {"params": params, "model_state": model_state or {}}, chosen.step

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -14,22 +13,13 @@ import numpy as np
 from lungjax.ct.scan import READERS
 from lungjax.data import bags, extent, loader, manifest, neighbours, shards, splits
 from lungjax.errors import InputError
-from lungjax.tasks import classify, diagnose, pretrain, segment, sift
-from lungjax.tasks.task import Config, Task
+from lungjax.tasks.kinds import TASKS
+from lungjax.tasks.task import Config
 from lungjax.train import calibrate, checkpoint, config_checks, logs, mesh, state, step, trained, transfer
 from lungjax.train import workdir as folder
 from lungjax.train.checkpoint import Checkpoints
 from lungjax.train.evals import Validation
 from lungjax.train.watch import StopSignal, Window
-
-TASKS: dict[str, Callable[..., Task]] = {
-    "pretrain": pretrain.make,
-    "segment": segment.make,
-    "classify": classify.make,
-    "sift": sift.make,
-    "diagnose": diagnose.make,
-}
-
 
 _ANY_SIDE_PX = 512
 """Of a slice, where it is not known yet: every network takes it."""

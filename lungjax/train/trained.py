@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ import ml_collections
 import numpy as np
 import safetensors.numpy
 
-from lungjax import paths
+from lungjax import json_files, paths
 from lungjax.data import splits
 from lungjax.errors import InputError
 from lungjax.tasks.task import Config
-from lungjax.train import calibrate, devices, torchvision
+from lungjax.train import calibrate, devices, model_checks, torchvision
 from lungjax.train import workdir as folder
 
 WEIGHTS_FILE = "model.safetensors"
@@ -199,7 +200,14 @@ def write_description(trained: Trained, path: Path, **more: Any) -> None:
         "split_digest": splits.digest(trained.patients),
         **more,
     }
-    (path / MODEL_FILE).write_text(json.dumps(description, indent=1, sort_keys=True) + "\n")
+    if (path / WEIGHTS_FILE).is_file():
+        description["weights_sha256"] = _digest(path)
+    (path / MODEL_FILE).write_text(json.dumps(json_files.sealed(description), indent=1, sort_keys=True) + "\n")
+
+
+def _digest(path: Path) -> str:
+    with (path / WEIGHTS_FILE).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _open_run(path: Path) -> Trained:
@@ -223,8 +231,12 @@ def _open_run(path: Path) -> Trained:
 
 
 def _open_exported(path: Path) -> Trained:
+    described = read_description(path)
     try:
-        return dataclasses.replace(read_description(path), variables={"model_state": {}, **_weights(path)})
+        if path.parent != SHIPPED:  # Those of ours are tested; to trace a network takes a moment.
+            model_checks.check_network(described.config, _stored_shapes(path))
+            _check_weights(path)
+        return dataclasses.replace(described, variables={"model_state": {}, **_weights(path)})
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise _damaged(path, error) from error
 
@@ -236,18 +248,41 @@ def read_description(path: Path) -> Trained:
       InputError: it is damaged, or was written by another version of lungjax.
     """
     try:
-        description = json.loads((path / MODEL_FILE).read_text())
+        description = json_files.read(path / MODEL_FILE)
         if description["schema"] != SCHEMA:
-            raise InputError(f"{path}: was exported by another version of lungjax; export it again.")
+            raise InputError(
+                f"{path}: was exported by another version of lungjax, with schema {description['schema']}, and this "
+                f"one reads {SCHEMA}; export it again with this version."
+            )
+        description = json_files.unsealed(description)
+        model_checks.check_description(description)
         fields = {name: description[name] for name in ("step", "patients", "intensity", "origin", "figures")}
         fields |= {name: description.get(name, {}) for name in ("seen", "calibration", "operating_points")}
         return Trained(path, ml_collections.ConfigDict(description["config"]), {}, **fields)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(f"{path}: is not an exported model, or is damaged ({error}); export it again.")
+
+
+def _check_weights(path: Path) -> None:
+    """Raises ValueError where the weights are not those that were written with the description; older versions did not
+    store their SHA-256."""
+    digest = json_files.read(path / MODEL_FILE).get("weights_sha256")
+    if digest is not None and (path / WEIGHTS_FILE).is_file() and digest != _digest(path):
+        raise ValueError(f"{WEIGHTS_FILE} was changed after it had been written")
+
+
+def _stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Of an exported folder's arrays, by their names, before any is read."""
+    if (path / ORBAX_FOLDER).is_dir():
+        from lungjax.train import checkpoint  # As above.
+
+        return checkpoint.weight_shapes(path / ORBAX_FOLDER)
+    with safetensors.safe_open(path / WEIGHTS_FILE, framework="numpy") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  It is no dict.
 
 
 def _weights(path: Path) -> dict[str, Any]:

@@ -17,11 +17,11 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from lungjax import locks
+from lungjax import json_files, locks
 from lungjax.data import splits
 from lungjax.errors import InputError
 from lungjax.tasks.task import Config
-from lungjax.train import config_checks
+from lungjax.train import config_checks, model_checks
 from lungjax.version import VERSION
 
 CONFIG_FILE = "config.json"
@@ -121,10 +121,10 @@ def record_run(
         "data": {**(data or {})},
         "patients": assignment,
     }
-    _write_json(workdir / SPLIT_FILE, split)
+    write_json(workdir / SPLIT_FILE, split)
     if not (workdir / ORIGIN_FILE).exists():
-        _write_json(workdir / ORIGIN_FILE, _origin())
-    _write_json(workdir / CONFIG_FILE, config.to_dict())
+        write_json(workdir / ORIGIN_FILE, _origin())
+    write_json(workdir / CONFIG_FILE, config.to_dict())
 
 
 def read_config(workdir: Path) -> Config:
@@ -147,12 +147,18 @@ def read_origin(workdir: Path) -> dict[str, Any]:
 def read_operating_points(workdir: Path) -> dict[str, Any]:
     """Of a run, the thresholds that were fitted on whole scans; empty where none were."""
     path = workdir / POINTS_FILE
-    return _read_json(path) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        model_checks.check_operating_points(points := json_files.unsealed(json_files.read(path)))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}); fit the operating point again, or remove the file.") from error
+    return points
 
 
 def write_operating_points(workdir: Path, points: dict[str, Any]) -> None:
     """Stores thresholds with a run."""
-    _write_json(workdir / POINTS_FILE, points)
+    write_json(workdir / POINTS_FILE, points)
 
 
 def _origin() -> dict[str, Any]:
@@ -175,15 +181,16 @@ def read_split(workdir: Path) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return json_files.unsealed(json_files.read(path))
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} is damaged ({error}), so the run cannot be resumed; choose a new --workdir."
         ) from error
 
 
-def _write_json(path: Path, content: dict) -> None:
-    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON object, sealed, completely or not at all."""
+    write_text(path, json.dumps(json_files.sealed(content), indent=1, sort_keys=True) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

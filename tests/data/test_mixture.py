@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from lungjax.data import bags, intensity, loader, mixture, shards
+from lungjax.data.manifest import save_manifest
 from lungjax.data.mixture import Mixture, Part
 from lungjax.errors import InputError
 
@@ -113,7 +114,7 @@ def test_a_patient_in_two_splits_is_refused(slices_dataset: Path, tmp_path: Path
     patient, split = next(iter(manifest["split"]["patients"].items()))
     other = "val" if split != "val" else "train"
     manifest["split"]["patients"][patient] = other
-    (moved / "manifest.json").write_text(json.dumps(manifest))
+    save_manifest(moved, manifest)
     parts = [Part(path.name, slices_of(path), "nodule", 1.0) for path in (slices_dataset, moved)]
     with pytest.raises(InputError, match=f"first: {patient}, now {other}, then {split}"):
         Mixture(parts)

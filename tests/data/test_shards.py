@@ -109,7 +109,7 @@ def test_index_survives_odd_names_and_every_float(tmp_path):
 
 def edit_manifest(folder: Path, **changes) -> None:
     file = folder / manifest.MANIFEST
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    manifest.save_manifest(folder, {**json.loads(file.read_text()), **changes})
 
 
 def flip_a_byte(file: Path, at: int) -> None:
@@ -169,7 +169,8 @@ def test_corrupt_shard_is_found_on_reading_and_by_verify(copy):
 def test_empty_data_set(copy):
     manifest.write_index(copy, manifest.read_index(copy).iloc[:0])
     files = json.loads((copy / manifest.MANIFEST).read_text())["files"]
-    files[manifest.INDEX]["bytes"] = (copy / manifest.INDEX).stat().st_size
+    index = copy / manifest.INDEX
+    files[manifest.INDEX] |= {"bytes": index.stat().st_size, "sha256": manifest.sha256(index)}
     edit_manifest(copy, files=files)
     with pytest.raises(InputError, match=r"holds no slices; see .*quarantine\.jsonl"):
         open_dataset(copy)

@@ -10,6 +10,7 @@ import pytest
 import runs
 
 import lungjax
+from lungjax.data.manifest import save_manifest
 from lungjax.errors import InputError
 from lungjax.train import loop
 
@@ -30,7 +31,7 @@ def test_a_run_goes_on_with_data_that_were_moved(slices_dataset: Path, tmp_path:
     manifest = json.loads((moved / "manifest.json").read_text())
     manifest["files"]["quarantine.jsonl"]["sha256"] = "0" * 64  # Another data set, of the same patients.
     shutil.copytree(moved, data)
-    (data / "manifest.json").write_text(json.dumps(manifest))
+    save_manifest(data, manifest)
     config.data.path = str(data)
     with pytest.raises(InputError, match=r"was started with another config\.data\.path"):
         loop.train_and_evaluate(config, tmp_path / "run")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lungjax import json_files
 from lungjax.ct.scan import Scan
 from lungjax.errors import InputError
 from lungjax.prediction import api, pipeline
@@ -127,7 +127,7 @@ def _earlier(out: Path, compared: list[ComparedScan]) -> dict[str, Any] | None:
             (out / name).unlink(missing_ok=True)
         return None
     try:
-        follow_up = json.loads(path.read_text(encoding="utf-8"))
+        follow_up = json_files.read(path)
         is_ours = follow_up["schema"] == follow_up_json.SCHEMA
         made = [follow_up[name]["made"] for name in ("first", "second")]
         dates = [follow_up[name]["date"] for name in ("first", "second")]

@@ -6,6 +6,7 @@ Both refer to the images of the source series. Needs the extra `lungjax[dicom-se
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,9 @@ def write(folder: Path, images: Sequence[Any], mask: np.ndarray, report: dict[st
         structured = _structured(images, segmentation, report)
         written = [folder / SEG_FILE, folder / SR_FILE]
         for path, dataset in zip(written, (segmentation, structured), strict=True):
-            dataset.save_as(path)
+            content = io.BytesIO()  # On a full disk, pydicom would raise its own error instead of the disk's.
+            dataset.save_as(content)
+            path.write_bytes(content.getbuffer())
     return written
 
 

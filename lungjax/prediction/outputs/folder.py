@@ -12,16 +12,14 @@ A refused scan has nodules.csv and report.json alone: an empty mask would say th
 
 from __future__ import annotations
 
-import glob
 import importlib.util
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lungjax import unfinished
 from lungjax.ct import dicom
 from lungjax.ct.scan import Scan
 from lungjax.errors import Fault, InputError
@@ -49,12 +47,9 @@ def write(folder: Path, scan: Scan, mask: np.ndarray, report: dict[str, Any]) ->
     """
     if not is_free(folder):
         raise InputError(f"{folder} exists and holds something; name another folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{folder.name}.lungjax-"
-    for left in folder.parent.glob(f"{glob.escape(prefix)}*"):  # By a process that was killed.
-        shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as holder:
-        temporary = Path(holder) / folder.name
+    unfinished.refuse_fixed(folder)
+    with unfinished.beside(folder) as holder:
+        temporary = holder / folder.name
         temporary.mkdir()
         (temporary / "nodules.csv").write_bytes(report_json.nodules_csv(report["nodules"]).encode())
         if report["refused"] is None:

@@ -166,6 +166,23 @@ def as_dict(
     }
 
 
+def check(report: Mapping[str, Any]) -> None:
+    """Raises an error of any kind where what is read back of a report is not as `as_dict` makes it."""
+    patient, prevalence = report["patient"], report["patient"].get("prevalence")
+    known = [
+        report["refused"] is None or isinstance(report["refused"], str),
+        all(isinstance(warning, str) for warning in report["warnings"]),
+        isinstance(report["nodules"], list) and all(isinstance(nodule, dict) for nodule in report["nodules"]),
+        isinstance(report["threshold"], int | float),
+        isinstance(report["scan"]["series_uid"], str),
+        patient["probability"] is None or isinstance(patient["probability"], int | float),
+        patient["probability"] is None or (prevalence["name"], prevalence["share"]) != (None, None),
+        patient["reason"] is None or isinstance(patient["reason"], str),
+    ]
+    if not all(known):
+        raise ValueError("a value in it is of another kind")
+
+
 def assessment(
     nodules: Sequence[PredictedNodule], models: Mapping[str, Any], refused: str | None
 ) -> lung_rads.Assessment:

@@ -1,0 +1,164 @@
+"""A model folder may come from a stranger: what it says of its network is checked before anything is made of it.
+
+Weights are data, in a format that runs nothing. What is left to fear is a description that makes lungjax ask for
+memory without bound, or fail somewhere later: so every number has a limit, and the arrays must be those of the network
+that the configuration describes. That is found by tracing, which allocates none of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import flax.traverse_util
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from lungjax.ct.scan import READERS, Intensity
+from lungjax.data import splits
+from lungjax.errors import InputError
+from lungjax.tasks.kinds import TASKS
+from lungjax.tasks.task import Config
+from lungjax.train import config_checks
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of arrays, by names such as `params/encoder/stem/kernel`."""
+
+_MOST_PX = 4096
+"""Side of an image; CT slices have 512, a few 2048."""
+_MOST_CHANNELS = 16384
+_MOST = {"patch.side_px": _MOST_PX, "data.crop_px": _MOST_PX, "data.nodules": 1024}
+_LONGEST = 16
+"""Values in a list of a configuration."""
+_USED = {
+    "segment": ("augment.window_hu", "augment.shift"),
+    "pretrain": ("augment.window_hu",),
+    "sift": ("patch.window_hu",),
+    "classify": ("patch.window_hu",),
+    "diagnose": ("patch.window_hu", "data.nodules"),
+}
+"""Keys that prediction and evaluation need, beside those of the network."""
+
+
+def check_description(description: Any) -> None:
+    """Raises ValueError where the content of a `config.json` cannot be that of an exported network; the arrays are
+    looked at by `check_network`."""
+    for name, kind in (("config", dict), ("patients", dict), ("origin", dict), ("figures", dict)):
+        _demand(isinstance(description[name], kind), name, "is no object")
+    _demand(_is_whole(description["step"]), "step", "is no step")
+    _demand(description["intensity"] in (*get_args(Intensity), "mixed"), "intensity", "is unknown")
+    known_splits = get_args(splits.Split)
+    _demand(all(split in known_splits for split in description["patients"].values()), "patients", "has another split")
+    seen = description.get("seen", {})
+    _demand(isinstance(seen, dict), "seen", "is no object")
+    for name in ("slice_mm", "pixel_mm"):
+        ends = seen.get(name)
+        _demand(ends is None or (_are_numbers(ends) and len(ends) == 2), f"seen.{name}", "is not two numbers")
+    side_px = seen.get("side_px")
+    _demand(side_px is None or (_is_whole(side_px) and 0 < side_px <= _MOST_PX), "seen.side_px", "is no size")
+    check_calibration(description.get("calibration", {}))
+    check_operating_points(description.get("operating_points", {}))
+
+
+def check_calibration(calibration: Any) -> None:
+    """Raises ValueError where it cannot be a calibration, as `lungjax.train.trained.Trained` has one."""
+    _demand(isinstance(calibration, dict), "calibration", "is no object")
+    for name, value in calibration.items():
+        _demand(_is_number(value) or _are_numbers(value), f"calibration.{name}", "is no finite number")
+    for name in calibration.keys() & {"slope", "offset", "prevalence", "prevalence_of"}:
+        _demand(_is_number(calibration[name]), f"calibration.{name}", "is no number")
+    if "share" in calibration:
+        predicted, share = calibration.get("predicted"), calibration["share"]
+        alike = _are_numbers(predicted) and _are_numbers(share) and len(predicted) == len(share) > 1
+        _demand(alike and _ascends(predicted), "calibration.share", "does not fit calibration.predicted")
+
+
+def check_operating_points(points: Any) -> None:
+    """Raises ValueError where they cannot be thresholds, as `lungjax.train.trained.Trained` has them."""
+    _demand(isinstance(points, dict), "operating_points", "is no object")
+    if not points:
+        return
+    rates, thresholds = points.get("false_positives_a_scan"), points.get("threshold")
+    alike = _are_numbers(rates) and _are_numbers(thresholds) and len(rates) == len(thresholds) > 0
+    _demand(alike and _ascends(rates) and rates[0] > 0, "operating_points", "has no ascending rates and thresholds")
+    _demand(_is_number(points.get("default")), "operating_points.default", "is no number")
+    _demand(isinstance(points.get("fitted_on"), str), "operating_points.fitted_on", "is no text")
+    odds_factor = points.get("odds_factor", 1.0)
+    _demand(_is_number(odds_factor) and odds_factor > 0, "operating_points.odds_factor", "is no number above 0")
+
+
+def check_network(config: Config, shapes: Shapes | None) -> None:
+    """Checks that a configuration describes a network that lungjax makes, and that these are its arrays.
+
+    Args:
+      config: of the network.
+      shapes: of its arrays; None where they are not at hand, as of a network exported to run without lungjax.
+
+    Raises:
+      ValueError: with what is wrong.
+    """
+    _demand(config.get("task") in TASKS, "config.task", f"is none of {', '.join(TASKS)}")
+    values = dict(config_checks.leaves(config.to_dict()))
+    for name in ("init_from", "compute_dtype", "data.crop_px", "data.path", *_USED[config.task]):
+        _demand(name in values, f"config.{name}", "is missing")
+    for name, value in values.items():
+        numbers = value if isinstance(value, list | tuple) else [value]
+        _demand(len(numbers) <= _LONGEST, f"config.{name}", f"has {len(numbers)} values, more than any network's")
+        most = _MOST.get(name, _MOST_CHANNELS if name.startswith("model.") else math.inf)
+        for number in numbers:
+            _demand(number is None or isinstance(number, int | float | str), f"config.{name}", "is no plain value")
+            too_large = isinstance(number, int | float) and number > most
+            _demand(not too_large, f"config.{name}", f"is {number}, and at most {most} is possible")
+    for name in values.keys() & {"data.crop_px", "data.nodules", "patch.side_px"}:
+        _demand(_is_whole(values[name]), f"config.{name}", "is no whole number")
+    try:
+        config_checks.check(config)
+        expected = _shapes(config)
+    except InputError as error:
+        raise ValueError(str(error).rstrip(".")) from error
+    except Exception as error:  # Flax and JAX raise whatever a foreign configuration happens to provoke.
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"config describes no network: {why}") from error
+    if shapes is None:
+        return
+    for name in sorted(expected.keys() | shapes.keys()):
+        if expected.get(name) != shapes.get(name):
+            has, wants = (of.get(name, "missing") for of in (shapes, expected))
+            raise ValueError(f"{name} is {has}, but by config it is {wants}")
+
+
+def _shapes(config: Config) -> Shapes:
+    """Of the arrays of a configuration's network."""
+    side_px = config.data.crop_px or 512  # Every network takes slices of that side.
+    sample = {
+        "image": jax.ShapeDtypeStruct((2, side_px, side_px), np.float32),
+        "inside": jax.ShapeDtypeStruct((2, config.data.get("nodules", 1)), np.float32),
+    }
+    one = Mesh(np.array(jax.devices()[:1]), ("data",))
+    task = TASKS[config.task](config, intensity="hu", readers=READERS, mesh=one)
+    params, model_state = jax.eval_shape(task.init, jax.random.key(0), sample)
+    flat = flax.traverse_util.flatten_dict({"params": params, "model_state": model_state}, sep="/")
+    return {name: tuple(array.shape) for name, array in flat.items()}  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _demand(condition: bool, name: str, problem: str) -> None:
+    if not condition:
+        raise ValueError(f"{name} {problem}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(map(_is_number, values))
+
+
+def _ascends(values: list[float]) -> bool:
+    return values == sorted(values)
