@@ -28,7 +28,7 @@ for name, value in (
     jax.config.update(name, value)  # Before anything is compiled: JAX looks once.
     os.environ[name.upper()] = str(value)
 
-pytest_plugins = ("source_fixtures", "prediction_fixtures", "figure_fixtures", "dask_fixtures")
+pytest_plugins = ("source_fixtures", "prediction_fixtures", "figure_fixtures", "dask_fixtures", "disks", "verbs")
 
 KAGGLE_PATIENTS = 12
 KAGGLE_SIDE_PX = 64

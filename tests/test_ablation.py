@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import runs
 
+from lungjax import json_files
 from lungjax.train import loop
 
 ablation = runs.load(runs.ROOT / "scripts" / "ablation.py")
@@ -22,7 +23,7 @@ def test_a_study(slices_dataset: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert ablation.study(config, variants, seeds=1, out=tmp_path)
     dice = {}
     for name, workdir in zip(variants, ("recipe-0", "no-averaging-of-weights-0", "targets=soft-0"), strict=True):
-        began = json.loads((tmp_path / "runs" / workdir / "config.json").read_text())
+        began = json_files.unsealed(json_files.read(tmp_path / "runs" / workdir / "config.json"))
         expected = config.copy_and_resolve_references()
         expected.update_from_flattened_dict(variants[name])
         assert began == json.loads(expected.to_json())

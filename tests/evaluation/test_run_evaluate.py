@@ -86,7 +86,7 @@ def test_a_run_against_another_one(segment_run: Path, tmp_path: Path, capsys: py
     shutil.copytree(segment_run, run)
     run_evaluate.evaluate(run, data=None, split="test", out=None, against=other)
     assert (run / "evaluation-test-against-other.json").is_file()
-    config = json.loads((other / "config.json").read_text())
+    config = workdir.read_config(other).to_dict()
     config["data"]["crop_px"] = 32
     (other / "config.json").write_text(json.dumps(config))
     with pytest.raises(

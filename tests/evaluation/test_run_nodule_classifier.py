@@ -12,7 +12,7 @@ import patches as made
 import pytest
 import runs
 
-from lungjax import cli
+from lungjax import cli, json_files
 from lungjax.data import folds, nodules, shards, splits
 from lungjax.errors import InputError
 from lungjax.evaluation import run_evaluate, run_nodule_classifier
@@ -60,7 +60,7 @@ def test_a_run_ends_with_pictures_and_a_calibration(run: Path, data: Path):
     assert (run / "examples" / "0000030.png").stat().st_size > 1000
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["val/auc"] > 0.7
-    line = json.loads((run / "calibration.json").read_text())
+    line = json_files.unsealed(json_files.read(run / "calibration.json"))
     model, dataset = trained.open_trained(run), shards.open_dataset(data)
     assert model.calibration == line
     graded = run_nodule_classifier.score_split(model, dataset, split="val")

@@ -14,7 +14,7 @@ from pages import Page
 
 from lungjax import cli
 from lungjax.evaluation import run_evaluate, run_report
-from lungjax.train import loop
+from lungjax.train import loop, workdir
 
 HOSTILE = "</script><script>alert(1)</script><b>"
 
@@ -111,7 +111,7 @@ def test_damaged_and_hostile_files_of_a_run(run: Path, tmp_path: Path):
     for content in ("{", "[]", '{"pooled": {"dice": {"value": "x", "low": 1, "high": 2}}}', "null", '{"readers": 5}'):
         (copied / "evaluation-all.json").write_text(content)
         assert "evaluation-all.json is damaged" in opened(copied, tmp_path / "page.html").text, content
-    config = json.loads((copied / "config.json").read_text())
+    config = workdir.read_config(copied).to_dict()
     (copied / "config.json").write_text(json.dumps(config | {HOSTILE: HOSTILE, "task": HOSTILE}))
     (copied / "origin.json").write_text(json.dumps({"command": HOSTILE, "versions": {HOSTILE: HOSTILE}}))
     (copied / "evaluation-all.json").write_text(

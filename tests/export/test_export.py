@@ -16,7 +16,7 @@ import pytest
 from lungjax import cli
 from lungjax.errors import InputError
 from lungjax.export import run as exporting
-from lungjax.train import checkpoint, trained, transfer
+from lungjax.train import checkpoint, trained, transfer, workdir
 from lungjax.train.state import TrainState
 
 
@@ -31,7 +31,7 @@ def test_weights_come_back(run: Path, tmp_path: Path):
     for dtype in ("float32", "float16"):
         exporting.export(run, tmp_path / dtype, dtype=dtype)
         found = trained.open_trained(tmp_path / dtype)
-        assert (found.step, found.config.to_dict()) == (step, json.loads((run / "config.json").read_text()))
+        assert (found.step, found.config.to_dict()) == (step, workdir.read_config(run).to_dict())
         for one, other in zip(jax.tree.leaves(original), jax.tree.leaves(found.variables), strict=True):
             assert other.dtype == np.float32
             np.testing.assert_array_equal(one.astype(dtype).astype(np.float32), other)

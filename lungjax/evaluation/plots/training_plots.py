@@ -177,6 +177,9 @@ def save(figure: Figure, path: Path) -> Path:
     """Writes the PNG completely or not at all: whoever looks while a run writes sees the old picture or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png")
-    temporary.replace(path)
+    try:
+        figure.savefig(temporary, format="png")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # The disk is full, say.
     return path
