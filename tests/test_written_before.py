@@ -111,7 +111,7 @@ def test_findings_of_then_are_gathered(before: Path, dicom: Path, tmp_path: Path
     reports = [json.loads(path.read_text()) for path in before.glob("predicted/*/report.json")]
     assert {report["schema"] for report in reports} == {2}
     summary = from_predictions.gather(before / "predicted", source=dicom, out=tmp_path / "found.npz")
-    assert summary.findings == sum(min(len(report["nodules"]), 8) for report in reports) > 0
+    assert summary.nodules == sum(min(len(report["nodules"]), 8) for report in reports) > 0
     assert not summary.left_out
 
 

@@ -274,7 +274,7 @@ def _lung_dice(fixed: _Grid, moving: _Grid, affine: Any, transform: Any) -> floa
     whole_moved = _volume_mm3(moving.lung) / growth / np.prod(fixed.lung.GetSpacing())
     if shown < LEAST_COMMON * lung.sum() or shown_moved < LEAST_COMMON * whole_moved:
         raise NotRegistered("The scans show different parts of the lungs, or the registration failed.")
-    return float(metrics.dice((lung & (moved == 1)).sum(), shown + shown_moved))
+    return float(metrics.dice(np.asarray((lung & (moved == 1)).sum()), np.asarray(shown + shown_moved)))
 
 
 def _volume_mm3(lung: Any) -> float:
