@@ -115,7 +115,7 @@ def make_reader(dataset: Dataset, data: Any, *, task: str) -> Slices:
         return candidates.Stacks(dataset)
     if task == "diagnose":
         return Bags(dataset, nodules=data.nodules, labels=data.labels)
-    return Slices(dataset, crop_px=data.crop_px, crop_at=data.crop_at)
+    return Slices(dataset, crop_px=data.crop_px, crop_at=data.crop_at, marks=task != "pretrain")
 
 
 def make_mixture(data: Any, *, task: str) -> Mixture | None:

@@ -24,12 +24,12 @@ from lungjax.data.workers import init_grain_worker
 from lungjax.errors import InputError
 
 Batch = Mapping[str, np.ndarray]
-"""One batch: `image` (b, h, w) int16 HU, uint8 or float32; `readers` (b, h, w) uint8, one bit per reader; `row` (b,)
-int32, the row of the index; `corner` (b, 2) int32, row and column in the slice of the image's upper left pixel,
-negative where a crop is larger than the slice; `scan` (b,) int32; `z_mm` (b,) float32, NaN where unknown; `weight` (b,)
-float32, 0 for padding. Pairs also have `partner` (b, h, w), like `image`, of a neighbouring slice. Patches of nodules
-also have `spacing_mm` (b,) float32; `ratings` (b, 4, 9) int32, 0 where a reader gave none; `label` (b,) float32, 1
-malignant, 0 benign, NaN neither."""
+"""One batch: `image` (b, h, w) int16 HU, uint8 or float32; `readers` (b, h, w) uint8, one bit per reader, but not for
+pretraining; `row` (b,) int32, the row of the index; `corner` (b, 2) int32, row and column in the slice of the image's
+upper left pixel, negative where a crop is larger than the slice; `scan` (b,) int32; `z_mm` (b,) float32, NaN where
+unknown; `weight` (b,) float32, 0 for padding. Pairs also have `partner` (b, h, w), like `image`, of a neighbouring
+slice. Patches of nodules also have `spacing_mm` (b,) float32; `ratings` (b, 4, 9) int32, 0 where a reader gave none;
+`label` (b,) float32, 1 malignant, 0 benign, NaN neither."""
 
 
 def select_rows(dataset: Dataset, *, split: Split | None, slices: str, share: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -108,12 +108,14 @@ class Slices:
       crop_px: side of the square crop; 0 takes whole slices, which must then all have the same size.
       crop_at: `nodule` places crops near the readers' marks where there are any, or near one nodule if the marks do not
         fit into one crop; `lung` centres them anywhere in the box of the lungs; `random` places them anywhere.
+      marks: whether a batch has the readers' marks, which pretraining does not look at.
     """
 
-    def __init__(self, dataset: Dataset, *, crop_px: int, crop_at: str):
+    def __init__(self, dataset: Dataset, *, crop_px: int, crop_at: str, marks: bool = True):
         if crop_at not in crop.PLACES:
             raise InputError(f"config.data.crop_at is {crop_at!r}; use one of {', '.join(crop.PLACES)}.")
         self.dataset = dataset
+        self.marks = marks
         self.planes = dataset.planes
         self.crop_px = crop_px
         self.crop_at = crop_at
@@ -157,9 +159,7 @@ class Slices:
 
     def batch(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The batch of `rows` (b,). `uniform` (b, 3) in [0, 1) places crops and picks nodules; None centres crops."""
-        images, readers = self.dataset.pixels(rows)
-        if self.planes > 1:  # One below the other, of which the middle one shows the candidate.
-            images, readers = ([_middle(tall, self.planes) for tall in some] for some in (images, readers))
+        images, readers = self.pixels(rows)
         corners = [(0, 0)] * len(rows)
         if self.crop_px:
             draws = [None] * len(rows) if uniform is None else list(uniform)
@@ -171,15 +171,23 @@ class Slices:
             raise InputError(
                 f"{self.dataset.path}: slices have several sizes {sorted(shapes)}; set config.data.crop_px."
             )
+        marks = {"readers": np.stack(readers)} if self.marks else {}
         return {
             "image": np.stack(images),
-            "readers": np.stack(readers),
+            **marks,
             "row": rows.astype(np.int32),
             "corner": np.array(corners, np.int32).reshape(-1, 2),
             "scan": self._scan[rows],
             "z_mm": self._z_mm[rows],
             "weight": np.ones(len(rows), np.float32),
         }
+
+    def pixels(self, rows: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Images and readers' bits of `rows`, each (rows, columns) and whole, as `Dataset.pixels`."""
+        images, readers = self.dataset.pixels(rows)
+        if self.planes > 1:  # One below the other, of which the middle one shows the candidate.
+            images, readers = ([_middle(tall, self.planes) for tall in some] for some in (images, readers))
+        return images, readers
 
     def _corner(self, row: int, readers: np.ndarray, draws: np.ndarray | None) -> tuple[int, int]:
         position, nodule_draw = (None, None) if draws is None else (draws[:2], float(draws[2]))

@@ -15,7 +15,7 @@ from lungjax.data import augment
 from lungjax.data.intensity import to_hu, window
 from lungjax.models.encoder import ResNet
 from lungjax.models.heads import Projection
-from lungjax.tasks.task import Config, Metrics, Task
+from lungjax.tasks.task import DETAILS, Config, Metrics, Task
 
 POSITIVES = ("views", "neighbours")
 """A pair is two views of one slice, or views of a slice and of another slice near it."""
@@ -104,18 +104,22 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
             "accuracy": top1,
             "alignment": losses.alignment(embeddings_a=a, embeddings_b=b),
             "uniformity": losses.uniformity(embeddings=a),
-            "effective_rank": losses.effective_rank(embeddings=a),
         }
+
+    def detail_fn(details: Metrics) -> Metrics:
+        """Takes a singular value decomposition."""
+        return {"effective_rank": losses.effective_rank(embeddings=details["embeddings"])}
 
     def loss_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
         a, b, model_state = embed(params, model_state, batch, rng, train=True)
         loss, metrics = contrast(a, b, batch, masked=config.same_scan_mm > 0)
-        return loss, (jax.lax.stop_gradient(metrics), model_state)
+        return loss, (jax.lax.stop_gradient({**metrics, DETAILS: {"embeddings": a}}), model_state)
 
     def eval_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> Metrics:
         a, b, _ = embed(params, model_state, batch, rng, train=False)
         # Masked, because the last batch is padded with copies of a slice, which would be false negatives.
         loss, metrics = contrast(a, b, batch, masked=True)
+        metrics |= detail_fn({"embeddings": a})
         share = batch["weight"].mean()
         return {"batches": share, **{name: value * share for name, value in {"loss": loss, **metrics}.items()}}
 
@@ -140,4 +144,5 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         predict=predict,
         best="accuracy",
         features=features,
+        detail_fn=detail_fn,
     )

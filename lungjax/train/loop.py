@@ -15,11 +15,12 @@ from lungjax.ct.scan import READERS
 from lungjax.data import bags, extent, loader, manifest, neighbours, shards, splits
 from lungjax.errors import InputError
 from lungjax.tasks import classify, diagnose, pretrain, segment, sift
-from lungjax.tasks.task import Config, Task
+from lungjax.tasks.task import DETAILS, Config, Task
 from lungjax.train import calibrate, checkpoint, config_checks, logs, mesh, state, step, trained, transfer
 from lungjax.train import workdir as folder
 from lungjax.train.checkpoint import Checkpoints
 from lungjax.train.evals import Validation
+from lungjax.train.profile import Profile
 from lungjax.train.watch import StopSignal, Window
 
 TASKS: dict[str, Callable[..., Task]] = {
@@ -56,8 +57,12 @@ def check_config(config: Config) -> None:
         jax.eval_shape(task.init, jax.random.key(config.seed), sample)
 
 
-def train_and_evaluate(config: Config, workdir: Path) -> bool:
+def train_and_evaluate(config: Config, workdir: Path, *, profile_steps: range = range(0)) -> bool:
     """Trains up to `config.steps`, resuming from the latest checkpoint in `workdir` if there is one.
+
+    Args:
+      config, workdir: of the run.
+      profile_steps: steps to trace, see `lungjax.train.profile`.
 
     Returns:
       True when the run is complete, False when SIGTERM or Ctrl-C stopped it after saving.
@@ -111,7 +116,15 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
             lambda rng: state.create_state(task, optimizer, rng, shape, averaged=config.average_decay > 0),
             out_shardings=replicated,
         )(key)
-    train_step = step.make_train_step(train_task, optimizer, devices, key, average_decay=config.average_decay)
+    train_step = step.make_train_step(
+        train_task,
+        optimizer,
+        devices,
+        key,
+        average_decay=config.average_decay,
+        schedule=step.make_schedule(config.optimizer, config.steps),
+    )
+    detail_step = step.make_detail_step(train_task, devices) if train_task.detail_fn else None
     validation = Validation(task, devices, key, slices, val_rows, config.data.batch_size, train_rows=train_rows)
 
     # 4. A workdir resumes only with the configuration and patients it was started with; a new run may start from
@@ -155,26 +168,38 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
         if validation.probe and validation.probe.not_probed:
             progress.say(validation.probe.not_probed)
 
+        def log(number: int, figures: dict[str, float]) -> None:
+            progress.show(number, figures)
+            writer.write(number, figures)
+
         # 6. The loop. The host does not wait for the current step, only for the figures of earlier ones.
-        window = Window(workdir)
+        window = Window(workdir, log)
         stopping = False
-        with contextlib.closing(batches_from(start=first_step)) as batches, StopSignal() as stop:
+        with (
+            contextlib.closing(batches_from(start=first_step)) as batches,
+            StopSignal() as stop,
+            Profile(workdir, profile_steps, done=first_step, say=progress.say) as profile,
+        ):
             for done in range(first_step + 1, config.steps + 1):
                 waiting = time.perf_counter()
                 batch = next(batches)
                 progress.add_wait(time.perf_counter() - waiting)
+                profile.begin(done)
+                logged = done % config.log_every == 0 or done == config.steps
                 with jax.transfer_guard("disallow"):
                     train_state, figures = train_step(train_state, mesh.to_devices(batch, devices))
+                    details = figures.pop(DETAILS, None)
+                    if detail_step and logged:
+                        figures |= detail_step(details)
+                profile.end(done, figures)
                 window.add(done, figures, batch)
                 progress.advance()
                 stopping = stop.reached(done) and done < config.steps
                 last = done == config.steps or stopping
 
-                # 7. Figures of the window.
-                if done % config.log_every == 0 or last:
-                    shown = {**window.figures(), **progress.rates()}
-                    progress.show(done, shown)
-                    writer.write(done, shown)
+                # 7. Figures of the steps since the last log: written once they are there, two steps later.
+                if logged or stopping:
+                    window.end(done, progress.rates())
 
                 # 8. Validation. A run that must stop still validates where it is due: the resumed run would not.
                 score = None

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from lungjax.errors import InputError
-from lungjax.tasks.task import Config, Metrics, Task
+from lungjax.tasks.task import DETAILS, Config, Metrics, Task
 from lungjax.train import compiler
 from lungjax.train.mesh import replicated, split
 from lungjax.train.state import TrainState
@@ -21,13 +21,18 @@ EVAL_STREAM = 2**31 - 1
 """Folded into the key of an evaluation, so that its random numbers differ from those of every training step."""
 
 
+def make_schedule(config: Config, steps: int) -> optax.Schedule:
+    """The learning rate by the number of steps done: linear warm-up, cosine decay to zero."""
+    warmup_steps = min(round(config.warmup * steps), steps - 1)
+    return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup_steps, decay_steps=steps)
+
+
 def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
-    """AdamW, or LARS (You et al. 2017), with linear warm-up, cosine decay to zero and clipped gradients.
+    """AdamW, or LARS (You et al. 2017), with the learning rate of `make_schedule` and clipped gradients.
 
     Biases and norm scales (vectors) are neither decayed nor scaled by LARS's trust ratio.
     """
-    warmup_steps = min(round(config.warmup * steps), steps - 1)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup_steps, decay_steps=steps)
+    schedule = make_schedule(config, steps)
 
     def matrices(params):
         return jax.tree.map(lambda p: p.ndim > 1, params)
@@ -48,9 +53,18 @@ def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
 
 
 def make_train_step(
-    task: Task, optimizer: optax.GradientTransformation, mesh: Mesh, key: jax.Array, *, average_decay: float = 0.0
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    key: jax.Array,
+    *,
+    average_decay: float = 0.0,
+    schedule: optax.Schedule | None = None,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """(state, batch) -> (state, metrics); the state is donated.
+
+    The metrics are those of the task, the `loss`, the norms of gradient, update and parameters, and, with the
+    optimizer's `schedule`, its `learning_rate`.
 
     Where the state has an average, it is an exponential moving average with the decay `average_decay`, which is smaller
     in the first steps (after Polyak & Juditsky 1992).
@@ -67,6 +81,7 @@ def make_train_step(
         )
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer power.
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            rate = {} if schedule is None else {"learning_rate": jnp.asarray(schedule(state.step), jnp.float32)}
         params = optax.apply_updates(state.params, updates)
         average = None
         if state.average is not None:
@@ -75,6 +90,10 @@ def make_train_step(
             average = jax.tree.map(
                 lambda old, new: old + (1 - keep) * (new - old), state.average, (params, model_state)
             )
+        norms = {"grad_norm": grads, "update_norm": updates, "param_norm": params}
+        norms = {name: optax.tree.norm(tree) for name, tree in norms.items()}
+        details = jax.lax.with_sharding_constraint(metrics.pop(DETAILS, {}), split(mesh))
+        figures = jax.lax.with_sharding_constraint({"loss": loss, **norms, **rate, **metrics}, replicated(mesh))
         state = TrainState(
             step=state.step + jnp.ones((), jnp.int32),
             params=params,
@@ -82,15 +101,22 @@ def make_train_step(
             opt_state=opt_state,
             average=average,
         )
-        return state, {"loss": loss, "grad_norm": optax.tree.norm(grads), **metrics}
+        return state, {**figures, DETAILS: details} if details else figures
 
     return jax.jit(
         train_step,
         in_shardings=(replicated(mesh), split(mesh)),
-        out_shardings=replicated(mesh),
+        out_shardings=(replicated(mesh), None),
         donate_argnums=0,
         compiler_options=compiler.train_options(mesh),
     )
+
+
+def make_detail_step(task: Task, mesh: Mesh) -> Callable[[Metrics], Metrics]:
+    """A step's `DETAILS` -> `Task.detail_fn`'s figures. A program of its own: a branch within the step would make a
+    GPU's queue wait for the host each time."""
+    assert task.detail_fn is not None
+    return jax.jit(task.detail_fn, in_shardings=split(mesh), out_shardings=replicated(mesh))
 
 
 def make_eval_step(task: Task, mesh: Mesh, key: jax.Array) -> Callable[[TrainState, Any], Metrics]:

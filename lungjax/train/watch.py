@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import math
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +21,60 @@ IN_FLIGHT = 2
 """How many steps are dispatched before the figures of the oldest are fetched: the host never waits for the newest."""
 
 
+OF_LAST = ("learning_rate", "param_norm")
+"""What changes slowly: a log has the value of its last step."""
+
+
 class NotFinite(Exception):
     """The loss of a step is NaN or infinite."""
 
 
 class Window:
-    """The figures since the last log, fetched `IN_FLIGHT` steps late; stops the run if a loss is not finite."""
+    """The figures of the steps between two logs, fetched `IN_FLIGHT` steps late; stops the run if a loss is not finite.
 
-    def __init__(self, workdir: Path):
+    Args:
+      workdir: where the batch of such a loss is saved.
+      log: called with the last step of a window and its figures, as soon as those of all its steps are there.
+    """
+
+    def __init__(self, workdir: Path, log: Callable[[int, dict[str, float]], None]):
         self._workdir = workdir
+        self._log = log
         self._in_flight: collections.deque = collections.deque()
         self._rows: list[dict[str, np.ndarray]] = []
+        self._ends: dict[int, dict[str, float]] = {}
 
     def add(self, step_number: int, figures: Any, batch: Batch) -> None:
+        """Adds a step, and fetches the figures of an older one."""
         for value in figures.values():
             value.copy_to_host_async()
         self._in_flight.append((step_number, figures, batch))
         if len(self._in_flight) > IN_FLIGHT:
             self._take()
 
+    def end(self, step_number: int, rates: dict[str, float]) -> None:
+        """Ends a window with the step that was added last; `rates` are logged with its figures."""
+        self._ends[step_number] = rates
+
     def flush(self) -> None:
         """Fetches all figures in flight, before a state is stored or validated."""
         while self._in_flight:
             self._take()
 
-    def figures(self) -> dict[str, float]:
-        """`train/NAME` of the steps fetched since the last call.
+    def _figures(self) -> dict[str, float]:
+        """`train/NAME` of the steps of the window.
 
-        Scores are of the pixels counted over all these steps, as validation counts over all its batches; every other
-        figure is the mean over the steps where it is finite.
+        Scores are of the pixels counted over all these steps, as validation counts over all its batches; what `OF_LAST`
+        names is that of the last step; every other figure is the mean over the steps where it is there and finite.
         """
-        if not self._rows:
-            self.flush()
         rows, self._rows = self._rows, []
         averaged = {}
-        for name in rows[0]:
-            values = np.stack([row[name] for row in rows])
+        for name in dict.fromkeys(name for row in rows for name in row):
+            values = np.stack([row[name] for row in rows if name in row])
             if name == COUNTS:
                 averaged |= metrics.scores(values.sum(axis=0, dtype=np.int64))
+            elif name in OF_LAST:
+                averaged[name] = values[-1]
             elif (finite := values[np.isfinite(values)]).size:
                 averaged[name] = finite.mean(dtype=np.float64)
         return {f"train/{name}": float(value) for name, value in averaged.items()}
@@ -73,6 +90,8 @@ class Window:
                 "lower config.optimizer.learning_rate, or check those slices."
             )
         self._rows.append(row)
+        if step_number in self._ends:
+            self._log(step_number, {**self._figures(), **self._ends.pop(step_number)})
 
 
 class StopSignal:
