@@ -16,6 +16,7 @@ def get_config(variant: str = "patches") -> ml_collections.ConfigDict:
     config.task = "classify"
     config.seed = 0
     config.steps = 400
+    config.steps_per_dispatch = 1  # as one program; more than one takes work off the host
     config.log_every = 50
     config.eval_every = 400  # The last step is kept: val patients are few, and are needed to calibrate.
     config.checkpoint_every = 200
@@ -32,6 +33,7 @@ def get_config(variant: str = "patches") -> ml_collections.ConfigDict:
     config.data.crop_px = 0
     config.data.crop_at = "nodule"
     config.data.workers = 0
+    config.data.placement = "host"  # of the train pixels; or "device", where all of them fit
 
     config.model = ml_collections.ConfigDict()
     config.model.encoder = ml_collections.ConfigDict()  # That of configs/simclr.py:patches, which this starts from.

@@ -18,6 +18,7 @@ def get_config(variant: str = "patches") -> ml_collections.ConfigDict:
     config.task = "diagnose"
     config.seed = 0
     config.steps = 400
+    config.steps_per_dispatch = 1  # as one program; more than one takes work off the host
     config.log_every = 50
     config.eval_every = 400  # The last step is kept: val patients are few, and are needed to calibrate.
     config.checkpoint_every = 200
@@ -34,6 +35,7 @@ def get_config(variant: str = "patches") -> ml_collections.ConfigDict:
     config.data.crop_px = 0
     config.data.crop_at = "nodule"
     config.data.workers = 0
+    config.data.placement = "host"  # of the train pixels; or "device", where all of them fit
     config.data.nodules = 8  # of a bag
     config.data.labels = ""  # a CSV of patient_id,label; "": the readers' ratings
 

@@ -48,6 +48,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.task = "segment"
     config.seed = 0
     config.steps = 40_000
+    config.steps_per_dispatch = 1  # as one program; more than one takes work off the host
     config.log_every = 100
     config.eval_every = 2_000
     config.checkpoint_every = 2_000
@@ -64,6 +65,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.data.crop_px = 256
     config.data.crop_at = "nodule"
     config.data.workers = 8
+    config.data.placement = "host"  # of the train pixels; or "device", where all of them fit
     config.data.parts = ml_collections.ConfigDict()  # Where there are some, training draws from these by their rates.
 
     config.model = ml_collections.ConfigDict()

@@ -20,6 +20,7 @@ def get_config(variant: str = "stacks") -> ml_collections.ConfigDict:
     config.task = "sift"
     config.seed = 0
     config.steps = 3_000
+    config.steps_per_dispatch = 1  # as one program; more than one takes work off the host
     config.log_every = 100
     config.eval_every = 1_000
     config.checkpoint_every = 1_000
@@ -36,6 +37,7 @@ def get_config(variant: str = "stacks") -> ml_collections.ConfigDict:
     config.data.crop_px = 0
     config.data.crop_at = "nodule"
     config.data.workers = 0
+    config.data.placement = "host"  # of the train pixels; or "device", where all of them fit
     config.data.parts = ml_collections.ConfigDict()  # Where there are some, training draws from these by their rates.
 
     config.model = ml_collections.ConfigDict()

@@ -21,6 +21,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.task = "pretrain"
     config.seed = 0
     config.steps = 50_000
+    config.steps_per_dispatch = 1  # as one program; more than one takes work off the host
     config.log_every = 100
     config.eval_every = 2_500
     config.checkpoint_every = 2_500
@@ -37,6 +38,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.data.crop_px = 256
     config.data.crop_at = "random"
     config.data.workers = 8
+    config.data.placement = "host"  # of the train pixels; or "device", where all of them fit
 
     config.model = ml_collections.ConfigDict()
     config.model.encoder = ml_collections.ConfigDict()  # The same in configs/segment.py, which starts from it.

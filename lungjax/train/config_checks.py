@@ -14,11 +14,14 @@ from lungjax.data import crop, index_columns
 from lungjax.errors import InputError
 from lungjax.tasks.task import Config
 
+PLACEMENTS = ("host", "device")
+"""Of the pixels of the train slices."""
 _LEAST = {
     "steps": 1,
     "log_every": 1,
     "eval_every": 1,
     "checkpoint_every": 1,
+    "steps_per_dispatch": 1,
     "keep_checkpoints": 1,
     "data.batch_size": 2,  # With one slice, SimCLR would have no negatives.
     "data.nodules": 1,
@@ -28,7 +31,7 @@ _LEAST = {
 _ABOVE_0 = {"optimizer.learning_rate", "optimizer.clip_norm", "temperature", "patch.pixel_mm", "data.train_share"}
 _AT_MOST_1 = {"data.train_share", "optimizer.warmup"}
 _BELOW_1 = {"average_decay", "model.dropout"}
-_WORDS = {"slices": index_columns.SELECTIONS, "crop_at": crop.PLACES}
+_WORDS = {"slices": index_columns.SELECTIONS, "crop_at": crop.PLACES, "placement": PLACEMENTS}
 """Of `config.data` and of its parts."""
 _LARGEST_SEED = 2**32 - 1
 """Of Grain's."""

@@ -25,14 +25,21 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def split(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+def split(mesh: Mesh, *, axis: int = 0) -> NamedSharding:
+    """Arrays whose given axis is split over the devices."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA_AXIS))
 
 
-def to_devices(batch: Any, mesh: Mesh) -> Any:
-    """This process's share of a batch -> global arrays split over the mesh."""
-    sharding = split(mesh)
+def to_devices(batch: Any, mesh: Mesh, *, axis: int = 0) -> Any:
+    """This process's share of a batch -> global arrays, whose given axis is split over the mesh."""
+    sharding = split(mesh, axis=axis)
     with jax.transfer_guard("allow"):  # This is the only transfer of a step that is intended.
         return jax.tree.map(
             lambda part: jax.make_array_from_process_local_data(sharding, np.ascontiguousarray(part)), dict(batch)
         )
+
+
+def to_every_device(tree: Any, mesh: Mesh) -> Any:
+    """Arrays that every process has -> the same on every device."""
+    sharding = replicated(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x, x.shape), tree)

@@ -47,15 +47,15 @@ class Profile:
         if steps and steps[-1] <= done:
             say(f"nothing is traced: step {steps[-1]} is done already")
 
-    def begin(self, step_number: int) -> None:
-        """Before a step is dispatched."""
-        if step_number in self._steps and not self._traces:
+    def begin(self, first: int, last: int) -> None:
+        """Before the steps from `first` to `last` are dispatched."""
+        if not self._traces and self._steps and first <= self._steps[-1] and last >= self._steps[0]:
             self._folder.mkdir(exist_ok=True)
             jax.profiler.start_trace(self._folder)
             self._traces = True
 
     def end(self, step_number: int, outputs: Any) -> None:
-        """After a step was dispatched; waits for its outputs where it is the last to be traced."""
+        """After steps up to `step_number` were dispatched; waits for their outputs where none after them is traced."""
         if self._traces and step_number >= self._steps[-1]:
             jax.block_until_ready(outputs)
             self._stop()

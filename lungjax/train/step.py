@@ -60,8 +60,15 @@ def make_train_step(
     *,
     average_decay: float = 0.0,
     schedule: optax.Schedule | None = None,
-) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    draw: Callable[[Any, Any], Any] | None = None,
+    steps: int = 1,
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """(state, batch) -> (state, metrics); the state is donated.
+
+    With `draw`, (state, plan, pixels) -> (state, metrics), where `draw(pixels, plan)` makes the batch.
+
+    With several `steps`, arrays of the batch have a first axis of that length, and the steps are one program. So have
+    the metrics, but for `DETAILS`, which are those of the last step.
 
     The metrics are those of the task, the `loss`, the norms of gradient, update and parameters, and, with the
     optimizer's `schedule`, its `learning_rate`.
@@ -74,7 +81,9 @@ def make_train_step(
 
     seed = np.asarray(jax.random.key_data(key))  # On the host: tracing would copy a key on the device back.
 
-    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Any, pixels: Any = None) -> tuple[TrainState, Metrics]:
+        if draw is not None:
+            batch = draw(pixels, batch)
         rng = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(seed)), state.step)
         (loss, (metrics, model_state)), grads = jax.value_and_grad(task.loss_fn, has_aux=True)(
             state.params, state.model_state, batch, rng
@@ -103,9 +112,17 @@ def make_train_step(
         )
         return state, {**figures, DETAILS: details} if details else figures
 
+    def train_steps(state: TrainState, batches: Any, pixels: Any = None) -> tuple[TrainState, Metrics]:
+        state, figures = jax.lax.scan(lambda state, batch: train_step(state, batch, pixels), state, batches)
+        if DETAILS in figures:
+            figures[DETAILS] = jax.tree.map(lambda of_steps: of_steps[-1], figures[DETAILS])
+        return state, figures
+
+    several = steps > 1
+    on_devices = (replicated(mesh),) if draw else ()
     return jax.jit(
-        train_step,
-        in_shardings=(replicated(mesh), split(mesh)),
+        train_steps if several else train_step,
+        in_shardings=(replicated(mesh), split(mesh, axis=int(several)), *on_devices),
         out_shardings=(replicated(mesh), None),
         donate_argnums=0,
         compiler_options=compiler.train_options(mesh),

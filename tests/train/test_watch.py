@@ -21,10 +21,10 @@ def test_scores_of_a_window_are_those_of_all_its_pixels(tmp_path: Path):
         figures["learning_rate"] = jnp.float32(number)
         if number == 2:
             figures["effective_rank"] = jnp.float32(7)
-        window.add(number, {**figures, "counts": jnp.array(counts, jnp.int32)}, {})
+        window.add(number, {**figures, "counts": jnp.array(counts, jnp.int32)}, [{}])
     window.end(3, {"steps_per_s": 9.0})
     assert logged == []  # Nothing waits for the last step.
-    window.add(4, {"loss": jnp.float32(1.0), "counts": jnp.array([0, 0, 3, 7], jnp.int32)}, {})
+    window.add(4, {"loss": jnp.float32(1.0), "counts": jnp.array([0, 0, 3, 7], jnp.int32)}, [{}])
     window.end(4, {})
     window.flush()
     (first, found), (last, after) = logged
