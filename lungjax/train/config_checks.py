@@ -22,6 +22,7 @@ _LEAST = {
     "eval_every": 1,
     "checkpoint_every": 1,
     "steps_per_dispatch": 1,
+    "accumulate": 1,
     "keep_checkpoints": 1,
     "data.batch_size": 2,  # With one slice, SimCLR would have no negatives.
     "data.nodules": 1,

@@ -14,7 +14,7 @@ import numpy as np
 from lungjax.ct.scan import READERS
 from lungjax.data import bags, extent, loader, manifest, neighbours, on_device, shards, splits
 from lungjax.errors import InputError
-from lungjax.tasks import classify, diagnose, pretrain, segment, sift
+from lungjax.tasks import classify, diagnose, parts, pretrain, segment, sift
 from lungjax.tasks.task import DETAILS, Config, Task
 from lungjax.train import calibrate, checkpoint, config_checks, logs, mesh, state, step, trained, transfer
 from lungjax.train import workdir as folder
@@ -51,6 +51,7 @@ def check_config(config: Config) -> None:
         "image": jax.ShapeDtypeStruct((2, side_px, side_px), np.float32),
         "inside": jax.ShapeDtypeStruct((2, config.data.get("nodules", 1)), np.float32),
     }
+    parts.check(config, devices=jax.device_count())
     with folder.config_mistakes():
         task = TASKS[config.task](config, intensity="hu", readers=READERS, mesh=mesh.make_mesh(config.data.batch_size))
         step.make_optimizer(config.optimizer, config.steps)
