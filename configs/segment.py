@@ -59,6 +59,9 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.compute_dtype = "bfloat16"
     config.average_decay = 0.999  # of the moving average of the weights, which is what is scored and kept; 0: none
 
+    config.mesh = ml_collections.ConfigDict()
+    config.mesh.parameters = "replicated"  # on every device; or "sharded" over them, which saves memory
+
     config.data = ml_collections.ConfigDict()
     config.data.path = "data/lidc"
     config.data.slices = "nodule"

@@ -31,6 +31,9 @@ def get_config(variant: str = "stacks") -> ml_collections.ConfigDict:
     config.compute_dtype = "float32"
     config.average_decay = 0.999  # of the moving average of the weights, which is what is scored and kept; 0: none
 
+    config.mesh = ml_collections.ConfigDict()
+    config.mesh.parameters = "replicated"  # on every device; or "sharded" over them, which saves memory
+
     config.data = ml_collections.ConfigDict()
     config.data.path = "data/candidates"
     config.data.train_share = 1.0  # of the train patients; which of them, config.seed says

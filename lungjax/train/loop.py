@@ -125,11 +125,10 @@ def train_and_evaluate(config: Config, workdir: Path, *, profile_steps: range = 
         optimizer = step.make_optimizer(config.optimizer, config.steps)
         shape = slices.batch(val_rows[:1])
         config_checks.check_memory(sum(part.nbytes for part in shape.values()), config, processes=jax.process_count())
-        replicated = mesh.replicated(devices)
-        train_state = jax.jit(
-            lambda rng: state.create_state(task, optimizer, rng, shape, averaged=config.average_decay > 0),
-            out_shardings=replicated,
-        )(key)
+        create = functools.partial(state.create_state, task, optimizer, batch=shape, averaged=config.average_decay > 0)
+        parameters = config.mesh.parameters if "mesh" in config else "replicated"
+        shardings = mesh.state_shardings(jax.eval_shape(create, rng=key), devices, parameters=parameters)
+        train_state = jax.jit(lambda rng: create(rng=rng), out_shardings=shardings)(key)
     train_steps = functools.cache(
         functools.partial(
             step.make_train_step,
@@ -140,6 +139,7 @@ def train_and_evaluate(config: Config, workdir: Path, *, profile_steps: range = 
             average_decay=config.average_decay,
             schedule=step.make_schedule(config.optimizer, config.steps),
             draw=placed.draw if placed else None,
+            shardings=shardings,
         )
     )
     pixels = (placed.pixels,) if placed else ()

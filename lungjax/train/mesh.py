@@ -1,7 +1,8 @@
-"""Devices as one axis named `data`: batches are split over it, states are replicated on every device."""
+"""Devices as one axis named `data`: batches are split over it; states are replicated on every device, or split, too."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -11,6 +12,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from lungjax.errors import InputError
 
 DATA_AXIS = "data"
+PARAMETERS = ("replicated", "sharded")
+"""Words of `config.mesh.parameters`."""
+LEAST_SHARDED = 2**12
+"""Numbers in an array; a smaller one is not worth the talk between devices."""
 
 
 def make_mesh(batch_size: int) -> Mesh:
@@ -23,6 +28,26 @@ def make_mesh(batch_size: int) -> Mesh:
 
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
+
+
+def state_shardings(state: Any, mesh: Mesh, *, parameters: str) -> Any:
+    """The sharding of each array of a training's state.
+
+    Args:
+      state: arrays, or their shapes.
+      mesh: the devices.
+      parameters: `replicated`; or `sharded` (FSDP, Zhao et al. 2023): of each array of at least `LEAST_SHARDED`
+        numbers, the longest axis that the devices can divide evenly is split over them, and others are replicated. The
+        arrays of optimizer and moving average have the shapes of the parameters, and are split as those.
+    """
+
+    def of(array: Any) -> NamedSharding:
+        axes = [axis for axis, size in enumerate(array.shape) if size % mesh.devices.size == 0]
+        if parameters == "replicated" or math.prod(array.shape) < LEAST_SHARDED or not axes:
+            return replicated(mesh)
+        return split(mesh, axis=max(axes, key=lambda axis: array.shape[axis]))
+
+    return jax.tree.map(of, state)
 
 
 def split(mesh: Mesh, *, axis: int = 0) -> NamedSharding:

@@ -62,10 +62,13 @@ def make_train_step(
     schedule: optax.Schedule | None = None,
     draw: Callable[[Any, Any], Any] | None = None,
     steps: int = 1,
+    shardings: Any = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """(state, batch) -> (state, metrics); the state is donated.
 
     With `draw`, (state, plan, pixels) -> (state, metrics), where `draw(pixels, plan)` makes the batch.
+
+    The state has the `shardings` of `mesh.state_shardings`, or is replicated.
 
     With several `steps`, arrays of the batch have a first axis of that length, and the steps are one program. So have
     the metrics, but for `DETAILS`, which are those of the last step.
@@ -119,11 +122,12 @@ def make_train_step(
         return state, figures
 
     several = steps > 1
+    shardings = replicated(mesh) if shardings is None else shardings
     on_devices = (replicated(mesh),) if draw else ()
     return jax.jit(
         train_steps if several else train_step,
-        in_shardings=(replicated(mesh), split(mesh, axis=int(several)), *on_devices),
-        out_shardings=(replicated(mesh), None),
+        in_shardings=(shardings, split(mesh, axis=int(several)), *on_devices),
+        out_shardings=(shardings, None),
         donate_argnums=0,
         compiler_options=compiler.train_options(mesh),
     )
@@ -136,6 +140,9 @@ def make_detail_step(task: Task, mesh: Mesh) -> Callable[[Metrics], Metrics]:
     return jax.jit(task.detail_fn, in_shardings=split(mesh), out_shardings=replicated(mesh))
 
 
+# The steps below take a state as it is sharded: hence `None`.
+
+
 def make_eval_step(task: Task, mesh: Mesh, key: jax.Array) -> Callable[[TrainState, Any], Metrics]:
     """(state, batch) -> the sums over the batch, see `Task.eval_fn`."""
     rng = jax.random.fold_in(key, EVAL_STREAM)
@@ -143,7 +150,7 @@ def make_eval_step(task: Task, mesh: Mesh, key: jax.Array) -> Callable[[TrainSta
     def eval_step(state: TrainState, batch: Any) -> Metrics:
         return task.eval_fn(*state.scored, batch, rng)
 
-    return jax.jit(eval_step, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))
+    return jax.jit(eval_step, in_shardings=(None, split(mesh)), out_shardings=replicated(mesh))
 
 
 def make_features_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], jax.Array]:
@@ -154,7 +161,7 @@ def make_features_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], ja
     def features_step(state: TrainState, batch: Any) -> jax.Array:
         return features(*state.scored, batch)
 
-    return jax.jit(features_step, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))
+    return jax.jit(features_step, in_shardings=(None, split(mesh)), out_shardings=replicated(mesh))
 
 
 def make_predict_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], dict[str, jax.Array]]:
@@ -163,4 +170,4 @@ def make_predict_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], dic
     def predict_step(state: TrainState, batch: Any) -> dict[str, jax.Array]:
         return task.predict(*state.scored, batch)
 
-    return jax.jit(predict_step, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))
+    return jax.jit(predict_step, in_shardings=(None, split(mesh)), out_shardings=replicated(mesh))
