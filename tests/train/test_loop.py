@@ -86,7 +86,9 @@ def test_pretraining_decomposes_on_logged_steps_only_and_ships_no_marks(
 
     monkeypatch.setattr(step, "make_detail_step", detailed)
     monkeypatch.setattr(step, "make_train_step", stepped)
-    monkeypatch.setattr(mesh, "to_devices", lambda batch, *args: (shipped.update(batch), to_devices(batch, *args))[1])
+    monkeypatch.setattr(
+        mesh, "to_devices", lambda batch, *args, **more: (shipped.update(batch), to_devices(batch, *args, **more))[1]
+    )
     config = short("simclr", slices_dataset)
     config.steps, config.log_every, config.data.crop_at = 5, 2, "nodule"
     assert loop.train_and_evaluate(config, tmp_path)
@@ -138,7 +140,7 @@ def test_nothing_compiles_after_step_one(
     for kind, steps in made.items():
         original = getattr(step, f"make_{kind}_step")
         spy = functools.partial(
-            lambda steps, make, *args, **more: steps.append(make(*args, **more)) or steps[-1], steps, original
+            lambda kept, make, *args, **more: kept.append(make(*args, **more)) or kept[-1], steps, original
         )
         monkeypatch.setattr(step, f"make_{kind}_step", spy)
     monkeypatch.setattr(probe, "_questions", lambda sides: ({"even": [np.arange(len(s)) % 2 for s in sides]}, ""))
