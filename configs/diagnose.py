@@ -18,6 +18,9 @@ def get_config(variant: str = "patches") -> ml_collections.ConfigDict:
     config.task = "diagnose"
     config.seed = 0
     config.steps = 400
+    config.steps_per_dispatch = 1  # as one program; more than one takes work off the host
+    config.accumulate = 1  # parts of a batch that go through the network one after the other; saves memory
+    config.remat = False  # computes activations again in the backward pass; saves memory
     config.log_every = 50
     config.eval_every = 400  # The last step is kept: val patients are few, and are needed to calibrate.
     config.checkpoint_every = 200
@@ -25,6 +28,9 @@ def get_config(variant: str = "patches") -> ml_collections.ConfigDict:
     config.init_from = ""  # A run or a model: all weights of the same network, else those of the same encoder.
     config.compute_dtype = "float32"
     config.average_decay = 0.99  # of the moving average of the weights, which is what is scored and kept; 0: none
+
+    config.mesh = ml_collections.ConfigDict()
+    config.mesh.parameters = "replicated"  # on every device; or "sharded" over them, which saves memory
 
     config.data = ml_collections.ConfigDict()
     config.data.path = "data/nodules"
@@ -34,6 +40,7 @@ def get_config(variant: str = "patches") -> ml_collections.ConfigDict:
     config.data.crop_px = 0
     config.data.crop_at = "nodule"
     config.data.workers = 0
+    config.data.placement = "host"  # of the train pixels; or "device", where all of them fit
     config.data.nodules = 8  # of a bag
     config.data.labels = ""  # a CSV of patient_id,label; "": the readers' ratings
 

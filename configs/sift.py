@@ -20,6 +20,9 @@ def get_config(variant: str = "stacks") -> ml_collections.ConfigDict:
     config.task = "sift"
     config.seed = 0
     config.steps = 3_000
+    config.steps_per_dispatch = 1  # as one program; more than one takes work off the host
+    config.accumulate = 1  # parts of a batch that go through the network one after the other; saves memory
+    config.remat = False  # computes activations again in the backward pass; saves memory
     config.log_every = 100
     config.eval_every = 1_000
     config.checkpoint_every = 1_000
@@ -27,6 +30,9 @@ def get_config(variant: str = "stacks") -> ml_collections.ConfigDict:
     config.init_from = ""  # A run or a model: of this very network all of it, else the same config.model.encoder.
     config.compute_dtype = "float32"
     config.average_decay = 0.999  # of the moving average of the weights, which is what is scored and kept; 0: none
+
+    config.mesh = ml_collections.ConfigDict()
+    config.mesh.parameters = "replicated"  # on every device; or "sharded" over them, which saves memory
 
     config.data = ml_collections.ConfigDict()
     config.data.path = "data/candidates"
@@ -36,6 +42,7 @@ def get_config(variant: str = "stacks") -> ml_collections.ConfigDict:
     config.data.crop_px = 0
     config.data.crop_at = "nodule"
     config.data.workers = 0
+    config.data.placement = "host"  # of the train pixels; or "device", where all of them fit
     config.data.parts = ml_collections.ConfigDict()  # Where there are some, training draws from these by their rates.
 
     config.model = ml_collections.ConfigDict()

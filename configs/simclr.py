@@ -21,6 +21,9 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.task = "pretrain"
     config.seed = 0
     config.steps = 50_000
+    config.steps_per_dispatch = 1  # as one program; more than one takes work off the host
+    config.accumulate = 1  # parts of a batch that go through the network one after the other; saves memory
+    config.remat = False  # computes activations again in the backward pass; saves memory
     config.log_every = 100
     config.eval_every = 2_500
     config.checkpoint_every = 2_500
@@ -28,6 +31,9 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.init_from = ""
     config.compute_dtype = "bfloat16"
     config.average_decay = 0.0  # of the moving average of the weights, which is what is scored and kept; 0: none
+
+    config.mesh = ml_collections.ConfigDict()
+    config.mesh.parameters = "replicated"  # on every device; or "sharded" over them, which saves memory
 
     config.data = ml_collections.ConfigDict()
     config.data.path = "data/lidc"
@@ -37,6 +43,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.data.crop_px = 256
     config.data.crop_at = "random"
     config.data.workers = 8
+    config.data.placement = "host"  # of the train pixels; or "device", where all of them fit
 
     config.model = ml_collections.ConfigDict()
     config.model.encoder = ml_collections.ConfigDict()  # The same in configs/segment.py, which starts from it.

@@ -24,6 +24,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "NAME or NAME:VARIANT,
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; the same command resumes a stopped run.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "For several processes: `auto`, or HOST:PORT of process 0.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes, unless --coordinator=auto.")
+_PROFILE = flags.DEFINE_string("profile_steps", None, "FROM:TO, steps to trace into WORKDIR/profile; see the docs.")
 _PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0, unless --coordinator=auto.")
 
 
@@ -100,7 +101,7 @@ def _config_file(value: str) -> str:
 
 
 def _usage() -> str:
-    names = ("config", "workdir", "coordinator", "processes", "process")
+    names = ("config", "workdir", "profile_steps", "coordinator", "processes", "process")
     lines = [f"  --{name}: {' '.join(str(flags.FLAGS[name].help).split())}" for name in names]
     value = "  --config.KEY=VALUE: replaces a value of the configuration, for instance --config.data.path=data/lidc"
     return "\n".join([str(__doc__), *lines, value])
@@ -163,7 +164,7 @@ def _train() -> int:
     except (RuntimeError, ValueError) as error:
         raise InputError(f"--coordinator={coordinator}: {_last_line(error)}; see --help for its forms.") from error
     from lungjax.preparation.builtin import resolve
-    from lungjax.train import devices
+    from lungjax.train import devices, profile
     from lungjax.train import workdir as folder
     from lungjax.train.loop import check_config, train_and_evaluate
     from lungjax.train.watch import NotFinite
@@ -171,6 +172,7 @@ def _train() -> int:
     devices.find()
     config, workdir = _CONFIG.value, paths.local(str(_WORKDIR.value))
     check_config(config)  # Before the built-in data are made.
+    traced = profile.parse_steps(_PROFILE.value, steps=config.steps) if _PROFILE.value is not None else range(0)
     with folder.held(workdir):
         if jax.process_index() == 0:
             resolve(config.data.path)
@@ -180,7 +182,7 @@ def _train() -> int:
             multihost_utils.sync_global_devices("data")
         config.data.path = str(resolve(config.data.path))
         try:
-            train_and_evaluate(config, workdir)
+            train_and_evaluate(config, workdir, profile_steps=traced)
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
             if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise

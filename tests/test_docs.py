@@ -87,7 +87,7 @@ def test_a_training_has_a_configuration_with_the_keys_it_sets(where, line):
     for option in given:
         name, _, _ = option.partition("=")
         key = re.sub(r"\.parts\..*", ".parts", name.removeprefix("--config."))
-        assert name in ("--config", "--workdir", "--coordinator") or key in keys, line
+        assert name in ("--config", "--workdir", "--coordinator", "--profile_steps") or key in keys, line
 
 
 @pytest.mark.parametrize(("where", "line"), SCRIPTS)

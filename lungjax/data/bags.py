@@ -79,19 +79,32 @@ class Bags(Patches):
         `label`, `weight` and `row`, the row of the first patch, have one value per bag. `nodule_label` has one per
         nodule, and `inside` (b, n) is 1 for the bag's nodules and 0 for padding.
         """
+        padded = self._padded(rows, uniform)
+        return self._bags(rows, padded, super().batch(padded.ravel()))
+
+    def plan(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The `lungjax.data.loader.Plan` of that batch; `place` has an axis of nodules, too."""
+        padded = self._padded(rows, uniform)
+        return self._bags(rows, padded, super().plan(padded.ravel()))
+
+    def _padded(self, rows: np.ndarray, uniform: np.ndarray | None) -> np.ndarray:
+        """(b, n): the patches of each bag, repeated to fill it."""
         chosen = []
         for place, row in enumerate(rows):
             members = self.members[row]
             if uniform is not None and len(members) > self._nodules:
                 members = np.roll(members, int(uniform[place, 0] * len(members)))
             chosen.append(members[: self._nodules])
-        padded = np.array([np.resize(members, self._nodules) for members in chosen])
-        patches = super().batch(padded.ravel())
+        return np.array([np.resize(members, self._nodules) for members in chosen])
+
+    def _bags(self, rows: np.ndarray, padded: np.ndarray, patches: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The batch of patches as bags."""
         bags = {name: values.reshape(*padded.shape, *values.shape[1:]) for name, values in patches.items()}
+        lengths = np.array([len(self.members[row]) for row in rows])
         return {
             **bags,
             "nodule_label": bags["label"],
-            "inside": np.array([np.arange(self._nodules) < len(members) for members in chosen], np.float32),
+            "inside": (np.arange(self._nodules) < lengths[:, None]).astype(np.float32),
             "label": self.patient_label[rows],
             "weight": np.ones(len(rows), np.float32),
             "row": padded[:, 0].astype(np.int32),
@@ -115,7 +128,7 @@ def make_reader(dataset: Dataset, data: Any, *, task: str) -> Slices:
         return candidates.Stacks(dataset)
     if task == "diagnose":
         return Bags(dataset, nodules=data.nodules, labels=data.labels)
-    return Slices(dataset, crop_px=data.crop_px, crop_at=data.crop_at)
+    return Slices(dataset, crop_px=data.crop_px, crop_at=data.crop_at, marks=task != "pretrain")
 
 
 def make_mixture(data: Any, *, task: str) -> Mixture | None:

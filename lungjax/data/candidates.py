@@ -36,7 +36,7 @@ class Stacks(Slices):
     """
 
     def __init__(self, dataset: Dataset):
-        super().__init__(dataset, crop_px=0, crop_at="nodule")
+        super().__init__(dataset, crop_px=0, crop_at="nodule", marks=False)
         if dataset.manifest["source"]["format"] != FORMAT:
             raise InputError(f"{dataset.path}: holds no candidates; make such a folder with `lungjax mine`.")
         readers = dataset.index["readers_marked"].to_numpy()
@@ -51,15 +51,12 @@ class Stacks(Slices):
         chosen = select_rows(self.dataset, split=split, slices="all", share=share, seed=seed)
         return chosen[~np.isnan(self.label[chosen])]
 
-    def batch(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """The batch of `rows` (b,): `image` (b, planes, height, width) int16 HU, `label` and `spacing_mm` (b,)."""
-        batch: dict[str, Any] = super().batch(rows, uniform)
-        tall = batch.pop("image")
-        del batch["readers"], batch["corner"]
-        planes = self.dataset.planes
-        return {
-            **batch,
-            "image": tall.reshape(len(rows), planes, -1, tall.shape[2]),
-            "spacing_mm": self._spacing_mm[rows],
-            "label": self.label[rows],
-        }
+    def described(self, rows: np.ndarray, corners: np.ndarray) -> dict[str, np.ndarray]:
+        """What a batch of `rows` (b,) holds but for its `image` (b, planes, height, width) int16 HU."""
+        described = super().described(rows, corners)
+        del described["corner"]
+        return {**described, "spacing_mm": self._spacing_mm[rows], "label": self.label[rows]}
+
+    def shaped(self, images: Any) -> Any:
+        """Images whose planes lie one below the other (..., planes * height, width) -> (..., planes, height, width)."""
+        return images.reshape(*images.shape[:-2], self.dataset.planes, -1, images.shape[-1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy import ndimage
 
@@ -14,18 +16,18 @@ Box = tuple[int, int, int, int]
 """row_min, row_max, column_min, column_max, inclusive."""
 
 
-def nodule_box(readers: np.ndarray, box: Box, crop_px: int, nodule_draw: float | None) -> Box:
+def nodule_box(readers: Callable[[], np.ndarray], box: Box, crop_px: int, nodule_draw: float | None) -> Box:
     """The box to centre a crop on: that of all marks, or of one connected component if all do not fit into a crop.
 
     Args:
-      readers: (rows, columns), not 0 where any reader marked the pixel.
+      readers: gives (rows, columns), not 0 where any reader marked the pixel; called only if all do not fit.
       box: the box of all marks; -1 where there are none.
       crop_px: side of the crop.
       nodule_draw: a random number in [0, 1) that picks the component; None takes the largest.
     """
     if max(box[1] - box[0], box[3] - box[2]) < crop_px:
         return box
-    labels = connected_components.label(readers)
+    labels = connected_components.label(readers())
     marks = ndimage.find_objects(labels)
     number = int(np.bincount(labels.ravel())[1:].argmax()) if nodule_draw is None else int(nodule_draw * len(marks))
     rows, columns = marks[number]

@@ -8,7 +8,8 @@ either: its position is the number of batches it has taken.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import grain
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from lungjax.ct.scan import Intensity
-from lungjax.data import crop, index_columns, splits
+from lungjax.data import crop, index_columns, records, splits
 from lungjax.data.neighbours import Neighbours
 from lungjax.data.shards import Dataset
 from lungjax.data.splits import Split
@@ -24,12 +25,12 @@ from lungjax.data.workers import init_grain_worker
 from lungjax.errors import InputError
 
 Batch = Mapping[str, np.ndarray]
-"""One batch: `image` (b, h, w) int16 HU, uint8 or float32; `readers` (b, h, w) uint8, one bit per reader; `row` (b,)
-int32, the row of the index; `corner` (b, 2) int32, row and column in the slice of the image's upper left pixel,
-negative where a crop is larger than the slice; `scan` (b,) int32; `z_mm` (b,) float32, NaN where unknown; `weight` (b,)
-float32, 0 for padding. Pairs also have `partner` (b, h, w), like `image`, of a neighbouring slice. Patches of nodules
-also have `spacing_mm` (b,) float32; `ratings` (b, 4, 9) int32, 0 where a reader gave none; `label` (b,) float32, 1
-malignant, 0 benign, NaN neither."""
+"""One batch: `image` (b, h, w) int16 HU, uint8 or float32; `readers` (b, h, w) uint8, one bit per reader, but not for
+pretraining; `row` (b,) int32, the row of the index; `corner` (b, 2) int32, row and column in the slice of the image's
+upper left pixel, negative where a crop is larger than the slice; `scan` (b,) int32; `z_mm` (b,) float32, NaN where
+unknown; `weight` (b,) float32, 0 for padding. Pairs also have `partner` (b, h, w), like `image`, of a neighbouring
+slice. Patches of nodules also have `spacing_mm` (b,) float32; `ratings` (b, 4, 9) int32, 0 where a reader gave none;
+`label` (b,) float32, 1 malignant, 0 benign, NaN neither."""
 
 
 def select_rows(dataset: Dataset, *, split: Split | None, slices: str, share: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -88,16 +89,60 @@ def crop_bytes(data: Any) -> int:
     return 2 * data.get("crop_px", 0) ** 2
 
 
+Plan = Mapping[str, np.ndarray]
+"""A batch without its pixels: in their place `place`, int32, the index rows of the images. Pairs also have
+`partner_place` and `partner_corner` (b, 2), as `corner`."""
+
+
 class Batches(Protocol):
-    """What rows are drawn and read from for training: one data set, or several."""
+    """What rows are drawn and read from for training: one data set, or several.
+
+    Attributes:
+      crop_px: side of the square crops; 0 where images are taken whole.
+      marks: whether batches have the readers' marks.
+      dtype: of `image`.
+    """
+
+    @property
+    def crop_px(self) -> int: ...
+
+    @property
+    def marks(self) -> bool: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
 
     def endless(self, rows: np.ndarray, *, seed: int) -> grain.MapDataset:
         """Rows for training without an end."""
         ...
 
+    def index_rows(self, rows: np.ndarray) -> np.ndarray:
+        """The index rows that make up `rows`."""
+        ...
+
     def batch(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The batch of `rows` (b,); `uniform` (b, 3) in [0, 1) places crops."""
         ...
+
+    def plan(self, rows: np.ndarray, uniform: np.ndarray) -> dict[str, np.ndarray]:
+        """The same without pixels, see `Plan`."""
+        ...
+
+    def pixels(self, index_rows: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Images and readers' bits, each (rows, columns) and whole."""
+        ...
+
+    def sizes_px(self, index_rows: np.ndarray) -> np.ndarray:
+        """(n, 2): rows and columns of these images."""
+        ...
+
+    def shaped(self, images: Any) -> Any:
+        """Images (..., rows, columns), of NumPy or JAX, as a batch has them."""
+        ...
+
+
+Reads = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+"""(rows (b,), uniform (b, 3)) -> a batch or a plan."""
 
 
 class Slices:
@@ -108,12 +153,14 @@ class Slices:
       crop_px: side of the square crop; 0 takes whole slices, which must then all have the same size.
       crop_at: `nodule` places crops near the readers' marks where there are any, or near one nodule if the marks do not
         fit into one crop; `lung` centres them anywhere in the box of the lungs; `random` places them anywhere.
+      marks: whether a batch has the readers' marks, which pretraining does not look at.
     """
 
-    def __init__(self, dataset: Dataset, *, crop_px: int, crop_at: str):
+    def __init__(self, dataset: Dataset, *, crop_px: int, crop_at: str, marks: bool = True):
         if crop_at not in crop.PLACES:
             raise InputError(f"config.data.crop_at is {crop_at!r}; use one of {', '.join(crop.PLACES)}.")
         self.dataset = dataset
+        self.marks = marks
         self.planes = dataset.planes
         self.crop_px = crop_px
         self.crop_at = crop_at
@@ -122,6 +169,7 @@ class Slices:
         self._scan = pd.factorize(index["study_uid"])[0].astype(np.int32)
         self._z_mm = index["z_mm"].to_numpy(np.float32)
         self._boxes_px = index[["row_min", "row_max", "column_min", "column_max"]].to_numpy()
+        self._sizes_px = index[["rows", "columns"]].to_numpy()
         if crop_at == "lung":
             _lung_area_mm2(dataset)  # Raises where the lungs are not known.
             self._lungs_px = index[
@@ -137,6 +185,11 @@ class Slices:
     def intensity(self) -> Intensity:
         """That of the data set."""
         return self.dataset.intensity
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of an image's pixels."""
+        return records.DTYPES[self.intensity]
 
     @property
     def scan_count(self) -> int:
@@ -157,38 +210,77 @@ class Slices:
 
     def batch(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The batch of `rows` (b,). `uniform` (b, 3) in [0, 1) places crops and picks nodules; None centres crops."""
-        images, readers = self.dataset.pixels(rows)
-        if self.planes > 1:  # One below the other, of which the middle one shows the candidate.
-            images, readers = ([_middle(tall, self.planes) for tall in some] for some in (images, readers))
-        corners = [(0, 0)] * len(rows)
+        images, readers = self.pixels(rows)
+        corners = self._corners(rows, uniform, [image.shape for image in images], lambda place: readers[place])
         if self.crop_px:
-            draws = [None] * len(rows) if uniform is None else list(uniform)
-            corners = [self._corner(*args) for args in zip(rows, readers, draws, strict=True)]
-            images = [crop.cut(image, at, self.crop_px) for image, at in zip(images, corners, strict=True)]
-            readers = [crop.cut(mask, at, self.crop_px, 0) for mask, at in zip(readers, corners, strict=True)]
+            images = [crop.cut(image, at, self.crop_px) for image, at in zip(images, corners.tolist(), strict=True)]
+            readers = [crop.cut(mask, at, self.crop_px, 0) for mask, at in zip(readers, corners.tolist(), strict=True)]
         shapes = {image.shape for image in images}
         if len(shapes) > 1:
             raise InputError(
                 f"{self.dataset.path}: slices have several sizes {sorted(shapes)}; set config.data.crop_px."
             )
+        marks = {"readers": np.stack(readers)} if self.marks else {}
+        return {"image": self.shaped(np.stack(images)), **marks, **self.described(rows, corners)}
+
+    def plan(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The `Plan` of that batch, for which images are read only where a crop must choose among the marks in one."""
+        shapes = [(int(height), int(width)) for height, width in self.sizes_px(rows)]
+        corners = self._corners(rows, uniform, shapes, lambda place: self.pixels(rows[place : place + 1])[1][0])
+        return {"place": rows.astype(np.int32), **self.described(rows, corners)}
+
+    def described(self, rows: np.ndarray, corners: np.ndarray) -> dict[str, np.ndarray]:
+        """What a batch of `rows` (b,) holds but for pixels; `corners` is `corner`."""
         return {
-            "image": np.stack(images),
-            "readers": np.stack(readers),
             "row": rows.astype(np.int32),
-            "corner": np.array(corners, np.int32).reshape(-1, 2),
+            "corner": corners,
             "scan": self._scan[rows],
             "z_mm": self._z_mm[rows],
             "weight": np.ones(len(rows), np.float32),
         }
 
-    def _corner(self, row: int, readers: np.ndarray, draws: np.ndarray | None) -> tuple[int, int]:
+    def shaped(self, images: Any) -> Any:
+        """Images (..., rows, columns) as a batch has them: as they are."""
+        return images
+
+    def pixels(self, index_rows: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Images and readers' bits, each (rows, columns) and whole, as `Dataset.pixels`."""
+        images, readers = self.dataset.pixels(index_rows)
+        if self.planes > 1:  # One below the other, of which the middle one shows the candidate.
+            images, readers = ([_middle(tall, self.planes) for tall in some] for some in (images, readers))
+        return images, readers
+
+    def sizes_px(self, index_rows: np.ndarray | slice) -> np.ndarray:
+        """(n, 2): rows and columns of the images of these rows."""
+        return self._sizes_px[index_rows] // [self.planes, 1]
+
+    def _corners(
+        self,
+        rows: np.ndarray,
+        uniform: np.ndarray | None,
+        shapes: Sequence[tuple[int, ...]],
+        marks: Callable[[int], np.ndarray],
+    ) -> np.ndarray:
+        """int32 (b, 2): a batch's `corner`. `marks` gives the readers' marks in the slice at a place of the batch."""
+        if not self.crop_px:
+            return np.zeros((len(rows), 2), np.int32)
+        draws = [None] * len(rows) if uniform is None else list(uniform)
+        corners = [
+            self._corner(int(row), shapes[place], functools.partial(marks, place), draws[place])
+            for place, row in enumerate(rows)
+        ]
+        return np.array(corners, np.int32)
+
+    def _corner(
+        self, row: int, shape: tuple[int, ...], marks: Callable[[], np.ndarray], draws: np.ndarray | None
+    ) -> tuple[int, int]:
         position, nodule_draw = (None, None) if draws is None else (draws[:2], float(draws[2]))
         if self.crop_at == "random":
-            return crop.crop_corner(readers.shape, None, self.crop_px, position)
+            return crop.crop_corner(shape, None, self.crop_px, position)
         if self.crop_at == "lung":
-            return crop.centred_within(readers.shape, tuple(self._lungs_px[row].tolist()), self.crop_px, position)
-        box = crop.nodule_box(readers, tuple(self._boxes_px[row].tolist()), self.crop_px, nodule_draw)
-        return crop.crop_corner(readers.shape, box, self.crop_px, position)
+            return crop.centred_within(shape, tuple(self._lungs_px[row].tolist()), self.crop_px, position)
+        box = crop.nodule_box(marks, tuple(self._boxes_px[row].tolist()), self.crop_px, nodule_draw)
+        return crop.crop_corner(shape, box, self.crop_px, position)
 
 
 def _middle(tall: np.ndarray, planes: int) -> np.ndarray:
@@ -200,7 +292,7 @@ def _middle(tall: np.ndarray, planes: int) -> np.ndarray:
 class _Decode(grain.transforms.RandomMap):
     """Turns the row numbers of a global batch into this process's contiguous part of the batch."""
 
-    slices: Batches
+    read: Reads
     neighbours: Neighbours | None
     process_index: int
     process_count: int
@@ -209,12 +301,12 @@ class _Decode(grain.transforms.RandomMap):
         uniform = rng.random((len(element), 3))  # Drawn for the global batch, so independent of the process count.
         share = len(element) // self.process_count
         own_part = slice(self.process_index * share, (self.process_index + 1) * share)
-        batch = self.slices.batch(element[own_part], uniform[own_part])
+        batch = self.read(element[own_part], uniform[own_part])
         if self.neighbours is not None:
             partners = self.neighbours.pick(element, rng.random(len(element)))
-            batch["partner"] = self.slices.batch(partners[own_part], uniform[own_part])[
-                "image"
-            ]  # Cropped at the same position.
+            partner = self.read(partners[own_part], uniform[own_part])  # Cropped at the same position.
+            names = {"image": "partner"} if "image" in partner else {n: f"partner_{n}" for n in ("place", "corner")}
+            batch |= {name: partner[of] for of, name in names.items()}
         return batch
 
 
@@ -227,18 +319,20 @@ def train_batches(
     workers: int,
     start: int = 0,
     neighbours: Neighbours | None = None,
+    read: Reads | None = None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.DatasetIterator:
     """Endless batches, reshuffled every epoch; a batch may cross epochs, so that no slice is dropped.
 
     Args:
-      slices: reads the rows.
+      slices: gives the order of the rows, and reads them.
       rows: (n,) index rows to draw from.
       batch_size: slices in the global batch; a multiple of `process_count`.
       seed: determines the order and the crops.
       workers: number of processes that decode; 0 decodes in threads of this process. Batches do not depend on it.
       start: number of the first batch.
+      read: what makes a batch of rows, if not `slices.batch`.
       neighbours: neighbours of the same rows, if batches are to have a `partner` of each slice.
       process_index, process_count: of `jax.distributed`.
     """
@@ -246,13 +340,13 @@ def train_batches(
     pipeline = (
         slices.endless(rows, seed=seed)
         .batch(batch_size)
-        .random_map(_Decode(slices, neighbours, process_index, process_count))
+        .random_map(_Decode(read or slices.batch, neighbours, process_index, process_count))
         .slice(slice(start, None))
     )
     if workers:
-        read = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+        options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        return iter(pipeline.to_iter_dataset(read).mp_prefetch(processes, init_grain_worker))
+        return iter(pipeline.to_iter_dataset(options).mp_prefetch(processes, init_grain_worker))
     return iter(pipeline.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)))
 
 

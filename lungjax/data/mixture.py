@@ -10,7 +10,6 @@ import grain
 import numpy as np
 import pandas as pd
 
-from lungjax.ct.scan import Intensity
 from lungjax.data import shards, splits
 from lungjax.data.loader import Slices
 from lungjax.data.shards import Dataset
@@ -108,17 +107,28 @@ class Mixture:
         Where intensities are `MIXED`, `image` is int16, or float32 if a part has fractions, and `scaled` (b,) float32
         is 0 for HU, 1 for values that a source has scaled.
         """
+        return self._joined(rows, uniform, lambda slices: slices.batch)
+
+    def plan(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The `lungjax.data.loader.Plan` of that batch."""
+        return self._joined(rows, uniform, lambda slices: slices.plan)
+
+    def _joined(
+        self, rows: np.ndarray, uniform: np.ndarray | None, reader: Callable[[Slices], Callable[..., Any]]
+    ) -> dict[str, np.ndarray]:
         which = self._part_of(rows)
-        dtypes = [self._dtype(part) for part in self.parts]
         joined: dict[str, np.ndarray] = {}
         for number in np.unique(which):
             places = np.flatnonzero(which == number)
             own = None if uniform is None else uniform[places]
-            batch = self.parts[number].slices.batch(rows[places] - self._starts[number], own)
+            batch = reader(self.parts[number].slices)(rows[places] - self._starts[number], own)
             batch["row"] += np.int32(self._starts[number])
             batch["scan"] += np.int32(self._first_scan[number])
+            if "place" in batch:
+                batch["place"] += np.int32(self._starts[number])
+            else:
+                batch["image"] = batch["image"].astype(self.dtype, copy=False)
             if self.intensity == MIXED:
-                batch["image"] = batch["image"].astype(np.result_type(*dtypes))
                 batch["scaled"] = np.full(len(places), self._intensities[number] != "hu", np.float32)
             for name, values in batch.items():
                 if name not in joined:
@@ -131,9 +141,39 @@ class Mixture:
                 joined[name][places] = values
         return joined
 
-    def _dtype(self, part: Part) -> np.dtype:
-        kinds: dict[Intensity, type] = {"hu": np.int16, "unit": np.uint8, "fraction": np.float32, "zscore": np.float32}
-        return np.dtype(kinds[part.slices.dataset.intensity])
+    def pixels(self, index_rows: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Images, of `dtype`, and readers' bits, each (rows, columns) and whole, of these rows of `index`."""
+        which = self._part_of(index_rows)
+        pairs: list[Any] = [None] * len(index_rows)
+        for number in np.unique(which):
+            places = np.flatnonzero(which == number)
+            own = self.parts[number].slices.pixels(index_rows[places] - self._starts[number])
+            for place, image, bits in zip(places, *own, strict=True):
+                pairs[place] = image.astype(self.dtype, copy=False), bits
+        return [image for image, _ in pairs], [bits for _, bits in pairs]
+
+    def sizes_px(self, index_rows: np.ndarray) -> np.ndarray:
+        """(n, 2): rows and columns of the images of these rows of `index`."""
+        return np.concatenate([part.slices.sizes_px(slice(None)) for part in self.parts])[index_rows]
+
+    def shaped(self, images: Any) -> Any:
+        """Images (..., rows, columns) as a batch has them."""
+        return self.parts[0].slices.shaped(images)
+
+    @property
+    def crop_px(self) -> int:
+        """That of all parts."""
+        return self.parts[0].slices.crop_px
+
+    @property
+    def marks(self) -> bool:
+        """That of all parts."""
+        return self.parts[0].slices.marks
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of an image's pixels: int16, or float32 if a part has fractions, where intensities are mixed."""
+        return np.result_type(*[part.slices.dtype for part in self.parts])
 
 
 def open_parts(parts: Mapping[str, Any], open_slices: Callable[[Dataset, Any], Slices]) -> Mixture:

@@ -47,10 +47,10 @@ class Patches(Slices):
         """float32 (b,): what a calibration on `rows` is of; NaN where there is no label."""
         return self.label[rows]
 
-    def batch(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """The batch of `rows` (b,)."""
+    def described(self, rows: np.ndarray, corners: np.ndarray) -> dict[str, np.ndarray]:
+        """What a batch of `rows` (b,) holds but for pixels."""
         return {
-            **super().batch(rows, uniform),
+            **super().described(rows, corners),
             "spacing_mm": self.spacing_mm[rows],
             "label": self.label[rows],
             "ratings": self.ratings[rows],

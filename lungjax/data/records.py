@@ -19,12 +19,13 @@ from lungjax.errors import InputError
 SCHEMA_VERSION = 1
 """Increased whenever an older lungjax would misread a record, the index or the manifest."""
 
-_DTYPES: dict[Intensity, np.dtype] = {
+DTYPES: dict[Intensity, np.dtype] = {
     "hu": np.dtype(np.int16),
     "unit": np.dtype(np.uint8),
     "fraction": np.dtype(np.float32),
     "zscore": np.dtype(np.float32),
 }
+"""Of an image's pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,7 @@ def encode(record: SliceRecord) -> bytes:
       ValueError: image and readers differ in shape, or a dtype does not fit `intensity`.
     """
     image, readers = record.image, record.readers
-    if image.dtype != _DTYPES[record.intensity] or readers.dtype != np.uint8:
+    if image.dtype != DTYPES[record.intensity] or readers.dtype != np.uint8:
         raise ValueError(f"image {image.dtype} and readers {readers.dtype} do not fit intensity {record.intensity!r}")
     if image.ndim != 2 or image.shape != readers.shape or not image.size:
         raise ValueError(f"image {image.shape} and readers {readers.shape} must be one (rows, columns) shape")
@@ -205,7 +206,7 @@ def _unpack(data: bytes) -> dict[str, Any]:
 
 def _pixels(fields: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     rows, columns = fields["shape"]
-    image = _unfilter(fields["image"], (rows, columns), _DTYPES[fields["intensity"]])
+    image = _unfilter(fields["image"], (rows, columns), DTYPES[fields["intensity"]])
     readers = np.zeros((rows, columns), np.uint8)
     if fields["readers_box"] is not None:
         top, bottom, left, right = fields["readers_box"]

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lungjax.models.layers import Conv, Norm, make_norm, space_to_depth
+from lungjax.models.layers import Conv, Norm, applied, make_norm, space_to_depth
 
 Stem = Literal["conv", "patch", "torchvision"]
 
@@ -63,6 +63,7 @@ class ResNet(nn.Module):
         network that torchvision calls resnet18, resnet34 or resnet50.
       patch_px: side of a patch, only for `patch`.
       dtype: of the computation; parameters are float32.
+      remat: whether training computes the activations within a block again, see `lungjax.models.layers.applied`.
     """
 
     depth: int = 18
@@ -71,6 +72,7 @@ class ResNet(nn.Module):
     stem: Stem = "conv"
     patch_px: int = 2
     dtype: Any = jnp.float32
+    remat: bool = False
 
     @property
     def stem_stride(self) -> int:
@@ -117,7 +119,7 @@ class ResNet(nn.Module):
         features = []
         for stage, blocks in enumerate(BLOCKS[self.depth]):
             for block in range(blocks):
-                x = Block(
+                module = Block(
                     channels=self.width * 2**stage,
                     stride=2 if stage and not block else 1,
                     bottleneck=self.depth == 50,
@@ -125,6 +127,8 @@ class ResNet(nn.Module):
                     padding=1 if is_torchvision else "SAME",
                     dtype=self.dtype,
                     name=f"stage{stage}_block{block}",
-                )(x, train=train, mask=mask)
+                )
+                again = self.remat and train
+                x = applied(lambda block, x: block(x, train=train, mask=mask), module, x, remat=again)
             features.append(x)
         return features

@@ -29,6 +29,12 @@ def he_normal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) ->
     return flat.reshape(shape) * jnp.asarray(math.sqrt(2 / math.prod(shape[:-1])), dtype)
 
 
+def applied(function: Callable[[Any, jax.Array], jax.Array], module: nn.Module, x: jax.Array, *, remat: bool) -> Any:
+    """function(module, x), a part of a network; with `remat`, only `x` is kept for the backward pass, which computes
+    the part's activations again (Chen et al. 2016)."""
+    return (nn.remat(function) if remat else function)(module, x)
+
+
 Conv = functools.partial(nn.Conv, kernel_init=he_normal)
 Dense = functools.partial(nn.Dense, kernel_init=he_normal)
 

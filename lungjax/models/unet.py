@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from lungjax.models.encoder import ResNet
-from lungjax.models.layers import Conv, Dense, depth_to_space, make_norm
+from lungjax.models.layers import Conv, Dense, applied, depth_to_space, make_norm
 
 PRIOR_LOGIT = -4.0
 """A new network's logit: it predicts nodule with a probability of about 2 %, not 50 % (Lin et al. 2017)."""
@@ -50,12 +51,14 @@ class UNet(nn.Module):
             up = Dense(4 * channels, dtype=self.dtype, name=f"up{level}")(x)
             x = jnp.concatenate([depth_to_space(up, 2), skip], axis=-1)
             for step in range(2):
-                x = self._conv_norm_relu(x, channels, name=f"level{level}_conv{step}", train=train)
+                name = f"level{level}_conv{step}"
+                part = functools.partial(UNet._conv_norm_relu, channels=channels, name=name, train=train)
+                x = applied(part, self, x, remat=self.encoder.remat and train)
         block = self.encoder.stem_stride
         bias = nn.initializers.constant(PRIOR_LOGIT)
         logits = Conv(self.out_channels * block**2, (3, 3), bias_init=bias, dtype=self.dtype, name="head")(x)
         return depth_to_space(logits, block).astype(jnp.float32)
 
-    def _conv_norm_relu(self, x: jax.Array, channels: int, *, name: str, train: bool) -> jax.Array:
+    def _conv_norm_relu(self, x: jax.Array, *, channels: int, name: str, train: bool) -> jax.Array:
         x = Conv(channels, (3, 3), use_bias=False, dtype=self.dtype, name=name)(x)
         return nn.relu(make_norm(self.encoder.norm, train=train)(name=f"{name}_norm")(x))

@@ -17,6 +17,7 @@ from lungjax.data import augment, distort
 from lungjax.data.intensity import window
 from lungjax.models.encoder import ResNet
 from lungjax.models.nodule_net import NoduleNet
+from lungjax.tasks import parts
 from lungjax.tasks.task import Config, Metrics, Task
 
 HIGHEST = (5, 4, 6, 5, 5, 5, 5, 5, 5)
@@ -34,7 +35,7 @@ def network(config: Config) -> NoduleNet:
     """The network of a configuration: a logit of malignancy, then one for each of `STEPS`."""
     dtype = jnp.dtype(config.compute_dtype)
     return NoduleNet(
-        encoder=ResNet(**config.model.encoder, dtype=dtype),
+        encoder=ResNet(**config.model.encoder, dtype=dtype, remat=config.get("remat", False)),
         width=config.model.width,
         hidden=config.model.hidden,
         outputs=1 + len(STEPS),
@@ -108,13 +109,14 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
       config: the whole configuration.
       intensity: unused; `lungjax.data.nodules.Patches` accepts only HU.
       readers: unused; a batch has each reader's ratings.
-      mesh: unused; the losses of patches are independent.
+      mesh: the devices over which the batch is split.
 
     Returns:
       The task. It predicts what `make_nodule_classifier` predicts.
     """
-    del intensity, readers, mesh
+    del intensity, readers
     model = network(config)
+    apply = parts.training(model, config, mesh)
     classifier = make_nodule_classifier(config)
     side_px = config.patch.side_px
     view = jax.vmap(
@@ -131,10 +133,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         keys = jax.random.split(view_rng, batch["image"].shape[0])
         hu, marked = view(keys, batch["image"].astype(jnp.float32), share_marked(batch["readers"]), batch["spacing_mm"])
         x = window(hu, tuple(config.patch.window_hu))[..., None]
-        variables = {"params": params, **model_state}
-        (logits, pixels, _), model_state = model.apply(
-            variables, x, train=True, rngs={"dropout": drop_rng}, mutable=list(model_state)
-        )
+        (logits, pixels, _), model_state = apply(params, model_state, drop_rng, x)
         loss, figures = nodule_loss(config, logits, pixels, marked, batch)
         return loss, (figures, model_state)
 

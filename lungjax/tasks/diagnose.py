@@ -15,7 +15,7 @@ from lungjax.ct.scan import Intensity
 from lungjax.data import augment, distort
 from lungjax.data.intensity import window
 from lungjax.models.patient_net import PatientNet
-from lungjax.tasks import classify
+from lungjax.tasks import classify, parts
 from lungjax.tasks.task import Config, Metrics, Task
 
 
@@ -60,8 +60,9 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
 
     It predicts what `make_patient_classifier` predicts.
     """
-    del intensity, readers, mesh
+    del intensity, readers
     model, images_of = network(config), _make_images(config)
+    apply = parts.training(model, config, mesh)
     classifier = make_patient_classifier(config)
     side_px, pixel_mm = config.patch.side_px, config.patch.pixel_mm
     view = jax.vmap(functools.partial(augment.nodule, side_px=side_px, pixel_mm=pixel_mm, **config.augment))
@@ -85,14 +86,8 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         keys = jax.random.split(view_rng, nodules["image"].shape[0])
         marked = classify.share_marked(nodules["readers"])
         hu, marked = view(keys, nodules["image"].astype(jnp.float32), marked, nodules["spacing_mm"])
-        (logit, _, logits, pixels), model_state = model.apply(
-            {"params": params, **model_state},
-            images_of(hu, batch["inside"]),
-            batch["inside"],
-            train=True,
-            rngs={"dropout": drop_rng},
-            mutable=list(model_state),
-        )
+        images = images_of(hu, batch["inside"])
+        (logit, _, logits, pixels), model_state = apply(params, model_state, drop_rng, images, batch["inside"])
         each, figures = classify.nodule_loss(config, logits, pixels, marked, nodules)
         label, weight = classify.labels(batch["label"])
         patient = losses.weighted_mean(losses.sigmoid_cross_entropy(logit, label), weight * batch["weight"])

@@ -15,7 +15,8 @@ from lungjax.data import augment
 from lungjax.data.intensity import to_hu, window
 from lungjax.models.encoder import ResNet
 from lungjax.models.heads import Projection
-from lungjax.tasks.task import Config, Metrics, Task
+from lungjax.tasks import parts
+from lungjax.tasks.task import DETAILS, Config, Metrics, Task
 
 POSITIVES = ("views", "neighbours")
 """A pair is two views of one slice, or views of a slice and of another slice near it."""
@@ -67,7 +68,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
     if config.positives not in POSITIVES:
         raise ValueError(f"config.positives is {config.positives!r}; use one of {', '.join(POSITIVES)}.")
     del readers
-    encoder = ResNet(**config.model.encoder, dtype=jnp.dtype(config.compute_dtype))
+    encoder = ResNet(**config.model.encoder, dtype=jnp.dtype(config.compute_dtype), remat=config.get("remat", False))
     model = SimCLR(encoder=encoder, hidden=config.model.projection_hidden, out=config.model.projection_out)
     views_of = augment.make_views(intensity=intensity, **config.augment)
 
@@ -76,18 +77,23 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         variables = model.init(rng, x, train=False)
         return variables["params"], {k: v for k, v in variables.items() if k != "params"}
 
-    def embed(params: Any, model_state: Any, batch: Any, rng: jax.Array, *, train: bool) -> tuple[Any, Any, Any]:
+    def together(a: jax.Array, b: jax.Array) -> jax.Array:
+        """Both views -> (2 batch, height, width, 1), those of a slice side by side: each device keeps its slices."""
+        return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:], 1)
+
+    def apart(z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(2 batch, out) -> the embeddings of each view."""
+        pairs = z.reshape(-1, 2, z.shape[-1])
+        return pairs[:, 0], pairs[:, 1]
+
+    def network(params: Any, model_state: Any, key: jax.Array, *views: jax.Array) -> tuple[Any, Any]:
         """Both views go through the model as one batch, so that BatchNorm, where chosen, sees both."""
-        x = jnp.concatenate(views_of(rng, batch["image"], batch.get("partner")))[
-            ..., None
-        ]  # (2 batch, height, width, 1)
-        variables = {"params": params, **model_state}
-        if train:
-            z, model_state = model.apply(variables, x, train=True, mutable=list(model_state))
-        else:
-            z = model.apply(variables, x, train=False)
-        a, b = jnp.split(jnp.asarray(z), 2)
-        return a, b, model_state
+        del key
+        x = together(*views)
+        z, model_state = model.apply({"params": params, **model_state}, x, train=True, mutable=list(model_state))
+        return apart(z), model_state
+
+    embed = parts.thrifty(network, config, mesh)
 
     def contrast(a: jax.Array, b: jax.Array, batch: Any, *, masked: bool) -> tuple[jax.Array, Metrics]:
         loss, top1 = losses.ntxent_sharded(
@@ -104,18 +110,24 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
             "accuracy": top1,
             "alignment": losses.alignment(embeddings_a=a, embeddings_b=b),
             "uniformity": losses.uniformity(embeddings=a),
-            "effective_rank": losses.effective_rank(embeddings=a),
         }
 
+    def detail_fn(details: Metrics) -> Metrics:
+        """Takes a singular value decomposition."""
+        return {"effective_rank": losses.effective_rank(embeddings=details["embeddings"])}
+
     def loss_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
-        a, b, model_state = embed(params, model_state, batch, rng, train=True)
+        views = views_of(rng, batch["image"], batch.get("partner"))
+        (a, b), model_state = embed(params, model_state, rng, *views)
         loss, metrics = contrast(a, b, batch, masked=config.same_scan_mm > 0)
-        return loss, (jax.lax.stop_gradient(metrics), model_state)
+        return loss, (jax.lax.stop_gradient({**metrics, DETAILS: {"embeddings": a}}), model_state)
 
     def eval_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> Metrics:
-        a, b, _ = embed(params, model_state, batch, rng, train=False)
+        z = model.apply({"params": params, **model_state}, together(*views_of(rng, batch["image"])), train=False)
+        a, b = apart(jnp.asarray(z))
         # Masked, because the last batch is padded with copies of a slice, which would be false negatives.
         loss, metrics = contrast(a, b, batch, masked=True)
+        metrics |= detail_fn({"embeddings": a})
         share = batch["weight"].mean()
         return {"batches": share, **{name: value * share for name, value in {"loss": loss, **metrics}.items()}}
 
@@ -140,4 +152,5 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         predict=predict,
         best="accuracy",
         features=features,
+        detail_fn=detail_fn,
     )

@@ -15,6 +15,7 @@ from lungjax.data import augment
 from lungjax.data.intensity import batch_to_hu, window
 from lungjax.models.encoder import ResNet
 from lungjax.models.unet import UNet
+from lungjax.tasks import parts
 from lungjax.tasks.task import COUNTS, Config, Metrics, Task
 
 TargetMode = Literal["majority", "soft", "random"]
@@ -32,7 +33,7 @@ def network(config: Config) -> UNet:
     """The U-Net of a configuration: images in [0, 1] -> a logit for each pixel, or one for each level."""
     dtype = jnp.dtype(config.compute_dtype)
     return UNet(
-        encoder=ResNet(**config.model.encoder, dtype=dtype),
+        encoder=ResNet(**config.model.encoder, dtype=dtype, remat=config.get("remat", False)),
         widths=tuple(config.model.decoder),
         out_channels=LEVELS if config.targets == "levels" else 1,
         dtype=dtype,
@@ -89,7 +90,7 @@ def make(config: Config, *, intensity: Intensity | Literal["mixed"], readers: in
       config: the whole configuration.
       intensity: the data set's, or "mixed", see `lungjax.data.mixture`.
       readers: the number of readers of each scan of the data set; with one, every target is that reader's mask.
-      mesh: unused; the losses of images are independent.
+      mesh: the devices over which the batch is split.
 
     Returns:
       The task. It predicts, all (batch, height, width) float32: `image`, the network's input in [0, 1]; `logit` of the
@@ -98,11 +99,11 @@ def make(config: Config, *, intensity: Intensity | Literal["mixed"], readers: in
     Raises:
       ValueError: the configuration has an unknown value.
     """
-    del mesh
     modes = (*get_args(TargetMode), "levels")
     if config.targets not in modes:
         raise ValueError(f"config.targets is {config.targets!r}; use one of {', '.join(modes)}.")
     model = network(config)
+    apply = parts.training(model, config, mesh)
     augmented = augment.make_segment(intensity="hu", **config.augment)
     window_hu = tuple(config.augment.window_hu)
 
@@ -114,8 +115,7 @@ def make(config: Config, *, intensity: Intensity | Literal["mixed"], readers: in
     def loss_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
         view_rng, reader_rng = jax.random.split(rng)
         image, bits = augmented(view_rng, batch_to_hu(batch, intensity=intensity), batch["readers"])
-        variables = {"params": params, **model_state}
-        logits, model_state = model.apply(variables, image[..., None], train=True, mutable=list(model_state))
+        logits, model_state = apply(params, model_state, rng, image[..., None])
         if config.targets == "levels":
             loss = over_levels(logits, bits, batch["weight"])
         else:

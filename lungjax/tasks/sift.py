@@ -16,6 +16,7 @@ from lungjax.data import augment, distort
 from lungjax.data.intensity import window
 from lungjax.models.candidate_net import CandidateNet
 from lungjax.models.encoder import ResNet
+from lungjax.tasks import parts
 from lungjax.tasks.classify import binned_sums, loss_and_auc, over_turns
 from lungjax.tasks.task import Config, Metrics, Task
 
@@ -27,7 +28,7 @@ def network(config: Config) -> CandidateNet:
     """The network of a configuration."""
     dtype = jnp.dtype(config.compute_dtype)
     return CandidateNet(
-        encoder=ResNet(**config.model.encoder, dtype=dtype),
+        encoder=ResNet(**config.model.encoder, dtype=dtype, remat=config.get("remat", False)),
         hidden=config.model.hidden,
         dropout=config.model.dropout,
         dtype=dtype,
@@ -60,13 +61,14 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
       config: the whole configuration.
       intensity: unused; `lungjax mine` writes HU.
       readers: unused; a batch has the label.
-      mesh: unused; every stack's loss is its own.
+      mesh: the devices over which the batch is split.
 
     Returns:
       The task. It predicts what `make_candidate_classifier` does.
     """
-    del intensity, readers, mesh
+    del intensity, readers
     model = network(config)
+    apply = parts.training(model, config, mesh)
     classifier = make_candidate_classifier(config)
     side_px = config.patch.side_px
     view = jax.vmap(functools.partial(augment.stack, side_px=side_px, pixel_mm=config.patch.pixel_mm, **config.augment))
@@ -81,10 +83,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         keys = jax.random.split(view_rng, batch["image"].shape[0])
         hu = view(keys, batch["image"].astype(jnp.float32), batch["spacing_mm"])
         x = window(hu, tuple(config.patch.window_hu))
-        variables = {"params": params, **model_state}
-        logit, model_state = model.apply(
-            variables, x, train=True, rngs={"dropout": drop_rng}, mutable=list(model_state)
-        )
+        logit, model_state = apply(params, model_state, drop_rng, x)
         cross_entropy = losses.sigmoid_cross_entropy(logit, batch["label"])
         loss = losses.weighted_mean(cross_entropy, batch["weight"])
         return loss, ({"cross_entropy": loss}, model_state)

@@ -13,12 +13,17 @@ from lungjax import platforms
 from lungjax.data import crop, index_columns
 from lungjax.errors import InputError
 from lungjax.tasks.task import Config
+from lungjax.train.mesh import PARAMETERS
 
+PLACEMENTS = ("host", "device")
+"""Of the pixels of the train slices."""
 _LEAST = {
     "steps": 1,
     "log_every": 1,
     "eval_every": 1,
     "checkpoint_every": 1,
+    "steps_per_dispatch": 1,
+    "accumulate": 1,
     "keep_checkpoints": 1,
     "data.batch_size": 2,  # With one slice, SimCLR would have no negatives.
     "data.nodules": 1,
@@ -28,8 +33,8 @@ _LEAST = {
 _ABOVE_0 = {"optimizer.learning_rate", "optimizer.clip_norm", "temperature", "patch.pixel_mm", "data.train_share"}
 _AT_MOST_1 = {"data.train_share", "optimizer.warmup"}
 _BELOW_1 = {"average_decay", "model.dropout"}
-_WORDS = {"slices": index_columns.SELECTIONS, "crop_at": crop.PLACES}
-"""Of `config.data` and of its parts."""
+_WORDS = {"slices": index_columns.SELECTIONS, "crop_at": crop.PLACES, "placement": PLACEMENTS, "parameters": PARAMETERS}
+"""Of `config.data` and of its parts, and of `config.mesh`."""
 _LARGEST_SEED = 2**32 - 1
 """Of Grain's."""
 _OVERRIDE = re.compile(r"--?config\.([\w.]+)(?:=(.*))?", re.DOTALL)
@@ -39,7 +44,7 @@ def check(config: Config) -> None:
     """Raises InputError where a number of a configuration is out of range, or none at all."""
     for name, value in leaves(config.to_dict()):
         words = _WORDS.get(name.split(".")[-1])
-        if words and name.startswith("data.") and value not in words:
+        if words and name.startswith(("data.", "mesh.")) and value not in words:
             raise InputError(f"config.{name} is {value!r}; use one of {', '.join(words)}.")
         if name.endswith("window_hu") and (len(value) != 2 or not value[1] > 0):
             raise InputError(f"config.{name} is {value}; it must be two numbers: a centre, and a width above 0.")

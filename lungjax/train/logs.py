@@ -99,9 +99,9 @@ class Progress:
     def add_wait(self, seconds: float) -> None:
         self._waited_s += seconds
 
-    def advance(self) -> None:
-        self._window_steps += 1
-        self._bar.update()
+    def advance(self, steps: int = 1) -> None:
+        self._window_steps += steps
+        self._bar.update(steps)
 
     def rates(self) -> dict[str, float]:
         """The rates since the last call."""

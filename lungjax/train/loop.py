@@ -11,14 +11,16 @@ import jax
 import numpy as np
 
 from lungjax.ct.scan import READERS
-from lungjax.data import bags, extent, loader, manifest, neighbours, shards, splits
+from lungjax.data import bags, extent, loader, manifest, neighbours, on_device, shards, splits
 from lungjax.errors import InputError
+from lungjax.tasks import parts
 from lungjax.tasks.kinds import TASKS
-from lungjax.tasks.task import Config
+from lungjax.tasks.task import DETAILS, Config
 from lungjax.train import calibrate, checkpoint, config_checks, logs, mesh, state, step, trained, transfer
 from lungjax.train import workdir as folder
 from lungjax.train.checkpoint import Checkpoints
 from lungjax.train.evals import Validation
+from lungjax.train.profile import Profile
 from lungjax.train.watch import StopSignal, Window
 
 _ANY_SIDE_PX = 512
@@ -40,14 +42,27 @@ def check_config(config: Config) -> None:
         "image": jax.ShapeDtypeStruct((2, side_px, side_px), np.float32),
         "inside": jax.ShapeDtypeStruct((2, config.data.get("nodules", 1)), np.float32),
     }
+    parts.check(config, devices=jax.device_count())
     with folder.config_mistakes():
         task = TASKS[config.task](config, intensity="hu", readers=READERS, mesh=mesh.make_mesh(config.data.batch_size))
         step.make_optimizer(config.optimizer, config.steps)
         jax.eval_shape(task.init, jax.random.key(config.seed), sample)
 
 
-def train_and_evaluate(config: Config, workdir: Path) -> bool:
+def steps_at_once(config: Config, done: int) -> int:
+    """How many steps are dispatched together after `done` steps: `config.steps_per_dispatch`, or one where the host is
+    to log, validate, save or end before."""
+    several = config.get("steps_per_dispatch", 1)
+    due = [every - done % every for every in (config.log_every, config.eval_every, config.checkpoint_every)]
+    return several if several <= min(*due, config.steps - done) else 1
+
+
+def train_and_evaluate(config: Config, workdir: Path, *, profile_steps: range = range(0)) -> bool:
     """Trains up to `config.steps`, resuming from the latest checkpoint in `workdir` if there is one.
+
+    Args:
+      config, workdir: of the run.
+      profile_steps: steps to trace, see `lungjax.train.profile`.
 
     Returns:
       True when the run is complete, False when SIGTERM or Ctrl-C stopped it after saving.
@@ -75,13 +90,18 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
     near = None
     if config.get("positives") == "neighbours":
         near = neighbours.Neighbours(dataset, train_rows, within_mm=config.neighbour_mm)
+    placed = None
+    if config.data.get("placement") == "device":
+        put = functools.partial(mesh.to_every_device, mesh=devices)
+        placed = on_device.OnDevice(train_on, train_rows, put=put, devices=devices.local_devices)
     batches_from = functools.partial(
         loader.train_batches,
         train_on,
         train_rows,
         batch_size=config.data.batch_size,
         seed=config.seed,
-        workers=config.data.workers,
+        workers=0 if placed else config.data.workers,  # A plan is made in no time.
+        read=placed.plan if placed else None,
         neighbours=near,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
@@ -96,12 +116,25 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
         optimizer = step.make_optimizer(config.optimizer, config.steps)
         shape = slices.batch(val_rows[:1])
         config_checks.check_memory(sum(part.nbytes for part in shape.values()), config, processes=jax.process_count())
-        replicated = mesh.replicated(devices)
-        train_state = jax.jit(
-            lambda rng: state.create_state(task, optimizer, rng, shape, averaged=config.average_decay > 0),
-            out_shardings=replicated,
-        )(key)
-    train_step = step.make_train_step(train_task, optimizer, devices, key, average_decay=config.average_decay)
+        create = functools.partial(state.create_state, task, optimizer, batch=shape, averaged=config.average_decay > 0)
+        parameters = config.mesh.parameters if "mesh" in config else "replicated"
+        shardings = mesh.state_shardings(jax.eval_shape(create, rng=key), devices, parameters=parameters)
+        train_state = jax.jit(lambda rng: create(rng=rng), out_shardings=shardings)(key)
+    train_steps = functools.cache(
+        functools.partial(
+            step.make_train_step,
+            train_task,
+            optimizer,
+            devices,
+            key,
+            average_decay=config.average_decay,
+            schedule=step.make_schedule(config.optimizer, config.steps),
+            draw=placed.draw if placed else None,
+            shardings=shardings,
+        )
+    )
+    pixels = (placed.pixels,) if placed else ()
+    detail_step = step.make_detail_step(train_task, devices) if train_task.detail_fn else None
     validation = Validation(task, devices, key, slices, val_rows, config.data.batch_size, train_rows=train_rows)
 
     # 4. A workdir resumes only with the configuration and patients it was started with; a new run may start from
@@ -145,26 +178,41 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
         if validation.probe and validation.probe.not_probed:
             progress.say(validation.probe.not_probed)
 
+        def log(number: int, figures: dict[str, float]) -> None:
+            progress.show(number, figures)
+            writer.write(number, figures)
+
         # 6. The loop. The host does not wait for the current step, only for the figures of earlier ones.
-        window = Window(workdir)
-        stopping = False
-        with contextlib.closing(batches_from(start=first_step)) as batches, StopSignal() as stop:
-            for done in range(first_step + 1, config.steps + 1):
+        window = Window(workdir, log, complete=placed.read if placed else dict)
+        done, stopping = first_step, False
+        with (
+            contextlib.closing(batches_from(start=first_step)) as batches,
+            StopSignal() as stop,
+            Profile(workdir, profile_steps, done=first_step, say=progress.say) as profile,
+        ):
+            while done < config.steps and not stopping:
+                count = steps_at_once(config, done)
                 waiting = time.perf_counter()
-                batch = next(batches)
+                chosen = [next(batches) for _ in range(count)]
+                batch = chosen[0] if count == 1 else jax.tree.map(lambda *parts: np.stack(parts), *chosen)
                 progress.add_wait(time.perf_counter() - waiting)
+                profile.begin(done + 1, done + count)
+                done += count
+                logged = done % config.log_every == 0 or done == config.steps
                 with jax.transfer_guard("disallow"):
-                    train_state, figures = train_step(train_state, mesh.to_devices(batch, devices))
-                window.add(done, figures, batch)
-                progress.advance()
+                    inputs = (mesh.to_devices(batch, devices, axis=int(count > 1)), *pixels)
+                    train_state, figures = train_steps(steps=count)(train_state, *inputs)
+                    details = figures.pop(DETAILS, None)
+                    of_last = detail_step(details) if detail_step and logged else None
+                profile.end(done, figures)
+                window.add(done, figures, chosen, of_last=of_last)
+                progress.advance(count)
                 stopping = stop.reached(done) and done < config.steps
                 last = done == config.steps or stopping
 
-                # 7. Figures of the window.
-                if done % config.log_every == 0 or last:
-                    shown = {**window.figures(), **progress.rates()}
-                    progress.show(done, shown)
-                    writer.write(done, shown)
+                # 7. Figures of the steps since the last log: written once they are there, two steps later.
+                if logged or stopping:
+                    window.end(done, progress.rates())
 
                 # 8. Validation. A run that must stop still validates where it is due: the resumed run would not.
                 score = None
@@ -184,7 +232,6 @@ def train_and_evaluate(config: Config, workdir: Path) -> bool:
                     checkpoints.save(done, train_state, score=score, force=last)
                 if stopping:
                     progress.say(f"stopped at step {done} and saved; the same command resumes here")
-                    break
 
     # 10. Calibration, once the best checkpoint is complete.
     if task.calibrated and not stopping:  # By every process: they read a checkpoint together.

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from lungjax.errors import InputError
-from lungjax.tasks.task import Config, Metrics, Task
+from lungjax.tasks.task import DETAILS, Config, Metrics, Task
 from lungjax.train import compiler
 from lungjax.train.mesh import replicated, split
 from lungjax.train.state import TrainState
@@ -21,13 +21,18 @@ EVAL_STREAM = 2**31 - 1
 """Folded into the key of an evaluation, so that its random numbers differ from those of every training step."""
 
 
+def make_schedule(config: Config, steps: int) -> optax.Schedule:
+    """The learning rate by the number of steps done: linear warm-up, cosine decay to zero."""
+    warmup_steps = min(round(config.warmup * steps), steps - 1)
+    return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup_steps, decay_steps=steps)
+
+
 def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
-    """AdamW, or LARS (You et al. 2017), with linear warm-up, cosine decay to zero and clipped gradients.
+    """AdamW, or LARS (You et al. 2017), with the learning rate of `make_schedule` and clipped gradients.
 
     Biases and norm scales (vectors) are neither decayed nor scaled by LARS's trust ratio.
     """
-    warmup_steps = min(round(config.warmup * steps), steps - 1)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup_steps, decay_steps=steps)
+    schedule = make_schedule(config, steps)
 
     def matrices(params):
         return jax.tree.map(lambda p: p.ndim > 1, params)
@@ -48,9 +53,28 @@ def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
 
 
 def make_train_step(
-    task: Task, optimizer: optax.GradientTransformation, mesh: Mesh, key: jax.Array, *, average_decay: float = 0.0
-) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    key: jax.Array,
+    *,
+    average_decay: float = 0.0,
+    schedule: optax.Schedule | None = None,
+    draw: Callable[[Any, Any], Any] | None = None,
+    steps: int = 1,
+    shardings: Any = None,
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """(state, batch) -> (state, metrics); the state is donated.
+
+    With `draw`, (state, plan, pixels) -> (state, metrics), where `draw(pixels, plan)` makes the batch.
+
+    The state has the `shardings` of `mesh.state_shardings`, or is replicated.
+
+    With several `steps`, arrays of the batch have a first axis of that length, and the steps are one program. So have
+    the metrics, but for `DETAILS`, which are those of the last step.
+
+    The metrics are those of the task, the `loss`, the norms of gradient, update and parameters, and, with the
+    optimizer's `schedule`, its `learning_rate`.
 
     Where the state has an average, it is an exponential moving average with the decay `average_decay`, which is smaller
     in the first steps (after Polyak & Juditsky 1992).
@@ -60,13 +84,16 @@ def make_train_step(
 
     seed = np.asarray(jax.random.key_data(key))  # On the host: tracing would copy a key on the device back.
 
-    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Any, pixels: Any = None) -> tuple[TrainState, Metrics]:
+        if draw is not None:
+            batch = draw(pixels, batch)
         rng = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(seed)), state.step)
         (loss, (metrics, model_state)), grads = jax.value_and_grad(task.loss_fn, has_aux=True)(
             state.params, state.model_state, batch, rng
         )
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer power.
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            rate = {} if schedule is None else {"learning_rate": jnp.asarray(schedule(state.step), jnp.float32)}
         params = optax.apply_updates(state.params, updates)
         average = None
         if state.average is not None:
@@ -75,6 +102,10 @@ def make_train_step(
             average = jax.tree.map(
                 lambda old, new: old + (1 - keep) * (new - old), state.average, (params, model_state)
             )
+        norms = {"grad_norm": grads, "update_norm": updates, "param_norm": params}
+        norms = {name: optax.tree.norm(tree) for name, tree in norms.items()}
+        details = jax.lax.with_sharding_constraint(metrics.pop(DETAILS, {}), split(mesh))
+        figures = jax.lax.with_sharding_constraint({"loss": loss, **norms, **rate, **metrics}, replicated(mesh))
         state = TrainState(
             step=state.step + jnp.ones((), jnp.int32),
             params=params,
@@ -82,15 +113,34 @@ def make_train_step(
             opt_state=opt_state,
             average=average,
         )
-        return state, {"loss": loss, "grad_norm": optax.tree.norm(grads), **metrics}
+        return state, {**figures, DETAILS: details} if details else figures
 
+    def train_steps(state: TrainState, batches: Any, pixels: Any = None) -> tuple[TrainState, Metrics]:
+        state, figures = jax.lax.scan(lambda state, batch: train_step(state, batch, pixels), state, batches)
+        if DETAILS in figures:
+            figures[DETAILS] = jax.tree.map(lambda of_steps: of_steps[-1], figures[DETAILS])
+        return state, figures
+
+    several = steps > 1
+    shardings = replicated(mesh) if shardings is None else shardings
+    on_devices = (replicated(mesh),) if draw else ()
     return jax.jit(
-        train_step,
-        in_shardings=(replicated(mesh), split(mesh)),
-        out_shardings=replicated(mesh),
+        train_steps if several else train_step,
+        in_shardings=(shardings, split(mesh, axis=int(several)), *on_devices),
+        out_shardings=(shardings, None),
         donate_argnums=0,
         compiler_options=compiler.train_options(mesh),
     )
+
+
+def make_detail_step(task: Task, mesh: Mesh) -> Callable[[Metrics], Metrics]:
+    """A step's `DETAILS` -> `Task.detail_fn`'s figures. A program of its own: a branch within the step would make a
+    GPU's queue wait for the host each time."""
+    assert task.detail_fn is not None
+    return jax.jit(task.detail_fn, in_shardings=split(mesh), out_shardings=replicated(mesh))
+
+
+# The steps below take a state as it is sharded: hence `None`.
 
 
 def make_eval_step(task: Task, mesh: Mesh, key: jax.Array) -> Callable[[TrainState, Any], Metrics]:
@@ -100,7 +150,7 @@ def make_eval_step(task: Task, mesh: Mesh, key: jax.Array) -> Callable[[TrainSta
     def eval_step(state: TrainState, batch: Any) -> Metrics:
         return task.eval_fn(*state.scored, batch, rng)
 
-    return jax.jit(eval_step, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))
+    return jax.jit(eval_step, in_shardings=(None, split(mesh)), out_shardings=replicated(mesh))
 
 
 def make_features_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], jax.Array]:
@@ -111,7 +161,7 @@ def make_features_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], ja
     def features_step(state: TrainState, batch: Any) -> jax.Array:
         return features(*state.scored, batch)
 
-    return jax.jit(features_step, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))
+    return jax.jit(features_step, in_shardings=(None, split(mesh)), out_shardings=replicated(mesh))
 
 
 def make_predict_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], dict[str, jax.Array]]:
@@ -120,4 +170,4 @@ def make_predict_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], dic
     def predict_step(state: TrainState, batch: Any) -> dict[str, jax.Array]:
         return task.predict(*state.scored, batch)
 
-    return jax.jit(predict_step, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))
+    return jax.jit(predict_step, in_shardings=(None, split(mesh)), out_shardings=replicated(mesh))

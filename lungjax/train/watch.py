@@ -5,8 +5,9 @@ from __future__ import annotations
 import collections
 import math
 import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -17,7 +18,11 @@ from lungjax.data.loader import Batch
 from lungjax.tasks.task import COUNTS
 
 IN_FLIGHT = 2
-"""How many steps are dispatched before the figures of the oldest are fetched: the host never waits for the newest."""
+"""How many dispatches follow before the figures of one are fetched: the host never waits for the newest."""
+
+
+OF_LAST = ("learning_rate", "param_norm")
+"""What changes slowly: a log has the value of its last step."""
 
 
 class NotFinite(Exception):
@@ -25,54 +30,90 @@ class NotFinite(Exception):
 
 
 class Window:
-    """The figures since the last log, fetched `IN_FLIGHT` steps late; stops the run if a loss is not finite."""
+    """The figures of the steps between two logs, fetched `IN_FLIGHT` dispatches late; stops the run if a loss is not
+    finite.
 
-    def __init__(self, workdir: Path):
+    Args:
+      workdir: where the batch of such a loss is saved.
+      log: called with the last step of a window and its figures, as soon as those of all its steps are there.
+      complete: what was added as a batch -> the batch to save.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        log: Callable[[int, dict[str, float]], None],
+        *,
+        complete: Callable[[Batch], Batch] = dict,
+    ):
         self._workdir = workdir
+        self._log = log
+        self._complete = complete
         self._in_flight: collections.deque = collections.deque()
         self._rows: list[dict[str, np.ndarray]] = []
+        self._ends: dict[int, dict[str, float]] = {}
 
-    def add(self, step_number: int, figures: Any, batch: Batch) -> None:
-        for value in figures.values():
+    def add(self, step_number: int, figures: Any, batches: Sequence[Batch], *, of_last: Any = None) -> None:
+        """Adds what one dispatch did, and fetches the figures of an older one.
+
+        Args:
+          step_number: its last step.
+          figures: by name; of several steps, with a first axis of steps.
+          batches: of its steps.
+          of_last: figures of its last step alone.
+        """
+        for value in (*figures.values(), *(of_last or {}).values()):
             value.copy_to_host_async()
-        self._in_flight.append((step_number, figures, batch))
+        self._in_flight.append((step_number, figures, batches, of_last or {}))
         if len(self._in_flight) > IN_FLIGHT:
             self._take()
+
+    def end(self, step_number: int, rates: dict[str, float]) -> None:
+        """Ends a window with the step that was added last; `rates` are logged with its figures."""
+        self._ends[step_number] = rates
 
     def flush(self) -> None:
         """Fetches all figures in flight, before a state is stored or validated."""
         while self._in_flight:
             self._take()
 
-    def figures(self) -> dict[str, float]:
-        """`train/NAME` of the steps fetched since the last call.
+    def _figures(self) -> dict[str, float]:
+        """`train/NAME` of the steps of the window.
 
-        Scores are of the pixels counted over all these steps, as validation counts over all its batches; every other
-        figure is the mean over the steps where it is finite.
+        Scores are of the pixels counted over all these steps, as validation counts over all its batches; what `OF_LAST`
+        names is that of the last step; every other figure is the mean over the steps where it is there and finite.
         """
-        if not self._rows:
-            self.flush()
         rows, self._rows = self._rows, []
         averaged = {}
-        for name in rows[0]:
-            values = np.stack([row[name] for row in rows])
+        for name in dict.fromkeys(name for row in rows for name in row):
+            values = np.stack([row[name] for row in rows if name in row])
             if name == COUNTS:
                 averaged |= metrics.scores(values.sum(axis=0, dtype=np.int64))
+            elif name in OF_LAST:
+                averaged[name] = values[-1]
             elif (finite := values[np.isfinite(values)]).size:
                 averaged[name] = finite.mean(dtype=np.float64)
         return {f"train/{name}": float(value) for name, value in averaged.items()}
 
     def _take(self) -> None:
-        step_number, figures, batch = self._in_flight.popleft()
-        row = {name: np.asarray(value) for name, value in jax.device_get(figures).items()}
-        if not math.isfinite(row["loss"]):
-            path = self._workdir / f"not-finite-{step_number}-{jax.process_index()}.npz"
-            np.savez_compressed(path, **batch)
-            raise NotFinite(
-                f"the loss is {row['loss']} at step {step_number}; its batch is saved in {path}; "
-                "lower config.optimizer.learning_rate, or check those slices."
-            )
-        self._rows.append(row)
+        step_number, figures, batches, of_last = self._in_flight.popleft()
+        figures = {name: np.asarray(value) for name, value in jax.device_get(figures).items()}
+        for place, batch in enumerate(batches):
+            row = figures if len(batches) == 1 else {name: value[place] for name, value in figures.items()}
+            if not math.isfinite(row["loss"]):
+                self._give_up(step_number - len(batches) + 1 + place, row["loss"], batch)
+            self._rows.append(row)
+        self._rows[-1] |= {name: np.asarray(value) for name, value in jax.device_get(of_last).items()}
+        if step_number in self._ends:
+            self._log(step_number, {**self._figures(), **self._ends.pop(step_number)})
+
+    def _give_up(self, step_number: int, loss: Any, batch: Batch) -> NoReturn:
+        path = self._workdir / f"not-finite-{step_number}-{jax.process_index()}.npz"
+        np.savez_compressed(path, allow_pickle=False, **self._complete(batch))
+        raise NotFinite(
+            f"the loss is {loss} at step {step_number}; its batch is saved in {path}; "
+            "lower config.optimizer.learning_rate, or check those slices."
+        )
 
 
 class StopSignal:

@@ -51,6 +51,7 @@ def test_our_own_configurations_pass(name: str):
         ({"model__decoder": (8, 8)}, r"the configuration cannot be used: widths has 2 levels"),
         ({"model__encoder__norm": "x"}, r"norm is 'x'; use 'group' or 'batch'"),
         ({"compute_dtype": "float3"}, r"data type 'float3' not understood"),
+        ({"mesh__parameters": "x"}, r"config.mesh.parameters is 'x'; use one of replicated, sharded\."),
         ({"targets": "x"}, r"config.targets is 'x'; use one of"),
         ({"task": "x"}, r"config.task is 'x'; use one of"),
         ({"data__crop_px": 97}, r"The image is 97x97 px; both must be multiples of"),

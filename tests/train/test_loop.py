@@ -14,7 +14,7 @@ import runs
 
 from lungjax.data import shards, splits
 from lungjax.errors import InputError
-from lungjax.train import checkpoint, evals, loop, mesh, probe, step
+from lungjax.train import checkpoint, evals, loop, mesh, probe, profile, step
 from lungjax.train.watch import NotFinite, StopSignal
 
 
@@ -44,6 +44,91 @@ def test_a_run_leaves_what_a_user_looks_for(simclr_run: Path):
     assert [line["step"] for line in lines if "val/loss" in line] == [3, 6]
     for name in ("alignment", "uniformity", "effective_rank", "accuracy"):
         assert np.isfinite(lines[-1][f"val/{name}"])
+    for name in ("grad_norm", "update_norm", "param_norm", "learning_rate", "effective_rank"):
+        assert all(line[f"train/{name}"] > 0 for line in lines if "train/loss" in line)
+    events = b"".join(path.read_bytes() for path in (simclr_run / "tensorboard").iterdir())
+    assert b"train/update_norm" in events
+
+
+def test_the_learning_rate_is_that_of_the_step(simclr_run: Path, slices_dataset: Path):
+    lines = [json.loads(line) for line in (simclr_run / "metrics.jsonl").read_text().splitlines()]
+    config = short("simclr", slices_dataset)
+    schedule = step.make_schedule(config.optimizer, config.steps)
+    rates = {line["step"]: line["train/learning_rate"] for line in lines if "train/loss" in line}
+    with jax.numpy_dtype_promotion("standard"):
+        assert rates == pytest.approx({done: np.asarray(schedule(done - 1)).item() for done in (2, 4, 6)})
+    assert len({*rates.values()}) == 3
+
+
+def test_pretraining_decomposes_on_logged_steps_only_and_ships_no_marks(
+    slices_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    programs, calls, shipped = [], [], set()
+    make, make_detail, to_devices = step.make_train_step, step.make_detail_step, mesh.to_devices
+
+    def detailed(*args: Any) -> Any:
+        detail_step = make_detail(*args)
+
+        def call(details: Any) -> Any:
+            calls.append(detail_step.lower(details).as_text())  # pyright: ignore[reportFunctionMemberAccess]
+            return detail_step(details)
+
+        return call
+
+    def stepped(*args: Any, **more: Any) -> Any:
+        train_step = make(*args, **more)
+
+        def call(*inputs: Any) -> Any:
+            programs.append(train_step.lower(*inputs).as_text())  # pyright: ignore[reportFunctionMemberAccess]
+            return train_step(*inputs)
+
+        return call
+
+    monkeypatch.setattr(step, "make_detail_step", detailed)
+    monkeypatch.setattr(step, "make_train_step", stepped)
+    monkeypatch.setattr(
+        mesh, "to_devices", lambda batch, *args, **more: (shipped.update(batch), to_devices(batch, *args, **more))[1]
+    )
+    config = short("simclr", slices_dataset)
+    config.steps, config.log_every, config.data.crop_at = 5, 2, "nodule"
+    assert loop.train_and_evaluate(config, tmp_path)
+    assert len(programs) == 5
+    assert len(calls) == 3  # Steps 2, 4 and 5.
+    assert all("gesdd" in text or "svd" in text.lower() for text in calls)
+    assert not any("gesdd" in text or "svd" in text.lower() for text in programs)
+    assert "image" in shipped
+    assert "readers" not in shipped
+
+
+def test_steps_are_profiled(slices_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture):
+    config = short("segment", slices_dataset)
+    assert loop.train_and_evaluate(config, tmp_path, profile_steps=range(2, 4))
+    (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
+    assert b"train_step" in trace.read_bytes()
+    assert f"{tmp_path / 'profile'} has the trace" in capfd.readouterr().err
+    config.steps = 6
+    checkpoints = tmp_path / "again"
+    assert loop.train_and_evaluate(config, checkpoints)
+    assert not (checkpoints / "profile").exists()
+    assert loop.train_and_evaluate(config, checkpoints, profile_steps=range(2, 4))
+    assert "nothing is traced: step 3 is done already" in capfd.readouterr().err
+    assert not (checkpoints / "profile").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("20", "it must be FROM:TO"),
+        ("0:3", "it must be FROM:TO"),
+        ("5:3", "it must be FROM:TO"),
+        ("a:b", "it must be FROM:TO"),
+        ("5:11", "the run has 10 steps"),
+    ],
+)
+def test_profiled_steps_are_two_numbers_of_the_run(text: str, sentence: str):
+    with pytest.raises(InputError, match=sentence):
+        profile.parse_steps(text, steps=10)
+    assert profile.parse_steps("4:10", steps=10) == range(4, 11)
 
 
 @pytest.mark.parametrize("name", ["segment", "simclr"])
@@ -51,11 +136,11 @@ def test_nothing_compiles_after_step_one(
     slices_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     made: dict[str, list[Any]] = {"train": [], "eval": [], "predict": []}
-    made |= {"features": []} if name == "simclr" else {}
+    made |= {"features": [], "detail": []} if name == "simclr" else {}
     for kind, steps in made.items():
         original = getattr(step, f"make_{kind}_step")
         spy = functools.partial(
-            lambda steps, make, *args, **more: steps.append(make(*args, **more)) or steps[-1], steps, original
+            lambda kept, make, *args, **more: kept.append(make(*args, **more)) or kept[-1], steps, original
         )
         monkeypatch.setattr(step, f"make_{kind}_step", spy)
     monkeypatch.setattr(probe, "_questions", lambda sides: ({"even": [np.arange(len(s)) % 2 for s in sides]}, ""))

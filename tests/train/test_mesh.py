@@ -16,11 +16,12 @@ import runs
 from lungjax.data import loader, shards
 from lungjax.tasks.task import Config
 from lungjax.train import loop, mesh, state, step
+from lungjax.train.watch import StopSignal
 
 STEPS = 10
 
 
-def train(config: Config, device_count: int) -> tuple[list[float], np.ndarray]:
+def train(config: Config, device_count: int, parameters: str = "replicated") -> tuple[list[float], np.ndarray]:
     """Losses of the first steps, and the first step's gradient as one vector."""
     dataset = shards.open_dataset(Path(config.data.path))
     slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
@@ -36,10 +37,13 @@ def train(config: Config, device_count: int) -> tuple[list[float], np.ndarray]:
     optimizer = step.make_optimizer(config.optimizer, STEPS)
     key = jax.random.key(0)
     batch = next(batches)
-    train_state = jax.jit(
-        lambda rng: state.create_state(task, optimizer, rng, batch), out_shardings=mesh.replicated(devices)
-    )(key)
-    train_step = step.make_train_step(task, optimizer, devices, key)
+    fresh = jax.eval_shape(lambda rng: state.create_state(task, optimizer, rng, batch), key)
+    shardings = mesh.state_shardings(fresh, devices, parameters=parameters)
+    train_state = jax.jit(lambda rng: state.create_state(task, optimizer, rng, batch), out_shardings=shardings)(key)
+    held = sum(leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(train_state))
+    whole = sum(leaf.size for leaf in jax.tree.leaves(train_state))
+    assert held < 0.4 * whole if parameters == "sharded" else held == whole
+    train_step = step.make_train_step(task, optimizer, devices, key, shardings=shardings)
     losses = []
     gradient = np.zeros(0)
     for number in range(STEPS):
@@ -66,6 +70,52 @@ def test_figures_do_not_depend_on_the_devices(slices_dataset: Path, on_one_devic
     other_losses, other_gradient = train(runs.small_config(name, slices_dataset), devices)
     assert np.linalg.norm(other_gradient - gradient) < 1e-5 * np.linalg.norm(gradient)
     np.testing.assert_allclose(other_losses, losses, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["segment", pytest.param("simclr", marks=pytest.mark.slow)])
+def test_figures_do_not_depend_on_sharded_parameters(slices_dataset: Path, on_one_device: dict, name: str):
+    losses, gradient = on_one_device[name]
+    other_losses, other_gradient = train(runs.small_config(name, slices_dataset), 8, "sharded")
+    assert np.linalg.norm(other_gradient - gradient) < 1e-5 * np.linalg.norm(gradient)
+    np.testing.assert_allclose(other_losses, losses, rtol=1e-3)
+
+
+def test_the_longest_axis_that_can_be_divided_is_split():
+    eight = mesh.make_mesh(8)
+    shapes = {"kernel": (3, 3, 64, 128), "odd": (3, 3, 63, 129), "small": (64,), "tall": (4096, 7), "first": (64, 64)}
+    arrays = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
+    found = mesh.state_shardings(arrays, eight, parameters="sharded")
+    specs = {name: tuple(sharding.spec) for name, sharding in found.items()}
+    assert specs == {
+        "kernel": (None, None, None, "data"),
+        "odd": (),
+        "small": (),
+        "tall": ("data",),
+        "first": ("data",),
+    }
+    replicated = mesh.state_shardings(arrays, eight, parameters="replicated")
+    assert {tuple(sharding.spec) for sharding in replicated.values()} == {()}
+
+
+def test_a_run_goes_on_with_another_number_of_devices(slices_dataset: Path, tmp_path: Path):
+    """Begun with sharded parameters on eight devices, it goes on with replicated ones on one."""
+    length = {"steps": 6, "eval_every": 6, "checkpoint_every": 3, "log_every": 1}
+    config = runs.small_config("segment", slices_dataset)
+    config.update_from_flattened_dict({**length, "mesh.parameters": "sharded"})
+    assert loop.train_and_evaluate(config, tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as stopped:
+        stopped.setattr(StopSignal, "reached", lambda _, done: done == 3)
+        assert not loop.train_and_evaluate(config, tmp_path / "run")
+    flags = [f"--config.{name}={value}" for name, value in length.items()]
+    done = runs.run(runs.command("segment.py:quick", tmp_path / "run", slices_dataset, *flags), runs.environment())
+    assert done.returncode == 0, done.stderr
+    assert "1 cpu device(s), step 3" in done.stderr
+    losses = []
+    for name in ("whole", "run"):
+        lines = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+        losses.append([line["train/loss"] for line in lines if "train/loss" in line])
+    assert len(losses[0]) == 6
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
 
 
 def test_processes_share_the_batches_of_one(slices_dataset: Path):
