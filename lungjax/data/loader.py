@@ -7,6 +7,7 @@ either: its position is the number of batches it has taken.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -353,16 +354,25 @@ def train_batches(
 def eval_batches(
     slices: Slices, rows: np.ndarray, *, batch_size: int, process_index: int = 0, process_count: int = 1
 ) -> Iterator[Batch]:
-    """All `rows` once and in order, with centred crops; the last batch is padded with copies of weight 0."""
+    """All `rows` once and in order, with centred crops; the last batch is padded with copies of weight 0.
+
+    Threads read the next batches while the caller uses one.
+    """
     _check_share(batch_size, process_count)
     share = batch_size // process_count
     own_part = slice(process_index * share, (process_index + 1) * share)
-    for start in range(0, len(rows), batch_size):
+
+    def read(start: int) -> Batch:
         chosen = rows[start : start + batch_size]
         padded = np.concatenate([chosen, np.repeat(chosen[-1:], batch_size - len(chosen))])
         batch = slices.batch(padded[own_part])
         batch["weight"] = (np.arange(batch_size) < len(chosen)).astype(np.float32)[own_part]
-        yield batch
+        return batch
+
+    starts = grain.MapDataset.source(range(0, len(rows), batch_size)).map(read)
+    threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
+    with contextlib.closing(iter(starts.to_iter_dataset(threads))) as batches:
+        yield from batches
 
 
 def _check_share(batch_size: int, process_count: int) -> None:

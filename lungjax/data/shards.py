@@ -120,17 +120,18 @@ class Dataset:
 
     def _decode_rows(self, rows: Sequence[int] | np.ndarray, decode: Callable[[bytes], Decoded]) -> list[Decoded]:
         rows = np.asarray(rows, np.int64)
-        shards = self._shard_of_row[rows]
-        decoded: dict[int, Decoded] = {}
-        for shard in np.unique(shards):
-            places = np.flatnonzero(shards == shard)
-            name = self._shard_names[shard]
+        decoded = []
+        for shard, position in zip(
+            self._shard_of_row[rows].tolist(), self._position_of_row[rows].tolist(), strict=True
+        ):
             try:
-                data = self._reader(shard).read(self._position_of_row[rows[places]].tolist())
-                decoded.update(zip(places.tolist(), map(decode, data), strict=True))
+                # One at a time: its bytes are then still in the processor's cache, and their memory is used again.
+                (data,) = self._reader(shard).read([position])
+                decoded.append(decode(data))
             except (RuntimeError, IndexError, InputError) as error:
+                name = self._shard_names[shard]
                 raise InputError(f"{self.path / name} is damaged ({error}); prepare the data again.") from error
-        return [decoded[place] for place in range(len(rows))]
+        return decoded
 
     def _reader(self, shard: int) -> ArrayRecordReader:
         with self._lock:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from lungjax.train import calibrate, mesh
 SHOWN = 6
 """The number of slices on a sheet of examples."""
 _GOLDEN = (5**0.5 - 1) / 2
-_SHARES = (np.arange(1, disagreement.SAMPLES[-1] + 1) * _GOLDEN % 1).astype(np.float32)[:, None, None, None]
+_SHARES = (np.arange(1, disagreement.SAMPLES[-1] + 1) * _GOLDEN % 1).astype(np.float32)
 """Thresholds for samples, spread evenly over (0, 1), as are the first few of them."""
 
 
@@ -61,7 +61,7 @@ class Scorer:
         self._variables = jax.device_put(variables, mesh.replicated(self._devices))
         self._flips = flips
         self._shares = calibrate.shares_of(calibration or {})
-        self._has_samples = config.targets in ("soft", "levels")
+        self._thresholds = _SHARES if config.targets in ("soft", "levels") else None
         self._forward = jax.jit(
             self._predict,
             in_shardings=(mesh.replicated(self._devices), mesh.split(self._devices)),
@@ -80,21 +80,33 @@ class Scorer:
         """The task's predictions, see `lungjax.tasks.segment.make`, with flips and calibration where chosen: `image`,
         `logit` and `share`, (batch, height, width) float32.
         """
-        predicted = self._forward(self._variables, mesh.to_devices(batch, self._devices))
-        return {name: np.asarray(part) for name, part in predicted.items()}
+        return _on_host(self._start(batch))
+
+    def predictions(self, rows: np.ndarray) -> Iterator[tuple[loader.Batch, dict[str, np.ndarray]]]:
+        """All `rows` in order, in batches without padding: what was read, and as `predict`.
+
+        The device already computes the next batch, and threads read those after it, while the caller uses this one.
+        """
+        previous = None
+        for batch in loader.eval_batches(self._slices, rows, batch_size=self._batch_size):
+            started = batch, self._start(batch)
+            if previous is not None:
+                yield _without_padding(*previous)
+            previous = started
+        if previous is not None:
+            yield _without_padding(*previous)
+
+    def _start(self, batch: loader.Batch) -> dict[str, jax.Array]:
+        return self._forward(self._variables, mesh.to_devices(batch, self._devices))
 
     def tally(self, rows: np.ndarray) -> Tally:
         """Predicts and counts the slices of these rows; a pixel is predicted where its logit is above 0."""
-        tally = Tally(readers=self.readers)
+        tally = Tally(readers=self.readers, thresholds=self._thresholds)
         with tqdm(total=len(rows), unit="slice", desc="evaluate", disable=None) as progress:
-            for batch in loader.eval_batches(self._slices, rows, batch_size=self._batch_size):
-                real = batch["weight"] > 0
-                predicted = self.predict(batch)
-                logits, share = predicted["logit"][real], predicted["share"][real]
-                samples = share > _SHARES if self._has_samples else None
-                places = self._places(batch["row"][real], batch["corner"][real])
-                tally.add(share, logits > 0, batch["readers"][real], places, samples)
-                progress.update(len(logits))
+            for batch, predicted in self.predictions(rows):
+                places = self._places(batch["row"], batch["corner"])
+                tally.add(predicted["share"], predicted["logit"] > 0, batch["readers"], places)
+                progress.update(len(places))
         tally.finish()
         return tally
 
@@ -128,20 +140,39 @@ class Scorer:
         spread = np.linspace(0, len(order) - 1, 2 * SHOWN + 1).round().astype(int)[1::2]
         sheets = {"worst": self._one_a_patient(rows[order]), "spread": rows[order[spread]]}
         sheets["best"] = self._one_a_patient(rows[order[::-1]])
-        written = []
+        batch, predicted = (
+            _joined(parts) for parts in zip(*self.predictions(np.concatenate([*sheets.values()])), strict=True)
+        )
+        written, start = [], 0
         for name, picked in sheets.items():
-            picked = picked[: self._batch_size]
-            batch = self._slices.batch(np.resize(picked, self._batch_size))
-            shown = {key: part[: len(picked)] for key, part in batch.items()}
+            stop = start + len(picked)
+            shown, shown_predicted = ({key: part[start:stop] for key, part in of.items()} for of in (batch, predicted))
             shown["spacing_mm"] = self._index["column_spacing_mm"].iloc[picked].to_numpy()
             titles = [f"{r.patient_id}, slice {r.slice_index}" for r in self._index.iloc[picked].itertuples()]
             path = out.with_suffix(f".{name}.png")
-            predicted = {key: part[: len(picked)] for key, part in self.predict(batch).items()}
-            examples.draw_examples(self._task.name, shown, predicted, titles, path, readers=self.readers)
+            examples.draw_examples(self._task.name, shown, shown_predicted, titles, path, readers=self.readers)
             written.append(path)
+            start = stop
         return written
 
     def _one_a_patient(self, rows: np.ndarray) -> np.ndarray:
         """The first `SHOWN` patients' first slices, in the order given."""
         first = ~self._index["patient_id"].iloc[rows].duplicated().to_numpy()
         return rows[first][:SHOWN]
+
+
+def _on_host(predicted: dict[str, jax.Array]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(part) for name, part in predicted.items()}
+
+
+def _without_padding(
+    batch: loader.Batch, predicted: dict[str, jax.Array]
+) -> tuple[loader.Batch, dict[str, np.ndarray]]:
+    slices = int((batch["weight"] > 0).sum())  # Padding comes last.
+    return {name: part[:slices] for name, part in batch.items()}, {
+        name: part[:slices] for name, part in _on_host(predicted).items()
+    }
+
+
+def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

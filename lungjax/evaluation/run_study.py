@@ -53,13 +53,10 @@ def _score(workdir: Path, dataset: shards.Dataset) -> dict[str, Any]:
     model = trained.open_trained(workdir)
     config = model.config
     rows = loader.select_rows(dataset, split="test", slices=config.data.slices)
-    slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
-    scorer = Scorer(config, dataset, model.variables)
     counts = []
-    for batch in loader.eval_batches(slices, rows, batch_size=config.data.batch_size):
-        real = batch["weight"] > 0
-        majority = metrics.majority(batch["readers"][real], readers=dataset.readers)
-        counts.append(metrics.confusion(scorer.predict(batch)["logit"][real] > 0, majority))
+    for batch, predicted in Scorer(config, dataset, model.variables).predictions(rows):
+        majority = metrics.majority(batch["readers"], readers=dataset.readers)
+        counts.append(metrics.confusion(predicted["logit"] > 0, majority))
     patients = dataset.index["patient_id"].iloc[rows]
     sums = bootstrap.patient_sums(np.concatenate(counts), list(patients))
     train_rows = loader.select_rows(

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from lungjax.evaluation.segmentation import disagreement, overlap_matrix
+from lungjax.evaluation.segmentation import disagreement
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -31,7 +31,8 @@ def _masks(number: int, seed: int) -> np.ndarray:
 
 
 def _apart(masks: np.ndarray) -> np.ndarray:
-    return disagreement.distances(overlap_matrix.overlaps(masks[:, None])[0])
+    flat = masks.reshape(len(masks), -1).astype(np.int64)
+    return disagreement.distances(flat @ flat.T)
 
 
 def test_distances_by_hand():
@@ -69,12 +70,17 @@ def test_the_ceiling_is_what_samples_of_readers_expect():
 
 
 def test_samples_of_a_model_slice_by_slice():
-    samples = _masks(200, 5).reshape(100, 2, 9, 9)
-    marks = _masks(8, 6).reshape(4, 2, 9, 9)
-    bits = sum((mask.astype(np.uint8) << slot for slot, mask in enumerate(marks)), np.zeros((2, 9, 9), np.uint8))
-    found = disagreement.ged2_of_samples(samples, bits, readers=4)
+    rng = np.random.default_rng(5)
+    thresholds = rng.permutation(np.linspace(0.01, 1, 100)).round(2)  # Some probabilities equal one of these.
+    probability = rng.uniform(0, 1, (3, 9, 9)).round(2)
+    probability[1] = 0  # Every sample is empty.
+    marks = _masks(12, 6).reshape(4, 3, 9, 9)
+    bits = sum((mask.astype(np.uint8) << slot for slot, mask in enumerate(marks)), np.zeros((3, 9, 9), np.uint8))
+    bits |= np.uint8(16) * (rng.random(bits.shape) < 0.2)  # A fifth mark is no reader's.
+    found = disagreement.ged2_of_thresholds(probability, thresholds, bits, readers=4)
+    samples = probability > thresholds[:, None, None, None]
     for place, number in enumerate((16, 100)):
-        expected = [_second_ged2(list(samples[:number, n]), list(marks[:, n])) for n in range(2)]
+        expected = [_second_ged2(list(samples[:number, n]), list(marks[:, n])) for n in range(3)]
         np.testing.assert_allclose(found[place], expected)
-    with pytest.raises(ValueError, match="expected 100 samples, got 16"):
-        disagreement.ged2_of_samples(samples[:16], bits, readers=4)
+    with pytest.raises(ValueError, match="expected 100 thresholds, got 16"):
+        disagreement.ged2_of_thresholds(probability, thresholds[:16], bits, readers=4)

@@ -37,7 +37,7 @@ def _second(prediction: np.ndarray, bits: np.ndarray, readers: int) -> dict[tupl
 @settings(max_examples=60, deadline=None)
 @given(hnp.arrays(bool, SHAPES), hnp.arrays(np.uint8, SHAPES))
 def test_counts_of_every_pair_match_a_loop_over_pixels(prediction: np.ndarray, bits: np.ndarray):
-    overlaps = overlap_matrix.overlaps(overlap_matrix.masks(prediction, bits))
+    overlaps = overlap_matrix.overlaps(prediction, bits)
     pixels = np.full(len(bits), bits[0].size)
     for pair, expected in _second(prediction, bits, 4).items():
         np.testing.assert_array_equal(overlap_matrix.counts(overlaps, [pair], pixels), [expected])
@@ -57,16 +57,18 @@ def test_of_one_reader_the_majority_is_that_ones_mask():
     masks = overlap_matrix.masks(prediction, bits, readers=1)
     np.testing.assert_array_equal(masks[:, 0, 0], [[1, 0], [1, 1], [1, 1]])
     assert overlap_matrix.pairs_of(1).all == ((0, 1),)
-    counts = overlap_matrix.counts(overlap_matrix.overlaps(masks), overlap_matrix.pairs_of(1).model, np.array([2]))
+    overlaps = overlap_matrix.overlaps(prediction, bits, readers=1)
+    counts = overlap_matrix.counts(overlaps, overlap_matrix.pairs_of(1).model, np.array([2]))
     np.testing.assert_array_equal(counts, [[[1, 0, 1, 0]]])
-    assert overlap_matrix.counts(overlap_matrix.overlaps(masks), (), np.array([2])).shape == (0, 1, 4)
+    assert overlap_matrix.counts(overlaps, (), np.array([2])).shape == (0, 1, 4)
 
 
 def test_counts_are_exact_for_large_slices():
-    """float32 counts up to 2^24: a slice of 2048 x 2048 all of one nodule is not rounded."""
-    masks = np.ones((2, 1, 2048, 2048), bool)
-    masks[1, 0, 0, :3] = False
-    np.testing.assert_array_equal(overlap_matrix.overlaps(masks)[0], [[2**22, 2**22 - 3], [2**22 - 3, 2**22 - 3]])
+    """A unit of 2^24 + 1 pixels all of one nodule is not rounded, as it would be in float32."""
+    prediction, bits = np.ones((1, 2**24 + 1), bool), np.ones((1, 2**24 + 1), np.uint8)
+    bits[0, :3] = 0
+    overlaps = overlap_matrix.overlaps(prediction, bits, readers=1)[0, :2, :2]
+    np.testing.assert_array_equal(overlaps, [[2**24 + 1, 2**24 - 2], [2**24 - 2, 2**24 - 2]])
 
 
 def test_wrong_input_says_what_came():
@@ -83,7 +85,7 @@ def test_the_tables_of_scores_agree():
     """`segmentation.counts`, which pictures use, and the overlaps, which the report uses."""
     rng = np.random.default_rng(0)
     prediction, bits = rng.random((5, 9, 7)) < 0.3, rng.integers(0, 16, (5, 9, 7)).astype(np.uint8)
-    overlaps = overlap_matrix.overlaps(overlap_matrix.masks(prediction, bits))
+    overlaps = overlap_matrix.overlaps(prediction, bits)
     found = overlap_matrix.counts(overlaps, overlap_matrix.pairs_of(4).model, np.full(5, 63))
     np.testing.assert_array_equal(found[0], metrics.confusion(prediction, metrics.majority(bits)))
 
@@ -100,7 +102,7 @@ def test_readers_of_all_real_slices_agree_as_published(real_data: Path):
             for slot in range(4):
                 mask = Image.open(io.BytesIO(archive.read(name.replace("/mask-0/", f"/mask-{slot}/"))))
                 bits[0] |= (np.asarray(mask) > 0).astype(np.uint8) << slot
-            overlaps = overlap_matrix.overlaps(overlap_matrix.masks(np.zeros(bits.shape, bool), bits))
+            overlaps = overlap_matrix.overlaps(np.zeros(bits.shape, bool), bits)
             counts += overlap_matrix.counts(overlaps, overlap_matrix.pairs_of(4).readers, np.array([128 * 128]))[:, 0]
             slices += 1
     dice = metrics.scores(counts)["dice"]

@@ -68,7 +68,7 @@ def test_more_marks_than_readers_are_all_of_them_and_no_likely_pixel_is_undefine
 def test_readers_are_scored_as_a_model_would_be():
     """Each reader's mask as a probability, the other three for readers, through `sums`."""
     bits = _bits(np.random.default_rng(1), np.random.default_rng(2).random((3, 6, 5)))
-    overlaps = overlap_matrix.overlaps(overlap_matrix.masks(np.zeros(bits.shape, bool), bits))
+    overlaps = overlap_matrix.overlaps(np.zeros(bits.shape, bool), bits)
     found = reliability.reader_sums(overlaps, np.full(3, 30), readers=4)
     expected = np.zeros_like(found)
     for slot in range(4):

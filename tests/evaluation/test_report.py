@@ -128,12 +128,14 @@ def test_models_of_different_slices_are_not_compared(some: list[scans.Series], t
 
 
 def test_samples_are_scored_apart_from_the_mask(some: list[scans.Series], tally: Tally):
-    """A hundred samples that are the readers' own masks in equal parts have no distance to the readers."""
-    masks = np.concatenate([one.readers for one in some], axis=1)  # (4, slices, rows, columns)
-    found = report.segmentation_figures(scans.tally_of(some, samples=np.tile(masks, (25, 1, 1, 1))), resamples=2)
-    assert found["ged"]["16"]["value"] == pytest.approx(0)
-    assert found["ged"]["100"]["value"] == pytest.approx(0)
-    assert found["ged"]["one_mask"] == report.segmentation_figures(tally, resamples=2)["ged"]["one_mask"]
+    """A hundred samples that are all the prediction are as far from the readers as it is; empty ones are not."""
+    alone = report.segmentation_figures(tally, resamples=2)["ged"]
+    for threshold in (0.5, 1.0):  # A probability is below 0.3 where nothing is predicted, above 0.7 where there is.
+        same = scans.tally_of(some, thresholds=np.full(100, threshold))
+        found = report.segmentation_figures(same, resamples=2)["ged"]
+        assert found["one_mask"] == alone["one_mask"]
+        for number in ("16", "100"):
+            assert (found[number]["value"] == pytest.approx(alone["one_mask"]["value"])) == (threshold < 1)
 
 
 def test_each_slot_stands_beside_the_mean(tally: Tally):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import runs
@@ -107,11 +109,11 @@ def test_samples_are_what_that_share_of_readers_would_mark(
     left = np.zeros((64, 64), bool)
     left[:, :32] = True
 
-    def predict(_: run_segmentation.Scorer, batch: loader.Batch) -> dict[str, np.ndarray]:
-        share = np.where(left, np.float32(likely), np.float32(0)) * np.ones(batch["image"].shape, np.float32)
-        return {"logit": share - 1, "share": share}
+    def predict(_: run_segmentation.Scorer, variables: Any, batch: Any) -> dict[str, jax.Array]:
+        share = jnp.broadcast_to(jnp.where(left, jnp.float32(likely), jnp.float32(0)), batch["image"].shape)
+        return {"logit": share - jnp.float32(1), "share": share}
 
-    monkeypatch.setattr(run_segmentation.Scorer, "predict", predict)
+    monkeypatch.setattr(run_segmentation.Scorer, "_predict", predict)
     rows = np.arange(11)
     tally = run_segmentation.Scorer(config, dataset, variables).tally(rows)
     assert tally.ged is not None

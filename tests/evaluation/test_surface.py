@@ -159,15 +159,28 @@ def test_where_a_mask_lies_in_its_image_does_not_matter():
 def test_equal_empty_and_one_empty():
     mask, empty = _box((4, 5), (1, 3), (1, 4)), np.zeros((4, 5), bool)
     pairs = [(0, 0), (1, 1), (0, 1), (1, 0)]
-    found = surface.compare_pairs([mask, empty], pairs, (1.0, 1.0))
+    found = surface.compare_pairs(np.stack([mask, empty]), pairs, (1.0, 1.0))
     nan = math.nan
     np.testing.assert_array_equal(found, [[0, 1, 1], [nan, 1, 1], [nan, 0, 0], [nan, 0, 0]])
 
 
+def test_pairs_of_many_masks_are_those_of_each_two():
+    """Wherever they begin, and where some are equal or empty."""
+    rng = np.random.default_rng(3)
+    a, b = _blobs(rng, (12, 10))
+    masks = np.stack([a, b, np.zeros_like(a), a, a & b, b])
+    pairs = list(itertools.permutations(range(len(masks)), 2))
+    spacing, start = (0.7, 0.9), (40, 30)
+    found = surface.compare_pairs(masks, pairs, spacing, start=start)
+    in_image = [surface.border(np.pad(mask, ((start[0], 3), (start[1], 1))), spacing) for mask in masks]
+    expected = [surface.compare(in_image[min(pair)], in_image[max(pair)]) for pair in pairs]
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_without_spacing_nothing_is_known_and_a_spacing_must_be_one():
     mask = _box((4, 5), (1, 3), (1, 4))
-    assert np.isnan(surface.compare_pairs([mask], [(0, 0)], (math.nan, math.nan))).all()
-    assert surface.compare_pairs([mask], [], (1.0, 1.0)).shape == (0, len(surface.NAMES))
+    assert np.isnan(surface.compare_pairs(mask[None], [(0, 0)], (math.nan, math.nan))).all()
+    assert surface.compare_pairs(mask[None], [], (1.0, 1.0)).shape == (0, len(surface.NAMES))
     for spacing in ((1.0,), (1.0, 0.0)):
         with pytest.raises(ValueError, match=r"needs \d spacings above 0"):
             surface.border(mask, spacing)

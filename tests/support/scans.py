@@ -86,10 +86,10 @@ def tally_of(
     *,
     spacing_mm: tuple[float, float, float] = SPACING_MM,
     readers: int = 4,
-    samples: np.ndarray | None = None,
+    thresholds: np.ndarray | None = None,
 ) -> Tally:
     """Every slice, three at a time."""
-    tally = Tally(readers=readers)
+    tally = Tally(readers=readers, thresholds=thresholds)
     slices = [(one, number) for one in some for number in range(SHAPE[0])]
     for start in range(0, len(slices), 3):
         batch = slices[start : start + 3]
@@ -98,7 +98,6 @@ def tally_of(
             np.stack([one.prediction[n] for one, n in batch]),
             np.stack([one.bits[n] & np.uint8((1 << readers) - 1) for one, n in batch]),
             [one.place(n, spacing_mm) for one, n in batch],
-            None if samples is None else samples[:, start : start + 3],
         )
     tally.finish()
     return tally

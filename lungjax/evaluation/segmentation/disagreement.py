@@ -14,7 +14,6 @@ from __future__ import annotations
 import numpy as np
 
 from lungjax import metrics
-from lungjax.evaluation.segmentation import overlap_matrix
 
 SAMPLES = (16, 100)
 NAMES = ("one_mask", *map(str, SAMPLES))
@@ -71,11 +70,14 @@ def ceiling(distances: np.ndarray, readers: slice) -> np.ndarray:
     return _spread(distances, readers) / np.reshape((1, *SAMPLES), (-1, *[1] * (distances.ndim - 2)))
 
 
-def ged2_of_samples(samples: np.ndarray, bits: np.ndarray, *, readers: int) -> np.ndarray:
-    """GED^2 of each slice with the first 16 and with all 100 samples.
+def ged2_of_thresholds(
+    probability: np.ndarray, thresholds: np.ndarray, bits: np.ndarray, *, readers: int
+) -> np.ndarray:
+    """GED^2 of each slice with the first 16 and with all 100 samples of a model that are parted by thresholds.
 
     Args:
-      samples: bool (100, slices, rows, columns).
+      probability: float (slices, rows, columns).
+      thresholds: (100,), of the same dtype: a sample is the pixels whose probability is above one of these.
       bits: uint8 (slices, rows, columns), the readers' bits.
       readers: the number of readers of each scan.
 
@@ -83,17 +85,35 @@ def ged2_of_samples(samples: np.ndarray, bits: np.ndarray, *, readers: int) -> n
       float64 (len(SAMPLES), slices).
 
     Raises:
-      ValueError: there are not 100 samples.
+      ValueError: there are not 100 thresholds.
     """
-    if len(samples) != SAMPLES[-1]:
-        raise ValueError(f"expected {SAMPLES[-1]} samples, got {len(samples)}")
-    reader_masks = np.stack([bits & np.uint8(1 << slot) != 0 for slot in range(readers)])
+    if len(thresholds) != SAMPLES[-1]:
+        raise ValueError(f"expected {SAMPLES[-1]} thresholds, got {len(thresholds)}")
     values = np.empty((len(SAMPLES), len(bits)))
-    for place in range(len(bits)):  # One slice at a time: all at once would take gigabytes.
-        masks = np.concatenate([reader_masks[:, place], samples[:, place]])[:, None]
-        between = distances(overlap_matrix.overlaps(masks)[0])
+    for place in range(len(bits)):
+        between = distances(_overlaps(probability[place], thresholds, bits[place], readers=readers))
         values[:, place] = [ged2(between, slice(readers, readers + number), slice(readers)) for number in SAMPLES]
     return values
+
+
+def _overlaps(probability: np.ndarray, thresholds: np.ndarray, bits: np.ndarray, *, readers: int) -> np.ndarray:
+    """The pixels that every two masks of a slice share, the readers' first, then the samples: int64 (masks, masks).
+
+    Of two samples, the one of the higher threshold lies within the other. So it is enough to count the pixels above
+    each threshold, all of them and those of each reader.
+    """
+    rank, ascending = np.argsort(np.argsort(thresholds)), np.sort(thresholds)
+    some = (probability > ascending[0]) | (bits != 0)  # No mask has any other pixel.
+    marks = bits[some] >> np.arange(readers, dtype=np.uint8)[:, None] & 1  # (readers, pixels)
+    below = np.searchsorted(ascending, probability[some])  # The number of thresholds below each pixel's probability.
+    counted = np.stack([np.bincount(below, part, len(thresholds) + 1) for part in (None, *marks)])
+    above = counted[:, :0:-1].cumsum(axis=1)[:, ::-1].astype(np.int64)  # (all and readers, thresholds), ascending
+    overlaps = np.empty((readers + len(thresholds),) * 2, np.int64)
+    overlaps[:readers, :readers] = marks.astype(np.int64) @ marks.T
+    overlaps[:readers, readers:] = above[1:, rank]
+    overlaps[readers:, :readers] = above[1:, rank].T
+    overlaps[readers:, readers:] = above[0][np.maximum(rank[:, None], rank)]
+    return overlaps
 
 
 def _spread(distances: np.ndarray, masks: slice) -> np.ndarray:

@@ -97,16 +97,14 @@ class Nodules:
         """Closes the nodules of the last series."""
         for index, views in sorted(self._open.items()):
             place = views[0].place
-            masks = overlap_matrix.masks(*_volumes(views), readers=self._readers)  # (masks, slices, rows, columns)
+            prediction, bits = _volumes(views)
+            masks = overlap_matrix.masks(prediction, bits, readers=self._readers)  # (masks, slices, rows, columns)
             self.names.append((place.series, index))
             self.units.add(
                 place.patient,
-                # One slice at a time: the matrices are counted in float32.
-                overlaps=np.sum(
-                    [overlap_matrix.overlaps(masks[:, n : n + 1])[0] for n in range(masks.shape[1])], axis=0
-                ),
+                overlaps=overlap_matrix.overlaps(prediction[None], bits[None], readers=self._readers)[0],
                 pixels=sum(view.pixels for view in views),
-                surfaces=surface.compare_pairs(list(masks), self._pairs, place.spacing_mm),
+                surfaces=surface.compare_pairs(masks, self._pairs, place.spacing_mm),
             )
         self._open = {}
 
@@ -122,8 +120,14 @@ class _View:
     pixels: int
 
 
+def marked_box(prediction: np.ndarray, bits: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of what is predicted or marked in a slice; empty where nothing is."""
+    boxes = ndimage.find_objects((prediction | (bits != 0)).astype(np.int8))
+    return boxes[0] if boxes else (slice(0, 0), slice(0, 0))
+
+
 def _view(prediction: np.ndarray, bits: np.ndarray, place: Place) -> _View:
-    rows, columns = ndimage.find_objects((prediction | (bits != 0)).astype(np.int8))[0]
+    rows, columns = marked_box(prediction, bits)
     start = (place.corner[0] + rows.start, place.corner[1] + columns.start)
     return _View(place, start, prediction[rows, columns], bits[rows, columns], bits.size)
 

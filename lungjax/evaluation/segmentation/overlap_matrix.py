@@ -79,17 +79,24 @@ def masks(prediction: np.ndarray, bits: np.ndarray, *, readers: int = READERS) -
     return np.stack(stack)
 
 
-def overlaps(masks: np.ndarray) -> np.ndarray:
-    """How many pixels every two masks share; on the diagonal, how many each mask has.
+def overlaps(prediction: np.ndarray, bits: np.ndarray, *, readers: int = READERS) -> np.ndarray:
+    """How many pixels every two of `masks` share; on the diagonal, how many each mask has.
+
+    A mask depends on a pixel's prediction and bits alone. So the pixels of each of their combinations are counted, few
+    of a slice, and the masks are looked up by combination.
 
     Args:
-      masks: bool (masks, slices, rows, columns), of fewer than 2^24 pixels a slice, up to which float32 counts exactly.
+      prediction, bits, readers: as for `masks`, of units along the first axis: slices, or nodules.
 
     Returns:
-      int64 (slices, masks, masks).
+      int64 (units, masks, masks).
     """
-    flat = np.moveaxis(masks, 0, 1).reshape(masks.shape[1], masks.shape[0], -1).astype(np.float32)
-    return (flat @ flat.swapaxes(-1, -2)).astype(np.int64)
+    combinations = np.arange(2 * 256)
+    table = masks(combinations % 2 == 1, (combinations // 2).astype(np.uint8), readers=readers).astype(np.float64)
+    unit, *pixel = np.nonzero(prediction | (bits != 0))  # No mask has any other pixel.
+    combination = bits[unit, *pixel].astype(np.int64) * 2 + prediction[unit, *pixel]
+    number = np.bincount(unit * len(combinations) + combination, minlength=len(bits) * len(combinations))
+    return (table * number.reshape(len(bits), 1, -1) @ table.T).astype(np.int64)
 
 
 def counts(overlaps: np.ndarray, pairs: Sequence[Pair], pixels: np.ndarray) -> np.ndarray:

@@ -12,12 +12,12 @@ That package is not used here because its only release, 0.1, fails on empty mask
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
-from scipy.spatial import KDTree
+from scipy.spatial import KDTree, distance
 
 HAUSDORFF_SHARE = 0.95
 TOLERANCES_MM = (1.0, 2.0)
@@ -32,6 +32,8 @@ CONVENTIONS = (
     "positions; a slice between them that is not scored counts as empty."
 )
 _ROUNDING_MM = 1e-6
+_FEW = 2**16
+"""Up to so many distances it is faster to compute all of them than to search for the smallest."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +52,18 @@ class Border:
     def empty(self) -> bool:
         return len(self.sizes) == 0
 
+    @functools.cached_property
+    def tree(self) -> KDTree:
+        return KDTree(self.points_mm, leafsize=32, compact_nodes=False, balanced_tree=False)
+
 
 def border(mask: np.ndarray, spacing_mm: Sequence[float]) -> Border:
-    """The elements of a mask's border, one at each corner whose surrounding pixels do not all have the same value.
+    """The elements of a mask's border: `borders` of one mask, bool (rows, columns) or (slices, rows, columns)."""
+    return borders(np.asarray(mask, bool)[None], spacing_mm)[0]
+
+
+def borders(masks: np.ndarray, spacing_mm: Sequence[float], start: Sequence[int] | None = None) -> list[Border]:
+    """The elements of each mask's border, one at each corner whose surrounding pixels do not all have the same value.
 
     Along each axis, some pairs of neighbouring pixels around a corner differ. Their share of all pairs along that axis,
     times the area of a pixel's side across it, is the element's extent across that axis; its size is the root of the
@@ -60,29 +71,32 @@ def border(mask: np.ndarray, spacing_mm: Sequence[float]) -> Border:
     straight border, two half diagonals where pixels touch only at a corner.
 
     Args:
-      mask: bool (rows, columns) or (slices, rows, columns).
+      masks: bool (masks, rows, columns) or (masks, slices, rows, columns).
       spacing_mm: between the centres of pixels along each axis.
+      start: where the masks begin, in pixels along each axis; None for 0.
 
     Raises:
       ValueError: there are not as many spacings as axes, or one is not above 0.
     """
-    mask = np.asarray(mask, bool)
+    masks = np.asarray(masks, bool)
+    dimensions = masks.ndim - 1
     spacing = np.asarray(spacing_mm, np.float64)
-    if spacing.shape != (mask.ndim,) or not (spacing > 0).all():
-        raise ValueError(f"a mask of shape {mask.shape} needs {mask.ndim} spacings above 0, got {spacing_mm}")
-    if not mask.any():
-        return Border(np.zeros((0, mask.ndim)), np.zeros(0))
-    box = ndimage.find_objects(mask.astype(np.int8))[0]
-    padded = np.pad(mask[box], 1)
-    squares = np.zeros([side - 1 for side in padded.shape])
-    for axis in range(mask.ndim):
-        differ = np.diff(padded, axis=axis).astype(np.float64)
-        for other in set(range(mask.ndim)) - {axis}:
-            differ = (_start(differ, other) + _stop(differ, other)) / 2
+    if spacing.shape != (dimensions,) or not (spacing > 0).all():
+        shape = masks.shape[1:]
+        raise ValueError(f"a mask of shape {shape} needs {dimensions} spacings above 0, got {spacing_mm}")
+    padded = np.zeros((len(masks), *(side + 2 for side in masks.shape[1:])), bool)
+    padded[:, *[slice(1, -1)] * dimensions] = masks
+    squares = np.zeros((len(masks), *(side + 1 for side in masks.shape[1:])))
+    for axis in range(dimensions):
+        differ = np.diff(padded, axis=1 + axis).astype(np.float64)
+        for other in set(range(dimensions)) - {axis}:
+            differ = (_start(differ, 1 + other) + _stop(differ, 1 + other)) / 2
         squares += (differ * spacing.prod() / spacing[axis]) ** 2
-    cells = np.argwhere(squares)
-    points = (cells + [side.start for side in box]) * spacing
-    return Border(points, np.sqrt(squares[tuple(cells.T)]))
+    number, *cells = np.nonzero(squares)
+    points_mm = (np.stack(cells, axis=-1) + (np.zeros(dimensions, int) if start is None else start)) * spacing
+    sizes = np.sqrt(squares[number, *cells])
+    ends = np.searchsorted(number, np.arange(1, len(masks)))
+    return [Border(*parts) for parts in zip(np.split(points_mm, ends), np.split(sizes, ends), strict=True)]
 
 
 def compare(a: Border, b: Border) -> tuple[float, ...]:
@@ -92,7 +106,7 @@ def compare(a: Border, b: Border) -> tuple[float, ...]:
     """
     if a.empty or b.empty:
         return math.nan, *[float(a.empty and b.empty)] * len(TOLERANCES_MM)
-    both_mm = (KDTree(b.points_mm).query(a.points_mm)[0], KDTree(a.points_mm).query(b.points_mm)[0])
+    both_mm = _nearest_mm(a, b)
     hausdorff = max(_percentile(*side) for side in zip(both_mm, (a.sizes, b.sizes), strict=True))
     distances_mm, sizes = np.concatenate(both_mm), np.concatenate([a.sizes, b.sizes])
     near = [sizes[distances_mm <= tolerance + _ROUNDING_MM].sum() / sizes.sum() for tolerance in TOLERANCES_MM]
@@ -100,23 +114,39 @@ def compare(a: Border, b: Border) -> tuple[float, ...]:
 
 
 def compare_pairs(
-    masks: Sequence[np.ndarray], pairs: Sequence[tuple[int, int]], spacing_mm: Sequence[float]
+    masks: np.ndarray,
+    pairs: Sequence[tuple[int, int]],
+    spacing_mm: Sequence[float],
+    *,
+    start: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """`compare` of pairs of masks; each border, and each pair whichever way round, is computed once.
+    """`compare` of pairs of masks; each border, and each pair whichever way round, is computed once, also of masks that
+    are equal.
 
     Args:
-      masks: bool, all of the same shape.
+      masks: bool (masks, rows, columns) or (masks, slices, rows, columns).
       pairs: of positions in `masks`.
-      spacing_mm: as for `border`; NaN where it is unknown.
+      spacing_mm, start: as for `borders`; the spacing is NaN where it is unknown.
 
     Returns:
       float64 (pairs, len(NAMES)), all NaN without spacing.
     """
     if not np.isfinite(spacing_mm).all():
         return np.full((len(pairs), len(NAMES)), np.nan)
-    borders = [border(mask, spacing_mm) for mask in masks]
-    by_pair = {pair: compare(borders[pair[0]], borders[pair[1]]) for pair in {(min(p), max(p)) for p in pairs}}
-    return np.array([by_pair[min(pair), max(pair)] for pair in pairs]).reshape(len(pairs), len(NAMES))
+    first: dict[bytes, int] = {}
+    same_as = [first.setdefault(mask.tobytes(), number) for number, mask in enumerate(masks)]
+    found = borders(masks, spacing_mm, start)
+    asked = [(same_as[min(pair)], same_as[max(pair)]) for pair in pairs]
+    compared = {(a, b): compare(found[a], found[b]) for a, b in dict.fromkeys(asked)}
+    return np.array([compared[pair] for pair in asked]).reshape(len(pairs), len(NAMES))
+
+
+def _nearest_mm(a: Border, b: Border) -> tuple[np.ndarray, np.ndarray]:
+    """How far each element of `a` is from the nearest of `b`, and each of `b` from the nearest of `a`."""
+    if len(a.sizes) * len(b.sizes) > _FEW:
+        return b.tree.query(a.points_mm)[0], a.tree.query(b.points_mm)[0]
+    squares = distance.cdist(a.points_mm, b.points_mm, "sqeuclidean")
+    return np.sqrt(squares.min(axis=1)), np.sqrt(squares.min(axis=0))
 
 
 def _percentile(distances_mm: np.ndarray, sizes: np.ndarray) -> float:

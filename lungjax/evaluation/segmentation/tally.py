@@ -8,7 +8,7 @@ import numpy as np
 
 from lungjax.ct.scan import READERS
 from lungjax.evaluation.segmentation import disagreement, overlap_matrix, reliability, surface
-from lungjax.evaluation.segmentation.nodules_3d import Nodules, Place
+from lungjax.evaluation.segmentation.nodules_3d import Nodules, Place, marked_box
 from lungjax.evaluation.segmentation.units import Units
 
 
@@ -17,16 +17,18 @@ class Tally:
 
     Args:
       readers: the number of readers of each scan.
+      thresholds: of a model's samples, as for `disagreement.ged2_of_thresholds`; None for a deterministic model.
 
     Attributes:
       slices: the slices so far.
       nodules: the nodules of the finished series.
     """
 
-    def __init__(self, *, readers: int = READERS):
+    def __init__(self, *, readers: int = READERS, thresholds: np.ndarray | None = None):
         self.readers = readers
         self.slices = Units(readers)
         self.nodules = Nodules(readers=readers)
+        self._thresholds = thresholds
         self._pairs = overlap_matrix.pairs_of(readers).all
         self._reliability: list[np.ndarray] = []
         self._ged: list[np.ndarray] = []
@@ -37,7 +39,6 @@ class Tally:
         prediction: np.ndarray,
         bits: np.ndarray,
         places: Sequence[Place],
-        samples: np.ndarray | None = None,
     ) -> None:
         """Adds slices.
 
@@ -46,21 +47,26 @@ class Tally:
           prediction: bool, the mask that is scored.
           bits: uint8, the readers' bits.
           places: (slices,), where they come from.
-          samples: bool (100, slices, rows, columns), masks drawn from the model; None for a deterministic model.
         """
-        masks = overlap_matrix.masks(prediction, bits, readers=self.readers)
-        overlaps = overlap_matrix.overlaps(masks)
+        overlaps = overlap_matrix.overlaps(prediction, bits, readers=self.readers)
         for number, place in enumerate(places):
             self.slices.add(
                 place.patient,
                 overlaps=overlaps[number],
                 pixels=bits[number].size,
-                surfaces=surface.compare_pairs(list(masks[:, number]), self._pairs, place.spacing_mm[1:]),
+                surfaces=self._surfaces(prediction[number], bits[number], place),
             )
             self.nodules.add(prediction[number], bits[number], place)
         self._reliability.append(reliability.bin_sums(probability, bits, readers=self.readers))
-        if samples is not None:
-            self._ged.append(disagreement.ged2_of_samples(samples, bits, readers=self.readers))
+        if self._thresholds is not None:
+            ged = disagreement.ged2_of_thresholds(probability, self._thresholds, bits, readers=self.readers)
+            self._ged.append(ged)
+
+    def _surfaces(self, prediction: np.ndarray, bits: np.ndarray, place: Place) -> np.ndarray:
+        """`surface.compare_pairs` of a slice, from the box of what is predicted or marked."""
+        box = marked_box(prediction, bits)
+        masks = overlap_matrix.masks(prediction[box], bits[box], readers=self.readers)
+        return surface.compare_pairs(masks, self._pairs, place.spacing_mm[1:], start=[side.start for side in box])
 
     def finish(self) -> None:
         """Must be called after the last slice."""
