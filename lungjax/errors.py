@@ -68,11 +68,11 @@ def tell_once() -> Callable[[], None]:
     """
 
     def on_main_thread(hook: Callable[..., Any]) -> Callable[..., None]:
-        def told(*error: Any) -> None:
+        def on_error(*error: Any) -> None:
             if threading.current_thread() is threading.main_thread():
                 hook(*error)
 
-        return told
+        return on_error
 
     hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]

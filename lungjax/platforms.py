@@ -64,8 +64,8 @@ def cpu() -> str:
             first = "".join(itertools.takewhile(str.strip, lines))  # Of the first core: a blank line ends it.
     except OSError:
         return f"{platform.machine()} {platform.processor()}"
-    told = ("model name", "flags", "Features", "CPU implementer", "CPU part")
-    return platform.machine() + "".join(line for line in first.splitlines(True) if line.startswith(told))
+    fields = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+    return platform.machine() + "".join(line for line in first.splitlines(True) if line.startswith(fields))
 
 
 def cache_folder() -> Path:

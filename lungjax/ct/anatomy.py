@@ -38,12 +38,12 @@ def contradictions(voxels: np.ndarray, lung: Lungs) -> list[str]:
     hu = morphology.block_means(voxels, lung.step)
     block_mm = np.multiply(lung.step, lung.spacing_mm)
     slices, rows, columns = (np.flatnonzero(lung.grid.any(axis=across)) for across in ((1, 2), (0, 2), (0, 1)))
-    seen = slice(int(slices[0]), int(slices[-1]) + 1)
+    lung_slices = slice(int(slices[0]), int(slices[-1]) + 1)
     middle = (columns[0] + columns[-1]) / 2
     strip = np.abs(np.arange(lung.grid.shape[2]) - middle) * block_mm[2] <= _MIDDLE_MM
     sentences = []
     gas = (hu < _GAS_HU) & lungs.enclosed_by(lungs.body_mask(hu > lungs.AIR_HU, block_mm)) & ~lung.grid
-    per_slice_mm3 = gas[seen][:, :, strip].sum(axis=(1, 2)) * math.prod(block_mm)
+    per_slice_mm3 = gas[lung_slices][:, :, strip].sum(axis=(1, 2)) * math.prod(block_mm)
     third = max(len(per_slice_mm3) // 3, 1)
     if _is_clear(per_slice_mm3[:third].sum(), per_slice_mm3[-third:].sum(), _LEAST_TRACHEA_MM3):
         sentences.append(
@@ -51,7 +51,7 @@ def contradictions(voxels: np.ndarray, lung: Lungs) -> list[str]:
         )
     around, depth = round(_AROUND_MM / block_mm[1]), int(rows[-1] - rows[0])
     rim = round(_RIM * depth)
-    bone = (hu[seen][:, :, strip] > _BONE_HU).sum(axis=(0, 2)) * math.prod(block_mm)
+    bone = (hu[lung_slices][:, :, strip] > _BONE_HU).sum(axis=(0, 2)) * math.prod(block_mm)
     front = bone[max(rows[0] - around, 0) : rows[0] + rim].sum()
     back = bone[rows[-1] - rim + 1 : rows[-1] + around + 1].sum()
     if _is_clear(front, back, _LEAST_BONE_MM3):

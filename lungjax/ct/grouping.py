@@ -96,17 +96,17 @@ def groups(folder: Path, series_uid: str, files: Sequence[File]) -> tuple[list[G
     """
     images, notes = without_strays(folder, files)
     reconstructions = _reconstructions(images)
-    found = []
+    scans = []
     for label, some in reconstructions.items():
         key = f"{series_uid}-{re.sub(r'[^A-Za-z0-9.]+', '_', label)}" if label else series_uid
         patients, studies = (sorted({get(header) for header, _ in some} - {""}) for get in (_patient, _study))
         paths = tuple(path for _, path in some)
-        found.append(Group(key, patients[0] if patients else "", studies[0] if studies else "", paths))
-    if len(found) > 1:
+        scans.append(Group(key, patients[0] if patients else "", studies[0] if studies else "", paths))
+    if len(scans) > 1:
         listed = " and ".join(f"{label} ({len(some)} files)" for label, some in reconstructions.items())
-        message = f"the series in {found[0].where} holds several reconstructions, {listed}; each is a scan of its own"
-        notes.append(Quarantined(f"{series_uid}/", found[0].where, "several_reconstructions", message))
-    return found, notes
+        message = f"the series in {scans[0].where} holds several reconstructions, {listed}; each is a scan of its own"
+        notes.append(Quarantined(f"{series_uid}/", scans[0].where, "several_reconstructions", message))
+    return scans, notes
 
 
 def without_strays(folder: Path, files: Sequence[File]) -> tuple[list[File], list[Quarantined]]:
@@ -199,12 +199,12 @@ def _directions(header: Header) -> tuple[str, str]:
 
 
 def _why_copy() -> Callable[[File], str | None]:
-    seen: dict[tuple, Path] = {}
+    first_paths: dict[tuple, Path] = {}
 
     def why(file: File) -> str | None:
         header, path = file
         identity = (header.sop_uid, header.position_mm, header.kernel, header.thickness)
-        first = seen.setdefault(identity, path)
+        first = first_paths.setdefault(identity, path)
         if first == path or not (header.sop_uid or _same_bytes(first, path)):
             return None
         return f"it is a copy of an image in {first.parent}"
@@ -224,12 +224,12 @@ def _reconstructions(files: Sequence[File]) -> dict[str, list[File]]:
     kernels, thicknesses = ({get(header) for header, _ in files} for get in (_kernel, _thickness))
     if (len(kernels) == 1 and len(thicknesses) == 1) or _is_one_stack(files):
         return {"": list(files)}
-    found: dict[str, list[File]] = collections.defaultdict(list)
+    by_label: dict[str, list[File]] = collections.defaultdict(list)
     for header, path in files:
         parts = [header.kernel or "no kernel"] if len(kernels) > 1 else []
         parts += [f"{header.thickness or '?'} mm"] if len(thicknesses) > 1 else []
-        found[" ".join(parts)].append((header, path))
-    return dict(sorted(found.items()))
+        by_label[" ".join(parts)].append((header, path))
+    return dict(sorted(by_label.items()))
 
 
 def _kernel(header: Header) -> str:

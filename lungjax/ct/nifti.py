@@ -224,7 +224,7 @@ def _disagreement(sform: Geometry, qform: Geometry, sform_code: int, path: Path)
     """A note where both place a corner of the volume differently by more than rounding."""
     ends = np.array([[0, size - 1] for size in sform.shape[::-1]])
     corners = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
-    places = [corners @ (one.directions * one.steps_mm).T + one.origin_mm for one in (sform, qform)]
+    places = [corners @ (geometry.directions * geometry.steps_mm).T + geometry.origin_mm for geometry in (sform, qform)]
     if np.abs(places[0] - places[1]).max() <= _SAME_VOXELS * sform.steps_mm.min():
         return ()
     where = [", ".join(f"{mm:.6g}" for mm in place[0]) for place in places]

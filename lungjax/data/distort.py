@@ -64,11 +64,11 @@ def resize(patches: jax.Array, spacing_mm: jax.Array, *, side_px: int, pixel_mm:
     """
     middle = jnp.zeros(2, jnp.float32)
 
-    def one(patch: jax.Array, mm: jax.Array) -> jax.Array:
+    def resized(patch: jax.Array, mm: jax.Array) -> jax.Array:
         matrix = jnp.eye(2, dtype=jnp.float32) * (pixel_mm / mm)
         return resample(patch, matrix, middle, order=1, side_px=side_px)
 
-    return jax.vmap(one)(patches.astype(jnp.float32), spacing_mm)
+    return jax.vmap(resized)(patches.astype(jnp.float32), spacing_mm)
 
 
 def random_blur(key: jax.Array, image: jax.Array, *, sigma_px: float) -> jax.Array:

@@ -136,9 +136,9 @@ def _read(source: Batches, index_rows: np.ndarray) -> Pixels:
 
     def fill(start: int) -> None:
         pairs = zip(*source.pixels(index_rows[start : start + _AT_ONCE]), strict=True)
-        for place, (one, bits) in enumerate(pairs, start):
-            part = (place, slice(one.shape[0]), slice(one.shape[1]))
-            image[part], lowest[place] = one, one.min()
+        for place, (pixels, bits) in enumerate(pairs, start):
+            part = (place, slice(pixels.shape[0]), slice(pixels.shape[1]))
+            image[part], lowest[place] = pixels, pixels.min()
             if readers is not None:
                 readers[part] = bits
 

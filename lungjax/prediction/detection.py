@@ -88,7 +88,9 @@ def _rescored(proposed: list[Candidate], scan: Scan, classifier: CandidateClassi
     slice_mm, row_mm, _ = scan.spacing_mm
     stacks = patches.cut_stacks(scan.voxels, proposed, slice_mm)
     probability = classifier.predict(stacks, np.full(len(proposed), row_mm)).tolist()
-    rescored = [dataclasses.replace(one, score=score) for one, score in zip(proposed, probability, strict=True)]
+    rescored = [
+        dataclasses.replace(candidate, score=score) for candidate, score in zip(proposed, probability, strict=True)
+    ]
     return sorted(rescored, key=lambda candidate: -candidate.score)
 
 

@@ -32,7 +32,7 @@ def open_forward(path: Path, *, device: Any) -> Forward:
     """
     try:
         inputs = json_files.read(path / MODEL_FILE)["inputs"]
-        shapes = {one["name"]: tuple(one["shape"][1:]) for one in inputs}
+        shapes = {array["name"]: tuple(array["shape"][1:]) for array in inputs}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is no exported model or is damaged ({error}); export it again.") from error
     function = _stablehlo(path, device) if (path / STABLEHLO_FILE).is_file() else _onnx(path, list(shapes))

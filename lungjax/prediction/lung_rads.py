@@ -105,10 +105,10 @@ def scan_category(nodules: Iterable[tuple[int, Assessment]]) -> Assessment:
       nodules: number and assessment of each nodule.
     """
     assessed = list(nodules)
-    unknown = next((one for _, one in assessed if one.category is None), None)
+    unknown = next((assessment for _, assessment in assessed if assessment.category is None), None)
     if unknown is not None:
         return unknown
     if not assessed:
         return Assessment("1", "no nodule was found")
-    number, highest = max(assessed, key=lambda one: CATEGORIES.index(one[1].category or "1"))
+    number, highest = max(assessed, key=lambda pair: CATEGORIES.index(pair[1].category or "1"))
     return Assessment(highest.category, f"nodule {number}: {highest.reason}")

@@ -132,8 +132,8 @@ class PatientClassifier:
             given = hu[patient, filled].astype(np.float32)[None], pixel_mm[patient, filled][None]
             own = certainty[patient, chosen]
             logits, shares = self._each(*given, len(chosen))
-            for weight, there_are in _likely_sets(own):
-                attended = np.where(there_are, shares, 0) / shares[there_are].sum()
+            for weight, inside in _likely_sets(own):
+                attended = np.where(inside, shares, 0) / shares[inside].sum()
                 probability[patient] += weight * special.expit(attended @ logits)
                 attention[patient, chosen] += weight * attended
             probability[patient] *= 1 - np.prod(1 - own)
@@ -148,7 +148,7 @@ class PatientClassifier:
         inside = np.zeros((count + 1, 1, self.most_nodules), np.float32)
         inside[0, 0, :count] = 1
         inside[1:, 0, :count] = np.eye(count)
-        outputs = [self._forward(hu, pixel_mm, one) for one in (inside if count > 1 else inside[:1])]
+        outputs = [self._forward(hu, pixel_mm, inside_one) for inside_one in (inside if count > 1 else inside[:1])]
         alone = np.array([probability[0] for probability, _ in outputs[-count:]], np.float64)
         return special.logit(alone.clip(_CERTAIN, 1 - _CERTAIN)), outputs[0][1][0, :count].clip(_CERTAIN)
 
@@ -164,21 +164,21 @@ def _likely_sets(certainty: np.ndarray) -> list[tuple[float, np.ndarray]]:
     with np.errstate(divide="ignore"):
         costs = np.abs(np.log(certainty) - np.log1p(-certainty)).tolist()  # Infinite for what is sure.
     order = [place for place in np.argsort(costs, kind="stable").tolist() if costs[place] < math.inf]
-    found: list[tuple[float, np.ndarray]] = []
+    sets: list[tuple[float, np.ndarray]] = []
     heap: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]  # The cost of a set, and the places in `order` it flips.
-    while heap and len(found) < _MOST_SETS:
+    while heap and len(sets) < _MOST_SETS:
         cost, flips = heapq.heappop(heap)
-        there_are = likeliest.copy()
-        there_are[[order[flip] for flip in flips]] ^= True
-        if there_are.any():
-            found.append((float(np.where(there_are, certainty, 1 - certainty).prod()), there_are))
+        inside = likeliest.copy()
+        inside[[order[flip] for flip in flips]] ^= True
+        if inside.any():
+            sets.append((float(np.where(inside, certainty, 1 - certainty).prod()), inside))
         after = flips[-1] + 1 if flips else 0
         if after < len(order):
             heapq.heappush(heap, (cost + costs[order[after]], (*flips, after)))
             if flips:
                 heapq.heappush(heap, (cost + costs[order[after]] - costs[order[after - 1]], (*flips[:-1], after)))
-    total = sum(weight for weight, _ in found)
-    return [(weight / total, there_are) for weight, there_are in found]
+    total = sum(weight for weight, _ in sets)
+    return [(weight / total, inside) for weight, inside in sets]
 
 
 def _forward(trained: Trained, device: Any) -> Forward:

@@ -160,10 +160,10 @@ def predict(scan: Scan, networks: Networks, point: OperatingPoint, prevalence: P
         classifier=networks.candidate_classifier,
         threshold=point.threshold,
     )
-    found = [*detected.nodules, *detected.candidates]
-    hu, pixel_mm = _patches(scan, found)
+    proposed = [*detected.nodules, *detected.candidates]
+    hu, pixel_mm = _patches(scan, proposed)
     classified = None if networks.nodule_classifier is None else networks.nodule_classifier.predict(hu, pixel_mm)
-    described = description.describe(scan, detected.lungs, found, classified)
+    described = description.describe(scan, detected.lungs, proposed, classified)
     count = len(detected.nodules)
     lungs = None if detected.lungs is None else diffuse_disease.check(scan, detected.lungs, detected.nodules)
     unusual = None if lungs is None else lungs.warning()
@@ -183,10 +183,10 @@ def predict(scan: Scan, networks: Networks, point: OperatingPoint, prevalence: P
     )
 
 
-def _patches(scan: Scan, found: list[Candidate]) -> tuple[np.ndarray, np.ndarray]:
+def _patches(scan: Scan, proposed: list[Candidate]) -> tuple[np.ndarray, np.ndarray]:
     """int16 (n, 71, 71) HU around each candidate, and float64 (n,) mm between their pixel centres."""
     row_mm = scan.spacing_mm[1]  # Columns are as far apart, to within 1 %: other scans are refused.
-    return patches.cut(scan.voxels, found), np.full(len(found), row_mm)
+    return patches.cut(scan.voxels, proposed), np.full(len(proposed), row_mm)
 
 
 def _patient(

@@ -26,13 +26,13 @@ def probabilities(above: np.ndarray) -> np.ndarray:
       a name, and of sum 1 along the last axis.
     """
     above = np.asarray(above, np.float64)
-    found = np.zeros((len(above), len(HIGHEST), len(VALUES)))
+    probabilities = np.zeros((len(above), len(HIGHEST), len(VALUES)))
     for place, highest in enumerate(HIGHEST):
         columns = [number for number, (name, _) in enumerate(STEPS) if name == place]
         for row, chances in enumerate(above[:, columns]):
             falling = isotonic_regression(chances, increasing=False).x
-            found[row, place, :highest] = -np.diff(np.concatenate([[1.0], falling, [0.0]]))
-    return np.maximum(found, 0.0)
+            probabilities[row, place, :highest] = -np.diff(np.concatenate([[1.0], falling, [0.0]]))
+    return np.maximum(probabilities, 0.0)
 
 
 def standard_deviation(probabilities: np.ndarray) -> np.ndarray:

@@ -136,8 +136,8 @@ def _shapes(config: Config) -> Shapes:
         "image": jax.ShapeDtypeStruct((2, side_px, side_px), np.float32),
         "inside": jax.ShapeDtypeStruct((2, config.data.get("nodules", 1)), np.float32),
     }
-    one = Mesh(np.array(jax.devices()[:1]), ("data",))
-    task = TASKS[config.task](config, intensity="hu", readers=READERS, mesh=one)
+    one_device = Mesh(np.array(jax.devices()[:1]), ("data",))
+    task = TASKS[config.task](config, intensity="hu", readers=READERS, mesh=one_device)
     params, model_state = jax.eval_shape(task.init, jax.random.key(0), sample)
     flat = flax.traverse_util.flatten_dict({"params": params, "model_state": model_state}, sep="/")
     return {name: tuple(array.shape) for name, array in flat.items()}  # pyright: ignore[reportAttributeAccessIssue]

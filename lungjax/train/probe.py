@@ -24,7 +24,7 @@ LEAST = 20
 class Probe:
     """ROC AUC on the val patients of classifiers trained on the features of the train patients.
 
-    Questions, each probed where train and val have at least `LEAST` slices of both answers:
+    Questions, each probed where train and val have at least `LEAST` slices of both kinds:
       nodule: whether any reader marked something. Where nearly every slice is of a nodule, `majority` instead: whether
         two or more readers marked the same pixel (or the only reader, where there is one).
       malignancy: whether the highest median rating is 4 or 5 rather than 1 or 2; others are left out.
@@ -55,18 +55,18 @@ class Probe:
         self._step = step.make_features_step(task, devices)
         self._rows = [_spread(rows) for rows in (train_rows, val_rows)]
         index = slices.dataset.index
-        self._answers, self.not_probed = _questions([index.iloc[rows] for rows in self._rows])
+        self._targets, self.not_probed = _questions([index.iloc[rows] for rows in self._rows])
 
     def scores(self, state: TrainState) -> dict[str, float]:
         """`knn_auc_QUESTION` and `linear_auc_QUESTION`."""
-        if not self._answers:
+        if not self._targets:
             return {}
         train, val = (self._features(state, rows) for rows in self._rows)
         scores = {}
-        for name, (train_answers, val_answers) in self._answers.items():
+        for name, (train_targets, val_targets) in self._targets.items():
             (train_features, train_labels), (val_features, val_labels) = (
-                (features[answers >= 0], answers[answers >= 0] > 0)
-                for features, answers in ((train, train_answers), (val, val_answers))
+                (features[targets >= 0], targets[targets >= 0] > 0)
+                for features, targets in ((train, train_targets), (val, val_targets))
             )
             for kind, probe in (("knn", probes.knn), ("linear", probes.linear)):
                 score = probe(train_features, train_labels, val_features)
@@ -90,21 +90,21 @@ def _spread(rows: np.ndarray) -> np.ndarray:
 
 
 def _questions(sides: list[pd.DataFrame]) -> tuple[dict[str, list[np.ndarray]], str]:
-    """By question, the answers (slices,) of train and val: 1 yes, 0 no, -1 left out; and what is not probed."""
+    """By question, the targets (slices,) of train and val: 1 yes, 0 no, -1 left out; and what is not probed."""
     chosen: dict[str, list[np.ndarray]] = {}
     missing = []
     for names in (("nodule", "majority"), ("malignancy",)):
-        answers = {name: [_answers(side, name) for side in sides] for name in names}
-        enough = [name for name in names if all(_enough(side) for side in answers[name])]
+        targets = {name: [_targets(side, name) for side in sides] for name in names}
+        enough = [name for name in names if all(_enough(side) for side in targets[name])]
         if enough:
-            chosen[enough[0]] = answers[enough[0]]
+            chosen[enough[0]] = targets[enough[0]]
         else:
             missing.append(" or ".join(names))
     not_probed = f"not probed: {', '.join(missing)}; fewer than {LEAST} slices of either kind" if missing else ""
     return chosen, not_probed
 
 
-def _answers(side: Any, question: str) -> np.ndarray:
+def _targets(side: Any, question: str) -> np.ndarray:
     if question == "malignancy":
         rating = side["malignancy_median"].to_numpy()
         return np.where(rating >= 3.5, 1, np.where(rating <= 2.5, 0, -1))  # NaN, which means not rated, is neither.
@@ -112,5 +112,5 @@ def _answers(side: Any, question: str) -> np.ndarray:
     return (side[column].to_numpy() > 0).astype(int)
 
 
-def _enough(answers: np.ndarray) -> bool:
-    return all(int(np.count_nonzero(answers == answer)) >= LEAST for answer in (0, 1))
+def _enough(targets: np.ndarray) -> bool:
+    return all(int(np.count_nonzero(targets == answer)) >= LEAST for answer in (0, 1))

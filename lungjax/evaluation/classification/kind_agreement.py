@@ -29,8 +29,8 @@ def agreement_figures(
     """
     place = {kind: number for number, kind in enumerate(kinds)}
     cells = np.zeros((len(reference), len(kinds), len(kinds)))
-    for row, (true, said) in enumerate(zip(reference, predicted, strict=True)):
-        cells[row, place[true], place[said]] = 1
+    for row, (true, guess) in enumerate(zip(reference, predicted, strict=True)):
+        cells[row, place[true], place[guess]] = 1
     table = cells.sum(axis=0)
     low, high = bootstrap.interval(bootstrap.patient_sums(cells, patients), _figures)
     each = [
@@ -39,7 +39,7 @@ def agreement_figures(
     ]
     return {
         "nodules": len(reference),
-        "table": {true: {said: int(table[place[true], place[said]]) for said in kinds} for true in kinds},
+        "table": {true: {guess: int(table[place[true], place[guess]]) for guess in kinds} for true in kinds},
         "agreement": each[0],
         "kappa": each[1],
         "sensitivity": dict(zip(kinds, each[2:], strict=True)),

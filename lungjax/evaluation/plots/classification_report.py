@@ -72,7 +72,7 @@ def _types(types: Mapping[str, Any]) -> list[str]:
 def _told(table: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Of what readers say, a line each, how many the model tells to be what."""
     rows = [["readers", *(f"model: {kind}" for kind in table)]]
-    return _columns([*rows, *([kind, *map(str, told.values())] for kind, told in table.items())])
+    return _columns([*rows, *([kind, *map(str, counts.values())] for kind, counts in table.items())])
 
 
 def _compared(part: Mapping[str, Any], name: str) -> list[str]:

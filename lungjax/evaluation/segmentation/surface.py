@@ -135,9 +135,9 @@ def compare_pairs(
         return np.full((len(pairs), len(NAMES)), np.nan)
     first: dict[bytes, int] = {}
     same_as = [first.setdefault(mask.tobytes(), number) for number, mask in enumerate(masks)]
-    found = borders(masks, spacing_mm, start)
+    each_border = borders(masks, spacing_mm, start)
     asked = [(same_as[min(pair)], same_as[max(pair)]) for pair in pairs]
-    compared = {(a, b): compare(found[a], found[b]) for a, b in dict.fromkeys(asked)}
+    compared = {(a, b): compare(each_border[a], each_border[b]) for a, b in dict.fromkeys(asked)}
     return np.array([compared[pair] for pair in asked]).reshape(len(pairs), len(NAMES))
 
 

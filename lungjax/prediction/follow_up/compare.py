@@ -30,8 +30,8 @@ def compare(
     """See `lungjax.compare`."""
     order = ordered((first.scan, second.scan), dates_of)
     compared = [
-        ComparedScan(one.scan, one.to_dict(), one.mask, date)
-        for one, date in zip((second, first) if order.swapped else (first, second), order.dates, strict=True)
+        ComparedScan(prediction.scan, prediction.to_dict(), prediction.mask, date)
+        for prediction, date in zip((second, first) if order.swapped else (first, second), order.dates, strict=True)
     ]
     return compare_scans(compared[0], compared[1], order)
 
@@ -108,9 +108,9 @@ def compare_scans(first: ComparedScan, second: ComparedScan, order: Order) -> Fo
         affine_lps=None if registered is None else registered.affine_lps,
         spline=registered is not None and registered.spline,
         matched=tuple(matched),
-        new=tuple(one for one in alone if one.shown and one.scan == "second"),
-        gone=tuple(one for one in alone if one.shown and one.scan == "first"),
-        not_shown=tuple(one for one in alone if not one.shown),
+        new=tuple(nodule for nodule in alone if nodule.shown and nodule.scan == "second"),
+        gone=tuple(nodule for nodule in alone if nodule.shown and nodule.scan == "first"),
+        not_shown=tuple(nodule for nodule in alone if not nodule.shown),
         warnings=tuple(warnings),
         made=report_json.now(),
     )
@@ -118,26 +118,26 @@ def compare_scans(first: ComparedScan, second: ComparedScan, order: Order) -> Fo
 
 def _warnings(first: ComparedScan, second: ComparedScan, order: Order) -> list[str]:
     sentences = [] if order.warning is None else [order.warning]
-    without = [name for name, one in (("first", first), ("second", second)) if _patient_id(one.scan) is None]
+    without = [name for name, compared in (("first", first), ("second", second)) if _patient_id(compared.scan) is None]
     if without:
         whose = f"The {without[0]} scan has" if len(without) == 1 else "Neither scan has"
         number = "a" if len(without) == 2 else "no"
         sentences.append(f"{whose} {number} PatientID: that they are of one patient has not been checked.")
     if any(first.report[name] != second.report[name] for name in ("model", "candidate_classifier", "threshold")):
         sentences.append("The scans were read by different models or thresholds: volumes may differ by that alone.")
-    slices_mm = [one.scan.spacing_mm[0] for one in (first, second)]
+    slices_mm = [compared.scan.spacing_mm[0] for compared in (first, second)]
     if max(slices_mm) > _SLICES_ALIKE * min(slices_mm):
         apart = " and ".join(f"{mm:.3g}" for mm in slices_mm)
         sentences.append(f"The slices are {apart} mm apart: volumes may differ by that alone.")
-    for name, one in (("first", first), ("second", second)):
-        sentences += [f"Of the {name} scan: {sentence}" for sentence in one.report["warnings"]]
+    for name, compared in (("first", first), ("second", second)):
+        sentences += [f"Of the {name} scan: {sentence}" for sentence in compared.report["warnings"]]
     return sentences
 
 
 def _registered(first: ComparedScan, second: ComparedScan) -> Registration:
-    for name, one in (("first", first), ("second", second)):
-        if one.report["refused"] is not None:
-            raise NotRegistered(f"The {name} scan was refused: {one.report['refused']}")
+    for name, compared in (("first", first), ("second", second)):
+        if compared.report["refused"] is not None:
+            raise NotRegistered(f"The {name} scan was refused: {compared.report['refused']}")
     return registration.register(first.scan, second.scan, first.mask, second.mask)
 
 
@@ -150,16 +150,16 @@ def _match(
     voxels_mm3 = (math.prod(first.scan.spacing_mm), math.prod(second.scan.spacing_mm))
     matched = []
     for row, column, distance_mm in pairs:
-        one, other = earlier[row], later[column]
-        volumes_mm3 = (one["volume_mm3"], other["volume_mm3"])
+        before, after = earlier[row], later[column]
+        volumes_mm3 = (before["volume_mm3"], after["volume_mm3"])
         grown = growth.grown(volumes_mm3, voxels_mm3)
         matched.append(
             MatchedNodule(
-                first=one["number"],
-                second=other["number"],
+                first=before["number"],
+                second=after["number"],
                 distance_mm=distance_mm,
                 volumes_mm3=volumes_mm3,
-                longest_mm=(one["longest_mm"], other["longest_mm"]),
+                longest_mm=(before["longest_mm"], after["longest_mm"]),
                 growth=grown,
                 doubling_time=None if days is None else growth.doubling_time(grown, days),
             )

@@ -135,7 +135,7 @@ def _earlier(out: Path, compared: list[ComparedScan]) -> dict[str, Any] | None:
         raise InputError(f"{path} is none of ours; name another --out.") from error
     if not is_ours:
         raise InputError(f"{path} was made by another version of lungjax; name another --out.")
-    asked = [None if one.date is None else one.date.isoformat() for one in compared]
-    if made != [one.report["made"] for one in compared] or dates != asked:
+    asked = [None if scan.date is None else scan.date.isoformat() for scan in compared]
+    if made != [scan.report["made"] for scan in compared] or dates != asked:
         raise InputError(f"{path} is of other predictions or dates; name another --out.")
     return follow_up

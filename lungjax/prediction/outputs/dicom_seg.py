@@ -205,8 +205,8 @@ def _measurements(nodule: dict[str, Any], segmentation: Any, segment: Any, algor
         for key, (name, unit, derivation) in _MEASURED.items()
         if nodule[key] is not None
     ]
-    for rating, told in nodule["ratings"].items():
-        for value, derivation in ((told["expected"], _MEAN), (told["standard_deviation"], _DEVIATION)):
+    for rating, rated in nodule["ratings"].items():
+        for value, derivation in ((rated["expected"], _MEAN), (rated["standard_deviation"], _DEVIATION)):
             if value is not None:
                 measured.append(hd.sr.Measurement(_RATINGS[rating], value, _NO_UNITS, derivation=derivation))
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
@@ -234,11 +234,13 @@ def _measurements(nodule: dict[str, Any], segmentation: Any, segment: Any, algor
 
 def _evaluations(nodule: dict[str, Any]) -> list[hd.sr.QualitativeEvaluation]:
     """Type and Lung-RADS category, where they are known."""
-    found = []
+    evaluations = []
     if nodule["type"] is not None:
-        found.append(hd.sr.QualitativeEvaluation(name=_TYPE, value=_TYPES[nodule["type"]]))
+        evaluations.append(hd.sr.QualitativeEvaluation(name=_TYPE, value=_TYPES[nodule["type"]]))
     if nodule["lung_rads"] is not None:
         category = nodule["lung_rads"]
         meaning = f"Lung-RADS v2022 {category} at baseline, by rule and no reading"
-        found.append(hd.sr.QualitativeEvaluation(_CATEGORY, CodedConcept(f"lung-rads-{category}", _PRIVATE, meaning)))
-    return found
+        evaluations.append(
+            hd.sr.QualitativeEvaluation(_CATEGORY, CodedConcept(f"lung-rads-{category}", _PRIVATE, meaning))
+        )
+    return evaluations

@@ -67,7 +67,7 @@ def write(
         patient=patient,
         follow_up=follow_up,
         matched=[_matched_row(nodule) for nodule in follow_up["matched"]],
-        alone=[(*_ALONE[status], [_alone_row(status, one) for one in follow_up[status]]) for status in _ALONE],
+        alone=[(*_ALONE[status], [_alone_row(status, nodule) for nodule in follow_up[status]]) for status in _ALONE],
         pictures=pictures,
         left_out=max(sum(len(follow_up[name]) for name in ("matched", "new", "gone", "not_shown")) - MOST, 0),
         scans={name: _scan(follow_up[name]) for name in _SIDES},
@@ -144,7 +144,7 @@ def _places(
 
 def _nodule_place(compared: ComparedScan, number: int) -> tuple[np.ndarray, int]:
     """Its centre, in the slice that shows most of it."""
-    (nodule,) = [one for one in compared.report["nodules"] if one["number"] == number]
+    nodule = next(nodule for nodule in compared.report["nodules"] if nodule["number"] == number)
     first, last = nodule["slices"]
     areas = (compared.mask[first : last + 1] == number).sum(axis=(1, 2))
     return np.array([first + int(areas.argmax()), *nodule["centre_voxel"][1:]]), number
