@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,8 @@ from lungjax.errors import InputError
 from lungjax.preparation.run import prepare
 from lungjax.train import calibrate, checkpoint, trained, workdir
 
-some_bytes = pytest.mark.parametrize("step", [397, pytest.param(1, marks=pytest.mark.slow)])
+SEAL = re.compile("[0-9a-f]{64}")
+some_bytes = pytest.mark.parametrize("step", [397, pytest.param(1, marks=pytest.mark.exhaustive)])
 """A bit in one byte of so many."""
 
 
@@ -80,7 +82,8 @@ def plain(dataset: Dataset) -> Any:
     records = dataset.read(range(len(dataset)))
     pixels = [(record.image.tobytes(), record.readers.tobytes(), record.image.shape) for record in records]
     others = [repr({**vars(record), "image": None, "readers": None}) for record in records]
-    described = {name: value for name, value in dataset.manifest.items() if not name.startswith("sha")}
+    # Not the seal, which is no seal any more where a bit of its name is flipped.
+    described = {name: value for name, value in dataset.manifest.items() if not SEAL.fullmatch(str(value))}
     return pixels, others, dataset.index.to_csv(), json.dumps({name: described[name] for name in sorted(described)})
 
 

@@ -74,7 +74,7 @@ class Trial:
             assert not out.exists(), room
 
 
-@every_verb
+@verbs.some_verbs("prepare", slow=("export", "train"))
 def test_some_writes(verb: Verb, disk: Disk, capfd: pytest.CaptureFixture[str]):
     """Early ones, some in the middle, and those at the end: as much room as the result takes is too little or just
     enough."""
@@ -84,7 +84,7 @@ def test_some_writes(verb: Verb, disk: Disk, capfd: pytest.CaptureFixture[str]):
     assert all(trial.fails({"files": files}) for files in (2, max(trial.files // 2, 2)))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @every_verb
 def test_every_write(verb: Verb, disk: Disk, capfd: pytest.CaptureFixture[str]):
     trial = Trial(verb, disk, capfd)

@@ -13,7 +13,7 @@ from verbs import Verb
 
 MANY = 30
 BUDGET_S = 600
-"""For the kills of one verb in the slow test."""
+"""For the kills of one verb in the exhaustive test."""
 every_verb = pytest.mark.parametrize("verb", verbs.NAMES, indirect=True)
 
 
@@ -54,12 +54,12 @@ def kill_at_random(verb: Verb, folder: Path, kills: int) -> None:
     assert not left
 
 
-@every_verb
+@verbs.some_verbs("prepare", slow=("predict", "train"))
 def test_three_kills(verb: Verb, tmp_path: Path):
     kill_at_random(verb, tmp_path, 3)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @every_verb
 def test_thirty_kills(verb: Verb, tmp_path: Path):
     kill_at_random(verb, tmp_path, MANY)

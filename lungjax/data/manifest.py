@@ -25,7 +25,8 @@ QUARANTINE = "quarantine.jsonl"
 
 _MOST_PLANES = 64
 _NAMES = ("shard", "patient_id", "study_uid", "series_uid", "sop_uid", "split")
-_FLOATS = ("z_mm", "slice_spacing_mm", "row_spacing_mm", "column_spacing_mm", "malignancy_median", "lung_area_mm2")
+FLOATS = {"z_mm", "slice_spacing_mm", "row_spacing_mm", "column_spacing_mm", "malignancy_median", "lung_area_mm2"}
+"""The columns of the index that need not be whole numbers."""
 
 
 def write_manifest(
@@ -165,7 +166,7 @@ def read_index(path: Path) -> pd.DataFrame:
         return pd.read_csv(
             path / INDEX,
             dtype=dict.fromkeys(_NAMES, str),
-            converters=dict.fromkeys(_FLOATS, float),  # Exact, unlike the default of some versions of pandas.
+            converters=dict.fromkeys(FLOATS, float),  # Exact, unlike the default of some versions of pandas.
             keep_default_na=False,
         )
     except (OSError, ValueError, OverflowError) as error:

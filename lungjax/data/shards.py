@@ -20,7 +20,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from lungjax import paths
 from lungjax.ct.scan import READERS, Intensity
 from lungjax.data import index_columns, records
-from lungjax.data.manifest import INDEX, QUARANTINE, read_index, read_manifest, sha256
+from lungjax.data.manifest import FLOATS, INDEX, QUARANTINE, read_index, read_manifest, sha256
 from lungjax.data.records import SliceRecord
 from lungjax.errors import InputError
 
@@ -177,10 +177,11 @@ def open_dataset(path: Path | str, *, verify: bool = False) -> Dataset:
         raise InputError(f"{path}: index and manifest disagree on the split of the patients; prepare the data again.")
     if index.empty:
         raise InputError(f"{path}: the data set holds no slices; see {path / QUARANTINE} for the reasons.")
-    numbers = [name for name in index.columns if name in ("position", *index_columns.NUMBERS)]
+    whole = [name for name in index.columns if name in ("position", *index_columns.NUMBERS) and name not in FLOATS]
     if (
-        any(index[name].dtype.kind not in "if" for name in numbers)
-        or index["position"].dtype.kind != "i"
+        any(index[name].dtype.kind != "i" for name in whole)
+        or np.isinf(index[[*FLOATS & {*index.columns}]].to_numpy(float)).any()
+        or (index["position"] < 0).any()
         or not {*index["shard"]} <= manifest["files"].keys()
     ):
         raise InputError(f"{path / INDEX} is damaged (a value is of another kind); prepare the data again.")

@@ -38,7 +38,8 @@ _LIMITS = """\
 - Other scanners, doses, reconstructions, contrast or children have not been tried.
 """
 _SCOPE = """\
-- Scored on slices that a reader marked: how well nodules are outlined, not how well they are found.
+- Scored on slices that a reader marked: how well nodules are outlined, not how well they are found. For the bundled
+  networks docs/results/whole-scans.md has figures of that.
 - Where it was trained on crops around nodules, these lay up to {reach_px} px off the middle of {tile_px} x {tile_px}
   px: it misses nodules that lie further off. `lungjax predict` lays its tiles accordingly.
 - The reference is what readers drew, and they differ; their own agreement stands beside the figures."""
@@ -165,6 +166,9 @@ _LOADS = (
 """Of StableHLO, as jax.export's compatibility guarantees have it; no package tells when it was released."""
 _UNITS = {"sift": "candidates", "classify": "nodules", "diagnose": "patients"}
 """What is classified, by the task."""
+_NO_FIGURES = (
+    "None were stored with the run: `lungjax evaluate` makes them. For the bundled networks docs/results has figures."
+)
 _WHICH = {"outlined": "whose outlines are known", "several_readers": "that several readers outlined"}
 _PROBED = """\
 and without labels: `accuracy` is how often a slice's other view is recognised among all views of the batch; `knn_auc`
@@ -215,7 +219,7 @@ def card_text(trained: Trained, given: Signature, *, format: str, dtype: str, di
     return (
         f"{header}# lungjax: {_TITLES[config.task]}\n\n{_WHAT[config.task]}\n\n| | |\n|---|---|\n{about}\n\n"
         f"## Use\n\n{use_section(trained, given, format=format)}\n"
-        f"## Figures\n\n{figures or 'None were stored with the run: `lungjax evaluate` makes them.'}\n\n"
+        f"## Figures\n\n{figures or _NO_FIGURES}\n\n"
         f"## Limits\n\n{_LIMITS.format(scope=scope)}\n## Licence\n\n{_LICENCE}"
     )
 

@@ -35,21 +35,22 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, *, every: int, keep: int):
         self._folder = (workdir / FOLDER).absolute()
-        self._checkpointer = ocp.training.Checkpointer(
-            self._folder,
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(every),
-            preservation_policy=_policies.AnyPreservationPolicy(
-                [
-                    _policies.LatestN(keep),
-                    _policies.BestN(
-                        get_metric_fn=lambda figures: figures["score"],
-                        n=1,
-                        keep_checkpoints_without_metrics=False,
-                    ),
-                ]
-            ),
-            cleanup_tmp_directories=True,
-        )
+        with _damage(f"a checkpoint in {self._folder}"):  # Orbax reads the scores of all as it opens.
+            self._checkpointer = ocp.training.Checkpointer(
+                self._folder,
+                save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(every),
+                preservation_policy=_policies.AnyPreservationPolicy(
+                    [
+                        _policies.LatestN(keep),
+                        _policies.BestN(
+                            get_metric_fn=lambda figures: figures["score"],
+                            n=1,
+                            keep_checkpoints_without_metrics=False,
+                        ),
+                    ]
+                ),
+                cleanup_tmp_directories=True,
+            )
         # For a resumed run: the best checkpoint is among those kept, so this is the best score of the whole run.
         self._best: float = max(map(_score, self._checkpointer.checkpoints), default=-math.inf)
 
@@ -134,7 +135,7 @@ def _arrays(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 @contextlib.contextmanager
-def _damage(checkpoint: Path) -> Iterator[None]:
+def _damage(checkpoint: Path | str) -> Iterator[None]:
     """Raises an InputError for what Orbax and TensorStore raise of a damaged checkpoint; errors of the disk stay."""
     try:
         yield
@@ -143,7 +144,7 @@ def _damage(checkpoint: Path) -> Iterator[None]:
             raise
         why = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise InputError(
-            f"{checkpoint} is damaged ({why}); remove that folder, and the run goes on from the checkpoint before it, "
+            f"{checkpoint} is damaged ({why}); remove its folder, and the run goes on from the checkpoint before it, "
             "if there is one."
         ) from error
 
@@ -224,7 +225,9 @@ def load_best(workdir: Path) -> tuple[dict[str, Any], int]:
     folder = workdir / FOLDER
     if not folder.is_dir():
         raise InputError(f"{workdir}: no checkpoints in it; give the workdir of a training run.")
-    with ocp.training.Checkpointer(folder.absolute()) as checkpointer:
+    with _damage(f"a checkpoint in {folder}"):
+        opened = ocp.training.Checkpointer(folder.absolute())
+    with opened as checkpointer:
         infos = list(checkpointer.checkpoints)
         if not infos:
             raise InputError(f"{workdir}: no finished checkpoint yet; let the run reach its first one.")

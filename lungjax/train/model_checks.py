@@ -101,7 +101,7 @@ def check_network(config: Config, shapes: Shapes | None) -> None:
     """
     _demand(config.get("task") in TASKS, "config.task", f"is none of {', '.join(TASKS)}")
     values = dict(config_checks.leaves(config.to_dict()))
-    for name in ("init_from", "compute_dtype", "data.crop_px", "data.path", *_USED[config.task]):
+    for name in ("init_from", "compute_dtype", "data.crop_px", "data.crop_at", "data.path", *_USED[config.task]):
         _demand(name in values, f"config.{name}", "is missing")
     for name, value in values.items():
         numbers = value if isinstance(value, list | tuple) else [value]

@@ -7,8 +7,9 @@ import dataclasses
 import json
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import chests
@@ -58,6 +59,13 @@ class Verb:
         return {name: MADE.sub(b"", content) for name, content in contents(folder).items()}
 
 
+def some_verbs(*default: str, slow: Sequence[str]) -> Any:
+    """Parametrizes a test by verbs: those that run by default, those of the slow tests, and the rest."""
+    marks = dict.fromkeys(default, ()) | dict.fromkeys(slow, (pytest.mark.slow,))
+    every = [pytest.param(name, marks=marks.get(name, (pytest.mark.exhaustive,))) for name in NAMES]
+    return pytest.mark.parametrize("verb", every, indirect=True)
+
+
 def run(arguments: list[str]) -> int:
     """Runs a command in this process; returns the exit code."""
     if arguments[0] != "train":
@@ -69,7 +77,7 @@ def run(arguments: list[str]) -> int:
     config.update_from_flattened_dict(
         {**smaller, "steps": STEPS, "eval_every": 3, "checkpoint_every": 2, "keep_checkpoints": 1}
     )
-    flags = {"_CONFIG": config, "_WORKDIR": workdir, "_COORDINATOR": None}
+    flags = {"_CONFIG": config, "_WORKDIR": workdir, "_COORDINATOR": None, "_PROFILE": None}
     with contextlib.ExitStack() as patched:
         patched.enter_context(mock.patch.object(main, "_parse"))
         for name, value in flags.items():
