@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the documentation into workdir/site: a warning is an error, and every link is followed.
+# Builds the documentation into workdir/site: a warning is an error, links within it are followed, others looked at.
 # Then open workdir/site/index.html; it needs no network.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 rm -rf workdir/site

@@ -161,9 +161,11 @@ network = onnxruntime.InferenceSession("model.onnx")
 """How a folder of each format is used without lungjax, from within it."""
 _LOADS = (
     "made with jax {jax} and jaxlib {jaxlib}. JAX promises that jaxlib releases from three weeks before that one to "
-    "six months after it load and run this file. Others may refuse: then use that jaxlib, or export again"
+    "six months after it load and run this file{until}. Others may refuse: then use that jaxlib, or export again"
 )
-"""Of StableHLO, as jax.export's compatibility guarantees have it; no package tells when it was released."""
+"""Of StableHLO, as jax.export's compatibility guarantees have it."""
+_UNTIL = {"0.10.2": ", so those until 17 December 2026 at least"}
+"""Six months after the files in the wheel of the locked jaxlib were built; no installed package tells its date."""
 _UNITS = {"sift": "candidates", "classify": "nodules", "diagnose": "patients"}
 """What is classified, by the task."""
 _NO_FIGURES = (
@@ -204,7 +206,8 @@ def card_text(trained: Trained, given: Signature, *, format: str, dtype: str, di
         f"{difference:.1e} at most",
     }
     if format == "stablehlo":
-        rows["loads with"] = _LOADS.format(jax=version("jax"), jaxlib=version("jaxlib"))
+        until = _UNTIL.get(version("jaxlib"), "")
+        rows["loads with"] = _LOADS.format(jax=version("jax"), jaxlib=version("jaxlib"), until=until)
     scope = {"segment": _SCOPE, "pretrain": _SCOPE_PRETRAINED, "sift": _SCOPE_SIFTED}.get(config.task, _SCOPE_GRADED)
     if config.task == "segment":
         tile_px = int(config.data.crop_px) or Tiling.of(config, trained.seen.get("side_px")).tile_px

@@ -11,6 +11,7 @@ from typing import Any
 import networks
 import numpy as np
 import pytest
+import runs
 
 from lungjax.export import model_card, signature
 from lungjax.export import run as exporting
@@ -119,3 +120,9 @@ def test_the_snippets_of_an_encoder_for_torchvision_run(library: str, tmp_path: 
             pytest.importorskip(package, reason=f"no {package} (extra `bench`): the snippet for it is not run")
     names = execute(code, out, monkeypatch)
     assert tuple(names["features"].shape) == (4, 512)
+
+
+def test_until_when_the_locked_jaxlib_promises_to_load_is_known():
+    locked = re.search(r"^jaxlib==(\S+)", (runs.ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert locked is not None
+    assert locked[1] in model_card._UNTIL  # pyright: ignore[reportPrivateUsage]
