@@ -181,7 +181,7 @@ def open_dataset(path: Path | str, *, verify: bool = False) -> Dataset:
     if (
         any(index[name].dtype.kind != "i" for name in whole)
         or np.isinf(index[[*FLOATS & {*index.columns}]].to_numpy(float)).any()
-        or (index["position"] < 0).any()
+        or (index["position"].to_numpy() < 0).any()
         or not {*index["shard"]} <= manifest["files"].keys()
     ):
         raise InputError(f"{path / INDEX} is damaged (a value is of another kind); prepare the data again.")
