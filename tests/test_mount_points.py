@@ -63,7 +63,7 @@ def test_predict_writes_a_folder_for_each_scan(
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "case-1.nii.gz").symlink_to(two_chests / "case-1.nii.gz")
     command = ["predict", str(tmp_path / "one"), *verb.command(disk.folder)[2:-1], f"--out={disk.folder}"]
-    for there in ("", "1 of them were there already"):
+    for there in ("", "there already: 1 scan"):
         assert verbs.run(command) == 0, capfd.readouterr().err
         assert there in capfd.readouterr().out
         assert [path.name for path in disk.folder.iterdir()] == ["case-1"]
