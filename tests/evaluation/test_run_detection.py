@@ -77,7 +77,7 @@ def test_a_network_that_knows(
     at_threshold = said["froc"]["at_threshold"]
     assert at_threshold["sensitivity"] == pytest.approx(hits / wanted)
     stages = said["narrowing"]["stages"]
-    shares = [stages[name]["share_kept"] for name in ("all", "lungs", "findings", "nodules")]
+    shares = [stages[name]["share_kept"] for name in ("all", "lungs", "candidates", "nodules")]
     assert shares[0] == 1
     assert shares == sorted(shares, reverse=True)
     assert stages["nodules"]["recall"]["3"] == 1
