@@ -45,7 +45,8 @@ def test_every_figure_stands_in_its_column(compared: dict[str, Any]):
             assert slices[label][at:].startswith(cell)
         assert slices["HD95 left out"][at:].split()[0] == str(found["per_slice"]["hd95_mm"]["left_out"])
         ged = found["ged"]["16"]["value"]
-        assert _rows(lines, "GED^2, lower is better (readers: the best possible)")["16 samples"][at:].startswith(f"{ged:.3f}")
+        rows = _rows(lines, "GED^2, lower is better (readers: the best possible)")
+        assert rows["16 samples"][at:].startswith(f"{ged:.3f}")
     assert "50 resamples, seed 0" in "\n".join(lines)
     assert max(map(len, lines)) <= 108
     assert lines == [line.rstrip() for line in lines]
