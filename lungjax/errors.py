@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import logging
 import sys
 import threading
@@ -74,6 +75,7 @@ def tell_once() -> Callable[[], None]:
 
         return on_error
 
+    ignore_closed_loops()
     hooks = sys.excepthook, sys.unraisablehook, threading.excepthook
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
@@ -88,6 +90,22 @@ def tell_once() -> Callable[[], None]:
             logger.removeFilter(_has_no_traceback)
 
     return undo
+
+
+@functools.cache
+def ignore_closed_loops() -> None:
+    """Silences, until the process ends, what TensorStore says of an event loop that is closed.
+
+    Orbax closes its loop as soon as one file cannot be written. TensorStore, which still writes others, tells that loop
+    of each from a thread of its own, some time later.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _has_no_traceback(record: logging.LogRecord) -> bool:

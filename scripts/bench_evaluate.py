@@ -84,9 +84,8 @@ def first_patients(data: Path, out: Path, *, split: str, patients: int | None) -
     out.mkdir()
     for name in (shards.SHARDS, manifest.QUARANTINE):
         (out / name).symlink_to(data / name)
-    manifest.write_index(out, index.iloc[chosen])
-    described["files"][manifest.INDEX]["bytes"] = (out / manifest.INDEX).stat().st_size
-    (out / manifest.MANIFEST).write_text(json.dumps(described))
+    manifest.replace_index(out, described, index.iloc[chosen])
+    manifest.save_manifest(out, described)
     return out
 
 

@@ -105,7 +105,7 @@ def test_data_sets_are_read_or_refused(data: Path, tmp_path: Path, fuzz: Callabl
     fuzz(Path(shutil.copytree(data, tmp_path / "copy", dirs_exist_ok=True)), drawn)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("fuzz", [fuzz_manifest, fuzz_index])
 @MANY
 @given(drawn=st.data())

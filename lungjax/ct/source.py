@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lungjax.ct.faults import Note
+from lungjax.ct.faults import NOTES, Note
 from lungjax.errors import Fault
 
 if TYPE_CHECKING:
@@ -48,6 +48,19 @@ class Quarantined:
     where: str
     name: str
     message: str
+
+
+_FILE_FAULTS = ("missing_tag", "unreadable_file", "unreadable_folder", "link")
+"""What a file may have that belongs to no series; a series, too, may lack a tag."""
+
+
+def chief(quarantined: Sequence[Quarantined]) -> Quarantined:
+    """The first fault of a series, or else of a file beside it, or else the first note: what says most."""
+
+    def rank(each: Quarantined) -> tuple[bool, int]:
+        return each.name in NOTES, _FILE_FAULTS.index(each.name) + 1 if each.name in _FILE_FAULTS else 0
+
+    return min(quarantined, key=rank)
 
 
 @dataclasses.dataclass(frozen=True)

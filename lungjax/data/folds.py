@@ -62,9 +62,7 @@ def write(source: Path, out: Path, *, fold: int, folds: int) -> Path:
         if name != manifest.INDEX:
             _link(source / name, temporary / name)
     index = dataset.index.assign(split=[patients[patient] for patient in dataset.index["patient_id"]])
-    manifest.write_index(temporary, index)
-    size = (temporary / manifest.INDEX).stat().st_size
-    new_manifest["files"][manifest.INDEX] |= {"sha256": manifest.sha256(temporary / manifest.INDEX), "bytes": size}
+    manifest.replace_index(temporary, new_manifest, index)
     new_manifest["split"] = {"salt": SALT, "fold": fold, "folds": folds, "patients": patients}
     new_manifest["split"]["digest"] = splits.digest(patients)
     manifest.save_manifest(temporary, new_manifest)

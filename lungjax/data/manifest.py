@@ -178,6 +178,12 @@ def write_index(path: Path, index: pd.DataFrame) -> None:
     index.to_csv(path / INDEX, index=False, na_rep="nan", lineterminator="\n")
 
 
+def replace_index(path: Path, manifest: dict[str, Any], index: pd.DataFrame) -> None:
+    """Writes another index into a folder, and its size and digest into the manifest, which is not written yet."""
+    write_index(path, index)
+    manifest["files"][INDEX] |= {"bytes": (path / INDEX).stat().st_size, "sha256": sha256(path / INDEX)}
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file."""
     with path.open("rb") as file:

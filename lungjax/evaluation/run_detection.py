@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from lungjax.ct.source import Entry, Quarantined
+from lungjax.ct.source import Entry, Quarantined, chief
 from lungjax.data import scans
 from lungjax.errors import Fault, InputError
 from lungjax.evaluation import output_file, run_scan
@@ -107,7 +107,8 @@ def evaluate(
             views_left = nodule_sheet.MOST - sum(len(earlier.views) for earlier in scans)
             scans.append(dataclasses.replace(scored, views=scored.views[: max(views_left, 0)]))
         if not scans:
-            raise InputError(f"{data}: no scan could be read: {quarantined[0].name}: {quarantined[0].message}.")
+            first = chief(quarantined)
+            raise InputError(f"{data}: no scan could be read: {first.name}: {first.message}.")
         matches = _match(scans)
         report = {
             "split": split,
@@ -149,7 +150,7 @@ def _scans_of_split(
     entries, quarantined = sources.find(name, data, choices, scored=True)
     chosen = [entry for entry in entries if split == "all" or trained.patients.get(entry.patient_id, "test") == split]
     if not chosen:
-        hint = f": {quarantined[0].name}: {quarantined[0].message}" if quarantined else ", or --split all"
+        hint = f": {chief(quarantined).name}: {chief(quarantined).message}" if quarantined else ", or --split all"
         raise InputError(f"{data} has {len(entries)} scans, none of them of split {split}; give others{hint}.")
     return name, chosen, list(quarantined)
 

@@ -10,7 +10,7 @@ import numpy as np
 from lungjax import paths
 from lungjax.ct import hounsfield
 from lungjax.ct.scan import Scan
-from lungjax.ct.source import Entry, Quarantined
+from lungjax.ct.source import Entry, Quarantined, chief
 from lungjax.errors import Fault, InputError
 from lungjax.prediction import arrays, pipeline, sources
 from lungjax.prediction.candidate_classifier import CandidateClassifier
@@ -40,7 +40,7 @@ def read_scan(path: Path | str, *, series_uid: str | None = None) -> Scan:
 def _chosen(source: Path, entries: Sequence[Entry], quarantined: Sequence[Quarantined], key: str | None) -> Entry:
     """The only scan of a source, or the one that is asked for."""
     if not entries:
-        why = f": {quarantined[0].name}: {quarantined[0].message}" if quarantined else ""
+        why = f": {chief(quarantined).name}: {chief(quarantined).message}" if quarantined else ""
         raise InputError(f"{source} holds no scan that can be read{why}.")
     chosen = [entry for entry in entries if key is None or entry.key == key]
     if len(chosen) == 1:

@@ -127,6 +127,8 @@ def open_pipeline(
     def opened(network: Any, task: str, name: str) -> Any:
         if isinstance(network, Path | str):
             network = opening.open_model(network, device=device)
+        if network is not None and not hasattr(network, "trained"):
+            raise InputError(f"a {name} is a bundled model's name, a path, or what load returned, not {network!r:.60}.")
         if network is not None and network.trained.config.task != task:
             held = f"{network.trained.path}: is a network of the task {network.trained.config.task!r}"
             raise InputError(f"{held}; a {name} is one of the task {task!r}.")

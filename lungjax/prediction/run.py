@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from lungjax import compiled, json_files, platforms
 from lungjax.ct import faults
-from lungjax.ct.source import Entry, Quarantined, Reader
+from lungjax.ct.source import Entry, Quarantined, Reader, chief
 from lungjax.errors import Fault, InputError, NothingDone, counted
 from lungjax.prediction import pipeline, sources
 from lungjax.prediction.outputs import folder as scan_folder
@@ -239,8 +239,7 @@ def earlier_report(folder: Path, opened: Pipeline) -> dict[str, Any]:
 def _nothing_read(source: Path, quarantined: Sequence[Quarantined]) -> InputError:
     if not quarantined:
         return InputError(f"{source} holds no scan.")
-    # What is wrong with a series says more than what is wrong with a file beside it.
-    first = min(quarantined, key=lambda fault: fault.name == "unreadable_file")
+    first = chief(quarantined)
     more = f" (and {len(quarantined) - 1} more)" if len(quarantined) > 1 else ""
     return NothingDone(f"{source}: no scan could be read: {first.name}: {first.message}{more}.")
 

@@ -17,7 +17,7 @@ from lungjax.data import augment, distort
 from lungjax.data.intensity import window
 from lungjax.models.encoder import ResNet
 from lungjax.models.nodule_net import NoduleNet
-from lungjax.tasks import parts
+from lungjax.tasks import accumulation
 from lungjax.tasks.task import Config, Metrics, Task
 
 HIGHEST = (5, 4, 6, 5, 5, 5, 5, 5, 5)
@@ -116,7 +116,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
     """
     del intensity, readers
     model = network(config)
-    apply = parts.training(model, config, mesh)
+    apply = accumulation.training(model, config, mesh)
     classifier = make_nodule_classifier(config)
     side_px = config.patch.side_px
     view = jax.vmap(

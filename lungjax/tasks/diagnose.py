@@ -15,7 +15,7 @@ from lungjax.ct.scan import Intensity
 from lungjax.data import augment, distort
 from lungjax.data.intensity import window
 from lungjax.models.patient_net import PatientNet
-from lungjax.tasks import classify, parts
+from lungjax.tasks import accumulation, classify
 from lungjax.tasks.task import Config, Metrics, Task
 
 
@@ -62,7 +62,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
     """
     del intensity, readers
     model, images_of = network(config), _make_images(config)
-    apply = parts.training(model, config, mesh)
+    apply = accumulation.training(model, config, mesh)
     classifier = make_patient_classifier(config)
     side_px, pixel_mm = config.patch.side_px, config.patch.pixel_mm
     view = jax.vmap(functools.partial(augment.nodule, side_px=side_px, pixel_mm=pixel_mm, **config.augment))

@@ -15,7 +15,7 @@ from lungjax.data import augment
 from lungjax.data.intensity import to_hu, window
 from lungjax.models.encoder import ResNet
 from lungjax.models.heads import Projection
-from lungjax.tasks import parts
+from lungjax.tasks import accumulation
 from lungjax.tasks.task import DETAILS, Config, Metrics, Task
 
 POSITIVES = ("views", "neighbours")
@@ -93,7 +93,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
         z, model_state = model.apply({"params": params, **model_state}, x, train=True, mutable=list(model_state))
         return apart(z), model_state
 
-    embed = parts.thrifty(network, config, mesh)
+    embed = accumulation.accumulated(network, config, mesh)
 
     def contrast(a: jax.Array, b: jax.Array, batch: Any, *, masked: bool) -> tuple[jax.Array, Metrics]:
         loss, top1 = losses.ntxent_sharded(

@@ -15,7 +15,7 @@ from lungjax.data import augment
 from lungjax.data.intensity import batch_to_hu, window
 from lungjax.models.encoder import ResNet
 from lungjax.models.unet import UNet
-from lungjax.tasks import parts
+from lungjax.tasks import accumulation
 from lungjax.tasks.task import COUNTS, Config, Metrics, Task
 
 TargetMode = Literal["majority", "soft", "random"]
@@ -103,7 +103,7 @@ def make(config: Config, *, intensity: Intensity | Literal["mixed"], readers: in
     if config.targets not in modes:
         raise ValueError(f"config.targets is {config.targets!r}; use one of {', '.join(modes)}.")
     model = network(config)
-    apply = parts.training(model, config, mesh)
+    apply = accumulation.training(model, config, mesh)
     augmented = augment.make_segment(intensity="hu", **config.augment)
     window_hu = tuple(config.augment.window_hu)
 

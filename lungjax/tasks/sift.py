@@ -16,7 +16,7 @@ from lungjax.data import augment, distort
 from lungjax.data.intensity import window
 from lungjax.models.candidate_net import CandidateNet
 from lungjax.models.encoder import ResNet
-from lungjax.tasks import parts
+from lungjax.tasks import accumulation
 from lungjax.tasks.classify import binned_sums, loss_and_auc, over_turns
 from lungjax.tasks.task import Config, Metrics, Task
 
@@ -68,7 +68,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
     """
     del intensity, readers
     model = network(config)
-    apply = parts.training(model, config, mesh)
+    apply = accumulation.training(model, config, mesh)
     classifier = make_candidate_classifier(config)
     side_px = config.patch.side_px
     view = jax.vmap(functools.partial(augment.stack, side_px=side_px, pixel_mm=config.patch.pixel_mm, **config.augment))

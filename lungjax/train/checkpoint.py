@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from lungjax.errors import MACHINE_ERRORS, InputError
+from lungjax.errors import MACHINE_ERRORS, InputError, ignore_closed_loops
 from lungjax.train.state import TrainState
 
 FOLDER = "checkpoints"
@@ -35,7 +35,7 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, *, every: int, keep: int):
         self._folder = (workdir / FOLDER).absolute()
-        with _damage(f"a checkpoint in {self._folder}"):  # Orbax reads the scores of all as it opens.
+        with _damage(f"a checkpoint in {self._folder}"):  # The scores of all are read.
             self._checkpointer = ocp.training.Checkpointer(
                 self._folder,
                 save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(every),
@@ -51,8 +51,8 @@ class Checkpoints:
                 ),
                 cleanup_tmp_directories=True,
             )
-        # For a resumed run: the best checkpoint is among those kept, so this is the best score of the whole run.
-        self._best: float = max(map(_score, self._checkpointer.checkpoints), default=-math.inf)
+            # For a resumed run: the best checkpoint is among those kept, so this is the best score of the whole run.
+            self._best: float = max(map(_score, self._checkpointer.checkpoints), default=-math.inf)
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -152,6 +152,7 @@ def _damage(checkpoint: Path | str) -> Iterator[None]:
 @contextlib.contextmanager
 def _disk_errors(folder: Path) -> Iterator[None]:
     """Raises errors of the disk as the OSError that they are; TensorStore names its number in a text."""
+    ignore_closed_loops()
     try:
         yield
     except Exception as error:
@@ -231,7 +232,8 @@ def load_best(workdir: Path) -> tuple[dict[str, Any], int]:
         infos = list(checkpointer.checkpoints)
         if not infos:
             raise InputError(f"{workdir}: no finished checkpoint yet; let the run reach its first one.")
-        chosen = max(infos, key=_score) if any(info.metrics for info in infos) else infos[-1]
+        with _damage(f"a checkpoint in {folder}"):
+            chosen = max(infos, key=_score) if any(info.metrics for info in infos) else infos[-1]
         with _damage(folder / str(chosen.step)):
             metadata = checkpointer.metadata(chosen.step).metadata
             # As NumPy arrays: the devices of the run need not be those of this process.

@@ -10,10 +10,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from lungjax.ct.scan import READERS
 from lungjax.data import bags, extent, loader, manifest, neighbours, on_device, shards, splits
 from lungjax.errors import InputError
-from lungjax.tasks import parts
+from lungjax.tasks import accumulation, kinds
 from lungjax.tasks.kinds import TASKS
 from lungjax.tasks.task import DETAILS, Config
 from lungjax.train import calibrate, checkpoint, config_checks, logs, mesh, state, step, trained, transfer
@@ -22,9 +21,6 @@ from lungjax.train.checkpoint import Checkpoints
 from lungjax.train.evals import Validation
 from lungjax.train.profile import Profile
 from lungjax.train.watch import StopSignal, Window
-
-_ANY_SIDE_PX = 512
-"""Of a slice, where it is not known yet: every network takes it."""
 
 
 def check_config(config: Config) -> None:
@@ -37,16 +33,10 @@ def check_config(config: Config) -> None:
         raise InputError(f"config.task is {config.task!r}; use one of {', '.join(TASKS)}.")
     config_checks.check(config)
     config_checks.check_memory(loader.crop_bytes(config.data), config, processes=jax.process_count())
-    side_px = config.data.get("crop_px", 0) or _ANY_SIDE_PX
-    sample = {
-        "image": jax.ShapeDtypeStruct((2, side_px, side_px), np.float32),
-        "inside": jax.ShapeDtypeStruct((2, config.data.get("nodules", 1)), np.float32),
-    }
-    parts.check(config, devices=jax.device_count())
+    accumulation.check(config, devices=jax.device_count())
     with folder.config_mistakes():
-        task = TASKS[config.task](config, intensity="hu", readers=READERS, mesh=mesh.make_mesh(config.data.batch_size))
         step.make_optimizer(config.optimizer, config.steps)
-        jax.eval_shape(task.init, jax.random.key(config.seed), sample)
+        kinds.trace_init(config, mesh.make_mesh(config.data.batch_size))
 
 
 def steps_at_once(config: Config, done: int) -> int:

@@ -16,9 +16,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lungjax.ct.scan import READERS, Intensity
+from lungjax.ct.scan import Intensity
 from lungjax.data import splits
 from lungjax.errors import InputError
+from lungjax.tasks import kinds
 from lungjax.tasks.kinds import TASKS
 from lungjax.tasks.task import Config
 from lungjax.train import config_checks
@@ -35,11 +36,14 @@ _LONGEST = 16
 _USED = {
     "segment": ("augment.window_hu", "augment.shift"),
     "pretrain": ("augment.window_hu",),
-    "sift": ("patch.window_hu",),
-    "classify": ("patch.window_hu",),
-    "diagnose": ("patch.window_hu", "data.nodules"),
+    "sift": ("patch.window_hu", "patch.side_px", "patch.pixel_mm"),
+    "classify": ("patch.window_hu", "patch.side_px", "patch.pixel_mm"),
+    "diagnose": ("patch.window_hu", "patch.side_px", "patch.pixel_mm", "data.nodules"),
 }
 """Keys that prediction and evaluation need, beside those of the network."""
+_WHOLE = {"data.crop_px", "data.nodules", "data.batch_size", "patch.side_px"}
+_NUMBERS = {"augment.shift", "patch.pixel_mm", "data.train_share"}
+_WINDOWS = {"augment.window_hu", "patch.window_hu"}
 
 
 def check_description(description: Any) -> None:
@@ -111,8 +115,13 @@ def check_network(config: Config, shapes: Shapes | None) -> None:
             _demand(number is None or isinstance(number, int | float | str), f"config.{name}", "is no plain value")
             too_large = isinstance(number, int | float) and number > most
             _demand(not too_large, f"config.{name}", f"is {number}, and at most {most} is possible")
-    for name in values.keys() & {"data.crop_px", "data.nodules", "patch.side_px"}:
+    for name in values.keys() & _WHOLE:
         _demand(_is_whole(values[name]), f"config.{name}", "is no whole number")
+    for name in values.keys() & _NUMBERS:
+        _demand(_is_number(values[name]), f"config.{name}", "is no number")
+    for name in values.keys() & _WINDOWS:
+        _demand(isinstance(values[name], list | tuple), f"config.{name}", "is not two numbers")
+        _demand(_are_numbers([*values[name]]), f"config.{name}", "is not two numbers")
     try:
         config_checks.check(config)
         expected = _shapes(config)
@@ -131,14 +140,7 @@ def check_network(config: Config, shapes: Shapes | None) -> None:
 
 def _shapes(config: Config) -> Shapes:
     """Of the arrays of a configuration's network."""
-    side_px = config.data.crop_px or 512  # Every network takes slices of that side.
-    sample = {
-        "image": jax.ShapeDtypeStruct((2, side_px, side_px), np.float32),
-        "inside": jax.ShapeDtypeStruct((2, config.data.get("nodules", 1)), np.float32),
-    }
-    one_device = Mesh(np.array(jax.devices()[:1]), ("data",))
-    task = TASKS[config.task](config, intensity="hu", readers=READERS, mesh=one_device)
-    params, model_state = jax.eval_shape(task.init, jax.random.key(0), sample)
+    params, model_state = kinds.trace_init(config, Mesh(np.array(jax.devices()[:1]), ("data",)))
     flat = flax.traverse_util.flatten_dict({"params": params, "model_state": model_state}, sep="/")
     return {name: tuple(array.shape) for name, array in flat.items()}  # pyright: ignore[reportAttributeAccessIssue]
 

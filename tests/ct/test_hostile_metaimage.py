@@ -135,7 +135,7 @@ def test_metaimage_is_a_scan_or_a_fault(meta, tmp_path, fuzz, data):
     fuzz(meta, tmp_path, data)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("fuzz", META_FUZZERS)
 @MANY
 @given(data=st.data())

@@ -82,7 +82,7 @@ def test_nifti_is_a_volume_or_a_fault(whole, tmp_path, fuzz, data):
     fuzz(whole, tmp_path, data)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("fuzz", FUZZERS)
 @MANY
 @given(data=st.data())

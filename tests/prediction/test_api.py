@@ -16,6 +16,7 @@ import source_files
 
 import lungjax
 from lungjax import cli
+from lungjax.ct.source import Quarantined, chief
 from lungjax.errors import InputError
 from lungjax.prediction import opening
 
@@ -269,3 +270,28 @@ def test_prepare_and_evaluate_are_those_of_the_commands(kaggle_tree: Path, tmp_p
     for arguments, says in mistakes:
         with pytest.raises(InputError, match=says):
             lungjax.evaluate(**arguments)
+
+
+def test_what_is_given_in_place_of_a_scan_or_a_model(segmenter: Any, truth: np.ndarray):
+    scan = lungjax.scan_from_array(truth, spacing_mm=(5.0, 2.5, 2.5))
+    wrong: Any = "folder"
+    with pytest.raises(InputError, match="predict takes a scan, not a str: make one by read_scan or scan_from_array"):
+        lungjax.predict(wrong, model=segmenter)
+    with pytest.raises(
+        InputError, match="a nodule classifier is a bundled model's name, a path, or what load returned"
+    ):
+        lungjax.predict(scan, model=segmenter, nodule_classifier=truth)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="compare takes two predictions, not a Scan; make each by predict"):
+        lungjax.compare(scan, scan)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_fault_of_a_series_is_told_before_that_of_a_file_beside_it(tmp_path: Path):
+    (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM and no more")
+    with pytest.raises(InputError, match=r"can be read: missing_tag: .*a\.dcm has no Series"):
+        lungjax.read_scan(tmp_path)
+    source_files.write_ct(tmp_path / "mr", STORED, tags={"Modality": "MR"})
+    with pytest.raises(InputError, match="holds no scan that can be read: not_ct: "):
+        lungjax.read_scan(tmp_path)
+    kinds = ("several_reconstructions", "unreadable_file", "missing_tag", "incomplete_series", "not_hu")
+    faults = [Quarantined(name, "there", name, name) for name in kinds]
+    assert [chief(faults[:count]).name for count in (1, 2, 3, 5)] == [*kinds[:4]]

@@ -17,7 +17,6 @@ import pytest
 from dask_fixtures import wait_for
 
 from lungjax import cli
-from lungjax.train import trained
 
 SCANS = 5
 PATIENCE_S = 240.0
@@ -37,12 +36,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny segmenter that was never trained and calls little a nodule, exported."""
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny = chests.untrained(folder)
-    tiny.variables["params"]["head"]["bias"] -= 0.6
-    trained.write_exported(tiny, folder, dtype="float32")
-    return folder
+    return chests.export_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

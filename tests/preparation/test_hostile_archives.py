@@ -62,7 +62,7 @@ def test_damage_is_a_fault_or_a_sentence(tmp_path, fuzz, data):
     fuzz(tmp_path, data)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("fuzz", FUZZERS)
 @MANY
 @given(data=st.data())

@@ -115,7 +115,7 @@ def test_crops_are_a_scan_a_fault_or_a_sentence(tmp_path, fuzz, data):
     fuzz(tmp_path, data)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("fuzz", FUZZERS)
 @MANY
 @given(data=st.data())

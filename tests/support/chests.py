@@ -18,6 +18,7 @@ from lungjax.prediction.outputs import report_json
 from lungjax.prediction.predicted import PredictedPatient
 from lungjax.prediction.run import Summary, predict
 from lungjax.tasks import segment
+from lungjax.train import trained
 from lungjax.train.trained import Trained
 
 SPACING_MM = (5.0, 2.5, 2.5)
@@ -85,6 +86,14 @@ def untrained(path: Path) -> Trained:
         origin={},
         figures={},
     )
+
+
+def export_tiny(folder: Path) -> Path:
+    """Exports a tiny segmenter that was never trained, and calls little a nodule, into `folder`; returns it."""
+    tiny = untrained(folder)
+    tiny.variables["params"]["head"]["bias"] -= 0.6
+    trained.write_exported(tiny, folder, dtype="float32")
+    return folder
 
 
 class Told:

@@ -22,7 +22,7 @@ import runs
 from preparing import contents
 
 from lungjax import cli, main
-from lungjax.train import checkpoint, trained
+from lungjax.train import checkpoint
 
 NAMES = ("prepare", "predict", "train", "mine", "gather", "export")
 MADE = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
@@ -99,12 +99,7 @@ def _trained(workdir: Path) -> Iterator[tuple[str, bytes]]:
 
 @pytest.fixture(scope="session")
 def tiny_segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """It was never trained, and calls little a nodule; exported."""
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny = chests.untrained(folder)
-    tiny.variables["params"]["head"]["bias"] -= 0.6
-    trained.write_exported(tiny, folder, dtype="float32")
-    return folder
+    return chests.export_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")

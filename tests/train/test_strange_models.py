@@ -109,7 +109,7 @@ def test_any_description_is_opened_or_refused(models: Path, tmp_path: Path, data
     fuzz_descriptions(models, tmp_path, data)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @MANY
 @given(data=st.data())
 def test_any_description_is_opened_or_refused_many_times(models: Path, tmp_path: Path, data: st.DataObject):

@@ -28,6 +28,9 @@ def compare(
     first: Prediction, second: Prediction, *, dates_of: Sequence[datetime.date | None] | None = None
 ) -> FollowUp:
     """See `lungjax.compare`."""
+    for given in (first, second):
+        if not isinstance(given, Prediction):
+            raise InputError(f"compare takes two predictions, not a {type(given).__name__}; make each by predict.")
     order = ordered((first.scan, second.scan), dates_of)
     compared = [
         ComparedScan(prediction.scan, prediction.to_dict(), prediction.mask, date)

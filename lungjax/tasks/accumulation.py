@@ -1,4 +1,4 @@
-"""Less memory for the same gradient: a batch goes through a network part by part."""
+"""Gradient accumulation: a batch goes through a network part by part, with the gradient of the whole."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Network = Callable[..., tuple[Any, Any]]
 
 
 def training(model: Any, config: Config, mesh: Mesh) -> Network:
-    """A Flax module's function of a training step, as `thrifty` makes it."""
+    """A Flax module's function of a training step, as `accumulated` makes it."""
 
     def network(params: Any, model_state: Any, key: jax.Array, *inputs: jax.Array) -> tuple[Any, Any]:
         variables = {"params": params, **model_state}
         return model.apply(variables, *inputs, train=True, rngs={"dropout": key}, mutable=list(model_state))
 
-    return thrifty(network, config, mesh)
+    return accumulated(network, config, mesh)
 
 
 def check(config: Config, *, devices: int) -> None:
@@ -41,7 +41,7 @@ def check(config: Config, *, devices: int) -> None:
         )
 
 
-def thrifty(network: Network, config: Config, mesh: Mesh) -> Network:
+def accumulated(network: Network, config: Config, mesh: Mesh) -> Network:
     """The same function with the same gradient, in less memory where `config.accumulate` is above 1.
 
     Where `config.accumulate` is N, the batch goes through the network in N parts, one after the other, and their
