@@ -71,6 +71,7 @@ def get_config(variant: str = "patches") -> ml_collections.ConfigDict:
     config.optimizer.weight_decay = 0.05
     config.optimizer.warmup = 0.1  # share of the steps
     config.optimizer.clip_norm = 1.0
+    config.optimizer.encoder_rate = 1.0  # learning rate of the encoder, as a share of the others'; 0: it is frozen
 
     quick = {"steps": 60, "eval_every": 60, "checkpoint_every": 30, "data.batch_size": 16, "patch.side_px": 32}
     variants = {"patches": {}, "quick": quick}

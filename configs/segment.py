@@ -85,6 +85,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.targets = "majority"  # or "soft": the share of the readers; "random": one reader a step; or "levels":
     # a logit each for at least 1, 2, 3, 4 of them, of which the second is scored.
     config.dice_weight = 1.0
+    config.dice_pool = "batch"  # Dice of all pixels of a batch; or "image": each image's, so that small nodules count
 
     config.augment = ml_collections.ConfigDict()
     config.augment.window_hu = LUNG_HU  # centre, width
@@ -100,6 +101,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.optimizer.weight_decay = 1e-4
     config.optimizer.warmup = 0.1  # share of the steps
     config.optimizer.clip_norm = 1.0
+    config.optimizer.encoder_rate = 1.0  # learning rate of the encoder, as a share of the others'; 0: it is frozen
 
     two_cores = {"compute_dtype": "float32", "data.workers": 0, "model.encoder.depth": 10}
     quick = {

@@ -74,6 +74,7 @@ def get_config(variant: str = "stacks") -> ml_collections.ConfigDict:
     config.optimizer.weight_decay = 0.1
     config.optimizer.warmup = 0.1  # share of the steps
     config.optimizer.clip_norm = 1.0
+    config.optimizer.encoder_rate = 1.0  # learning rate of the encoder, as a share of the others'; 0: it is frozen
 
     quick = {"steps": 40, "log_every": 10, "eval_every": 40, "checkpoint_every": 20, "data.batch_size": 8}
     variants = {"stacks": {}, "bundled": {}, "quick": quick}

@@ -8,6 +8,7 @@ It has no figures yet: it has not been run to its end.
 Expected of quick, on the phantom: contrastive top-1 on val patients several times that of chance (0.016).
 `configs/simclr.py:slices` is for the 128 x 128 LIDC crops: half an hour on two CPU cores. Expected:
 contrastive top-1 of 0.42 on val patients, of 128 views.
+`configs/simclr.py:dense` is the same with a U-Net's decoder, by contrast of places. It has no figures yet.
 `configs/simclr.py:patches` is for patches of nodules, for configs/classify.py to start from. It has no figures yet.
 """
 
@@ -55,6 +56,11 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.model.projection_hidden = 2048
     config.model.projection_out = 128
 
+    config.model.decoder = (256, 128, 64)  # That of configs/segment.py, which starts from it, too; for what follows.
+
+    config.contrast_weight = 1.0  # of SimCLR's loss; other than 1 beside one of the following
+    config.dense_weight = 0.0  # of the loss of places, which pretrains the decoder, too; 0: the encoder alone
+    config.masked_weight = 0.0  # of the loss of restoring what is hidden, which does as well
     config.temperature = 0.2
     config.positives = "views"  # of one slice; or "neighbours": of it and another of its series within neighbour_mm
     config.neighbour_mm = 5.0  # Where positions are unknown, slices that follow each other.
@@ -96,6 +102,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         "data.batch_size": 32,
         "data.crop_px": 96,
         "model.encoder.width": 16,
+        "model.decoder": (64, 32, 16),
     }
     slices = {
         "steps": 2_000,
@@ -107,6 +114,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         "augment.window_hu": (-200.0, 2000.0),  # As the U-Net that starts from it sees slices.
         "model.encoder.width": 32,
         "model.encoder.patch_px": 4,
+        "model.decoder": (128, 64, 32),
     }
     patches = {  # The encoder of configs/classify.py, on the patches that it grades.
         "steps": 600,
@@ -120,10 +128,12 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         "model.encoder.norm": "batch",
         "augment.window_hu": (-300.0, 1400.0),
     }
+    dense = {"dense_weight": 1.0}
     variants = {
         "full": {},
         "quick": two_cores | quick,
         "slices": two_cores | slices,
+        "dense": two_cores | slices | dense,
         "patches": two_cores | patches,
     }
     if variant not in variants:

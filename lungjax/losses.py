@@ -10,8 +10,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
+Pool = Literal["batch", "image"]
+"""What a Dice is of, see `dice_loss`."""
 CHUNK = 512
 """Slices. Of batches up to this size NT-Xent's logits are computed at once."""
+_NONE = -1e9
+"""The logit of what is left out."""
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
@@ -112,6 +116,46 @@ def ntxent_sharded(
     return total / (2 * batch), hits / (2 * batch)
 
 
+def ntxent_of_places(
+    *, embeddings_a: jax.Array, embeddings_b: jax.Array, seen: jax.Array, temperature: float
+) -> tuple[jax.Array, jax.Array]:
+    """NT-Xent of places within a slice (the local loss of Chaitanya et al. 2020): each of its places in one view is
+    classified among all its places in both; the correct class is the same place in the other view.
+
+    Args:
+      embeddings_a, embeddings_b: (batch, places, features), of two views of each slice; normalised here.
+      seen: bool (batch, places), whether both views show the place; others count nowhere.
+      temperature: divides the cosine similarities.
+
+    Returns:
+      (loss, top1), float32 scalars: the mean over the slices in which two places or more are seen, of the mean over
+      their views of places; and the share of these that are more similar to their place in the other view than to any
+      other. 0 where there is no such slice.
+    """
+    keys = jnp.concatenate([normalize(embeddings_a), normalize(embeddings_b)], axis=1)  # (batch, 2 places, features)
+    seen = jnp.tile(seen, (1, 2))
+    places = keys.shape[1] // 2
+    logits = jnp.einsum("bif,bjf->bij", keys, keys, precision=lax.Precision.HIGHEST) / temperature
+    number = jnp.arange(2 * places, dtype=jnp.int32)
+    to_positive = jnp.take_along_axis(
+        logits, jnp.broadcast_to(jnp.roll(number, places)[None, :, None], (*logits.shape[:2], 1)), axis=2
+    )[..., 0]
+    itself = number[:, None] == number[None, :]
+    counted = seen[:, None, :] & ~itself[None]
+    # Finite, because of a slice of which nothing is seen the gradient would be NaN.
+    loss = jax.nn.logsumexp(jnp.where(counted, logits, _NONE), axis=2) - to_positive
+    other = counted & ~(jnp.roll(number, places)[:, None] == number[None, :])[None]
+    hits = to_positive > jnp.max(jnp.where(other, logits, -jnp.inf), axis=2)
+    views = jnp.sum(seen.astype(jnp.float32), axis=1)
+    weights = (views > 2).astype(jnp.float32)  # One place alone has no negatives.
+
+    def mean(values: jax.Array) -> jax.Array:
+        of_slice = jnp.sum(jnp.where(seen, values, 0.0), axis=1) / jnp.maximum(views, 1.0)
+        return weighted_mean(of_slice, weights)
+
+    return mean(loss), mean(hits.astype(jnp.float32))
+
+
 def _ntxent_sums(a, b, scan, z_mm, *, gather, offset, temperature, exclude_within_mm, chunk):
     """Sums of loss and hits over the views of these slices, against all slices that `gather` returns."""
     a, b = normalize(a), normalize(b)  # (rows, features)
@@ -208,7 +252,7 @@ def dice_loss(
     targets: jax.Array,
     weights: jax.Array,
     smoothing: float = 1.0,
-    pool: Literal["batch", "image"] = "batch",
+    pool: Pool = "batch",
 ) -> jax.Array:
     """One minus Dice of sigmoid(logits) and targets.
 

@@ -82,7 +82,7 @@ def study(config: Any, variants: dict[str, dict[str, Any]], *, seeds: int, out: 
             scores = runs.scores(varied, workdir, dataset)
             if scores is None:
                 return False
-            done.append(Run(name, 1.0, seed, patients=len(scores["train_patients"]), counts=scores["counts"]))
+            done.append(Run(name, 1.0, seed, patients=len(scores["train_patients"]), scored=scores["scored"]))
             (out / "table.md").write_text(label_efficiency.table_of_changes(done, base=RECIPE) + "\n")
     print((out / "table.md").read_text())
     return True

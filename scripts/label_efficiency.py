@@ -2,12 +2,15 @@
 
     python scripts/label_efficiency.py --out workdir/efficiency --config configs/segment.py:slices \
         --pretrained simclr=workdir/simclr [--pretrained NAME=WORKDIR ...] \
-        [--shares 1,5,10,25,100] [--seeds 3] [--config.steps=300 ...]
+        [--shares 1,5,10,25,100] [--seeds 3] [--split val] [--config.steps=300 ...]
 
-Every run is a run of the training loop with the given configuration, and so with the same budget of steps; it is scored
-on the test patients by the checkpoint that is best on all val patients. The same command resumes where it was stopped;
-with another --pretrained it does only the missing runs. Seed 0 of all shares comes first. After each run, OUT/table.md
-and OUT/chart.png have the results so far; OUT/runs/*/scores.json has each run's counts by patient.
+Of a segmenter the pooled Dice, of a nodule classifier (`--config configs/classify.py`) the ROC AUC of malignancy.
+
+Every run is a run of the training loop with the given configuration, and so with the same budget of steps. By the
+checkpoint that is best on all val patients it is scored on the test patients, or with `--split val` on these val
+patients, to choose between pretrainings. The same command resumes where it was stopped; with another --pretrained it
+does only the missing runs. Seed 0 of all shares comes first. After each run, OUT/table.md and OUT/chart.png have the
+results so far; OUT/runs/*/scores.json has each run's counts or logits by patient.
 
 A share's patients are the first in an order by a hash of seed and ID: for one seed, a smaller share is a subset of a
 larger one. Seeds differ in these patients, the order of batches, and the initial random weights.
@@ -42,18 +45,22 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "as for training", fla
 _OUT = flags.DEFINE_string("out", None, "folder of the study", flag_values=_FLAGS)
 _PRETRAINED = flags.DEFINE_multi_string("pretrained", [], "NAME=WORKDIR of a pretraining run", flag_values=_FLAGS)
 _SHARES = flags.DEFINE_list("shares", "1,5,10,25,100", "per cent of the train patients", flag_values=_FLAGS)
+_SPLIT = flags.DEFINE_enum("split", "test", ["val", "test"], "patients to score; choose by val", flag_values=_FLAGS)
 _SEEDS = flags.DEFINE_integer("seeds", 3, "runs of each start and share", flag_values=_FLAGS)
 
 
-def study(config: Any, starts: Mapping[str, str], *, shares: list[float], seeds: int, out: Path) -> bool:
+def study(
+    config: Any, starts: Mapping[str, str], *, shares: list[float], seeds: int, out: Path, split: Any = "test"
+) -> bool:
     """Does all runs that are not finished, one after another.
 
     Args:
-      config: a segmenter's configuration.
+      config: of a segmenter or a nodule classifier.
       starts: by name, the network that each start's encoder comes from; empty for `SCRATCH`.
       shares: of the train patients, in (0, 1].
       seeds: their number.
       out: the study's folder.
+      split: of the patients to score, `val` or `test`.
 
     Returns:
       False where SIGTERM or Ctrl-C stopped it; the same command resumes.
@@ -65,11 +72,12 @@ def study(config: Any, starts: Mapping[str, str], *, shares: list[float], seeds:
     for number, (start, run_config) in enumerate(configs, start=1):
         workdir = out / "runs" / f"{start}-{100 * run_config.data.train_share:g}-{run_config.seed}"
         print(f"run {number} of {len(configs)}: {workdir.name}, {(time.monotonic() - began) / 60:.0f} min so far")
-        scores = runs.scores(run_config, workdir, dataset)
+        scores = runs.scores(run_config, workdir, dataset, split=split)
         if scores is None:
             return False
         patients, share = len(scores["train_patients"]), run_config.data.train_share
-        done.append(Run(start, share, run_config.seed, patients=patients, counts=scores["counts"]))
+        measure = runs.MEASURES[config.task]
+        done.append(Run(start, share, run_config.seed, patients, scores["scored"], measure, split))
         (out / "table.md").write_text(label_efficiency.table(done) + "\n")
         label_efficiency.chart(done, out / "chart.png")
     print(label_efficiency.table(done))
@@ -111,7 +119,8 @@ def main(argv: list[str]) -> int:
         config, out = _CONFIG.value, Path(str(_OUT.value))
         config.data.path = str(resolve(config.data.path))
         jax.config.update("jax_compilation_cache_dir", str((out / "compiled").absolute()))
-        return 0 if study(config, _starts(_PRETRAINED.value), shares=shares, seeds=_SEEDS.value, out=out) else 1
+        starts, split = _starts(_PRETRAINED.value), _SPLIT.value
+        return 0 if study(config, starts, shares=shares, seeds=_SEEDS.value, out=out, split=split) else 1
     except (InputError, NotFinite, flags.Error, ValueError) as error:
         print(f"label_efficiency: error: {error}", file=sys.stderr)
         return 2

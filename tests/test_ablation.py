@@ -27,7 +27,7 @@ def test_a_study(slices_dataset: Path, tmp_path: Path, monkeypatch: pytest.Monke
         expected = config.copy_and_resolve_references()
         expected.update_from_flattened_dict(variants[name])
         assert began == json.loads(expected.to_json())
-        counts = json.loads((tmp_path / "runs" / workdir / "scores.json").read_text())["counts"]
+        counts = json.loads((tmp_path / "runs" / workdir / "scores.json").read_text())["scored"]
         tp, fp, fn, _ = (sum(column) for column in zip(*counts.values(), strict=True))
         dice[name] = 2 * tp / (2 * tp + fp + fn)
     rows = (tmp_path / "table.md").read_text().splitlines()[2:5]

@@ -74,7 +74,7 @@ class Trial:
             assert not out.exists(), room
 
 
-@verbs.some_verbs("prepare", slow=("export", "train"))
+@verbs.some_verbs("prepare", slow=("export",))
 def test_some_writes(verb: Verb, disk: Disk, capfd: pytest.CaptureFixture[str]):
     """Early ones, some in the middle, and those at the end: as much room as the result takes is too little or just
     enough."""

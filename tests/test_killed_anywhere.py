@@ -54,7 +54,7 @@ def kill_at_random(verb: Verb, folder: Path, kills: int) -> None:
     assert not left
 
 
-@verbs.some_verbs("prepare", slow=("predict", "train"))
+@verbs.some_verbs("prepare", slow=("predict",))
 def test_three_kills(verb: Verb, tmp_path: Path):
     kill_at_random(verb, tmp_path, 3)
 

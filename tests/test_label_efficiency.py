@@ -103,8 +103,8 @@ def test_patients_are_nested_and_scores_are_those_of_the_test_patients(
     mask = np.concatenate([scorer.predict(part)["logit"] for part in parts])[: len(rows)] > 0
     truth = np.unpackbits(batch["readers"][: len(rows), ..., None], axis=-1).sum(axis=-1) >= 2
     patients = dataset.index["patient_id"].iloc[rows].to_numpy()
-    assert set(found[0]["counts"]) == set(patients) == {name for name, part in split.items() if part == "test"}
-    for name, counts in found[0]["counts"].items():
+    assert set(found[0]["scored"]) == set(patients) == {name for name, part in split.items() if part == "test"}
+    for name, counts in found[0]["scored"].items():
         mine = patients == name
         m, t = mask[mine], truth[mine]
         assert counts == [(m & t).sum(), (m & ~t).sum(), (~m & t).sum(), (~m & ~t).sum()]

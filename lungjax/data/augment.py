@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +23,29 @@ def make_views(*, intensity: Intensity, **strengths) -> Callable[..., tuple[jax.
       shows the partners, of the same shape as the images, unless they are None. A slice's views depend on the key and
       its place in the batch, not on how the batch is split over devices.
     """
+    views_of = make_placed_views(intensity=intensity, **strengths)
+
+    def views(key: jax.Array, images: jax.Array, partners: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        return views_of(key, images, partners)[0]
+
+    return views
+
+
+def make_placed_views(
+    *, intensity: Intensity, **strengths
+) -> Callable[..., tuple[tuple[jax.Array, jax.Array], tuple[distort.Affine, distort.Affine]]]:
+    """As `make_views`; the function also returns where each view's pixels lie in its slice, (batch, ...)."""
     view = functools.partial(simclr_view, **strengths)
     views_of_one, views_of_two = (jax.vmap(jax.vmap(view, in_axes=(0, axis))) for axis in (None, 0))
 
-    def views(key: jax.Array, images: jax.Array, partners: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    def views(key: jax.Array, images: jax.Array, partners: jax.Array | None = None) -> Any:
         keys = jax.random.split(key, (images.shape[0], 2))
         if partners is None:
-            pairs = views_of_one(keys, to_hu(images, intensity=intensity))
+            pairs, maps = views_of_one(keys, to_hu(images, intensity=intensity))
         else:
-            pairs = views_of_two(keys, to_hu(jnp.stack([images, partners], axis=1), intensity=intensity))
-        return pairs[:, 0], pairs[:, 1]  # of (batch, 2, height, width)
+            pairs, maps = views_of_two(keys, to_hu(jnp.stack([images, partners], axis=1), intensity=intensity))
+        first, second = (jax.tree.map(lambda x, of=of: x[:, of], (pairs, maps)) for of in range(2))
+        return (first[0], second[0]), (first[1], second[1])
 
     return views
 
@@ -64,7 +78,7 @@ def simclr_view(
     blur_px: float = 1.0,
     noise: float = 0.03,
     cutout: float = 0.25,
-) -> jax.Array:
+) -> tuple[jax.Array, distort.Affine]:
     """One random view of a slice: crop, flips and rotation in one resampling, then intensity, blur, noise and cutout.
 
     Args:
@@ -80,7 +94,7 @@ def simclr_view(
       cutout: largest side of a blanked square, as a share of the image's shorter side.
 
     Returns:
-      float32 (height, width) in [0, 1].
+      float32 (height, width) in [0, 1], and where its pixels lie in the slice.
     """
     crop_key, flip_key, angle_key, jitter_key, blur_key, noise_key, cutout_key = jax.random.split(key, 7)
     scale, shift_px = distort.random_crop(crop_key, hu.shape, area=area, aspect=aspect)
@@ -88,7 +102,7 @@ def simclr_view(
     resampled = distort.resample(hu, matrix, shift_px, order=1)
     unit = jittered_window(jitter_key, resampled, window_hu=window_hu, strength=intensity_jitter)
     unit = distort.add_noise(noise_key, distort.random_blur(blur_key, unit, sigma_px=blur_px), noise)
-    return distort.random_cutout(cutout_key, unit, cutout)
+    return distort.random_cutout(cutout_key, unit, cutout), distort.Affine(matrix, shift_px)
 
 
 def segment(

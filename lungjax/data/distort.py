@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,44 @@ from jax.scipy.ndimage import map_coordinates
 
 BLUR_SHARE = 0.5
 """Share of the views that are blurred (Chen et al. 2020)."""
+
+
+class Affine(NamedTuple):
+    """Where the pixels of a resampled image lie in the input: that at p, relative to the centre, lies at
+    matrix @ p + shift_px.
+
+    Attributes:
+      matrix: float32 (..., 2, 2), rows and columns.
+      shift_px: float32 (..., 2).
+    """
+
+    matrix: jax.Array
+    shift_px: jax.Array
+
+    def inverse(self, places_px: jax.Array, shape: tuple[int, int]) -> jax.Array:
+        """Where places of the input (places, 2) lie in the image, which has the input's shape; pixels from its corner,
+        outside it where it does not show them. Of one image: to be mapped over a batch."""
+        middle = (jnp.array(shape, jnp.float32) - 1) / 2
+        (a, b), (c, d) = self.matrix
+        inverse = jnp.stack([jnp.stack([d, -b]), jnp.stack([-c, a])]) / (a * d - b * c)
+        off = places_px - (middle + self.shift_px)[None, :]
+        return jnp.matmul(off, inverse.T, precision=jax.lax.Precision.HIGHEST) + middle[None, :]
+
+
+def random_places(key: jax.Array, shape: tuple[int, int], *, along: int) -> jax.Array:
+    """Random places of an image, float32 (along^2, 2) in pixels: one in the middle half of each cell of a grid, so that
+    none lies near another."""
+    cells = jnp.stack(jnp.meshgrid(*[jnp.arange(along, dtype=jnp.float32)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
+    within = jax.random.uniform(key, cells.shape, jnp.float32, 0.25, 0.75)
+    return (cells + within) / along * jnp.array(shape, jnp.float32)[None, :] - 0.5
+
+
+def random_blocks(key: jax.Array, shape: tuple[int, int], *, side_px: int, share: float) -> jax.Array:
+    """bool, of an image's shape: True in a random share of its square blocks; those at the border may be cut off."""
+    rows, columns = (-(-size // side_px) for size in shape)
+    hidden = round(share * rows * columns)
+    chosen = jax.random.permutation(key, jnp.arange(rows * columns) < hidden).reshape(rows, columns)
+    return jnp.repeat(jnp.repeat(chosen, side_px, axis=0), side_px, axis=1)[: shape[0], : shape[1]]
 
 
 def random_crop(

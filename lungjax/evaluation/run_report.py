@@ -19,6 +19,10 @@ _CHARTS = {
     "reliability": "Reliability: the share of readers who marked, by predicted probability",
     "dice": "How Dice is spread over slices and nodules",
 }
+_FEATURES = {
+    "embedding": "Validation slices by two principal components of their features",
+    "neighbours": "Validation slices, and beside each the slices of other patients with the most similar features",
+}
 _SHEETS = {
     "worst": "The slices with the lowest Dice",
     "spread": "Slices spread evenly from the worst to the best",
@@ -60,6 +64,7 @@ def write(workdir: Path, *, out: Path | None = None) -> Path:
         done="finished" if step >= config["steps"] else f"{100 * step / config['steps']:.0f} %, not finished",
         curves=_curves(workdir / logs.METRICS_FILE) if any(logged.values()) else {},
         last_values=_last_values(logged),
+        features=_existing({workdir / "plots" / f"{kind}.png": title for kind, title in _FEATURES.items()}),
         evaluations=[_evaluation(file) for file in sorted(workdir.glob("evaluation-*.json"))],
         examples=_examples(workdir),
         origin=_origin(workdir),
@@ -119,8 +124,12 @@ def _head(report: Mapping[str, Any]) -> list[str]:
 
 def _drawn(file: Path, titles: Mapping[str, str]) -> dict[str, str]:
     """The pictures beside a report, by title."""
-    drawn = {title: file.with_name(f"{file.stem}.{kind}.png") for kind, title in titles.items()}
-    return {title: html_page.inline(png) for title, png in drawn.items() if png.is_file()}
+    return _existing({file.with_name(f"{file.stem}.{kind}.png"): title for kind, title in titles.items()})
+
+
+def _existing(pictures: Mapping[Path, str]) -> dict[str, str]:
+    """Those that are there, by title."""
+    return {title: html_page.inline(png) for png, title in pictures.items() if png.is_file()}
 
 
 def _figures(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One run of a study that compares many: trained to its end, then scored on each test patient, once."""
+"""One run of a study that compares many: trained to its end, then scored on each patient of a split, once."""
 
 from __future__ import annotations
 
@@ -10,65 +10,92 @@ import jax
 import numpy as np
 
 from lungjax import metrics
-from lungjax.data import loader, shards
+from lungjax.data import loader, shards, splits
+from lungjax.errors import InputError
+from lungjax.evaluation import run_nodule_classifier
+from lungjax.evaluation.classification import binary_scores
 from lungjax.evaluation.run_segmentation import Scorer
 from lungjax.evaluation.stats import bootstrap
+from lungjax.evaluation.stats.label_efficiency import Measure
 from lungjax.tasks.task import Config
 from lungjax.train import loop, trained
 from lungjax.train import workdir as folder
 
-SCORES_FILE = "scores.json"
+MEASURES: dict[str, Measure] = {"segment": "dice", "classify": "roc_auc"}
+"""Of each task, the figure that a study compares."""
 
 
-def scores(config: Config, workdir: Path, dataset: shards.Dataset) -> dict[str, Any] | None:
-    """Trains a segmenter, resuming where it was stopped, and scores its best checkpoint; a finished run is not
-    repeated.
+def scores(
+    config: Config, workdir: Path, dataset: shards.Dataset, *, split: splits.Split = "test"
+) -> dict[str, Any] | None:
+    """Trains a segmenter or a nodule classifier, resuming where it was stopped, and scores its best checkpoint; a
+    finished run is not repeated.
 
     Args:
       config: the run's configuration.
-      workdir: the run's folder. The result is stored there as `scores.json` and read by the next call.
+      workdir: the run's folder. The result is stored there as `scores.json`, or `scores-val.json`, and read by the next
+        call.
       dataset: the data set of the configuration.
+      split: of the patients to score: `val` to choose by, `test` to look at once.
 
     Returns:
-      `counts`: true positive, false positive, false negative, true negative pixels of each test patient, by id; `dice`,
-      pooled; `step`; `train_patients` and `train_slices`, what it was trained on. None where a SIGTERM or Ctrl-C ended
-      the training.
+      `scored`, of each patient by id: of a segmenter, the counts of true positive, false positive, false negative and
+      true negative pixels; of a nodule classifier, a list of [logit, 1 malignant or 0 benign] of each nodule that is
+      either. And `dice`, pooled, or `roc_auc`; `step`; `train_patients` and `train_slices`, what it was trained on.
+      None where a SIGTERM or Ctrl-C ended the training.
 
     Raises:
-      InputError: the workdir was started with another configuration.
+      InputError: the workdir was started with another configuration, or one for another task.
     """
+    if config.task not in MEASURES:
+        raise InputError(f"config.task is {config.task}; a study compares {' and '.join(MEASURES)}.")
     folder.check_begun(workdir, config, dataset.manifest["split"]["patients"])  # Also of a finished run.
-    file = workdir / SCORES_FILE
+    file = workdir / ("scores.json" if split == "test" else f"scores-{split}.json")
     if not file.exists():
         if not loop.train_and_evaluate(config, workdir):
             return None
-        result = _score(workdir, dataset)
+        result = _score(workdir, dataset, split)
         folder.write_text(file, json.dumps(result, indent=1) + "\n")
-        print(f"{workdir.name}: test Dice {result['dice']:.3f}, step {result['step']}")
+        measure = MEASURES[config.task]
+        print(f"{workdir.name}: {split} {measure} {result[measure]:.3f}, step {result['step']}")
         jax.clear_caches()  # The compiled programs of many runs would fill the memory.
     return json.loads(file.read_text())
 
 
-def _score(workdir: Path, dataset: shards.Dataset) -> dict[str, Any]:
+def _score(workdir: Path, dataset: shards.Dataset, split: splits.Split) -> dict[str, Any]:
     model = trained.open_trained(workdir)
-    config = model.config
-    rows = loader.select_rows(dataset, split="test", slices=config.data.slices)
+    data = model.config.data
+    rows = loader.select_rows(
+        dataset, split="train", slices=data.slices, share=data.train_share, seed=model.config.seed
+    )
+    return {
+        **(_nodules if model.config.task == "classify" else _pixels)(model, dataset, split),
+        "step": model.step,
+        "train_patients": sorted(set(dataset.index["patient_id"].iloc[rows])),
+        "train_slices": len(rows),
+    }
+
+
+def _pixels(model: trained.Trained, dataset: shards.Dataset, split: splits.Split) -> dict[str, Any]:
+    rows = loader.select_rows(dataset, split=split, slices=model.config.data.slices)
     counts = []
-    for batch, predicted in Scorer(config, dataset, model.variables).predictions(rows):
+    for batch, predicted in Scorer(model.config, dataset, model.variables).predictions(rows):
         majority = metrics.majority(batch["readers"], readers=dataset.readers)
         counts.append(metrics.confusion(predicted["logit"] > 0, majority))
     patients = dataset.index["patient_id"].iloc[rows]
     sums = bootstrap.patient_sums(np.concatenate(counts), list(patients))
-    train_rows = loader.select_rows(
-        dataset, split="train", slices=config.data.slices, share=config.data.train_share, seed=config.seed
-    )
+    of_patient = zip(sorted(set(patients)), sums, strict=True)
     return {
         "dice": float(metrics.scores(sums.sum(axis=0))["dice"]),
-        "step": model.step,
-        "train_patients": sorted(set(dataset.index["patient_id"].iloc[train_rows])),
-        "train_slices": len(train_rows),
-        "counts": {
-            patient: sums_of_patient.astype(int).tolist()
-            for patient, sums_of_patient in zip(sorted(set(patients)), sums, strict=True)
-        },
+        "scored": {patient: own.astype(int).tolist() for patient, own in of_patient},
     }
+
+
+def _nodules(model: trained.Trained, dataset: shards.Dataset, split: splits.Split) -> dict[str, Any]:
+    scores = run_nodule_classifier.score_split(model, dataset, split=split)
+    scores = scores.only(~np.isnan(scores.label))
+    scored: dict[str, list[list[float]]] = {}
+    for patient, logit, label in zip(scores.index["patient_id"], scores.logit, scores.label, strict=True):
+        scored.setdefault(patient, []).append([float(logit), float(label)])
+    roc_auc = binary_scores.ranking(scores.label > 0.5, scores.logit)[0, 0]
+    return {"roc_auc": float(roc_auc), "scored": dict(sorted(scored.items()))}

@@ -53,6 +53,28 @@ def depth_to_space(x: jax.Array, block: int) -> jax.Array:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * block, width * block, -1)
 
 
+def sampled_at(x: jax.Array, places: jax.Array) -> jax.Array:
+    """Features at places between pixels, bilinearly; beyond the border, those of the border.
+
+    Args:
+      x: (batch, height, width, c).
+      places: float32 (batch, places, 2), row and column; 0 is the middle of the first pixel.
+
+    Returns:
+      (batch, places, c), of the dtype of `x`.
+    """
+    last = jnp.array([[[x.shape[1] - 1, x.shape[2] - 1]]], jnp.float32)
+    places = jnp.clip(places, 0.0, last)
+    corner = jnp.minimum(jnp.floor(places), jnp.maximum(last - 1, 0))
+    share = (places - corner).astype(x.dtype)[..., None]  # (batch, places, 2, 1)
+    row, column = (corner[..., axis].astype(jnp.int32) for axis in range(2))
+    below, beside = (jnp.minimum(first + 1, size - 1) for first, size in ((row, x.shape[1]), (column, x.shape[2])))
+    of_image = jnp.arange(x.shape[0], dtype=jnp.int32)[:, None]
+    above = x[of_image, row, column] * (1 - share[:, :, 1]) + x[of_image, row, beside] * share[:, :, 1]
+    under = x[of_image, below, column] * (1 - share[:, :, 1]) + x[of_image, below, beside] * share[:, :, 1]
+    return above * (1 - share[:, :, 0]) + under * share[:, :, 0]
+
+
 class GroupNorm(nn.Module):
     """Group normalisation (Wu & He 2018), with statistics in float32 whatever the dtype of the input.
 

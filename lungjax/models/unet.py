@@ -35,8 +35,11 @@ class UNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, head: bool = True) -> Any:
         """(batch, height, width, channels) floats -> logits (batch, height, width, out_channels) float32.
+
+        Without the `head`: the encoder's coarsest feature map, and the decoder's finest, from which the head makes
+        logits; (batch, rows, columns, c) each.
 
         Raises:
           ValueError: height or width is not a multiple of the encoder's total stride, or `widths` does not fit the
@@ -47,6 +50,7 @@ class UNet(nn.Module):
             raise ValueError(
                 f"widths has {len(self.widths)} levels, the encoder has {len(skips)} feature maps to join."
             )
+        coarsest = x
         for level, (channels, skip) in enumerate(zip(self.widths, reversed(skips), strict=True)):
             up = Dense(4 * channels, dtype=self.dtype, name=f"up{level}")(x)
             x = jnp.concatenate([depth_to_space(up, 2), skip], axis=-1)
@@ -54,6 +58,8 @@ class UNet(nn.Module):
                 name = f"level{level}_conv{step}"
                 part = functools.partial(UNet._conv_norm_relu, channels=channels, name=name, train=train)
                 x = applied(part, self, x, remat=self.encoder.remat and train)
+        if not head:
+            return coarsest, x
         block = self.encoder.stem_stride
         bias = nn.initializers.constant(PRIOR_LOGIT)
         logits = Conv(self.out_channels * block**2, (3, 3), bias_init=bias, dtype=self.dtype, name="head")(x)

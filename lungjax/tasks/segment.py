@@ -102,6 +102,9 @@ def make(config: Config, *, intensity: Intensity | Literal["mixed"], readers: in
     modes = (*get_args(TargetMode), "levels")
     if config.targets not in modes:
         raise ValueError(f"config.targets is {config.targets!r}; use one of {', '.join(modes)}.")
+    pool, pools = config.get("dice_pool", "batch"), get_args(losses.Pool)
+    if pool not in pools:
+        raise ValueError(f"config.dice_pool is {pool!r}; use one of {', '.join(pools)}.")
     model = network(config)
     apply = accumulation.training(model, config, mesh)
     augmented = augment.make_segment(intensity="hu", **config.augment)
@@ -125,7 +128,7 @@ def make(config: Config, *, intensity: Intensity | Literal["mixed"], readers: in
 
     def objective(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
         bce = losses.binary_cross_entropy(logits=logits, targets=targets, weights=weights)
-        dice = losses.dice_loss(logits=logits, targets=targets, weights=weights)
+        dice = losses.dice_loss(logits=logits, targets=targets, weights=weights, pool=pool)
         return bce + config.dice_weight * dice
 
     def over_levels(logits: jax.Array, bits: jax.Array, weights: jax.Array) -> jax.Array:

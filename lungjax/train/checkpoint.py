@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import os
 import re
@@ -21,6 +22,8 @@ from lungjax.errors import MACHINE_ERRORS, InputError, ignore_closed_loops
 from lungjax.train.state import TrainState
 
 FOLDER = "checkpoints"
+_SEAL = "sha256"
+"""In a checkpoint's metadata, of its arrays."""
 _policies = ocp.training.preservation_policies
 
 
@@ -83,13 +86,15 @@ class Checkpoints:
         if score is not None and score > self._best:
             self._best, force = score, True
         latest = self._checkpointer.latest
-        if latest is not None and latest.step == step:
+        if (latest is not None and latest.step == step) or not (force or self._checkpointer.should_save(step)):
             return
+        digest = _digest(state)
         with _disk_errors(self._folder):
             self._checkpointer.save_checkpointables_async(
                 step,
                 {"state": state},
                 metrics=None if score is None else {"score": score},
+                custom_metadata=None if digest is None else {_SEAL: digest},
                 force=force,
             )
 
@@ -97,18 +102,19 @@ class Checkpoints:
         """The latest state, sharded as `state`; None without a checkpoint.
 
         Raises:
-          InputError: its arrays are not those of `state`, which Orbax would cast without a word.
+          InputError: it is damaged, or its arrays are not those of `state`, which Orbax would cast without a word.
         """
         latest = self._checkpointer.latest
         if latest is None:
             return None
         with _damage(self._folder / str(latest.step)):
-            metadata = self._checkpointer.metadata(latest.step).metadata
-        _check_same_arrays(metadata, state, where=f"{self._folder / str(latest.step)}")
+            metadata = self._checkpointer.metadata(latest.step)
+        _check_same_arrays(metadata.metadata, state, where=f"{self._folder / str(latest.step)}")
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
         with _damage(self._folder / str(latest.step)):
-            loaded = self._checkpointer.load_checkpointables(latest.step, {"state": abstract})
-        return loaded["state"]
+            loaded = self._checkpointer.load_checkpointables(latest.step, {"state": abstract})["state"]
+            _check_seal(metadata, loaded)
+        return loaded
 
 
 def _check_same_arrays(stored: Any, state: TrainState, *, where: str) -> None:
@@ -124,14 +130,36 @@ def _check_same_arrays(stored: Any, state: TrainState, *, where: str) -> None:
 
 
 def _arrays(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and dtype of each array by its path, the same for attributes, keys and places."""
+    """Shape and dtype of each array by its path."""
+    return {name: (tuple(leaf.shape), np.dtype(leaf.dtype).name) for name, leaf in _by_path(tree).items()}
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    """Arrays by their path, the same for attributes, keys and places."""
     return {
-        "/".join(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", "")))) for key in path): (
-            tuple(leaf.shape),
-            np.dtype(leaf.dtype).name,
-        )
+        "/".join(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", "")))) for key in path): leaf
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
     }
+
+
+def _digest(state: Any) -> str | None:
+    """SHA-256 of all arrays, which are copied to the host; None where a part of one is on another machine."""
+    arrays = _by_path(state)
+    if not all(getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated for leaf in arrays.values()):
+        return None
+    digest = hashlib.sha256()
+    for name, leaf in sorted(arrays.items()):
+        digest.update(f"{name} {leaf.dtype} {leaf.shape} ".encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _check_seal(metadata: Any, state: Any) -> None:
+    """Raises ValueError where arrays are not those that were saved: TensorStore 0.1.86 reads some flipped bits as they
+    are. Of checkpoints without a seal nothing is known."""
+    seal = (metadata.custom_metadata or {}).get(_SEAL)
+    if seal is not None and _digest(state) not in (seal, None):
+        raise ValueError("its arrays are not those that were saved")
 
 
 @contextlib.contextmanager
@@ -221,7 +249,7 @@ def load_best(workdir: Path) -> tuple[dict[str, Any], int]:
       ({"params", "model_state"} of NumPy arrays, step).
 
     Raises:
-      InputError: there is no checkpoint.
+      InputError: there is no checkpoint, or it is damaged.
     """
     folder = workdir / FOLDER
     if not folder.is_dir():
@@ -235,8 +263,10 @@ def load_best(workdir: Path) -> tuple[dict[str, Any], int]:
         with _damage(f"a checkpoint in {folder}"):
             chosen = max(infos, key=_score) if any(info.metrics for info in infos) else infos[-1]
         with _damage(folder / str(chosen.step)):
-            metadata = checkpointer.metadata(chosen.step).metadata
+            metadata = checkpointer.metadata(chosen.step)
             # As NumPy arrays: the devices of the run need not be those of this process.
-            state = checkpointer.load(chosen.step, jax.tree.map(lambda x: np.empty(x.shape, x.dtype), metadata))
+            shapes = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), metadata.metadata)
+            state = checkpointer.load(chosen.step, shapes)
+            _check_seal(metadata, state)
     params, model_state = state.get("average") or (state["params"], state["model_state"])
     return {"params": params, "model_state": model_state or {}}, chosen.step

@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from lungjax.data import loader
-from lungjax.evaluation.plots import examples, training_plots
+from lungjax.data.intensity import to_hu
+from lungjax.evaluation.plots import embedding, examples, training_plots
 from lungjax.tasks.task import Task
 from lungjax.train import logs, mesh, step
 from lungjax.train.probe import Probe
 from lungjax.train.state import TrainState
 
+QUERIES = 6
+"""Slices whose neighbours are drawn."""
 SHOWN = 8
 """The greatest number of slices on a sheet of examples."""
 
@@ -69,7 +73,8 @@ class Validation:
         return self._task.summarize(sums) | (self.probe.scores(state) if self.probe else {})
 
     def draw(self, state: TrainState, workdir: Path, step_number: int) -> None:
-        """Draws `examples/<step>.png`, slices spread evenly over the validation rows, and the curves so far."""
+        """Draws `examples/<step>.png`, slices spread evenly over the validation rows, and the curves so far; of a
+        pretraining also `plots/embedding.png` and `plots/neighbours.png`, of the state that was scored last."""
         spread = np.linspace(0, len(self._rows) - 1, self._batch_size).astype(int)
         chosen = self._slices.batch(self._rows[spread])
         share = self._batch_size // jax.process_count()
@@ -92,3 +97,27 @@ class Validation:
                 readers=self._slices.dataset.readers,
             )
             training_plots.curves(workdir / logs.METRICS_FILE, workdir / "plots")
+            if self.probe is not None and self.probe.val_features is not None:
+                self._draw_features(self.probe.val_features, self.probe.val_rows, workdir / "plots")
+
+    def _draw_features(self, features: np.ndarray, rows: np.ndarray, folder: Path) -> None:
+        """Of all slices a map, and of six, from the smallest nodule to the largest, the neighbours."""
+        dataset = self._slices.dataset
+        index = dataset.index.iloc[rows]
+        marked_mm2 = index["majority_px"] * index["row_spacing_mm"] * index["column_spacing_mm"]
+        numbers = {
+            "marked by a majority, mm\u00b2": marked_mm2.where(marked_mm2 > 0).to_numpy(float),
+            "median malignancy, as readers judge it": index["malignancy_median"].to_numpy(float),
+        }
+        patients = index["patient_id"].tolist()
+        embedding.draw_map(features, patients, numbers, folder / "embedding.png")
+        marked = np.flatnonzero(marked_mm2 > 0)
+        marked = marked[np.argsort(marked_mm2.to_numpy()[marked], kind="stable")]
+        if len(set(patients)) < 2 or not len(marked):
+            return
+        queries = marked[np.linspace(0, len(marked) - 1, min(QUERIES, len(marked))).astype(int)]
+        sheet = np.concatenate([queries[:, None], embedding.nearest(features, patients, queries)], axis=1)
+        image = self._slices.batch(rows[sheet.ravel()])["image"]
+        hu = np.asarray(to_hu(jnp.asarray(image), intensity=dataset.intensity))
+        titles = [[f"{patients[at]}, {marked_mm2.iloc[at]:.0f} mm\u00b2" for at in row] for row in sheet]
+        embedding.draw_neighbours(hu.reshape(*sheet.shape, *hu.shape[1:]), titles, folder / "neighbours.png")

@@ -38,6 +38,8 @@ class Probe:
 
     Attributes:
       not_probed: a sentence that says which questions are not probed and why; empty where all are.
+      val_rows: those that are used.
+      val_features: float32 (val_rows, channels), of the state that was scored last; None before.
     """
 
     def __init__(
@@ -54,14 +56,17 @@ class Probe:
         self._batch_size = batch_size
         self._step = step.make_features_step(task, devices)
         self._rows = [_spread(rows) for rows in (train_rows, val_rows)]
+        self.val_rows = self._rows[1]
+        self.val_features: np.ndarray | None = None
         index = slices.dataset.index
         self._targets, self.not_probed = _questions([index.iloc[rows] for rows in self._rows])
 
     def scores(self, state: TrainState) -> dict[str, float]:
         """`knn_auc_QUESTION` and `linear_auc_QUESTION`."""
+        self.val_features = val = self._features(state, self.val_rows)
         if not self._targets:
             return {}
-        train, val = (self._features(state, rows) for rows in self._rows)
+        train = self._features(state, self._rows[0])
         scores = {}
         for name, (train_targets, val_targets) in self._targets.items():
             (train_features, train_labels), (val_features, val_labels) = (

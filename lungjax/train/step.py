@@ -30,7 +30,8 @@ def make_schedule(config: Config, steps: int) -> optax.Schedule:
 def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
     """AdamW, or LARS (You et al. 2017), with the learning rate of `make_schedule` and clipped gradients.
 
-    Biases and norm scales (vectors) are neither decayed nor scaled by LARS's trust ratio.
+    Biases and norm scales (vectors) are neither decayed nor scaled by LARS's trust ratio. Updates of the encoder are
+    multiplied by `config.encoder_rate`.
     """
     schedule = make_schedule(config, steps)
 
@@ -49,7 +50,17 @@ def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
         )
     else:
         raise InputError(f"config.optimizer.name is {config.name!r}; use 'adamw' or 'lars'.")
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
+    encoder_rate = config.get("encoder_rate", 1.0)
+    # Of a run in which nothing is multiplied the optimizer's state stays that of earlier versions.
+    slower = [] if encoder_rate == 1.0 else [optax.masked(optax.scale(encoder_rate), _of_encoder)]
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule, *slower)
+
+
+def _of_encoder(params: Any) -> Any:
+    """For each parameter, whether it is the encoder's."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: any(getattr(key, "key", "") == "encoder" for key in path), params
+    )
 
 
 def make_train_step(

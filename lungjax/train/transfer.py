@@ -1,8 +1,9 @@
-"""Starting from another network: from all its weights, or from its encoder's."""
+"""Starting from another network: from all its weights, or from its encoder's; and a pretrained decoder's."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import flax.traverse_util
@@ -20,33 +21,41 @@ Flat = dict[str, Any]
 
 def load_weights(state: TrainState, source: Trained, *, task: str) -> tuple[TrainState, str]:
     """Loads the weights of `source` into `state`: the whole network if it was trained for the same `task` and all
-    arrays have the same shapes; otherwise its encoder.
+    arrays have the same shapes; otherwise its encoder, and where it was pretrained with a decoder, that as well.
 
     Returns:
       The new state, and a sentence that says what was loaded and what was not.
 
     Raises:
-      InputError: a parameter of the encoder is missing in `source` or has another shape; the message names both shapes.
+      InputError: a parameter of the encoder, or of the pretrained decoder, is missing in `source` or has another shape;
+        the message names both shapes.
     """
     fresh: Flat = flax.traverse_util.flatten_dict({"params": state.params, "model_state": state.model_state}, sep="/")
     theirs: Flat = flax.traverse_util.flatten_dict(source.variables, sep="/")
     whole = source.config.task == task and _shapes(theirs) == _shapes(fresh)
-    chosen = [name for name in fresh if whole or "encoder" in name.split("/")]
+    decoder = source.config.task == "pretrain" and any(_is_decoder(name) for name in theirs)
+    chosen = [name for name in fresh if whole or "encoder" in name.split("/") or (decoder and _is_decoder(name))]
     for name in chosen:
         if name not in theirs or theirs[name].shape != fresh[name].shape:
             problem = f"has shape {theirs[name].shape}" if name in theirs else "is missing"
             raise InputError(
                 f"config.init_from {source.path}: {name} {problem} there, and has {fresh[name].shape} here; "
-                "give both runs the same config.model.encoder."
+                f"give both runs the same config.model.{'decoder' if _is_decoder(name) else 'encoder'}."
             )
     placed = {name: jax.device_put(np.asarray(theirs[name]), fresh[name].sharding) for name in chosen}
     merged = flax.traverse_util.unflatten_dict(fresh | placed, sep="/")
     start = {"params": merged["params"], "model_state": merged.get("model_state", {})}
-    rest = f"encoder loaded, {len(fresh) - len(chosen)} others start from random weights"
+    part = "encoder and the decoder" if any(map(_is_decoder, chosen)) else "encoder"
+    rest = f"{part} loaded, {len(fresh) - len(chosen)} others start from random weights"
     loaded = "network loaded, all of them" if whole else rest
     summary = f"init_from {source.path} (step {source.step}): {len(chosen)} arrays of the {loaded}."
     average = None if state.average is None else jax.tree.map(jnp.copy, tuple(start.values()))
     return dataclasses.replace(state, **start, average=average), summary
+
+
+def _is_decoder(name: str) -> bool:
+    """Whether an array belongs to a U-Net's decoder, without its head."""
+    return re.match(r"\w+/(up|level)\d", name) is not None
 
 
 def _shapes(arrays: Flat) -> dict[str, tuple[int, ...]]:

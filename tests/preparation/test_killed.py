@@ -48,7 +48,7 @@ def killed_when(process: subprocess.Popen, moment: Callable[[], bool], later_s: 
     return at_work
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_many_scans_killed_many_times_are_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(merge, "SHARD_BYTES", SHARD_BYTES)
     source, partial = tmp_path / "dicom", tmp_path / "killed.partial"

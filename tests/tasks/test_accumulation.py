@@ -19,13 +19,15 @@ SIDE_PX = 32
 
 
 def config_of(name: str, **choices: Any) -> Config:
-    config = runs.load_config(name)
+    config = runs.load_config(name.removesuffix(" of places"))
     config.data.batch_size = BATCH
     small = {"model.encoder.norm": "group", "model.encoder.width": 8}
     if "patch" in config:
         small |= {"patch.side_px": SIDE_PX, "model.dropout": 0.0, "model.hidden": 8}
     if name == "segment":
         small |= {"model.decoder": (16, 8, 8)}
+    if name == "simclr of places":
+        small |= {"model.decoder": (16, 8, 8), "dense_weight": 1.0, "masked_weight": 1.0}
     config.update_from_flattened_dict(small | choices)
     return config
 
@@ -68,7 +70,7 @@ def loss_and_gradient(name: str, devices: jax.sharding.Mesh, **choices: Any) -> 
     return jax.device_get(loss), jax.device_get(grads)
 
 
-@pytest.mark.parametrize("name", ["segment", "simclr", "classify", "sift", "diagnose"])
+@pytest.mark.parametrize("name", ["segment", "simclr", "simclr of places", "classify", "sift", "diagnose"])
 def test_the_gradient_is_that_of_the_whole_batch(name: str):
     one, eight = one_device(), mesh.make_mesh(BATCH)
     loss, gradient = loss_and_gradient(name, one)

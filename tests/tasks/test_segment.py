@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import runs
 
+from lungjax import losses
 from lungjax.tasks import segment
+from lungjax.train import mesh
 
 
 def bits(*masks):
@@ -50,3 +55,29 @@ def test_a_mistaken_mode_is_named():
         segment.reader_targets(READERS, "mean")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="with a key"):
         segment.reader_targets(READERS, "random")
+
+
+@pytest.mark.parametrize("pool", ["batch", "image"])
+def test_the_configuration_chooses_what_dice_is_of(pool: Literal["batch", "image"]):
+    """Of a network that says 1/2 everywhere, where a nodule fills one of eight images."""
+    config = runs.load_config("segment")
+    config.update_from_flattened_dict({"model.encoder.width": 8, "model.decoder": (16, 8, 8), "dice_pool": pool})
+    task = segment.make(config, intensity="hu", readers=4, mesh=mesh.make_mesh(8))
+    images, weights = jnp.zeros((8, 32, 32)), jnp.ones(8)
+    marks = jnp.zeros((8, 32, 32), jnp.uint8).at[0].set(15)
+    params, model_state = task.init(jax.random.key(0), {"image": images})
+    params = jax.tree.map(jnp.zeros_like, params)
+    loss = task.eval_fn(params, model_state, {"image": images, "readers": marks, "weight": weights}, jax.random.key(0))[
+        "loss"
+    ]
+    targets = (marks > 0).astype(jnp.float32)
+    dice = losses.dice_loss(logits=images, targets=targets, weights=weights, pool=pool)
+    assert float(loss) / 8 == pytest.approx(np.log(2) + float(dice), rel=1e-5)
+    assert float(dice) == pytest.approx({"batch": 1 - 1 / 5, "image": 1 - (2 / 3) / 8}[pool], abs=0.01)
+
+
+def test_a_mistaken_pool_is_named():
+    config = runs.load_config("segment")
+    config.dice_pool = "slice"
+    with pytest.raises(ValueError, match=r"config\.dice_pool is 'slice'; use one of batch, image"):
+        segment.make(config, intensity="hu", readers=4, mesh=mesh.make_mesh(8))

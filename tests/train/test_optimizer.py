@@ -122,3 +122,24 @@ def test_the_average_forgets_by_its_decay_and_by_less_at_first(decay: float):
 def test_another_optimizer_is_refused():
     with pytest.raises(InputError, match=r"config\.optimizer\.name is 'sgd'; use 'adamw' or 'lars'"):
         step.make_optimizer(config("sgd"), STEPS)
+
+
+@pytest.mark.parametrize("name", ["lars", "adamw"])
+@pytest.mark.parametrize("encoder_rate", [0.0, 0.1])
+def test_the_encoder_learns_more_slowly(name: str, encoder_rate: float):
+    rng = np.random.default_rng(0)
+    params: Any = {part: {"kernel": jnp.asarray(rng.normal(size=(3, 4)), jnp.float32)} for part in ("encoder", "head")}
+    moved = {}
+    for rate in (1.0, encoder_rate):
+        choices = config(name)
+        choices.encoder_rate = rate
+        optimizer = step.make_optimizer(choices, STEPS)
+        opt_state, updates = optimizer.init(params), params
+        for _ in range(2):  # The first learning rate is 0.
+            with jax.numpy_dtype_promotion("standard"):
+                updates, opt_state = optimizer.update(params, opt_state, params)
+        moved[rate] = updates
+    np.testing.assert_allclose(moved[encoder_rate]["head"]["kernel"], moved[1.0]["head"]["kernel"], rtol=1e-6)
+    expected = encoder_rate * moved[1.0]["encoder"]["kernel"]
+    assert np.abs(moved[1.0]["encoder"]["kernel"]).max() > 0
+    np.testing.assert_allclose(moved[encoder_rate]["encoder"]["kernel"], expected, rtol=1e-6)

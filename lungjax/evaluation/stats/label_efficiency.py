@@ -1,15 +1,18 @@
-"""How Dice grows with the number of labelled patients: figures over several seeds, their table and chart."""
+"""How a figure grows with the number of labelled patients: over several seeds, its table and chart."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from lungjax import metrics
+from lungjax.errors import counted
+from lungjax.evaluation.classification import binary_scores
 from lungjax.evaluation.plots import training_plots
 from lungjax.evaluation.plots.overlay import BLUE, VERMILLION
 from lungjax.evaluation.plots.segmentation_charts import GREEN
@@ -17,8 +20,10 @@ from lungjax.evaluation.stats import bootstrap
 
 SCRATCH = "scratch"
 """The start with which every other start is compared."""
+Measure = Literal["dice", "roc_auc"]
+LABELS: dict[Measure, str] = {"dice": "pooled Dice", "roc_auc": "ROC AUC of malignancy"}
 INTERVAL = (
-    "mean over seeds of the pooled Dice on the test patients, with a 95 % percentile interval over test patients and "
+    "mean over seeds of the {} on the {} patients, with a 95 % percentile interval over these patients and "
     "seeds: both are drawn with replacement, independently, the same ones for all columns, so differences are paired. "
     "A seed decides which patients are labelled, the order of the batches, and the initial random weights; with few "
     "seeds the intervals are somewhat too narrow"
@@ -35,14 +40,19 @@ class Run:
       share: of the train patients, in (0, 1].
       seed: of the run.
       patients: the number of train patients it was trained on.
-      counts: pixels of each test patient: true positive, false positive, false negative, true negative.
+      scored: of each patient, by `measure`: of `dice`, pixels: true positive, false positive, false negative, true
+        negative; of `roc_auc`, [logit, 1 malignant or 0 benign] of each nodule.
+      measure: the figure.
+      split: of these patients.
     """
 
     start: str
     share: float
     seed: int
     patients: int
-    counts: Mapping[str, Sequence[int]]
+    scored: Mapping[str, Sequence[Any]]
+    measure: Measure = "dice"
+    split: str = "test"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +60,7 @@ class Point:
     """A figure of one start and share, or the difference between two starts; low and high are NaN without an interval.
 
     Attributes:
-      value, low, high: Dice.
+      value, low, high: of the measure.
       seeds: the number of runs that are averaged.
       patients: the number of train patients of each run.
     """
@@ -62,13 +72,20 @@ class Point:
     patients: int
 
 
-def point(runs: Sequence[Run], less: Sequence[Run] = (), *, resamples: int = bootstrap.RESAMPLES) -> Point | None:
-    """The mean of the runs' pooled Dice, or its difference from that of `less`, over the seeds that both have.
+def point(
+    runs: Sequence[Run],
+    less: Sequence[Run] = (),
+    *,
+    resamples: int = bootstrap.RESAMPLES,
+    coverage: float = bootstrap.COVERAGE,
+) -> Point | None:
+    """The mean of the runs' figure, or its difference from that of `less`, over the seeds that both have.
 
     Args:
       runs: all of one start and share.
       less: runs of another start with the same share; empty for the figure itself.
       resamples: of patients and seeds.
+      coverage: of the interval.
 
     Returns:
       The figure, or None where no seed is left.
@@ -80,22 +97,61 @@ def point(runs: Sequence[Run], less: Sequence[Run] = (), *, resamples: int = boo
     seeds = sorted(set.intersection(*(set(side) for side in sides))) if sides else []
     if not seeds:
         return None
-    people = sorted(sides[0][seeds[0]].counts)
-    if any(sorted(run.counts) != people for side in sides for run in side.values()):
+    first = sides[0][seeds[0]]
+    people = sorted(first.scored)
+    if any(sorted(run.scored) != people for side in sides for run in side.values()):
         raise ValueError("the runs were not scored on the same patients")
-    sums = np.array([[[side[seed].counts[p] for seed in seeds] for side in sides] for p in people], np.float64)
     drawn_people = bootstrap.resample_weights(len(people), resamples=resamples, seed=0).astype(np.float64)
+    weights = np.concatenate([np.ones((1, len(people))), drawn_people])
+    of_runs = [[_FIGURES[first.measure](side[seed], people, weights) for seed in seeds] for side in sides]
+    figures = np.moveaxis(np.array(of_runs), -1, 0)  # (1 + resamples, sides, seeds)
     drawn_seeds = bootstrap.resample_weights(len(seeds), resamples=resamples, seed=1) / len(seeds)
-    each = metrics.scores(sums.sum(axis=0))["dice"]  # (sides, seeds)
-    dice = metrics.scores(np.tensordot(drawn_people, sums, axes=1))["dice"]  # (resamples, sides, seeds)
-    low, high = bootstrap.percentiles(_difference((dice * drawn_seeds[:, None]).sum(axis=-1)))
+    drawn = _difference((figures[1:] * drawn_seeds[:, None]).sum(axis=-1))
+    low, high = bootstrap.percentiles(drawn, coverage=coverage)
     ends = (float(low), float(high)) if len(people) > 1 else (math.nan, math.nan)
-    return Point(float(_difference(each.mean(axis=-1))), *ends, len(seeds), sides[0][seeds[0]].patients)
+    return Point(float(_difference(figures[0].mean(axis=-1))), *ends, len(seeds), first.patients)
+
+
+def _dice(run: Run, people: Sequence[str], weights: np.ndarray) -> np.ndarray:
+    """(resamples,), of weights (resamples, people)."""
+    counts = np.array([run.scored[patient] for patient in people], np.float64)
+    return metrics.scores(weights @ counts)["dice"]
+
+
+def _roc_auc(run: Run, people: Sequence[str], weights: np.ndarray) -> np.ndarray:
+    """As `_dice`."""
+    nodules = np.array([nodule for patient in people for nodule in run.scored[patient]])
+    person = np.repeat(np.arange(len(people)), [len(run.scored[patient]) for patient in people])
+    return binary_scores.ranking(nodules[:, 1] > 0.5, nodules[:, 0], weights[:, person])[:, 0]
+
+
+_FIGURES: dict[Measure, Callable[[Run, Sequence[str], np.ndarray], np.ndarray]] = {"dice": _dice, "roc_auc": _roc_auc}
 
 
 def _difference(sides: np.ndarray) -> np.ndarray:
     """(..., sides) -> the first minus the second, or the only side."""
     return sides[..., 0] - sides[..., 1] if sides.shape[-1] > 1 else sides[..., 0]
+
+
+def clear_gains(runs: Sequence[Run]) -> tuple[list[tuple[str, float, Point]], int]:
+    """The differences from `SCRATCH` that hold although so many are looked at (Bonferroni).
+
+    Returns:
+      Start, share and difference, with its interval of 1 - 5 % / K, where that has no 0 in it; and K, the number of
+      differences.
+    """
+    _, gains = points(runs)
+    compared = [(start, share) for start, by_share in gains.items() for share in by_share]
+    count = len(compared)
+    found = []
+    for start, share in compared:
+        sides = [[run for run in runs if (run.start, run.share) == (side, share)] for side in (start, SCRATCH)]
+        gain = point(
+            *sides, resamples=max(bootstrap.RESAMPLES, 1000 * count), coverage=1 - (1 - bootstrap.COVERAGE) / count
+        )
+        if gain is not None and (gain.low > 0 or gain.high < 0):
+            found.append((start, share, gain))
+    return found, count
 
 
 def points(runs: Sequence[Run]) -> tuple[dict[str, dict[float, Point]], dict[str, dict[float, Point]]]:
@@ -131,7 +187,21 @@ def table(runs: Sequence[Run]) -> str:
         patients = next(run.patients for run in runs if run.share == share)
         cells = [_cell(by_share.get(share), seeds, sign) for by_share, sign in columns.values()]
         lines.append("| " + " | ".join([f"{100 * share:g} % ({patients})", *cells]) + " |")
-    return "\n".join([*lines, "", f"{seeds} seed{'s' * (seeds > 1)}; {INTERVAL}."])
+    return "\n".join([*lines, "", _interval(runs), *([_clear(runs)] if gains else [])])
+
+
+def _interval(runs: Sequence[Run]) -> str:
+    seeds = counted(len({run.seed for run in runs}), "seed")
+    return f"{seeds}; {INTERVAL.format(LABELS[runs[0].measure], runs[0].split)}."
+
+
+def _clear(runs: Sequence[Run]) -> str:
+    found, count = clear_gains(runs)
+    held = [f"{start} at {100 * share:g} % ({_cell(gain, gain.seeds, True)})" for start, share, gain in found]
+    return (
+        f"{counted(count, 'difference')} from {SCRATCH}; with no 0 in an interval of 1 - 5 %/{count}: "
+        f"{'; '.join(held) or 'none'}."
+    )
 
 
 def table_of_changes(runs: Sequence[Run], *, base: str) -> str:
@@ -140,11 +210,11 @@ def table_of_changes(runs: Sequence[Run], *, base: str) -> str:
     by_start: dict[str, list[Run]] = {}
     for run in runs:
         by_start.setdefault(run.start, []).append(run)
-    lines = [f"| | pooled Dice | less {base} |", "|---|---|---|"]
+    lines = [f"| | {LABELS[runs[0].measure]} | less {base} |", "|---|---|---|"]
     for start, own in by_start.items():
         gain = None if start == base else point(own, by_start[base])
         lines.append(f"| {start} | {_cell(point(own), seeds, False)} | {_cell(gain, seeds, True)} |")
-    return "\n".join([*lines, "", f"{seeds} seed{'s' * (seeds > 1)}; {INTERVAL}."])
+    return "\n".join([*lines, "", _interval(runs)])
 
 
 def _cell(figure: Point | None, seeds: int, sign: bool) -> str:
@@ -156,7 +226,7 @@ def _cell(figure: Point | None, seeds: int, sign: bool) -> str:
 
 
 def chart(runs: Sequence[Run], path: Path) -> None:
-    """Dice over the number of labelled patients with intervals, and below it the differences from `SCRATCH`.
+    """The figure over the number of labelled patients with intervals, and below it the differences from `SCRATCH`.
 
     Args:
       runs: at least one.
@@ -184,7 +254,8 @@ def chart(runs: Sequence[Run], path: Path) -> None:
     below.set_xticks([n for n, _ in ticks], [f"{n}\n{100 * share:g} %" for n, share in ticks], minor=False)
     below.minorticks_off()
     below.set_xlabel("train patients with labels")
-    above.set(ylabel="pooled Dice, test patients", title="Dice over the number of labelled patients")
+    label = LABELS[runs[0].measure]
+    above.set(ylabel=f"{label}, {runs[0].split} patients", title=f"{label} over the number of labelled patients")
     above.legend(frameon=False, loc="best")
     if gains:
         below.axhline(0, color="0.4", lw=1)
