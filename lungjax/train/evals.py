@@ -119,5 +119,11 @@ class Validation:
         sheet = np.concatenate([queries[:, None], embedding.nearest(features, patients, queries)], axis=1)
         image = self._slices.batch(rows[sheet.ravel()])["image"]
         hu = np.asarray(to_hu(jnp.asarray(image), intensity=dataset.intensity))
-        titles = [[f"{patients[at]}, {marked_mm2.iloc[at]:.0f} mm\u00b2" for at in row] for row in sheet]
+        sizes = [_size(px, mm2) for px, mm2 in zip(index["majority_px"], marked_mm2, strict=True)]
+        titles = [[f"{patients[at]}, {sizes[at]}" for at in row] for row in sheet]
         embedding.draw_neighbours(hu.reshape(*sheet.shape, *hu.shape[1:]), titles, folder / "neighbours.png")
+
+
+def _size(px: int, mm2: float) -> str:
+    """How large what a majority marked is; in pixels where their size is not known."""
+    return "no majority" if px == 0 else f"{px} px" if np.isnan(mm2) else f"{mm2:.0f} mm\u00b2"
