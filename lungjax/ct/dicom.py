@@ -40,6 +40,7 @@ _HEADER = {
     "SOPInstanceUID": "sop_uid",
     "ConvolutionKernel": "kernel",
     "SliceThickness": "thickness",
+    "AcquisitionNumber": "acquisition",
 }
 """What `Header` has of a file as text, and what it calls it."""
 _HEADER_TAGS = {

@@ -106,8 +106,8 @@ NOTES = {
     "derived": "a series that was derived from a CT (SEG, SR, RTSTRUCT) and lies next to it; listed and skipped",
     "left_out": "files in a CT series that are no image of its scan (a localizer, a capture, a copy, another "
     "orientation); listed and skipped",
-    "several_reconstructions": "one series holds several reconstructions of a scan, by kernel or thickness; each is a "
-    "scan of its own",
+    "several_reconstructions": "one series holds several reconstructions of a scan, by kernel or thickness, or several "
+    "acquisitions; each is a scan of its own",
     "rounded_positions": "positions were rounded by the scanner; the spacing is their mean step",
     "tilt_in_header": "the header tells of a gantry tilt, but by their positions the slices lie straight above one "
     "another; positions count",

@@ -35,6 +35,7 @@ class Header:
       image_type: its words.
       samples: numbers per pixel.
       kernel, thickness: of the reconstruction, as text.
+      acquisition: its number, as text.
       position_mm, orientation: as in `lungjax.ct.series.Slice`.
     """
 
@@ -49,6 +50,7 @@ class Header:
     samples: int = 1
     kernel: str = ""
     thickness: str = ""
+    acquisition: str = ""
     position_mm: tuple[float, ...] | None = None
     orientation: tuple[float, ...] | None = None
 
@@ -104,7 +106,8 @@ def groups(folder: Path, series_uid: str, files: Sequence[File]) -> tuple[list[G
         scans.append(Group(key, patients[0] if patients else "", studies[0] if studies else "", paths))
     if len(scans) > 1:
         listed = " and ".join(f"{label} ({len(some)} files)" for label, some in reconstructions.items())
-        message = f"the series in {scans[0].where} holds several reconstructions, {listed}; each is a scan of its own"
+        what = f"holds several reconstructions or acquisitions, {listed}; each is a scan of its own"
+        message = f"the series in {scans[0].where} {what}"
         notes.append(Quarantined(f"{series_uid}/", scans[0].where, "several_reconstructions", message))
     return scans, notes
 
@@ -220,16 +223,38 @@ def _same_bytes(first: Path, second: Path) -> bool:
 
 
 def _reconstructions(files: Sequence[File]) -> dict[str, list[File]]:
-    """Files by a label; one empty label where they make up one even stack, or do not differ in what a label names."""
+    """Files by a label; one empty label where they make up one even stack, or do not differ in what a label names.
+
+    A label names kernel and thickness where they differ, else the acquisition, as of phases of contrast: but only where
+    that tells apart images of one place, for a long scan may be acquired in parts.
+    """
     kernels, thicknesses = ({get(header) for header, _ in files} for get in (_kernel, _thickness))
-    if (len(kernels) == 1 and len(thicknesses) == 1) or _is_one_stack(files):
+    alike = len(kernels) == 1 and len(thicknesses) == 1
+    by_acquisition = _by_label(files, lambda header: f"acquisition {header.acquisition or 'without number'}")
+    if alike and len(by_acquisition) > 1 and _overlap(files) and not any(map(_overlap, by_acquisition.values())):
+        return by_acquisition
+    if alike or _is_one_stack(files):
         return {"": list(files)}
-    by_label: dict[str, list[File]] = collections.defaultdict(list)
-    for header, path in files:
+
+    def label(header: Header) -> str:
         parts = [header.kernel or "no kernel"] if len(kernels) > 1 else []
         parts += [f"{header.thickness or '?'} mm"] if len(thicknesses) > 1 else []
-        by_label[" ".join(parts)].append((header, path))
+        return " ".join(parts)
+
+    return _by_label(files, label)
+
+
+def _by_label(files: Sequence[File], label: Callable[[Header], str]) -> dict[str, list[File]]:
+    by_label: dict[str, list[File]] = collections.defaultdict(list)
+    for header, path in files:
+        by_label[label(header)].append((header, path))
     return dict(sorted(by_label.items()))
+
+
+def _overlap(files: Sequence[File]) -> bool:
+    """Whether two images lie at the same place."""
+    z_mm = _places_mm(files)
+    return z_mm is not None and bool(np.diff(z_mm).min(initial=np.inf) < series.SAME_MM)
 
 
 def _kernel(header: Header) -> str:
@@ -242,13 +267,20 @@ def _thickness(header: Header) -> str:
 
 def _is_one_stack(files: Sequence[File]) -> bool:
     """Whether positions are even, so that files of different kernels or thicknesses are one scan all the same."""
+    z_mm = _places_mm(files)
+    if z_mm is None or len(z_mm) < 2:
+        return True
+    return not _overlap(files) and series.regular(z_mm) is not None
+
+
+def _places_mm(files: Sequence[File]) -> np.ndarray | None:
+    """Where images lie along the normal of their planes, ascending; None where that is not known."""
     positions = [header.position_mm for header, _ in files]
     orientation = files[0][0].orientation
-    if len(files) < 2 or orientation is None or None in positions:
-        return True
+    if orientation is None or None in positions:
+        return None
     try:
         along = series.normal(np.array(orientation))
     except ValueError:
-        return True
-    z_mm = np.sort(np.array(positions) @ along)
-    return bool(np.diff(z_mm).min() >= series.SAME_MM) and series.regular(z_mm) is not None
+        return None
+    return np.sort(np.array(positions) @ along)

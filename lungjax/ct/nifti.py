@@ -1,4 +1,4 @@
-"""Reads a NIfTI-1 file, `.nii` or `.nii.gz`: its header and its voxels.
+"""Reads a NIfTI-1 or NIfTI-2 file, `.nii` or `.nii.gz`: its header and its voxels.
 
 It is read here and not by ITK, which also accepts older and two-file formats with the same suffix, and allocates
 whatever memory a header asks for. nibabel 5.4, which writes our masks, does not read it either: nibabel stops before
@@ -24,10 +24,7 @@ from lungjax.ct.faults import Note
 from lungjax.ct.volume import Geometry
 from lungjax.errors import Fault
 
-_HEADER_BYTES = 348
-_MAGIC = b"n+1\0"
-"""Marks a header and its voxels in one file."""
-_LEAST_OFFSET, _MOST_OFFSET = 348, 2**24
+_MOST_OFFSET = 2**24
 _CHUNK_BYTES = 2**20
 _DEFLATE = 1032
 """The highest compression ratio that gzip can reach."""
@@ -51,6 +48,85 @@ _SAME_VOXELS = 0.1
 """Share of a voxel by which the corners of a volume may differ in two affines that are the same: a qform is rounded."""
 _TO_DICOM = np.array([[-1.0], [-1.0], [1.0]])
 """NIfTI's x and y point to the patient's right and front, DICOM's to the left and back."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Version:
+    """Where a version of the format keeps what is read: formats of `struct` with their places in the header.
+
+    Attributes:
+      nbytes: of the header, which its first number repeats.
+      magic, magic_at: what marks a header and its voxels in one file, and where.
+      sizes: number of axes, then their sizes.
+      datatype, offset, slopes, pixdim, codes, quaternion, rows: of the voxels, and of the two affines.
+      units: the code of the unit of length.
+    """
+
+    nbytes: int
+    magic: bytes
+    magic_at: int
+    sizes: tuple[str, int]
+    datatype: tuple[str, int]
+    offset: tuple[str, int]
+    slopes: tuple[str, int]
+    pixdim: tuple[str, int]
+    codes: tuple[str, int]
+    quaternion: tuple[str, int]
+    rows: tuple[str, int]
+    units: tuple[str, int]
+
+
+_VERSIONS = (
+    _Version(
+        nbytes=348,
+        magic=b"n+1\0",
+        magic_at=344,
+        sizes=("8h", 40),
+        datatype=("h", 70),
+        offset=("f", 108),
+        slopes=("2f", 112),
+        pixdim=("4f", 76),
+        codes=("2h", 252),
+        quaternion=("6f", 256),
+        rows=("12f", 280),
+        units=("B", 123),
+    ),
+    _Version(
+        nbytes=540,
+        magic=b"n+2\0\r\n\x1a\n",
+        magic_at=4,
+        sizes=("8q", 16),
+        datatype=("h", 12),
+        offset=("q", 168),
+        slopes=("2d", 176),
+        pixdim=("4d", 104),
+        codes=("2i", 344),
+        quaternion=("6d", 352),
+        rows=("12d", 400),
+        units=("i", 500),
+    ),
+)
+
+
+class _Fields:
+    """The numbers of a raw header, by the names of `_Version`."""
+
+    def __init__(self, raw_header: bytes, version: _Version, order: Order):
+        self._raw, self.version, self.order = raw_header, version, order
+
+    def __getitem__(self, name: str) -> tuple:
+        format, place = getattr(self.version, name)
+        return struct.unpack_from(f"{self.order}{format}", self._raw, place)
+
+    @classmethod
+    def of(cls, raw_header: bytes) -> _Fields | None:
+        """None where it is the header of no version."""
+        for version in _VERSIONS:
+            for order in _ORDERS:
+                same_size = struct.unpack_from(f"{order}i", raw_header) == (version.nbytes,)
+                if same_size and raw_header[version.magic_at :].startswith(version.magic):
+                    return cls(raw_header, version, order)
+        return None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,18 +160,21 @@ def read_header(path: Path) -> Header:
     """
     try:
         with _open(path) as file:
-            raw_header = file.read(_HEADER_BYTES)
+            raw_header = file.read(max(version.nbytes for version in _VERSIONS))
         have = path.stat().st_size
     except (OSError, EOFError, zlib.error) as error:
         raise faults.cannot_read(path, error) from error
-    if len(raw_header) < _HEADER_BYTES:
-        raise _truncated(path, len(raw_header), _HEADER_BYTES)
-    order: Order | None = next(
-        (order for order in _ORDERS if struct.unpack_from(f"{order}i", raw_header) == (_HEADER_BYTES,)), None
-    )
-    if order is None or raw_header[344:] != _MAGIC:
-        raise Fault("unreadable_file", f"{path} is not a NIfTI-1 file with a header and its voxels; fetch it again")
-    header = _parse(raw_header, order, path)
+    least = min(version.nbytes for version in _VERSIONS)
+    if len(raw_header) < least:
+        raise _truncated(path, len(raw_header), least)
+    fields = _Fields.of(raw_header)
+    if fields is None:
+        raise Fault(
+            "unreadable_file", f"{path} is not a NIfTI file with a header and its voxels; convert the original again"
+        )
+    if len(raw_header) < fields.version.nbytes:
+        raise _truncated(path, len(raw_header), fields.version.nbytes)
+    header = _parse(fields, path)
     size_limits.check(header.nbytes, size_limits.SCAN_BYTES, f"{path}, by the bytes of its voxels,")
     if not _is_compressed(path) and have < header.offset + header.nbytes:
         raise _truncated(path, have, header.offset + header.nbytes)
@@ -153,28 +232,29 @@ def _scaled(voxels: np.ndarray, header: Header) -> np.ndarray:
         return voxels.astype(floats) * floats(header.slope) + floats(header.intercept)
 
 
-def _parse(raw_header: bytes, order: Order, path: Path) -> Header:
-    count, *sizes = struct.unpack_from(f"{order}8h", raw_header, 40)
-    (datatype,) = struct.unpack_from(f"{order}h", raw_header, 70)
+def _parse(fields: _Fields, path: Path) -> Header:
+    count, *sizes = fields["sizes"]
+    (datatype,) = fields["datatype"]
     if not 3 <= count <= 7 or any(size > 1 for size in sizes[3:count]) or (datatype not in _TYPES and datatype > 0):
         shape = f"{' x '.join(map(str, sizes[: max(count, 0)]))} of data type {datatype}"
         raise Fault("not_3d", f"{path} is not a volume with one number per voxel: {shape}")
-    offset, slope, intercept = struct.unpack_from(f"{order}3f", raw_header, 108)
+    offset, (slope, intercept) = float(fields["offset"][0]), fields["slopes"]
+    least = fields.version.nbytes
     if offset == 0:
-        offset = float(_LEAST_OFFSET + 4)
-    if datatype not in _TYPES or not (_LEAST_OFFSET <= offset <= _MOST_OFFSET and offset.is_integer()):
+        offset = float(least + 4)
+    if datatype not in _TYPES or not (least <= offset <= _MOST_OFFSET and offset.is_integer()):
         what = f"voxels of data type {datatype} from byte {offset:g} on"
         raise Fault("unreadable_file", f"{path} has {what}, which is impossible; convert the original again")
     if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0:
         slope, intercept = 1.0, 0.0  # Not scaled, by the format's definition.
-    dtype = np.dtype(_TYPES[datatype]).newbyteorder(order)
-    return Header(_geometry(raw_header, order, sizes[:3], path), dtype, int(offset), slope, intercept)
+    dtype = np.dtype(_TYPES[datatype]).newbyteorder(fields.order)
+    return Header(_geometry(fields, sizes[:3], path), dtype, int(offset), slope, intercept)
 
 
-def _geometry(raw_header: bytes, order: str, sizes: Sequence[int], path: Path) -> Geometry:
+def _geometry(fields: _Fields, sizes: Sequence[int], path: Path) -> Geometry:
     """The geometry of the sform; that of the qform where there is no sform, or the sform is no affine of the voxels."""
-    qfac, *pixdim = struct.unpack_from(f"{order}4f", raw_header, 76)
-    qform_code, sform_code = struct.unpack_from(f"{order}2h", raw_header, 252)
+    qfac, *pixdim = fields["pixdim"]
+    qform_code, sform_code = fields["codes"]
     if qform_code <= 0 and sform_code <= 0:
         raise Fault(
             "missing_orientation", f"{path} does not give its orientation in the patient (qform and sform are 0)"
@@ -183,12 +263,12 @@ def _geometry(raw_header: bytes, order: str, sizes: Sequence[int], path: Path) -
         raise Fault(
             "unreadable_file", f"{path} has voxels of {pixdim} mm, which is impossible; convert the original again"
         )
-    mm = _MM.get(raw_header[123] & 7, 1.0)
+    mm = _MM.get(fields["units"][0] & 7, 1.0)
     matrices = []
     if sform_code > 0:
-        matrices.append(np.array(struct.unpack_from(f"{order}12f", raw_header, 280), np.float64).reshape(3, 4))
+        matrices.append(np.array(fields["rows"], np.float64).reshape(3, 4))
     if qform_code > 0:
-        matrices.append(_qform(struct.unpack_from(f"{order}6f", raw_header, 256), -1.0 if qfac < 0 else 1.0, pixdim))
+        matrices.append(_qform(fields["quaternion"], -1.0 if qfac < 0 else 1.0, pixdim))
     faults: list[Fault] = []
     geometries: list[Geometry] = []
     for matrix in matrices:

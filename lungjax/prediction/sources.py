@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from lungjax.ct import other_files
 from lungjax.ct import read as ct
 from lungjax.ct.scan import Scan
 from lungjax.ct.series import is_even
@@ -34,8 +35,10 @@ def find_scans(source: Path) -> tuple[Reader, list[Entry], list[Quarantined]]:
         if reader.matches(source):
             return reader, *sources.only_utf8(*reader.find(source))
     if source.is_file():
-        raise InputError(f"{source} is no NIfTI or MetaImage file; of DICOM give the folder that holds the series.")
-    raise InputError(f"{source} holds no scans: no DICOM, NIfTI or MetaImage files, and no prepared data.")
+        why = other_files.advice([source]) or "; of DICOM give the folder that holds the series"
+        raise InputError(f"{source} is no NIfTI or MetaImage file{why}.")
+    why = other_files.advice(sorted(source.rglob("*")))
+    raise InputError(f"{source} holds no scans: no DICOM, NIfTI or MetaImage files, and no prepared data{why}.")
 
 
 def read(reader: Reader, entry: Entry) -> Scan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lungjax.ct import other_files
 from lungjax.ct.source import Check, Entry, Quarantined
 from lungjax.errors import InputError
 from lungjax.preparation.choices import Choices, apply
@@ -50,8 +51,9 @@ def format_of(source: Path, format: str) -> str:
     for name, module in FORMATS.items():
         if module.matches(source):
             return name
+    why = other_files.advice(sorted(source.rglob("*")) if source.is_dir() else [source]) or "; check the path"
     raise InputError(
-        f"{source} holds neither DICOM files nor another known layout ({', '.join(list(FORMATS)[1:])}); check the path."
+        f"{source} holds neither DICOM files nor another known layout ({', '.join(list(FORMATS)[1:])}){why}."
     )
 
 

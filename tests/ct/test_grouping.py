@@ -119,6 +119,27 @@ def test_reconstructions_are_told_apart(tmp_path: Path, tag: str, values: Any, l
         np.testing.assert_array_equal(scan.voxels, STORED + number - 1024)
 
 
+def test_acquisitions_of_the_same_places_are_told_apart(tmp_path: Path):
+    """As before and after contrast."""
+    for number in range(2):
+        tags = {"AcquisitionNumber": str(number + 1)}
+        for path in source_files.write_ct(tmp_path / str(number), STORED + number, tags=tags):
+            edited(path, SOPInstanceUID=generate_uid())
+    scans, ((note, message),) = found(tmp_path)
+    assert note == "several_reconstructions"
+    assert "acquisition 1 (8 files) and acquisition 2 (8 files)" in message
+    assert len({scan.series_uid for scan in scans}) == 2
+    for number, scan in enumerate(scans):
+        np.testing.assert_array_equal(scan.voxels, STORED + number - 1024)
+
+
+def test_a_long_scan_acquired_in_parts_is_one_scan(tmp_path: Path):
+    for number, path in enumerate(source_files.write_ct(tmp_path, STORED)):
+        edited(path, AcquisitionNumber=str(1 + number // 4))
+    (scan,), notes = found(tmp_path)
+    assert (len(scan.voxels), notes) == (8, [])
+
+
 def test_one_stack_of_two_kernels_is_one_scan(tmp_path: Path):
     for number, path in enumerate(source_files.write_ct(tmp_path, STORED)):
         edited(path, ConvolutionKernel="B30f" if number < 4 else "B31f")

@@ -7,6 +7,7 @@ import math
 import struct
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -72,7 +73,14 @@ def fuzz_gzip(whole: bytes, folder: Path, data: st.DataObject) -> None:
         assert gzip.decompress(spoiled) == whole
 
 
-FUZZERS = [fuzz_nifti_bytes, fuzz_nifti_fields, fuzz_gzip]
+def fuzz_nifti_2(whole: bytes, folder: Path, data: st.DataObject) -> None:
+    """The same voxels behind the header of version 2."""
+    image = nibabel.Nifti2Image.from_image(nibabel.Nifti1Image.from_bytes(whole))
+    content = image.to_bytes()
+    read_nifti(folder, changed(content[:544], data) + content[544:], packed=data.draw(st.booleans()))
+
+
+FUZZERS = [fuzz_nifti_bytes, fuzz_nifti_fields, fuzz_nifti_2, fuzz_gzip]
 
 
 @pytest.mark.parametrize("fuzz", FUZZERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -157,11 +158,19 @@ def test_a_nifti_file_lies_where_simpleitk_reads_it(tmp_path: Path):
 
 def test_what_holds_no_scan(tmp_path: Path, kaggle_tree: Path):
     (tmp_path / "notes.txt").write_text("no scan")
+    nrrd, packed = tmp_path / "slicer", tmp_path / "scans.zip"
+    nrrd.mkdir()
+    sitk.WriteImage(sitk.GetImageFromArray(STORED), str(nrrd / "a.nrrd"))
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.dcm", "")
     for source, says in (
         (tmp_path / "nowhere", "no such file or folder"),
         (tmp_path, "holds no scans"),
         (tmp_path / "notes.txt", "no NIfTI or MetaImage file"),
         (kaggle_tree, "holds no scans"),
+        (nrrd, r"prepared data: a\.nrrd is a NRRD file; save it as NIfTI \(\.nii\.gz\) or MetaImage"),
+        (nrrd / "a.nrrd", r"no NIfTI or MetaImage file: a\.nrrd is a NRRD file; save it as"),
+        (packed, r"no NIfTI or MetaImage file: scans\.zip is a compressed file; unpack it first"),
     ):
         with pytest.raises(InputError, match=says):
             sources.find_scans(source)

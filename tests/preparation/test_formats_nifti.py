@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+import lungjax
 from lungjax.ct.scan import Scan
 from lungjax.data.shards import open_dataset
 from lungjax.errors import Fault, InputError
@@ -308,3 +309,36 @@ def test_prepared_by_itself_and_by_name(tmp_path):
     assert set(dataset.index["patient_id"]) == {"a", "b"}
     with pytest.raises(InputError, match="holds no scans of this format"):
         prepare(tmp_path / "source", tmp_path / "other", format="luna16", workers=1)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_version_2_is_read_as_version_1(tmp_path: Path, order: str, packed: bool):
+    """nibabel, FSL and ANTs write it for large volumes; scaled, in metres, and turned."""
+    voxels = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE[::-1]) - 1000
+    affine = np.array([[0, -0.8, 0, 3.1], [0.7, 0, 0, -4], [0, 0, 2.5, 100], [0, 0, 0, 1.0]])
+    affine[:3] /= 1000
+    scans = []
+    for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image):
+        image = kind(voxels, affine, kind.header_class(endianness=order))
+        image.header.set_xyzt_units("meter")
+        image.header.set_slope_inter(2, -24)
+        folder = tmp_path / kind.__name__
+        folder.mkdir()
+        nibabel.save(image, folder / f"a.nii{'.gz' if packed else ''}")
+        (scan,) = read_all(folder).values()
+        scans.append(scan)
+    first, second = scans
+    np.testing.assert_array_equal(first.voxels, second.voxels)
+    np.testing.assert_allclose(second.spacing_mm, first.spacing_mm, rtol=1e-6)
+    assert first.affine_lps is not None
+    assert second.affine_lps is not None
+    np.testing.assert_allclose(second.affine_lps, first.affine_lps, rtol=1e-5, atol=1e-5)
+
+
+def test_an_image_in_two_files_is_refused_by_its_name(tmp_path: Path):
+    nibabel.save(nibabel.Nifti1Pair(np.zeros(SHAPE, np.int16), np.eye(4)), tmp_path / "a.img")
+    with pytest.raises(
+        InputError, match=r"a\.hdr is the header of an image in two files \(\.hdr and \.img\); save it as"
+    ):
+        lungjax.read_scan(tmp_path / "a.hdr")
