@@ -264,24 +264,30 @@ def _geometry(fields: _Fields, sizes: Sequence[int], path: Path) -> Geometry:
             "unreadable_file", f"{path} has voxels of {pixdim} mm, which is impossible; convert the original again"
         )
     mm = _MM.get(fields["units"][0] & 7, 1.0)
-    matrices = []
+    matrices = {}
     if sform_code > 0:
-        matrices.append(np.array(fields["rows"], np.float64).reshape(3, 4))
+        matrices["sform"] = np.array(fields["rows"], np.float64).reshape(3, 4)
     if qform_code > 0:
-        matrices.append(_qform(fields["quaternion"], -1.0 if qfac < 0 else 1.0, pixdim))
-    faults: list[Fault] = []
-    geometries: list[Geometry] = []
-    for matrix in matrices:
+        matrices["qform"] = _qform(fields["quaternion"], -1.0 if qfac < 0 else 1.0, pixdim)
+    faults: dict[str, Fault] = {}
+    geometries: dict[str, Geometry] = {}
+    for name, matrix in matrices.items():
         try:
-            geometries.append(_geometry_of(mm * matrix, mm * np.abs(pixdim), sizes, path))
+            geometries[name] = _geometry_of(mm * matrix, mm * np.abs(pixdim), sizes, path)
         except Fault as fault:
             if fault.name == "gantry_tilt":  # What is sheared stays so, whatever the qform, which cannot tell it, says.
                 raise
-            faults.append(fault)
+            faults[name] = fault
     if not geometries:
-        raise faults[0]
-    notes = _disagreement(geometries[0], geometries[1], sform_code, path) if len(geometries) == 2 else ()
-    return dataclasses.replace(geometries[0], notes=notes)
+        raise next(iter(faults.values()))
+    notes: tuple[Note, ...] = ()
+    if len(geometries) == 2:
+        notes = _disagreement(geometries["sform"], geometries["qform"], sform_code, path)
+    elif faults:
+        ((bad,), (taken,)) = faults, geometries
+        message = f"{path} has a {bad} that is no affine of voxels of its pixdim; the {taken} was taken"
+        notes = (Note("two_affines", message),)
+    return dataclasses.replace(next(iter(geometries.values())), notes=notes)
 
 
 def _geometry_of(matrix_mm: np.ndarray, spacing_mm: np.ndarray, sizes: Sequence[int], path: Path) -> Geometry:

@@ -54,3 +54,24 @@ def test_the_same_affine_twice_is_not(tmp_path: Path, codes: tuple[int, int]):
     write(path, sform_code=codes[0], qform_code=codes[1], shift_mm=0.01)
     (entry,), _ = read.find(path)
     assert read.read(entry).notes == ()
+
+
+@pytest.mark.parametrize("wrong", ["sform", "qform"])
+def test_an_affine_of_other_voxels_is_said(tmp_path: Path, wrong: str):
+    """As in ACDC: a sform of 1 mm beside a qform of the true size (nnU-Net's issue 2741)."""
+    path = tmp_path / "a.nii"
+    write(path, sform_code=1, qform_code=1, shift_mm=0)
+    raw = bytearray(path.read_bytes())
+    if wrong == "sform":
+        raw[280:328] = np.array([[-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 1, 0]], "<f4").tobytes()
+    else:
+        raw[256:268] = np.full(3, np.nan, "<f4").tobytes()
+    path.write_bytes(raw)
+    (entry,), _ = read.find(path)
+    scan = read.read(entry)
+    assert scan.affine_lps is not None
+    np.testing.assert_allclose(scan.affine_lps[:3, 3], (-10, -20, 30), atol=1e-4)
+    np.testing.assert_allclose(scan.spacing_mm, (2.5, 0.8, 0.7), rtol=1e-6)
+    (note,) = scan.notes
+    assert note.name == "two_affines"
+    assert f"has a {wrong} that is no affine of voxels of its pixdim; the" in note.message
