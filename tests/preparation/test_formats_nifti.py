@@ -6,6 +6,7 @@ import gzip
 import shutil
 import struct
 from pathlib import Path
+from typing import Literal
 
 import nibabel
 import numpy as np
@@ -313,7 +314,7 @@ def test_prepared_by_itself_and_by_name(tmp_path):
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_version_2_is_read_as_version_1(tmp_path: Path, order: str, packed: bool):
+def test_version_2_is_read_as_version_1(tmp_path: Path, order: Literal["<", ">"], packed: bool):
     """nibabel, FSL and ANTs write it for large volumes; scaled, in metres, and turned."""
     voxels = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE[::-1]) - 1000
     affine = np.array([[0, -0.8, 0, 3.1], [0.7, 0, 0, -4], [0, 0, 2.5, 100], [0, 0, 0, 1.0]])
