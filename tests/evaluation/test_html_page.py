@@ -23,6 +23,7 @@ def test_a_header_of_dicom_is_text(tmp_path: Path):
         title=hostile,
         **dict.fromkeys(("name", "task", "step", "steps", "done"), hostile),
         curves={hostile: hostile},
+        features={hostile: hostile},
         last_values=[{"name": hostile, "figures": [None, {"value": hostile, "aside": hostile}]}],
         evaluations=[],
         examples={},
