@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -70,6 +71,8 @@ def test_statistics_do_not_depend_on_how_far_a_bag_is_filled(bag):
     encoder = ResNet(depth=10, width=8, norm="batch", stem="patch", patch_px=2)
     grader = NoduleNet(encoder=encoder, width=8, hidden=16, outputs=5, pixel_mm=0.5, dropout=0.0)
     network = PatientNet(grader=grader, attention=4)
+    apply = jax.jit(functools.partial(network.apply, train=True, mutable=["batch_stats"]))
+    init = jax.jit(functools.partial(network.init, train=False))
     images = bag[0].reshape(6, 32, 32, 1)
     counts = [1, 2]  # Nodules of the two patients.
     own = [images[:1], images[1:3]]
@@ -77,8 +80,7 @@ def test_statistics_do_not_depend_on_how_far_a_bag_is_filled(bag):
     def trained(nodules: int) -> tuple[Any, Any]:
         x = jnp.stack([part[jnp.arange(nodules) % len(part)] for part in own])
         inside = (jnp.arange(nodules)[None, :] < jnp.array(counts)[:, None]).astype(jnp.float32)
-        variables = network.init(jax.random.key(1), x, inside, train=False)
-        (logit, _, logits, _), state = network.apply(variables, x, inside, train=True, mutable=["batch_stats"])
+        (logit, _, logits, _), state = apply(init(jax.random.key(1), x, inside), x, inside)
         return state, (logit, logits[inside.reshape(-1) > 0])
 
     state, found = trained(2)
@@ -87,7 +89,7 @@ def test_statistics_do_not_depend_on_how_far_a_bag_is_filled(bag):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), again, state)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), same, found)
     variables = grader.init(jax.random.key(1), images, train=False)
-    params = network.init(jax.random.key(1), bag[0], bag[1], train=False)["params"]
+    params = init(jax.random.key(1), bag[0], bag[1])["params"]
     alone = {"params": {name: params[name] for name in variables["params"]}, "batch_stats": variables["batch_stats"]}
     _, wanted = grader.apply(alone, images[:3], train=True, mutable=["batch_stats"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), state, wanted)

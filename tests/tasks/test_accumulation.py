@@ -16,6 +16,8 @@ from lungjax.train import loop, mesh
 
 BATCH = 16
 SIDE_PX = 32
+LIKE_THESE = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("simclr of places", "classify", "sift", "diagnose")]
+"""Tasks whose loss goes through the same parts as another's."""
 
 
 def config_of(name: str, **choices: Any) -> Config:
@@ -70,7 +72,7 @@ def loss_and_gradient(name: str, devices: jax.sharding.Mesh, **choices: Any) -> 
     return jax.device_get(loss), jax.device_get(grads)
 
 
-@pytest.mark.parametrize("name", ["segment", "simclr", "simclr of places", "classify", "sift", "diagnose"])
+@pytest.mark.parametrize("name", ["segment", "simclr", *LIKE_THESE])
 def test_the_gradient_is_that_of_the_whole_batch(name: str):
     one, eight = one_device(), mesh.make_mesh(BATCH)
     loss, gradient = loss_and_gradient(name, one)

@@ -31,7 +31,7 @@ def assert_same_parameters(a: Path, b: Path) -> None:
         ("segment.py:quick", (0, 0, 1, 0)),
         pytest.param("segment.py:quick", (2, 3, 0, 2), marks=pytest.mark.slow),
         pytest.param("simclr.py:quick", (0, 0, 0, 0), marks=pytest.mark.exhaustive),
-        pytest.param("simclr.py:quick", (2, 2, 1, 2), marks=pytest.mark.slow),
+        pytest.param("simclr.py:quick", (2, 2, 1, 2), marks=pytest.mark.exhaustive),
     ],
 )
 def test_three_sigkills_change_nothing(slices_dataset: Path, tmp_path: Path, config: str, workers: tuple[int, ...]):
