@@ -251,6 +251,7 @@ def _parse(fields: _Fields, path: Path) -> Header:
     return Header(_geometry(fields, sizes[:3], path), dtype, int(offset), slope, intercept)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # What a float64 cannot hold becomes infinite, which is refused.
 def _geometry(fields: _Fields, sizes: Sequence[int], path: Path) -> Geometry:
     """The geometry of the sform; that of the qform where there is no sform, or the sform is no affine of the voxels."""
     qfac, *pixdim = fields["pixdim"]

@@ -16,7 +16,9 @@ from lungjax.train import loop, mesh
 
 BATCH = 16
 SIDE_PX = 32
-LIKE_THESE = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("simclr of places", "classify", "sift", "diagnose")]
+LIKE_THESE = [
+    pytest.param(name, marks=pytest.mark.exhaustive) for name in ("simclr of places", "classify", "sift", "diagnose")
+]
 """Tasks whose loss goes through the same parts as another's."""
 
 
