@@ -112,7 +112,8 @@ class _Fields:
     """The numbers of a raw header, by the names of `_Version`."""
 
     def __init__(self, raw_header: bytes, version: _Version, order: Order):
-        self._raw, self.version, self.order = raw_header, version, order
+        self._raw, self.version = raw_header, version
+        self.order: Order = order
 
     def __getitem__(self, name: str) -> tuple:
         format, place = getattr(self.version, name)
