@@ -80,7 +80,9 @@ def study(
         done.append(Run(start, share, run_config.seed, patients, scores["scored"], measure, split))
         (out / "table.md").write_text(label_efficiency.table(done) + "\n")
         label_efficiency.chart(done, out / "chart.png")
-    print(label_efficiency.table(done))
+    table = label_efficiency.table(done, corrected=True)
+    (out / "table.md").write_text(table + "\n")
+    print(table)
     return True
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import patches
 import pytest
 import runs
 
 from lungjax.data import loader, shards
 from lungjax.errors import InputError
+from lungjax.evaluation import run_nodule_classifier, run_study
 from lungjax.evaluation.run_segmentation import Scorer
+from lungjax.preparation.run import prepare
 from lungjax.train import loop, trained
 from lungjax.train.watch import StopSignal
 
@@ -108,6 +111,39 @@ def test_patients_are_nested_and_scores_are_those_of_the_test_patients(
         mine = patients == name
         m, t = mask[mine], truth[mine]
         assert counts == [(m & t).sum(), (m & ~t).sum(), (~m & t).sum(), (~m & ~t).sum()]
+
+
+@pytest.mark.slow
+def test_a_study_of_grading(tmp_path: Path):
+    """On val patients, by the logits of their nodules; and a study scored before there were others than of masks."""
+    source = patches.write(tmp_path / "patches.npz", patients=60)
+    prepare(source, tmp_path / "data", workers=1)
+    config = runs.load_config("classify")
+    config.data.path, config.data.batch_size = str(tmp_path / "data"), 16
+    config.model.encoder.width = config.model.width = config.model.hidden = 8
+    config.steps = config.eval_every = config.checkpoint_every = 2
+    assert label_efficiency.study(config, {"scratch": ""}, shares=[1.0], seeds=1, out=tmp_path / "study", split="val")
+    workdir = tmp_path / "study" / "runs" / "scratch-100-0"
+    result = json.loads((workdir / "scores-val.json").read_text())
+    model, dataset = trained.open_trained(workdir), shards.open_dataset(tmp_path / "data")
+    scores = run_nodule_classifier.score_split(model, dataset, split="val")
+    known = ~np.isnan(scores.label)
+    nodules = np.array([nodule for own in result["scored"].values() for nodule in own])
+    np.testing.assert_allclose(np.sort(nodules[:, 0]), np.sort(scores.logit[known]), rtol=1e-5)
+    assert set(result["scored"]) == set(scores.index["patient_id"][known])
+    positive, negative = (nodules[nodules[:, 1] == label, 0] for label in (1, 0))
+    pairs = positive[:, None] - negative[None, :]
+    assert result["roc_auc"] == pytest.approx(np.mean((pairs > 0) + 0.5 * (pairs == 0)))
+    assert "ROC AUC of malignancy on the val patients" in (tmp_path / "study" / "table.md").read_text()
+
+    result["counts"] = result.pop("scored")
+    (workdir / "scores-val.json").write_text(json.dumps(result))
+    again = run_study.scores(trained.open_trained(workdir).config, workdir, dataset, split="val")
+    assert again is not None
+    assert again["scored"] == result["counts"]
+    config.task = "sift"
+    with pytest.raises(InputError, match=r"config\.task is sift; a study compares segment and classify"):
+        run_study.scores(config, tmp_path / "sift", dataset)
 
 
 def test_one_seed_of_everything_comes_before_the_next(slices_dataset: Path):

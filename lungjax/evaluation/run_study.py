@@ -59,7 +59,10 @@ def scores(
         measure = MEASURES[config.task]
         print(f"{workdir.name}: {split} {measure} {result[measure]:.3f}, step {result['step']}")
         jax.clear_caches()  # The compiled programs of many runs would fill the memory.
-    return json.loads(file.read_text())
+    result = json.loads(file.read_text())
+    if "counts" in result:  # So a study's runs were scored before there were others than of segmenters.
+        result["scored"] = result.pop("counts")
+    return result
 
 
 def _score(workdir: Path, dataset: shards.Dataset, split: splits.Split) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
 
     Raises:
       ValueError: `config.positives` has an unknown value, or is `neighbours`, which have no places in common, with a
-        `config.dense_weight`.
+        `config.dense_weight`; or `config.contrast_weight` is not 1 and there is nothing to weigh against.
     """
     if config.positives not in POSITIVES:
         raise ValueError(f"config.positives is {config.positives!r}; use one of {', '.join(POSITIVES)}.")
@@ -110,7 +110,10 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
     dense_weight, masked_weight = (config.get(name, 0.0) for name in ("dense_weight", "masked_weight"))
     if dense_weight and config.positives == "neighbours":
         raise ValueError("config.dense_weight is above 0, but neighbours have no places in common; use views.")
-    best = "accuracy" if config.get("contrast_weight", 1.0) else "place_accuracy" if dense_weight else "restored"
+    contrast_weight = config.get("contrast_weight", 1.0)
+    if contrast_weight != 1 and not (dense_weight or masked_weight):
+        raise ValueError("config.contrast_weight weighs nothing; set config.dense_weight or config.masked_weight, too.")
+    best = "accuracy" if contrast_weight else "place_accuracy" if dense_weight else "restored"
     model = network(config)
     dense = isinstance(model, DenseSimCLR)
     views_of = augment.make_placed_views(intensity=intensity, **config.augment)
@@ -181,7 +184,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
             return loss, metrics
         _, of_places, restored = outputs
         views, hidden, seen = known
-        loss = config.contrast_weight * loss
+        loss = contrast_weight * loss
         if dense_weight:
             of_places, metrics["place_accuracy"] = losses.ntxent_of_places(
                 embeddings_a=of_places[0], embeddings_b=of_places[1], seen=seen, temperature=config.temperature

@@ -97,7 +97,7 @@ class Validation:
                 readers=self._slices.dataset.readers,
             )
             training_plots.curves(workdir / logs.METRICS_FILE, workdir / "plots")
-            if self.probe is not None and self.probe.val_features is not None:
+            if self.probe is not None and self.probe.has_map:
                 self._draw_features(self.probe.val_features, self.probe.val_rows, workdir / "plots")
 
     def _draw_features(self, features: np.ndarray, rows: np.ndarray, folder: Path) -> None:
@@ -111,8 +111,8 @@ class Validation:
         }
         patients = index["patient_id"].tolist()
         embedding.draw_map(features, patients, numbers, folder / "embedding.png")
-        marked = np.flatnonzero(marked_mm2 > 0)
-        marked = marked[np.argsort(marked_mm2.to_numpy()[marked], kind="stable")]
+        marked = np.flatnonzero(index["majority_px"] > 0)
+        marked = marked[np.argsort(index["majority_px"].to_numpy()[marked], kind="stable")]
         if len(set(patients)) < 2 or not len(marked):
             return
         queries = marked[np.linspace(0, len(marked) - 1, min(QUERIES, len(marked))).astype(int)]

@@ -61,6 +61,12 @@ class Probe:
         index = slices.dataset.index
         self._targets, self.not_probed = _questions([index.iloc[rows] for rows in self._rows])
 
+    @property
+    def has_map(self) -> bool:
+        """Whether there are features of several slices, all of them numbers."""
+        features = self.val_features
+        return features is not None and len(features) > 1 and bool(np.isfinite(features).all())
+
     def scores(self, state: TrainState) -> dict[str, float]:
         """`knn_auc_QUESTION` and `linear_auc_QUESTION`."""
         self.val_features = val = self._features(state, self.val_rows)

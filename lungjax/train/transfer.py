@@ -21,7 +21,7 @@ Flat = dict[str, Any]
 
 def load_weights(state: TrainState, source: Trained, *, task: str) -> tuple[TrainState, str]:
     """Loads the weights of `source` into `state`: the whole network if it was trained for the same `task` and all
-    arrays have the same shapes; otherwise its encoder, and where it was pretrained with a decoder, that as well.
+    arrays have the same shapes; otherwise its encoder, and of a pretraining with a decoder a segmenter takes that, too.
 
     Returns:
       The new state, and a sentence that says what was loaded and what was not.
@@ -33,7 +33,7 @@ def load_weights(state: TrainState, source: Trained, *, task: str) -> tuple[Trai
     fresh: Flat = flax.traverse_util.flatten_dict({"params": state.params, "model_state": state.model_state}, sep="/")
     theirs: Flat = flax.traverse_util.flatten_dict(source.variables, sep="/")
     whole = source.config.task == task and _shapes(theirs) == _shapes(fresh)
-    decoder = source.config.task == "pretrain" and any(_is_decoder(name) for name in theirs)
+    decoder = (task, source.config.task) == ("segment", "pretrain") and any(map(_is_decoder, theirs))
     chosen = [name for name in fresh if whole or "encoder" in name.split("/") or (decoder and _is_decoder(name))]
     for name in chosen:
         if name not in theirs or theirs[name].shape != fresh[name].shape:
@@ -54,8 +54,8 @@ def load_weights(state: TrainState, source: Trained, *, task: str) -> tuple[Trai
 
 
 def _is_decoder(name: str) -> bool:
-    """Whether an array belongs to a U-Net's decoder, without its head."""
-    return re.match(r"\w+/(up|level)\d", name) is not None
+    """Whether an array belongs to a U-Net's decoder, without its head; statistics of its norms do."""
+    return re.search(r"/(up|level)\d", name) is not None
 
 
 def _shapes(arrays: Flat) -> dict[str, tuple[int, ...]]:

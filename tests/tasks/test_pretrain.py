@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +20,10 @@ from lungjax.errors import InputError
 from lungjax.evaluation import run_report
 from lungjax.evaluation.plots import embedding
 from lungjax.models import layers
-from lungjax.tasks import pretrain
-from lungjax.train import checkpoint, loop
+from lungjax.tasks import kinds, pretrain
+from lungjax.train import checkpoint, loop, mesh, transfer
+from lungjax.train.probe import Probe
+from lungjax.train.state import TrainState
 
 SIDE_PX = 64
 
@@ -134,6 +138,56 @@ def test_neighbours_have_no_places_in_common(tmp_path: Path):
         loop.check_config(config)
 
 
+def test_a_weight_against_nothing_is_told():
+    config = runs.load_config("simclr")
+    config.contrast_weight = 0.5
+    with pytest.raises(InputError, match=r"config\.contrast_weight weighs nothing; set config\.dense_weight or"):
+        loop.check_config(config)
+
+
+@pytest.mark.parametrize(("task", "others"), [("segment", 2), ("classify", None)])
+def test_only_a_segmenter_takes_the_decoder(task: str, others: int | None):
+    """A nodule classifier has one of its own, whose arrays partly have the same names."""
+    before, after = runs.load_config("simclr"), runs.load_config(task)
+    encoder = {"depth": 10, "width": 8, "norm": "batch", "stem": "patch", "patch_px": 2}
+    for config in (before, after):
+        config.model.encoder.update(encoder)
+        config.data.batch_size = 8
+        if "decoder" in config.model:
+            config.model.decoder = (16, 8, 8)
+    before.masked_weight = 1.0
+    theirs, ours = (
+        jax.tree.map(
+            lambda leaf, fill=fill: jnp.full(leaf.shape, fill, leaf.dtype), kinds.trace_init(config, mesh.make_mesh(8))
+        )
+        for config, fill in ((before, 1), (after, 0))
+    )
+    source: Any = SimpleNamespace(
+        config=before, variables={"params": theirs[0], "model_state": theirs[1]}, path="before", step=1
+    )
+    empty = TrainState(jnp.zeros((), jnp.int32), *ours, {}, None)
+    state, said = transfer.load_weights(empty, source, task=task)
+    full = {name for name, part in state.params.items() if all(leaf.all() for leaf in jax.tree.leaves(part))}
+    if others is None:
+        assert full == {"encoder"}
+        assert "arrays of the encoder loaded" in said
+    else:
+        assert set(state.params) - full == {"head"}
+        assert f"arrays of the encoder and the decoder loaded, {others} others start" in said
+
+
+def test_a_map_needs_several_slices_of_numbers():
+    probe = Probe.__new__(Probe)
+    for features, there in (
+        (None, False),
+        (np.ones((1, 8)), False),
+        (np.full((3, 8), np.nan), False),
+        (np.eye(8), True),
+    ):
+        probe.val_features = features
+        assert probe.has_map == there
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 0.0), (0.0, 0.0, 1.0)])
 def test_a_decoder_is_pretrained_and_handed_on(slices_dataset: Path, tmp_path: Path, weights, capsys):
@@ -146,7 +200,7 @@ def test_a_decoder_is_pretrained_and_handed_on(slices_dataset: Path, tmp_path: P
     name = "place_accuracy" if weights[1] else "restored"
     course = [line[f"train/{name}"] for line in logged if f"train/{name}" in line]
     assert np.isfinite(course).all()
-    if name == "restored":  # Contrast takes more steps than a test has: docs/results/pretraining.md.
+    if name == "restored":  # Contrast takes more steps than a test has.
         assert course[-1] > course[0] + 0.05
     assert any(f"val/{name}" in line for line in logged)
     page = run_report.write(tmp_path / "before").read_text()

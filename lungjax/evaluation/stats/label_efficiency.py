@@ -174,9 +174,9 @@ def points(runs: Sequence[Run]) -> tuple[dict[str, dict[float, Point]], dict[str
     return figures, gains
 
 
-def table(runs: Sequence[Run]) -> str:
+def table(runs: Sequence[Run], *, corrected: bool = False) -> str:
     """A Markdown table with a line for each share: a dash where no run has finished; the number of seeds where it is
-    not all of them.
+    not all of them. Where `corrected`, which takes a while, a line says which differences `clear_gains` finds.
     """
     figures, gains = points(runs)
     columns = {start: (by_share, False) for start, by_share in figures.items()}
@@ -187,7 +187,7 @@ def table(runs: Sequence[Run]) -> str:
         patients = next(run.patients for run in runs if run.share == share)
         cells = [_cell(by_share.get(share), seeds, sign) for by_share, sign in columns.values()]
         lines.append("| " + " | ".join([f"{100 * share:g} % ({patients})", *cells]) + " |")
-    return "\n".join([*lines, "", _interval(runs), *([_clear(runs)] if gains else [])])
+    return "\n".join([*lines, "", _interval(runs), *([_clear(runs)] if corrected and gains else [])])
 
 
 def _interval(runs: Sequence[Run]) -> str:
