@@ -97,8 +97,8 @@ class Validation:
                 readers=self._slices.dataset.readers,
             )
             training_plots.curves(workdir / logs.METRICS_FILE, workdir / "plots")
-            if self.probe is not None and self.probe.has_map:
-                self._draw_features(self.probe.val_features, self.probe.val_rows, workdir / "plots")
+            if self.probe is not None and (features := self.probe.map_features) is not None:
+                self._draw_features(features, self.probe.val_rows, workdir / "plots")
 
     def _draw_features(self, features: np.ndarray, rows: np.ndarray, folder: Path) -> None:
         """Of all slices a map, and of six, from the smallest nodule to the largest, the neighbours."""

@@ -62,10 +62,10 @@ class Probe:
         self._targets, self.not_probed = _questions([index.iloc[rows] for rows in self._rows])
 
     @property
-    def has_map(self) -> bool:
-        """Whether there are features of several slices, all of them numbers."""
+    def map_features(self) -> np.ndarray | None:
+        """`val_features`, if they are of several slices and all of them numbers."""
         features = self.val_features
-        return features is not None and len(features) > 1 and bool(np.isfinite(features).all())
+        return features if features is not None and len(features) > 1 and np.isfinite(features).all() else None
 
     def scores(self, state: TrainState) -> dict[str, float]:
         """`knn_auc_QUESTION` and `linear_auc_QUESTION`."""
