@@ -264,7 +264,8 @@ def load(model: Path | str, *, device: Device | None = None) -> Any:
     Returns:
       A class for the task that the model was trained for:
 
-      - `Segmenter` ("segmenter", "detector"): `.predict(hu)`, the probability of nodule for each pixel of slices;
+      - `Segmenter` ("segmenter", "detector"): `.predict(hu)`, the probability of nodule for each pixel of slices, and
+        `.predict_share(hu)`, the share of readers who would mark it, by which a generous or a sparing reader outlines;
       - `CandidateClassifier` ("candidate-classifier"): `.predict(hu, pixel_mm)`, the probability that candidates are
         nodules, from stacks of three slices;
       - `NoduleClassifier` ("nodule-classifier", or "grader"): `.predict(hu, pixel_mm)`, malignancy and ratings of

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
@@ -18,6 +19,7 @@ from lungjax.prediction import arrays
 from lungjax.prediction.arrays import Forward
 from lungjax.prediction.tiling import Blend, Corner, Tiling
 from lungjax.tasks import segment
+from lungjax.train import calibrate
 from lungjax.train.trained import Trained
 
 BATCH = 16
@@ -49,21 +51,33 @@ class Segmenter:
         self.trained = trained
         self.tiling = Tiling.of(trained.config, trained.seen.get("side_px"))
         self.compilations = 0
-        self._forward = forward or self._compiled(device or jax.devices()[0])
+        self._forward, self._share = (forward, None) if forward else self._compiled(device or jax.devices()[0])
 
-    def _compiled(self, device: Any) -> Forward:
+    def _compiled(self, device: Any) -> tuple[Forward, Forward]:
+        """What gives the probability, and what gives the calibrated share."""
         mesh = Mesh(np.array([device]), ("data",))
         # A scan is in HU, whatever the network was trained on; the window is that of the training.
         task = segment.make(self.trained.config, intensity="hu", readers=READERS, mesh=mesh)
         variables = jax.device_put(self.trained.variables, device)
+        shares = calibrate.shares_of(self.trained.calibration)
+
+        def predicted(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+            self.compilations += 1  # JAX runs this line as it compiles, and never again.
+            return task.predict(variables["params"], variables["model_state"], {"image": images})
 
         @jax.jit
         def probability(variables: Any, images: jax.Array) -> jax.Array:
-            self.compilations += 1  # JAX runs this line as it compiles, and never again.
-            predicted = task.predict(variables["params"], variables["model_state"], {"image": images})
-            return jax.nn.sigmoid(predicted["logit"])
+            return jax.nn.sigmoid(predicted(variables, images)["logit"])
 
-        return lambda images: [np.asarray(probability(variables, jax.device_put(images, device)))]
+        @jax.jit
+        def share(variables: Any, images: jax.Array) -> jax.Array:
+            raw = predicted(variables, images)["share"]
+            return raw if shares is None else jnp.interp(raw, jnp.array(shares.predicted), jnp.array(shares.share))
+
+        def on_host(function: Any) -> Forward:
+            return lambda images: [np.asarray(function(variables, jax.device_put(images, device)))]
+
+        return on_host(probability), on_host(share)
 
     def predict(self, hu: np.ndarray) -> np.ndarray:
         """The probability of each pixel that at least two of four readers would mark it as nodule.
@@ -82,10 +96,36 @@ class Segmenter:
         Raises:
           InputError: `hu` has another shape, or holds NaN or numbers that are no Hounsfield units.
         """
+        return self._of_slices(hu, self._forward)
+
+    def predict_share(self, hu: np.ndarray) -> np.ndarray:
+        """The share of readers who would mark each pixel as nodule; calibrated where there were validation patients.
+
+        The pixels above a share are the outline of one reader: of a generous one above 0.1, of a sparing one above 0.9,
+        of one drawn at random where the share is drawn from between 0 and 1.
+
+        Args:
+          hu: as of `predict`.
+
+        Returns:
+          float32 of that shape, 0 to 1.
+
+        Raises:
+          InputError: as of `predict`; the network was not trained on how many readers mark a pixel, or it was exported
+            as StableHLO or ONNX, which only have the probability.
+        """
+        if self._share is None or self.trained.config.targets not in ("soft", "levels"):
+            raise InputError(
+                f"{self.trained.path}: only the probability that two readers would mark a pixel is to be had of this "
+                "network; for the share of readers open a run or safetensors of config.targets soft or levels."
+            )
+        return self._of_slices(hu, self._share)
+
+    def _of_slices(self, hu: np.ndarray, forward: Forward) -> np.ndarray:
         hu = np.rint(arrays.checked_hu(hu, "slices", "rows", "columns")).astype(np.int16)
         if hu.shape[1:] != (self.tiling.tile_px, self.tiling.tile_px):
-            return self._tiled(hu, np.ones(hu.shape, bool), np.float32)
-        parts = [self.tiles(hu[start : start + BATCH]) for start in range(0, len(hu), BATCH)]
+            return self._tiled(hu, np.ones(hu.shape, bool), np.float32, forward)
+        parts = [_of_batch(hu[start : start + BATCH], forward) for start in range(0, len(hu), BATCH)]
         return np.concatenate([np.zeros((0, *hu.shape[1:]), np.float32), *parts])
 
     def tiles(self, images: np.ndarray) -> np.ndarray:
@@ -97,10 +137,7 @@ class Segmenter:
         Returns:
           float32 of that shape.
         """
-        full = np.zeros((BATCH, *images.shape[1:]), np.int16)
-        full[: len(images)] = images
-        (probability,) = self._forward(full)
-        return np.asarray(probability)[: len(images)]
+        return _of_batch(images, self._forward)
 
     def volume(self, hu: np.ndarray, region: np.ndarray) -> np.ndarray:
         """`tiles` over a scan, blended where they overlap.
@@ -112,12 +149,13 @@ class Segmenter:
         Returns:
           float16 of that shape, 0 outside the region.
         """
-        return self._tiled(hu, region, np.float16)
+        return self._tiled(hu, region, np.float16, self._forward)
 
-    def _tiled(self, hu: np.ndarray, region: np.ndarray, dtype: Any) -> np.ndarray:
+    def _tiled(self, hu: np.ndarray, region: np.ndarray, dtype: Any, forward: Forward) -> np.ndarray:
         blended = np.zeros(hu.shape, dtype)
         corners = {number: self.tiling.corners(mask) for number, mask in enumerate(region) if mask.any()}
-        probabilities = self._each_tile(hu, [(number, corner) for number, some in corners.items() for corner in some])
+        places = [(number, corner) for number, some in corners.items() for corner in some]
+        probabilities = self._each_tile(hu, places, forward)
         for number, some in corners.items():
             blend = Blend(hu.shape[1:], self.tiling)
             for corner in some:
@@ -127,15 +165,23 @@ class Segmenter:
             blended[number, rows, columns] = np.where(looked_at, blend.mean(rows, columns), 0)
         return blended
 
-    def _each_tile(self, hu: np.ndarray, places: list[tuple[int, Corner]]) -> Iterator[np.ndarray]:
-        """The probability in the tile of each slice and corner, in that order."""
+    def _each_tile(self, hu: np.ndarray, places: list[tuple[int, Corner]], forward: Forward) -> Iterator[np.ndarray]:
+        """What the network says of the tile of each slice and corner, in that order."""
         starts: Iterable[int] = range(0, len(places), BATCH)
         if multiprocessing.parent_process() is None:  # Of many processes the first alone has a bar, for scans.
             starts = tqdm(starts, unit="tile", unit_scale=BATCH, desc="outlining nodules", leave=False, disable=None)
         for start in starts:
             part = places[start : start + BATCH]
             images = [crop.cut(hu[number], corner, self.tiling.tile_px) for number, corner in part]
-            yield from self.tiles(np.stack(images))
+            yield from _of_batch(np.stack(images), forward)
+
+
+def _of_batch(images: np.ndarray, forward: Forward) -> np.ndarray:
+    """What a network says of at most `BATCH` images, (n, tile, tile) int16."""
+    full = np.zeros((BATCH, *images.shape[1:]), np.int16)
+    full[: len(images)] = images
+    (answer,) = forward(full)
+    return np.asarray(answer)[: len(images)]
 
 
 def _extent(some: np.ndarray) -> slice:

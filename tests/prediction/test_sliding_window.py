@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,32 @@ def test_a_volume_in_batches_is_the_volume(trained, monkeypatch: pytest.MonkeyPa
     once = Segmenter(trained).volume(hu, region)
     monkeypatch.setattr(sliding_window, "BATCH", 7)
     np.testing.assert_allclose(Segmenter(trained).volume(hu, region), once, atol=1e-3)
+
+
+def test_the_share_of_readers_is_the_calibrated_mean_over_levels(trained, tmp_path: Path):
+    config = trained.config.copy_and_resolve_references()
+    config.targets = "levels"
+    tile = chests.chest()[15, 30:94, 10:74]
+    shown: Any = window(jnp.asarray(tile, jnp.float32), config.augment.window_hu)[None, ..., None]
+    network: Any = segment.network(config)
+    params = network.init(jax.random.key(0), shown, train=False)["params"]
+    levels = dataclasses.replace(trained, config=config, variables={"params": params, "model_state": {}})
+    share = np.asarray(jax.nn.sigmoid(network.apply({"params": params}, shown, train=False)).mean(axis=-1))
+    assert np.ptp(share) > 0
+    np.testing.assert_allclose(Segmenter(levels).predict_share(tile[None]), share, rtol=1e-4)
+    knots = {"predicted": [0.0, 0.4, 1.0], "share": [0.0, 0.1, 0.9]}
+    calibrated = Segmenter(dataclasses.replace(levels, calibration=knots))
+    expected = np.interp(share, knots["predicted"], knots["share"])
+    np.testing.assert_allclose(calibrated.predict_share(tile[None]), expected, rtol=1e-3)
+    whole = calibrated.predict_share(chests.chest()[15:16])
+    assert whole.shape == (1, *chests.chest().shape[1:])
+    assert whole[0, 62, 42] == pytest.approx(expected[0, 32, 32], rel=0.3)
+    assert calibrated.predict_share(tile[None][:0]).shape == (0, 64, 64)
+
+
+def test_a_network_of_the_majority_alone_has_no_share(trained):
+    with pytest.raises(InputError, match=r"only the probability that two readers .* config\.targets soft or levels"):
+        Segmenter(trained).predict_share(chests.chest()[:1])
 
 
 def test_only_a_segmenter(trained, tmp_path: Path):
