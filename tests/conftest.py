@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
@@ -27,6 +28,10 @@ for name, value in (
 ):
     jax.config.update(name, value)  # Before anything is compiled: JAX looks once.
     os.environ[name.upper()] = str(value)
+
+# The same examples each time: a change is judged by itself. The exhaustive tests draw others.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.load_profile("same")
 
 pytest_plugins = ("source_fixtures", "prediction_fixtures", "figure_fixtures", "dask_fixtures", "disks", "verbs")
 

@@ -28,7 +28,7 @@ from lungjax.preparation.run import prepare
 from lungjax.train import calibrate, workdir
 
 FEW = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-MANY = settings(FEW, max_examples=1500)
+MANY = settings(FEW, max_examples=1500, derandomize=False)
 NUMBERS = st.sampled_from([None, True, -1, 0, 1, 3, 2**31, 2**64, 10**30, 0.5, 1e308, float("nan"), float("-inf")])
 OTHERS = st.sampled_from(["", "x", "hu", "../../etc/passwd", "/etc/passwd", [], {}, [1] * 100, [[1]], {"a": 1}])
 MODELS = ("model", "candidate_classifier", "nodule_classifier", "patient_classifier")

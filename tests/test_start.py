@@ -43,7 +43,7 @@ print("loaded:", *(name for name in {HEAVY} if name in sys.modules))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", ["segment.py", pytest.param("simclr.py", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("config", ["segment.py:quick", pytest.param("simclr.py", marks=pytest.mark.exhaustive)])
 def test_a_training_compiles_nothing_again(config: str, phantom_dataset: Path, tmp_path: Path):
     """Every program that the first training compiled, the second one finds, in another workdir."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}

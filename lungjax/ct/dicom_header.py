@@ -106,7 +106,8 @@ def _walk(start: bytes, size: int, tags: Mapping[int, BaseTag]) -> dict[BaseTag,
         return None
     elements: dict[BaseTag, DataElement | RawDataElement] = {}
     syntax = b""
-    at, last, end = 132, 0, len(start) - 12  # At most 12 bytes precede a value.
+    at, end = 132, len(start) - 12  # At most 12 bytes precede a value.
+    last = 0x0001FFFF  # Before the file's meta information pydicom reads nothing else.
     while at <= end:
         group, number, vr, length = _ELEMENT(start, at)
         at += 8

@@ -92,7 +92,17 @@ def test_a_real_file_is_walked_through(real_data: Path, walked):
 
 @pytest.mark.parametrize(
     "change",
-    ["trailing", "short", "long header", "disorder", "empty", "another syntax", "syntax of another VR", "no DICM"],
+    [
+        "trailing",
+        "short",
+        "long header",
+        "disorder",
+        "empty",
+        "another syntax",
+        "syntax of another VR",
+        "no DICM",
+        "a command first",
+    ],
 )
 def test_any_other_file_is_left_to_pydicom(one, walked, tmp_path: Path, change: str):
     content = one.read_bytes()
@@ -109,6 +119,7 @@ def test_any_other_file_is_left_to_pydicom(one, walked, tmp_path: Path, change: 
         "another syntax": content.replace(PLAIN.encode() + b"\0", b"1.2.840.10008.1.2\0\0\0", 1),
         "syntax of another VR": content.replace(b"\2\0\x10\0UI", b"\2\0\x10\0LO", 1),
         "no DICM": content[:128] + b"DICX" + content[132:],
+        "a command first": content[:132] + struct.pack("<HH2sHH", 0x0000, 0x0100, b"US", 2, 1) + content[132:],
     }
     path = tmp_path / "changed.dcm"
     path.write_bytes(changed[change])

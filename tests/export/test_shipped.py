@@ -44,7 +44,7 @@ def test_a_card_tells_where_it_is_from_and_no_folder_of_its_machine(shipped: tra
     ("name", "source", "figure"),
     [
         ("segmenter", "lidc-slices.zip", ("pooled", "dice")),
-        ("detector", "lidc-slices.zip", ("pooled", "dice")),
+        pytest.param("detector", "lidc-slices.zip", ("pooled", "dice"), marks=pytest.mark.exhaustive),
         ("nodule-classifier", "lidc-nodules.npz", ("roc_auc",)),
         ("patient-classifier", "lidc-nodules.npz", ("roc_auc",)),
     ],

@@ -66,7 +66,7 @@ def check_same_voxels(mask: np.ndarray, origin: tuple[int, ...], their_mask: np.
     assert origin == tuple(np.roll(their_origin, 1).tolist())
 
 
-@pytest.mark.parametrize("count", [10, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [10, pytest.param(100, marks=pytest.mark.exhaustive)])
 def test_clusters_masks_consensus_and_ratings_equal_pylidc(rows: list[ScanRow], tmp_path: Path, count: int):
     scan_ids = hard_scans(rows, count)
     assert len(scan_ids) == count

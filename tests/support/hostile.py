@@ -17,7 +17,7 @@ from lungjax.ct.source import Entry
 from lungjax.errors import Fault
 
 FEW = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-MANY = settings(FEW, max_examples=4000)
+MANY = settings(FEW, max_examples=4000, derandomize=False)
 
 _listeners: list[list[str]] = []
 

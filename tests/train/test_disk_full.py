@@ -41,7 +41,7 @@ def test_training_goes_on_when_there_is_room(slices_dataset: Path, tmp_path: Pat
     assert whole.returncode == 0, whole.stderr
     broken = runs.command("segment.py:quick", disk / "run", slices_dataset, *LENGTH)
     steps = []
-    for kilobytes in (20, 120, 200, 1000, 2500, 3100, 4000):
+    for kilobytes in (20, 1000, 2500):
         resize(disk, kilobytes, "remount")
         done = runs.run(broken, env)
         if done.returncode == 0:
@@ -51,7 +51,7 @@ def test_training_goes_on_when_there_is_room(slices_dataset: Path, tmp_path: Pat
         assert done.stderr.splitlines()[-1].endswith("; the same command goes on from the last checkpoint")
         assert "No space left on device" in done.stderr.splitlines()[-1]
         steps.append(checkpoint.load_best(disk / "run")[1] if checkpoint.has_checkpoint(disk / "run") else 0)
-    assert len(steps) > 3
+    assert len(steps) == 3
     assert steps == sorted(steps), "a checkpoint that was complete is lost"
     resize(disk, 50_000, "remount")
     last = runs.run(broken, env)
