@@ -115,13 +115,14 @@ def test_data_sets_are_read_or_refused_many_times(data: Path, tmp_path: Path, fu
 
 CALIBRATION = {"slope": 0.5, "offset": -0.25, "fitted_on": 7, "step": 3, "prevalence": 0.4, "prevalence_of": 9}
 SHARES = {"predicted": [0.0, 0.5, 1.0], "share": [0.0, 0.25, 0.5], "fitted_on": 7, "step": 3}
+MARKING = {**SHARES, "peak": [0.0, 0.25, 1.0], "marking": [0.25, 0.5, 0.75]}
 POINTS = {"false_positives_a_scan": [0.5, 1.0], "threshold": [0.75, 0.5], "default": 1.0, "fitted_on": "3 scans"}
 
 
 @FEW
 @given(drawn=st.data())
 def test_calibrations_and_thresholds_are_read_or_refused(tmp_path: Path, drawn: st.DataObject):
-    for whole in (CALIBRATION, SHARES):
+    for whole in (CALIBRATION, SHARES, MARKING):
         (tmp_path / calibrate.CALIBRATION_FILE).write_text(json.dumps(changed(whole, drawn)))
 
         def read() -> None:

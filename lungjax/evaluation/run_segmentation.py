@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -60,7 +59,7 @@ class Scorer:
         self._slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
         self._variables = jax.device_put(variables, mesh.replicated(self._devices))
         self._flips = flips
-        self._shares = calibrate.shares_of(calibration or {})
+        self._shares, self._marking = calibrate.shares_of(calibration or {}), calibrate.marking_of(calibration or {})
         self._thresholds = _SHARES if config.targets in ("soft", "levels") else None
         self._forward = jax.jit(
             self._predict,
@@ -71,14 +70,13 @@ class Scorer:
     def _predict(self, variables: Any, batch: Any) -> dict[str, jax.Array]:
         predict = functools.partial(self._task.predict, variables["params"], variables["model_state"])
         predicted = segment.over_flips(predict, batch) if self._flips else predict(batch)
-        if self._shares is not None:
-            knots = (jnp.array(part, jnp.float32) for part in (self._shares.predicted, self._shares.share))
-            predicted["share"] = jnp.interp(predicted["share"], *knots)
+        predicted["drawn"] = calibrate.drawn_share(predicted["share"], self._shares, self._marking)
+        predicted["share"] = calibrate.drawn_share(predicted["share"], self._shares, None)
         return predicted
 
     def predict(self, batch: loader.Batch) -> dict[str, np.ndarray]:
         """The task's predictions, see `lungjax.tasks.segment.make`, with flips and calibration where chosen: `image`,
-        `logit` and `share`, (batch, height, width) float32.
+        `logit` and `share`, (batch, height, width) float32; and `drawn`, by which samples are drawn.
         """
         return _on_host(self._start(batch))
 
@@ -105,7 +103,7 @@ class Scorer:
         with tqdm(total=len(rows), unit="slice", desc="evaluate", disable=None) as progress:
             for batch, predicted in self.predictions(rows):
                 places = self._places(batch["row"], batch["corner"])
-                tally.add(predicted["share"], predicted["logit"] > 0, batch["readers"], places)
+                tally.add(predicted["share"], predicted["logit"] > 0, batch["readers"], places, predicted["drawn"])
                 progress.update(len(places))
         tally.finish()
         return tally

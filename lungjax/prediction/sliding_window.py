@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
@@ -71,8 +70,7 @@ class Segmenter:
 
         @jax.jit
         def share(variables: Any, images: jax.Array) -> jax.Array:
-            raw = predicted(variables, images)["share"]
-            return raw if shares is None else jnp.interp(raw, jnp.array(shares.predicted), jnp.array(shares.share))
+            return calibrate.drawn_share(predicted(variables, images)["share"], shares, None)
 
         def on_host(function: Any) -> Forward:
             return lambda images: [np.asarray(function(variables, jax.device_put(images, device)))]
@@ -101,8 +99,7 @@ class Segmenter:
     def predict_share(self, hu: np.ndarray) -> np.ndarray:
         """The share of readers who would mark each pixel as nodule; calibrated where there were validation patients.
 
-        The pixels above a share are the outline of one reader: of a generous one above 0.1, of a sparing one above 0.9,
-        of one drawn at random where the share is drawn from between 0 and 1.
+        The pixels above a share are the outline of one reader: of a generous one above 0.1, of a sparing one above 0.9.
 
         Args:
           hu: as of `predict`.

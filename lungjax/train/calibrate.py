@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lungjax import json_files, metrics
@@ -18,6 +19,8 @@ from lungjax.train import model_checks
 from lungjax.train import workdir as folder
 
 CALIBRATION_FILE = "calibration.json"
+PEAK_PX = 5
+"""Of a slice's highest predicted shares, the one that stands for it: the very highest may be a single pixel's."""
 
 
 def fit_calibration(
@@ -61,6 +64,41 @@ def shares_of(known: Mapping[str, Any]) -> calibration.Shares | None:
     return calibration.Shares(tuple(known["predicted"]), tuple(known["share"])) if "share" in known else None
 
 
+def marking_of(known: Mapping[str, Any]) -> calibration.Shares | None:
+    """Of a segmenter the share of readers who mark anything in a slice, by `slice_peak`; None where it has none."""
+    return calibration.Shares(tuple(known["peak"]), tuple(known["marking"])) if "marking" in known else None
+
+
+def slice_peak(share: jax.Array) -> jax.Array:
+    """The `PEAK_PX`-th highest predicted share of each slice: (slices, rows, columns) -> (slices, 1, 1)."""
+    flat = share.reshape(share.shape[0], -1)
+    return jax.lax.top_k(flat, min(PEAK_PX, flat.shape[1]))[0][:, -1, None, None]
+
+
+def drawn_share(share: jax.Array, shares: calibration.Shares | None, marking: calibration.Shares | None) -> jax.Array:
+    """By which masks are drawn, each that of one reader: the pixels above a number drawn from between 0 and 1.
+
+    Whether a reader marks anything at all is asked of the slice's peak: pixel by pixel, the highest share is that of
+    readers who agree on a pixel, fewer than those who mark one.
+
+    Args:
+      share: float32 (slices, rows, columns), as predicted.
+      shares, marking: its calibration; without `marking` it is the calibrated share.
+    """
+    calibrated = _interpolated(share, shares)
+    if marking is None:
+        return calibrated
+    peak = slice_peak(share)
+    highest = jnp.maximum(_interpolated(peak, shares), 1e-6)
+    return _interpolated(peak, marking) * jnp.minimum(calibrated / highest, 1)
+
+
+def _interpolated(share: jax.Array, knots: calibration.Shares | None) -> jax.Array:
+    if knots is None:
+        return share
+    return jnp.interp(share, jnp.array(knots.predicted, jnp.float32), jnp.array(knots.share, jnp.float32))
+
+
 def prevalence(labels: np.ndarray) -> dict[str, Any]:
     """`prevalence`, the share of positives among labels 1 and 0, NaN where there is none, and how many there are."""
     known = labels[~np.isnan(labels)]
@@ -95,16 +133,20 @@ def _fit_shares(
     from lungjax.data import loader  # Here, for Grain takes long to import, and who predicts does without.
 
     forward, readers = _forward(task, ["share"]), slices.dataset.readers
-    sums = np.zeros((3, calibration.KNOTS))
+    of_pixels, of_slices = np.zeros((2, 3, calibration.KNOTS))
     for batch in loader.eval_batches(slices, rows, batch_size=batch_size):
         real = batch["weight"] > 0
         marked = metrics.share_of_readers(batch["readers"][real], readers=readers)
-        sums += calibration.share_sums(np.asarray(forward(variables, dict(batch))["share"])[real], marked)
-    fitted = calibration.fit_shares(sums)
+        predicted = forward(variables, dict(batch))["share"]
+        of_pixels += calibration.share_sums(np.asarray(predicted)[real], marked)
+        peaks, bits = np.asarray(slice_peak(predicted)).ravel()[real], np.bitwise_or.reduce(batch["readers"], (1, 2))
+        of_slices += calibration.share_sums(peaks, metrics.share_of_readers(bits[real], readers=readers))
+    fitted, marking = calibration.fit_shares(of_pixels), calibration.fit_shares(of_slices)
     summary = (
         f"calibrated on {len(rows)} validation slices: a predicted share of 1 becomes a share of {fitted.share[-1]:.2f}"
     )
-    return {**dataclasses.asdict(fitted), "fitted_on": len(rows)}, summary
+    known = {**dataclasses.asdict(fitted), "peak": marking.predicted, "marking": marking.share}
+    return {**known, "fitted_on": len(rows)}, summary
 
 
 def read_calibration(workdir: Path, step: int) -> dict[str, Any]:

@@ -73,10 +73,11 @@ def check_calibration(calibration: Any) -> None:
         _demand(_is_number(value) or _are_numbers(value), f"calibration.{name}", "is no finite number")
     for name in calibration.keys() & {"slope", "offset", "prevalence", "prevalence_of"}:
         _demand(_is_number(calibration[name]), f"calibration.{name}", "is no number")
-    if "share" in calibration:
-        predicted, share = calibration.get("predicted"), calibration["share"]
-        alike = _are_numbers(predicted) and _are_numbers(share) and len(predicted) == len(share) > 1
-        _demand(alike and _ascends(predicted), "calibration.share", "does not fit calibration.predicted")
+    for name, of in (("share", "predicted"), ("marking", "peak")):
+        if name in calibration:
+            places, values = calibration.get(of), calibration[name]
+            alike = _are_numbers(places) and _are_numbers(values) and len(places) == len(values) > 1
+            _demand(alike and _ascends(places), f"calibration.{name}", f"does not fit calibration.{of}")
 
 
 def check_operating_points(points: Any) -> None:

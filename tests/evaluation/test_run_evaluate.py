@@ -111,7 +111,7 @@ def test_samples_are_what_that_share_of_readers_would_mark(
 
     def predict(_: run_segmentation.Scorer, variables: Any, batch: Any) -> dict[str, jax.Array]:
         share = jnp.broadcast_to(jnp.where(left, jnp.float32(likely), jnp.float32(0)), batch["image"].shape)
-        return {"logit": share - jnp.float32(1), "share": share}
+        return {"logit": share - jnp.float32(1), "share": share, "drawn": share}
 
     monkeypatch.setattr(run_segmentation.Scorer, "_predict", predict)
     rows = np.arange(11)
@@ -144,6 +144,13 @@ def test_shares_are_calibrated_on_the_val_patients(segment_run: Path, slices_dat
     np.testing.assert_array_equal(before["logit"], after["logit"])
     risen = np.interp(before["share"], known["predicted"], known["share"])
     np.testing.assert_allclose(after["share"], risen, atol=1e-5)
+    np.testing.assert_array_equal(before["drawn"], before["share"])
+    assert known["marking"] == sorted(known["marking"])
+    for share, calibrated_share, drawn in zip(before["share"], risen, after["drawn"], strict=True):
+        fifth = np.argsort(share, axis=None)[-5]
+        marking = np.interp(share.flat[fifth], known["peak"], known["marking"])
+        expected = marking * np.minimum(calibrated_share / calibrated_share.flat[fifth], 1)
+        np.testing.assert_allclose(drawn, expected, atol=1e-5)
     ece = [
         (run_evaluate.evaluate(run, data=None, split="val", out=tmp_path / "o.json"))["reliability"]["ece"]["value"]
         for run in (segment_run, _without(segment_run, tmp_path / "run", calibrate.CALIBRATION_FILE))

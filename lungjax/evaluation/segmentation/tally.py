@@ -39,6 +39,7 @@ class Tally:
         prediction: np.ndarray,
         bits: np.ndarray,
         places: Sequence[Place],
+        drawn: np.ndarray | None = None,
     ) -> None:
         """Adds slices.
 
@@ -47,6 +48,7 @@ class Tally:
           prediction: bool, the mask that is scored.
           bits: uint8, the readers' bits.
           places: (slices,), where they come from.
+          drawn: like `probability`, of which samples are what is above a threshold; `probability` itself by default.
         """
         overlaps = overlap_matrix.overlaps(prediction, bits, readers=self.readers)
         for number, place in enumerate(places):
@@ -59,7 +61,8 @@ class Tally:
             self.nodules.add(prediction[number], bits[number], place)
         self._reliability.append(reliability.bin_sums(probability, bits, readers=self.readers))
         if self._thresholds is not None:
-            ged = disagreement.ged2_of_thresholds(probability, self._thresholds, bits, readers=self.readers)
+            sampled = probability if drawn is None else drawn
+            ged = disagreement.ged2_of_thresholds(sampled, self._thresholds, bits, readers=self.readers)
             self._ged.append(ged)
 
     def _surfaces(self, prediction: np.ndarray, bits: np.ndarray, place: Place) -> np.ndarray:
