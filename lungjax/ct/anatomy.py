@@ -24,9 +24,10 @@ _LEAST_TRACHEA_MM3, _LEAST_BONE_MM3 = 3000.0, 10000.0
 _HEART_SLICES, _WHOLE_LUNGS_MM = (0.4, 0.6), 180.0
 """Where the heart lies, from the lower end of lungs that are not cut off to the upper: above the liver, which lies on
 the right."""
-_HEART_HU = -30, 300
+_HEART_HU = -30
+"""What is denser: contrast may make it denser than bone."""
 _LEAST_HEART_MM3, _ON_THE_RIGHT = 1e5, 0.55
-"""Share of the heart, about a third of which lies right of the middle: 0.24 in a healthy chest, 0.38 in
+"""Share of the heart, about a third of which lies right of the middle: 0.24 in a healthy chest, 0.37 in
 LIDC-IDRI-0003."""
 _CLEARLY = 4.0
 """The wrong end has so many times more than the right one. In LIDC-IDRI-0003 and a Siemens scan, the right end has 130
@@ -83,7 +84,7 @@ def _heart_is_on_the_right(
     front = slice(rows[0], rows[-1] - round(_RIM * (rows[-1] - rows[0])))
     air, dense = grid[low:high, front], hu[low:high, front]
     between = np.logical_or.accumulate(air, axis=2) & np.logical_or.accumulate(air[..., ::-1], axis=2)[..., ::-1]
-    heart = (between & (dense > _HEART_HU[0]) & (dense < _HEART_HU[1])).sum(axis=(0, 1)) * math.prod(block_mm)
+    heart = (between & (dense > _HEART_HU)).sum(axis=(0, 1)) * math.prod(block_mm)
     right = np.arange(grid.shape[2]) < middle
     return bool(heart.sum() >= _LEAST_HEART_MM3 and heart[right].sum() > _ON_THE_RIGHT * heart.sum())
 
