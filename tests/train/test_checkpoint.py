@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.monitoring
 import jax.numpy as jnp
 import optax
 import pytest
 
 from lungjax.errors import InputError
+from lungjax.train import mesh
 from lungjax.train.checkpoint import Checkpoints
 from lungjax.train.state import TrainState
 
@@ -49,6 +51,31 @@ def test_the_same_arrays_are_restored(saved: Path):
     restored = restore(saved, state_of(params_of(), averaged=True))
     assert restored is not None
     assert float(restored.params["dense"]["kernel"].sum()) == 6
+
+
+def test_small_arrays_that_all_devices_have_are_not_sliced(tmp_path: Path):
+    """Orbax has each device write a slice of each, and compiles a program for every slice, unless it is told to."""
+    shapes = [(8 * side, 24) for side in range(1, 6)]
+    whole = state_of({str(shape): jnp.full(shape, 2.0) for shape in shapes})
+    state = jax.device_put(whole, mesh.replicated(mesh.make_mesh(8)))
+    assert len(jax.devices()) == 8
+    compiled = []
+
+    def listen(event: str, seconds: float, **_: Any) -> None:
+        if event.endswith("backend_compile_duration"):
+            compiled.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        with Checkpoints(tmp_path, every=1, keep=1) as checkpoints:
+            checkpoints.save(1, state, score=None, force=True)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert compiled == []
+    restored = restore(tmp_path, state)
+    assert restored is not None
+    for shape in shapes:
+        assert float(restored.params[str(shape)].sum()) == 2 * shape[0] * shape[1]
 
 
 @pytest.mark.parametrize(
