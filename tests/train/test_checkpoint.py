@@ -61,9 +61,9 @@ def test_small_arrays_that_all_devices_have_are_not_sliced(tmp_path: Path):
     assert len(jax.devices()) == 8
     compiled = []
 
-    def listen(event: str, seconds: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
         if event.endswith("backend_compile_duration"):
-            compiled.append(seconds)
+            compiled.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
