@@ -117,7 +117,7 @@ def test_a_worker_killed_in_the_middle_changes_no_byte(
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_dask_worker_killed_in_the_middle_changes_no_byte(
     source: Path, model: Path, alone: dict[str, str], tmp_path: Path, dask: tuple[str, list[subprocess.Popen]]
 ):

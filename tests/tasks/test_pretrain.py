@@ -190,7 +190,7 @@ def test_a_map_needs_several_slices_of_numbers():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("weights", [(1.0, 1.0, 0.0), (0.0, 0.0, 1.0)])
+@pytest.mark.parametrize("weights", [pytest.param((1.0, 1.0, 0.0), marks=pytest.mark.exhaustive), (0.0, 0.0, 1.0)])
 def test_a_decoder_is_pretrained_and_handed_on(slices_dataset: Path, tmp_path: Path, weights, capsys):
     before = runs.small_config("simclr", slices_dataset)
     before.contrast_weight, before.dense_weight, before.masked_weight = weights

@@ -135,21 +135,36 @@ def test_processes_share_the_batches_of_one(slices_dataset: Path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(slices_dataset: Path, tmp_path: Path):
-    """SimCLR, and a U-Net that starts from its encoder, which both processes read."""
-    simclr, segment = tmp_path / "simclr", tmp_path / "segment"
-    for config, workdir, start in (
-        ("simclr.py:quick", simclr, ()),
-        ("segment.py:quick", segment, (f"--config.init_from={simclr / 'one'}",)),
-    ):
-        length = (f"--config.steps={STEPS}", f"--config.eval_every={STEPS}", f"--config.checkpoint_every={STEPS}")
-        one, two = (runs.command(config, workdir / name, slices_dataset, *length, *start) for name in ("one", "two"))
-        alone = runs.run(one, runs.environment())
-        assert alone.returncode == 0, alone.stderr
-        in_two_processes(two)
-        alike, ours = logged(workdir / "one"), logged(workdir / "two")
-        np.testing.assert_allclose(ours[0], alike[0], rtol=5e-4)  # The same batch, and a gradient of the same length.
-        np.testing.assert_allclose(ours[:, 0], alike[:, 0], rtol=1e-3)
+def test_two_processes_pretrain_as_one(slices_dataset: Path, tmp_path: Path):
+    alone(slices_dataset, tmp_path, "simclr.py:quick")
+    assert_two_are_alike(slices_dataset, tmp_path, "simclr.py:quick")
+
+
+@pytest.mark.exhaustive
+def test_two_processes_segment_as_one(slices_dataset: Path, tmp_path: Path):
+    """From an encoder, which both processes read."""
+    alone(slices_dataset, tmp_path / "simclr", "simclr.py:quick")
+    start = f"--config.init_from={tmp_path / 'simclr' / 'one'}"
+    alone(slices_dataset, tmp_path, "segment.py:quick", start)
+    assert_two_are_alike(slices_dataset, tmp_path, "segment.py:quick", start)
+
+
+def command(data: Path, workdir: Path, config: str, *more: str) -> list[str]:
+    length = (f"--config.steps={STEPS}", f"--config.eval_every={STEPS}", f"--config.checkpoint_every={STEPS}")
+    return runs.command(config, workdir, data, *length, *more)
+
+
+def alone(data: Path, folder: Path, config: str, *more: str) -> None:
+    done = runs.run(command(data, folder / "one", config, *more), runs.environment())
+    assert done.returncode == 0, done.stderr
+
+
+def assert_two_are_alike(data: Path, folder: Path, config: str, *more: str) -> None:
+    """Two processes log what one has logged in `folder / "one"`."""
+    in_two_processes(command(data, folder / "two", config, *more))
+    alike, ours = logged(folder / "one"), logged(folder / "two")
+    np.testing.assert_allclose(ours[0], alike[0], rtol=5e-4)  # The same batch, and a gradient of the same length.
+    np.testing.assert_allclose(ours[:, 0], alike[:, 0], rtol=1e-3)
 
 
 def in_two_processes(args: list[str]) -> None:

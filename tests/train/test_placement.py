@@ -72,6 +72,7 @@ def test_a_run_is_the_same_from_the_device_three_steps_at_once(
     assert [program._cache_size() for program, _ in made] == [1, 1]
 
 
+@pytest.mark.exhaustive
 def test_several_steps_from_the_host(slices_dataset: Path, tmp_path: Path, plain: dict[str, Path]):
     """Begun with one step a dispatch, stopped, and gone on with two, is the same run, too."""
     config = config_of("segment", slices_dataset)
