@@ -95,6 +95,7 @@ def worker_processes(parent: int) -> list[int]:
     return sorted(found)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc, which only Linux has")
 def test_a_worker_killed_in_the_middle_changes_no_byte(
     source: Path, model: Path, alone: dict[str, str], tmp_path: Path

@@ -74,6 +74,7 @@ def loss_and_gradient(name: str, devices: jax.sharding.Mesh, **choices: Any) -> 
     return jax.device_get(loss), jax.device_get(grads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["segment", "simclr", *LIKE_THESE])
 def test_the_gradient_is_that_of_the_whole_batch(name: str):
     one, eight = one_device(), mesh.make_mesh(BATCH)

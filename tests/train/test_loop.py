@@ -100,6 +100,7 @@ def test_pretraining_decomposes_on_logged_steps_only_and_ships_no_marks(
     assert "readers" not in shipped
 
 
+@pytest.mark.slow
 def test_steps_are_profiled(slices_dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture):
     config = short("segment", slices_dataset)
     assert loop.train_and_evaluate(config, tmp_path, profile_steps=range(2, 4))
@@ -303,6 +304,7 @@ def kill(now: bool) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_pairs_of_neighbours(slices_dataset: Path, tmp_path: Path):
     config = short("simclr", slices_dataset)
     config.steps, config.positives = 2, "slices"

@@ -97,6 +97,7 @@ def test_the_longest_axis_that_can_be_divided_is_split():
     assert {tuple(sharding.spec) for sharding in replicated.values()} == {()}
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_devices(slices_dataset: Path, tmp_path: Path):
     """Begun with sharded parameters on eight devices, it goes on with replicated ones on one."""
     length = {"steps": 6, "eval_every": 6, "checkpoint_every": 3, "log_every": 1}

@@ -28,7 +28,7 @@ def assert_same_parameters(a: Path, b: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "workers"),
     [
-        ("segment.py:quick", (0, 2, 1, 0)),
+        pytest.param("segment.py:quick", (0, 2, 1, 0), marks=pytest.mark.slow),
         pytest.param("segment.py:quick", (2, 3, 0, 2), marks=pytest.mark.exhaustive),
         pytest.param("simclr.py:quick", (0, 0, 0, 0), marks=pytest.mark.exhaustive),
         pytest.param("simclr.py:quick", (2, 2, 1, 2), marks=pytest.mark.exhaustive),
