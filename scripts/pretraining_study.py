@@ -17,9 +17,8 @@ Arms, all of one network:
     phantoms    nodules of phantoms segmented, with the decoder (--phantoms)
 
 What follows `--` goes to `scripts/label_efficiency.py`: choose an arm on val patients, and look at test patients once.
-On two CPU cores an arm takes a quarter of an hour. `--gpu`: a hundred times as many images, in bfloat16 from the
-device's memory, all arms beside each other. After `--minutes` all stop at their last checkpoints; the same command goes
-on from these.
+`--gpu`: more than a hundred times as many images, in bfloat16 from the device's memory, all arms beside each other.
+After `--minutes` all stop at their last checkpoints; the same command goes on from these.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ def _all_done(commands: list[list[str]], deadline: float) -> bool:
     """Runs commands beside each other; at the deadline, or where one fails, the others stop at their checkpoints."""
     # Of a GPU each takes the memory that it needs, not three quarters.
     env = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    processes = [subprocess.Popen(command, cwd=Path.cwd(), env=env) for command in commands]
+    processes = [subprocess.Popen(command, env=env) for command in commands]
     stopped = False
     try:
         while any(process.poll() is None for process in processes):

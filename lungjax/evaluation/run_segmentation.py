@@ -71,7 +71,7 @@ class Scorer:
         predict = functools.partial(self._task.predict, variables["params"], variables["model_state"])
         predicted = segment.over_flips(predict, batch) if self._flips else predict(batch)
         predicted["drawn"] = calibrate.drawn_share(predicted["share"], self._shares, self._marking)
-        predicted["share"] = calibrate.drawn_share(predicted["share"], self._shares, None)
+        predicted["share"] = calibrate.calibrated_share(predicted["share"], self._shares)
         return predicted
 
     def predict(self, batch: loader.Batch) -> dict[str, np.ndarray]:

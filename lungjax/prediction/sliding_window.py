@@ -70,7 +70,7 @@ class Segmenter:
 
         @jax.jit
         def share(variables: Any, images: jax.Array) -> jax.Array:
-            return calibrate.drawn_share(predicted(variables, images)["share"], shares, None)
+            return calibrate.calibrated_share(predicted(variables, images)["share"], shares)
 
         def on_host(function: Any) -> Forward:
             return lambda images: [np.asarray(function(variables, jax.device_put(images, device)))]

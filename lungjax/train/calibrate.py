@@ -85,15 +85,16 @@ def drawn_share(share: jax.Array, shares: calibration.Shares | None, marking: ca
       share: float32 (slices, rows, columns), as predicted.
       shares, marking: its calibration; without `marking` it is the calibrated share.
     """
-    calibrated = _interpolated(share, shares)
+    calibrated = calibrated_share(share, shares)
     if marking is None:
         return calibrated
     peak = slice_peak(share)
-    highest = jnp.maximum(_interpolated(peak, shares), 1e-6)
-    return _interpolated(peak, marking) * jnp.minimum(calibrated / highest, 1)
+    highest = jnp.maximum(calibrated_share(peak, shares), 1e-6)
+    return calibrated_share(peak, marking) * jnp.minimum(calibrated / highest, 1)
 
 
-def _interpolated(share: jax.Array, knots: calibration.Shares | None) -> jax.Array:
+def calibrated_share(share: jax.Array, knots: calibration.Shares | None) -> jax.Array:
+    """Predicted shares, float32 of any shape, calibrated; as they are where there is no calibration."""
     if knots is None:
         return share
     return jnp.interp(share, jnp.array(knots.predicted, jnp.float32), jnp.array(knots.share, jnp.float32))
