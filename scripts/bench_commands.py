@@ -1,4 +1,4 @@
-"""Whole commands of lungjax in processes of their own, by turns: what `bench_predict.py` and `bench_evaluate.py` share.
+"""Whole commands of lungjax in processes of their own, by turns: what the benchmarks of commands share.
 
 A command is timed with its start, its imports and its output files: with an empty cache of compiled programs, with that
 of the turn before and, where another checkout of lungjax is named, by that one, with its own cache if it has one.
@@ -7,6 +7,7 @@ of the turn before and, where another checkout of lungjax is named, by that one,
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import shutil
 import subprocess
@@ -57,7 +58,7 @@ def by_turns(
                     continue  # It has no cache to fill, and the system's is filled by the others.
                 shutil.rmtree(cache, ignore_errors=True)
             checkout = against.resolve() if against and name == OTHER else ROOT
-            used = _run(arguments(out), checkout, cache)
+            used = run(arguments(out), checkout, cache)
             if turn:
                 taken[name].append(used)
     return taken
@@ -79,13 +80,24 @@ def report(taken: dict[str, list[Used]]) -> None:
         print(f"{WARM}: {medians[WARM] / medians[OTHER]:.1%} of the other checkout's processor time")
 
 
-def _run(arguments: Sequence[str], checkout: Path, cache: Path) -> Used:
+def run(arguments: Sequence[str], checkout: Path, cache: Path, *, cores: set[int] | None = None) -> Used:
+    """Runs one command of lungjax.
+
+    Args:
+      arguments: of the command.
+      checkout: whose.
+      cache: folder of its compiled programs.
+      cores: to which it is bound; by default none.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     environment |= {"PYTHONPATH": str(checkout), "XDG_CACHE_HOME": str(cache)}
     command = [sys.executable, "-m", "lungjax.cli", *arguments]
     start = time.perf_counter()
+    bind = None if cores is None else functools.partial(os.sched_setaffinity, 0, cores)
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, env=environment, cwd=checkout, stdout=said, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, env=environment, cwd=checkout, stdout=said, stderr=subprocess.STDOUT, preexec_fn=bind
+        )
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
