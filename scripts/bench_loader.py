@@ -8,8 +8,10 @@ Slices are those of the real scan LIDC-IDRI-0003, 512 x 512, prepared by lungjax
 system's page cache. Every contender delivers the same batches, `image` int16 and `readers` uint8, drawn at random
 without an end, in a process of its own, by turns; timed is the second half of `--batches`, when buffers are no longer
 full from the start. "decoding alone" reads and decodes the same slices in as many processes, which deliver nothing.
-PyTorch reads two .npy files a slice, one of each array, in as many worker processes. Beside slices a second, of all
-processes together: milliseconds of processor time a slice.
+PyTorch reads two .npy files a slice, one of each array, in as many worker processes. "on the device" is
+`config.data.placement="device"`, for data that fit into its memory: they are read once, which is not timed, and a batch
+is drawn there, where the step will use it; PyTorch's batches still have to be sent there. Beside slices a second, of
+all processes together: milliseconds of processor time a slice.
 """
 
 # PyTorch is an extra.
@@ -41,7 +43,8 @@ from lungjax.data import loader, shards
 from lungjax.data.workers import end_with_parent
 
 PATIENT = "LIDC-IDRI-0003"
-OURS, THREADS, ALONE, TORCH = "lungjax", "lungjax, in threads", "decoding alone", "PyTorch DataLoader"
+OURS, THREADS, PLACED = "lungjax", "lungjax, in threads", "lungjax, on the device"
+ALONE, TORCH = "decoding alone", "PyTorch DataLoader"
 
 
 def main() -> None:
@@ -104,6 +107,21 @@ def ours(given: argparse.Namespace, *, workers: int | None = None) -> Iterator[A
     return loader.train_batches(slices, rows, batch_size=given.batch_size, seed=0, workers=processes)
 
 
+def placed(given: argparse.Namespace) -> Iterator[Any]:
+    """A batch is on the device when it is yielded, as PyTorch's is in memory."""
+    import jax
+
+    from lungjax.data import on_device
+
+    dataset = shards.open_dataset(given.data)
+    slices = loader.Slices(dataset, crop_px=0, crop_at="random")
+    rows = np.arange(len(dataset))
+    pixels = on_device.OnDevice(slices, rows, put=jax.device_put, devices=jax.local_devices())
+    draw = jax.jit(pixels.draw)
+    plans = loader.train_batches(slices, rows, batch_size=given.batch_size, seed=0, workers=0, read=pixels.plan)
+    return (jax.block_until_ready(draw(pixels.pixels, plan)) for plan in plans)
+
+
 def alone(given: argparse.Namespace) -> Iterator[Any]:
     """Nothing is delivered but that a batch has been read, and not before it has been asked for, a few at a time."""
     processes = multiprocessing.get_context("spawn")
@@ -152,6 +170,7 @@ def theirs(given: argparse.Namespace) -> Iterator[Any]:
 CONTENDERS = {
     OURS: ours,
     THREADS: lambda given: ours(given, workers=0),
+    PLACED: placed,
     ALONE: alone,
     TORCH: theirs,
 }
@@ -198,10 +217,11 @@ def report(rates: dict[str, list[list[float]]], given: argparse.Namespace) -> No
     medians = {name: [statistics.median(column) for column in zip(*each, strict=True)] for name, each in rates.items()}
     for name, (slices_s, cpu_ms) in medians.items():
         print(f"{name:24} {slices_s:8.0f} slices/s {cpu_ms:8.2f} ms of processor time a slice")
-    for other in (ALONE, TORCH):
-        if other in rates:
-            ratios = [ours[0] / theirs[0] for ours, theirs in zip(rates[OURS], rates[other], strict=True)]
-            print(f"lungjax against {other}: {statistics.median(ratios):.2f} times its rate")
+    for way in (OURS, THREADS, PLACED):
+        for other in (ALONE, TORCH):
+            if other in rates:
+                ratios = [ours[0] / theirs[0] for ours, theirs in zip(rates[way], rates[other], strict=True)]
+                print(f"{way} against {other}: {statistics.median(ratios):.2f} times its rate")
 
 
 if __name__ == "__main__":
