@@ -35,8 +35,15 @@ hypothesis.settings.load_profile("same")
 
 pytest_plugins = ("source_fixtures", "prediction_fixtures", "figure_fixtures", "dask_fixtures", "disks", "verbs")
 
+LONG = ("test_end_to_end.py", "test_mesh.py", "test_loop.py", "test_placement.py", "test_shipped.py")
+"""Files that take minutes: were one of them the last to begin, one core would wait for the other."""
+
 KAGGLE_PATIENTS = 12
 KAGGLE_SIDE_PX = 64
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)  # Stable: all else stays in its order.
 
 
 def pytest_unconfigure() -> None:
