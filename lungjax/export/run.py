@@ -57,9 +57,8 @@ def export(model: Path, out: Path, *, format: Format = "safetensors", dtype: Dty
     """
     _check(out, format, dtype)
     trained = open_trained(model)
-    if trained.is_run:
-        validated = _validated(model, trained.step) if trained.config.task == "pretrain" else {}
-        trained = dataclasses.replace(trained, figures=_figures(model) | validated)
+    validated = _validated(model, trained.step) if trained.is_run and trained.config.task == "pretrain" else {}
+    trained = dataclasses.replace(trained, figures=trained.figures | _figures(trained.path) | validated)
     with unfinished.beside(out) as holder:
         temporary = holder / out.name
         temporary.mkdir()
@@ -93,10 +92,10 @@ def _check(out: Path, format: Format, dtype: Dtype) -> None:
         raise InputError(f"--format onnx needs {' and '.join(missing)}: pip install 'lungjax[onnx]'.")
 
 
-def _figures(workdir: Path) -> dict[str, Any]:
-    """The reports of `lungjax evaluate` in a workdir, by file name."""
+def _figures(model: Path) -> dict[str, Any]:
+    """The reports of `lungjax evaluate` in a workdir or in an exported folder, by file name."""
     reports = {}
-    for file in sorted(workdir.glob("evaluation-*.json")):
+    for file in sorted(model.glob("evaluation-*.json")):
         try:
             reports[file.name] = json_files.read(file)
         except ValueError as error:

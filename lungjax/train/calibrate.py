@@ -50,7 +50,6 @@ def fit_calibration(
     from lungjax.train import checkpoint  # Here, for Orbax takes long to import, and who predicts does without.
 
     variables, step = checkpoint.load_best(workdir)
-    fit = _fit_shares if task.calibrated == "share" else _fit_platt
     calibrated, summary = fit(task, variables, slices, rows, config.data.batch_size)
     if task.name in ("classify", "diagnose"):  # How many candidates are nodules depends on the detector alone.
         calibrated |= prevalence(slices.labels(np.concatenate([train_rows, rows])))
@@ -109,6 +108,14 @@ def prevalence(labels: np.ndarray) -> dict[str, Any]:
 def probability(logits: np.ndarray, known: Mapping[str, Any]) -> np.ndarray:
     """Logits -> float64 probabilities, by a classifier's calibration; uncalibrated where it has none."""
     return calibration.Platt(known.get("slope", 1.0), known.get("offset", 0.0))(logits)
+
+
+def fit(
+    task: Task, variables: Any, slices: Any, rows: np.ndarray, batch_size: int
+) -> tuple[dict[str, Any], str]:
+    """A network's calibration on the rows given, as `calibration.json` has it, and a sentence that describes it."""
+    fit_one = _fit_shares if task.calibrated == "share" else _fit_platt
+    return fit_one(task, variables, slices, rows, batch_size)
 
 
 def _fit_platt(
