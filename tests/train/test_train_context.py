@@ -189,17 +189,18 @@ def test_it_begins_as_a_network_without_context_does(tmp_path: Path, stem: str):
     tasks = [kinds.TASKS["segment"](config, intensity="hu", readers=4, mesh=devices) for config in configs]
     rng = np.random.default_rng(0)
     image = jnp.asarray(rng.normal(-700, 300, (2, 5, 32, 32)), jnp.float32)
-    theirs, _ = tasks[0].init(jax.random.key(0), {"image": image[:, 2]})
-    fresh, _ = tasks[1].init(jax.random.key(1), {"image": image})
+    theirs, _ = jax.jit(tasks[0].init)(jax.random.key(0), {"image": image[:, 2]})
+    fresh, _ = jax.jit(tasks[1].init)(jax.random.key(1), {"image": image})
     source: Any = SimpleNamespace(config=configs[0], variables={"params": theirs, "model_state": {}}, path="a", step=1)
     empty = TrainState(jnp.zeros((), jnp.int32), fresh, {}, {}, None)
     state, said = transfer.load_weights(empty, source, task="segment", planes=5)
     assert "all of them. Neighbouring slices begin with weights of 0." in said
-    wanted = tasks[0].predict(theirs, {}, {"image": image[:, 2]})
-    for name, values in tasks[1].predict(state.params, {}, {"image": image}).items():
+    wanted = jax.jit(tasks[0].predict)(theirs, {}, {"image": image[:, 2]})
+    for name, values in jax.jit(tasks[1].predict)(state.params, {}, {"image": image}).items():
         np.testing.assert_allclose(values, wanted[name], atol=1e-5)
     batch = {"image": image, "readers": jnp.ones((2, 32, 32), jnp.uint8), "weight": jnp.ones(2, jnp.float32)}
-    grads = jax.grad(lambda params: tasks[1].loss_fn(params, {}, batch, jax.random.key(2))[0])(state.params)
+    grads_of = jax.jit(jax.grad(lambda params: tasks[1].loss_fn(params, {}, batch, jax.random.key(2))[0]))
+    grads = grads_of(state.params)
     pixels = grads["encoder"]["stem"]["kernel"].reshape(3, 3, -1, 5, 8)
     assert (jnp.abs(pixels).max(axis=(0, 1, 2, 4)) > 0).all()
     with pytest.raises(InputError, match=r"give both runs the same config\.model\.encoder"):
