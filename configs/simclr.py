@@ -43,6 +43,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.data.batch_size = 512
     config.data.crop_px = 256
     config.data.crop_at = "random"
+    config.data.context = 0  # slices above, and below, that are shown with each slice; of whole scans
+    config.data.context_mm = 0.0  # how far apart; 0: neighbouring slices
     config.data.workers = 8
     config.data.placement = "host"  # of the train pixels; or "device", where all of them fit
 

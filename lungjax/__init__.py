@@ -275,7 +275,8 @@ def load(model: Path | str, *, device: Device | None = None) -> Any:
       - `Encoder` ("encoder"): `.embed(hu)`, features of slices.
 
       It is compiled at its first batch, once for each size of image; predictions for an image do not depend on the
-      number of other images.
+      number of other images. A network that was trained with `config.data.context` (none of the bundled ones) takes all
+      slices of one scan, or each slice between its neighbours.
 
     Raises:
       InputError: the model or the device does not exist, or the model is damaged.

@@ -45,12 +45,15 @@ def main() -> None:
     import jax  # Here, for XLA counts the cores as it starts.
 
     from lungjax.ct.scan import READERS, Intensity
+    from lungjax.data.context import Context
     from lungjax.tasks import segment
     from lungjax.train import mesh
     from lungjax.train.trained import open_trained
 
     trained = open_trained(arguments.model)
     hu: Intensity = "hu"
+    shown = Context.of(trained.config)
+    planes = (shown.planes,) if shown.slices else ()
     task = segment.make(trained.config, intensity=hu, readers=READERS, mesh=mesh.make_mesh(1))
     variables = jax.device_put(trained.variables)
 
@@ -60,7 +63,7 @@ def main() -> None:
         return jax.nn.sigmoid(predicted["logit"])
 
     for batch in (1, 16):
-        images = np.random.default_rng(0).integers(-1000, 400, (batch, SIDE_PX, SIDE_PX)).astype(np.int16)
+        images = np.random.default_rng(0).integers(-1000, 400, (batch, *planes, SIDE_PX, SIDE_PX)).astype(np.int16)
         times_ms = (
             _times_ms(lambda images=images: np.asarray(probability(variables, images)), arguments.rounds or 200) / batch
         )

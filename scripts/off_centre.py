@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from lungjax import metrics
 from lungjax.data import intensity, loader, shards, splits
+from lungjax.data.context import Context
 from lungjax.errors import InputError
 from lungjax.evaluation.run_segmentation import Scorer
 from lungjax.evaluation.stats import figures
@@ -53,6 +54,10 @@ def scored(model: Trained, dataset: shards.Dataset, rows: np.ndarray, distances_
     """For each distance, the figures of the moved slices, see `lungjax.evaluation.stats.figures.estimate`; under
     "in_view" of the pixels still in view, and under "against" those of these pixels where they were.
     """
+    if Context.of(model.config).slices:
+        raise InputError(
+            f"{model.path}: is shown neighbouring slices (config.data.context), and these are moved alone."
+        )
     marked = _tiled(model, dataset) if model.config.data.crop_px else _whole(model, dataset)
     data = model.config.data
     slices = loader.Slices(dataset, crop_px=0, crop_at=data.crop_at)

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "lidc": {"lidc", "ct"},
     "data": {"data", "ct"},
     "preparation": {"preparation", "lidc", "ct", "data", "metrics"},
-    "tasks": ON_DEVICE | {"tasks", "ct.scan", "ct.windows"},
+    "tasks": ON_DEVICE | {"tasks", "ct.scan", "ct.windows", "data.context"},
     "train": ON_DEVICE | {"train", "tasks", "data", "ct.scan", "evaluation"},
     "evaluation": ON_DEVICE | {"evaluation", "ct", "data", "preparation", "tasks", "train", "prediction"},
     "prediction": {
@@ -55,7 +55,17 @@ MAY_IMPORT = {
         "evaluation.plots",
         "preparation",
     },
-    "export": {"export", "ct.scan", "data.splits", "models", "tasks", "train", "evaluation.plots", "prediction"},
+    "export": {
+        "export",
+        "ct.scan",
+        "data.context",
+        "data.splits",
+        "models",
+        "tasks",
+        "train",
+        "evaluation.plots",
+        "prediction",
+    },
 }
 """A room and what of the project it may import; a name covers everything below it."""
 

@@ -19,9 +19,9 @@ def make_views(*, intensity: Intensity, **strengths) -> Callable[..., tuple[jax.
     """Makes a function for two views of each slice of a batch; the keyword arguments are those of `simclr_view`.
 
     Returns:
-      A function (key, images (batch, height, width), partners) -> two float32 arrays of that shape. The second view
-      shows the partners, of the same shape as the images, unless they are None. A slice's views depend on the key and
-      its place in the batch, not on how the batch is split over devices.
+      A function (key, images (batch, height, width) or (batch, planes, height, width), partners) -> two float32 arrays
+      of that shape. The second view shows the partners, of the same shape as the images, unless they are None. A
+      slice's views depend on the key and its place in the batch, not on how the batch is split over devices.
     """
     views_of = make_placed_views(intensity=intensity, **strengths)
 
@@ -56,7 +56,8 @@ def make_segment(
     """Makes the augmentation of a segmentation batch; the keyword arguments are those of `segment`.
 
     Returns:
-      A function (key, images, readers), both (batch, height, width) -> (float32 images, uint8 readers).
+      A function (key, images, readers) -> (float32 images, uint8 readers), of these shapes: images (batch, height,
+      width) or (batch, planes, height, width), readers (batch, height, width).
     """
     augment_slice = jax.vmap(functools.partial(segment, **strengths))
 
@@ -83,7 +84,7 @@ def simclr_view(
 
     Args:
       key: the only source of randomness.
-      hu: (height, width) floats.
+      hu: (height, width) floats; or (planes, height, width), of which all are changed alike, but for the noise.
       window_hu: centre and width of the window that becomes [0, 1].
       area: smallest and largest share of the image that the crop covers; the crop is resized to the full image.
       aspect: largest ratio by which the crop's sides are stretched, in either direction.
@@ -94,15 +95,17 @@ def simclr_view(
       cutout: largest side of a blanked square, as a share of the image's shorter side.
 
     Returns:
-      float32 (height, width) in [0, 1], and where its pixels lie in the slice.
+      float32 in [0, 1], of the shape of `hu`, and where its pixels lie in the slice.
     """
     crop_key, flip_key, angle_key, jitter_key, blur_key, noise_key, cutout_key = jax.random.split(key, 7)
-    scale, shift_px = distort.random_crop(crop_key, hu.shape, area=area, aspect=aspect)
+    scale, shift_px = distort.random_crop(crop_key, hu.shape[-2:], area=area, aspect=aspect)
     matrix = distort.rotation(angle_key, rotation_deg) @ jnp.diag(scale * distort.signs(flip_key))
-    resampled = distort.resample(hu, matrix, shift_px, order=1)
+    resampled = each_plane(lambda plane: distort.resample(plane, matrix, shift_px, order=1), hu)
     unit = jittered_window(jitter_key, resampled, window_hu=window_hu, strength=intensity_jitter)
-    unit = distort.add_noise(noise_key, distort.random_blur(blur_key, unit, sigma_px=blur_px), noise)
-    return distort.random_cutout(cutout_key, unit, cutout), distort.Affine(matrix, shift_px)
+    blurred = each_plane(lambda plane: distort.random_blur(blur_key, plane, sigma_px=blur_px), unit)
+    noisy = distort.add_noise(noise_key, blurred, noise)
+    cut_out = each_plane(lambda plane: distort.random_cutout(cutout_key, plane, cutout), noisy)
+    return cut_out, distort.Affine(matrix, shift_px)
 
 
 def segment(
@@ -121,7 +124,7 @@ def segment(
 
     Args:
       key: the only source of randomness.
-      hu: (height, width) floats; resampled bilinearly.
+      hu: (height, width) floats; or (planes, height, width), all moved alike; resampled bilinearly.
       readers: uint8 (height, width), one bit per reader; resampled by nearest neighbour.
       window_hu: as for `simclr_view`.
       rotation_deg: largest angle, in either direction, in addition to the quarter turns of square images.
@@ -130,17 +133,17 @@ def segment(
       intensity_jitter, noise: as for `simclr_view`.
 
     Returns:
-      (float32 (height, width) in [0, 1], uint8 (height, width)).
+      (float32 in [0, 1], of the shape of `hu`; uint8 (height, width)).
     """
     turn_key, angle_key, flip_key, zoom_key, shift_key, jitter_key, noise_key = jax.random.split(key, 7)
     matrix = distort.rotation(angle_key, rotation_deg) @ jnp.diag(distort.signs(flip_key))
-    if hu.shape[0] == hu.shape[1]:
+    if hu.shape[-2] == hu.shape[-1]:
         matrix = jnp.where(jax.random.bernoulli(turn_key), matrix, matrix[:, ::-1])  # Transposes the image.
     matrix = matrix * jnp.exp(jax.random.uniform(zoom_key, (), jnp.float32, -zoom, zoom))
-    sides_px = jnp.array(hu.shape, jnp.float32)
+    sides_px = jnp.array(hu.shape[-2:], jnp.float32)
     shift_px = jax.random.uniform(shift_key, (2,), jnp.float32, -shift, shift) * sides_px
 
-    resampled = distort.resample(hu, matrix, shift_px, order=1)
+    resampled = each_plane(lambda plane: distort.resample(plane, matrix, shift_px, order=1), hu)
     unit = jittered_window(jitter_key, resampled, window_hu=window_hu, strength=intensity_jitter)
     moved = distort.resample(readers, matrix, shift_px, order=0).astype(jnp.uint8)
     return distort.add_noise(noise_key, unit, noise), moved
@@ -229,6 +232,11 @@ def stack(
     moved = LUNG_HU + factor * (moved - LUNG_HU) + offset_hu * jax.random.normal(keys[7], (), jnp.float32)
     strength_hu = jax.random.uniform(keys[8], (), jnp.float32, 0.0, noise_hu)
     return moved + strength_hu * jax.random.normal(keys[9], moved.shape, jnp.float32)
+
+
+def each_plane(function: Callable[[jax.Array], jax.Array], image: jax.Array) -> jax.Array:
+    """A function of (height, width), of an image of that shape or of each plane of (planes, height, width)."""
+    return function(image) if image.ndim == 2 else jax.vmap(function)(image)
 
 
 def jittered_window(key: jax.Array, hu: jax.Array, *, window_hu: WindowHu, strength: float) -> jax.Array:

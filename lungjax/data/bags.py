@@ -9,6 +9,7 @@ import numpy as np
 
 from lungjax import paths, tables
 from lungjax.data import candidates, mixture, splits
+from lungjax.data.context import Context
 from lungjax.data.loader import Slices
 from lungjax.data.mixture import Mixture
 from lungjax.data.nodules import Patches
@@ -128,7 +129,8 @@ def make_reader(dataset: Dataset, data: Any, *, task: str) -> Slices:
         return candidates.Stacks(dataset)
     if task == "diagnose":
         return Bags(dataset, nodules=data.nodules, labels=data.labels)
-    return Slices(dataset, crop_px=data.crop_px, crop_at=data.crop_at, marks=task != "pretrain")
+    context = Context.of({"data": data})
+    return Slices(dataset, crop_px=data.crop_px, crop_at=data.crop_at, marks=task != "pretrain", context=context)
 
 
 def make_mixture(data: Any, *, task: str) -> Mixture | None:
@@ -143,8 +145,9 @@ def make_mixture(data: Any, *, task: str) -> Mixture | None:
         return mixture.open_parts(data.parts, lambda dataset, part: candidates.Stacks(dataset))
     if task != "segment":
         raise InputError(f"config.data.parts: the task {task} draws from one data set; name it by config.data.path.")
+    context = Context.of({"data": data})
     return mixture.open_parts(
-        data.parts, lambda dataset, part: Slices(dataset, crop_px=data.crop_px, crop_at=part.crop_at)
+        data.parts, lambda dataset, part: Slices(dataset, crop_px=data.crop_px, crop_at=part.crop_at, context=context)
     )
 
 

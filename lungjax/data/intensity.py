@@ -51,7 +51,7 @@ def to_hu(image: jax.Array, *, intensity: Intensity) -> jax.Array:
 
 
 def batch_to_hu(batch: Mapping[str, jax.Array], *, intensity: Intensity | Literal["mixed"]) -> jax.Array:
-    """Float32 HU of the images (batch, height, width) of a batch.
+    """Float32 HU of the images (batch, ..., height, width) of a batch.
 
     Args:
       batch: `image`, and, where intensities are mixed, `scaled` (batch,), see `lungjax.data.mixture`: an image that
@@ -61,7 +61,8 @@ def batch_to_hu(batch: Mapping[str, jax.Array], *, intensity: Intensity | Litera
     if intensity != "mixed":
         return to_hu(batch["image"], intensity=intensity)
     values = batch["image"].astype(jnp.float32)
-    return jnp.where(batch["scaled"][:, None, None] > 0, to_hu(values, intensity="fraction"), values)
+    scaled = batch["scaled"].reshape(-1, *[1] * (values.ndim - 1))
+    return jnp.where(scaled > 0, to_hu(values, intensity="fraction"), values)
 
 
 def window(hu: jax.Array, window_hu: WindowHu = windows.LUNG_HU) -> jax.Array:

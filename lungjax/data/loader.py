@@ -19,6 +19,7 @@ import pandas as pd
 
 from lungjax.ct.scan import Intensity
 from lungjax.data import crop, index_columns, records, splits
+from lungjax.data.context import NO_CONTEXT, Context
 from lungjax.data.neighbours import Neighbours
 from lungjax.data.shards import Dataset
 from lungjax.data.splits import Split
@@ -26,12 +27,12 @@ from lungjax.data.workers import init_grain_worker
 from lungjax.errors import InputError
 
 Batch = Mapping[str, np.ndarray]
-"""One batch: `image` (b, h, w) int16 HU, uint8 or float32; `readers` (b, h, w) uint8, one bit per reader, but not for
-pretraining; `row` (b,) int32, the row of the index; `corner` (b, 2) int32, row and column in the slice of the image's
-upper left pixel, negative where a crop is larger than the slice; `scan` (b,) int32; `z_mm` (b,) float32, NaN where
-unknown; `weight` (b,) float32, 0 for padding. Pairs also have `partner` (b, h, w), like `image`, of a neighbouring
-slice. Patches of nodules also have `spacing_mm` (b,) float32; `ratings` (b, 4, 9) int32, 0 where a reader gave none;
-`label` (b,) float32, 1 malignant, 0 benign, NaN neither."""
+"""One batch: `image` (b, h, w) int16 HU, uint8 or float32, or, with the slice's context, (b, planes, h, w); `readers`
+(b, h, w) uint8, one bit per reader, but not for pretraining; `row` (b,) int32, the row of the index; `corner` (b, 2)
+int32, row and column in the slice of the image's upper left pixel, negative where a crop is larger than the slice;
+`scan` (b,) int32; `z_mm` (b,) float32, NaN where unknown; `weight` (b,) float32, 0 for padding. Pairs also have
+`partner`, like `image`, of a neighbouring slice. Patches of nodules also have `spacing_mm` (b,) float32; `ratings`
+(b, 4, 9) int32, 0 where a reader gave none; `label` (b,) float32, 1 malignant, 0 benign, NaN neither."""
 
 
 def select_rows(dataset: Dataset, *, split: Split | None, slices: str, share: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -86,13 +87,13 @@ def _lung_area_mm2(dataset: Dataset) -> np.ndarray:
 
 
 def crop_bytes(data: Any) -> int:
-    """How many bytes a crop takes at least, with the readers' marks, by `config.data`; 0 for whole slices."""
-    return 2 * data.get("crop_px", 0) ** 2
+    """How many bytes a crop takes at least, with its context, by `config.data`; 0 for whole slices."""
+    return 2 * Context.of({"data": data}).planes * data.get("crop_px", 0) ** 2
 
 
 Plan = Mapping[str, np.ndarray]
-"""A batch without its pixels: in their place `place`, int32, the index rows of the images. Pairs also have
-`partner_place` and `partner_corner` (b, 2), as `corner`."""
+"""A batch without its pixels: in their place `place`, int32 (b,) or (b, planes), the index rows of the images. Pairs
+also have `partner_place` and `partner_corner` (b, 2), as `corner`."""
 
 
 class Batches(Protocol):
@@ -100,12 +101,16 @@ class Batches(Protocol):
 
     Attributes:
       crop_px: side of the square crops; 0 where images are taken whole.
+      context: which slices an image shows, of which the middle one has the marks.
       marks: whether batches have the readers' marks.
       dtype: of `image`.
     """
 
     @property
     def crop_px(self) -> int: ...
+
+    @property
+    def context(self) -> Context: ...
 
     @property
     def marks(self) -> bool: ...
@@ -118,7 +123,7 @@ class Batches(Protocol):
         ...
 
     def index_rows(self, rows: np.ndarray) -> np.ndarray:
-        """The index rows that make up `rows`."""
+        """The index rows that make up `rows`, with their context."""
         ...
 
     def batch(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
@@ -155,9 +160,15 @@ class Slices:
       crop_at: `nodule` places crops near the readers' marks where there are any, or near one nodule if the marks do not
         fit into one crop; `lung` centres them anywhere in the box of the lungs; `random` places them anywhere.
       marks: whether a batch has the readers' marks, which pretraining does not look at.
+      context: which slices of its scan are shown with each slice.
+
+    Raises:
+      InputError: an unknown `crop_at`; or the data set has no lung areas, or no whole scans, where these are needed.
     """
 
-    def __init__(self, dataset: Dataset, *, crop_px: int, crop_at: str, marks: bool = True):
+    def __init__(
+        self, dataset: Dataset, *, crop_px: int, crop_at: str, marks: bool = True, context: Context = NO_CONTEXT
+    ):
         if crop_at not in crop.PLACES:
             raise InputError(f"config.data.crop_at is {crop_at!r}; use one of {', '.join(crop.PLACES)}.")
         self.dataset = dataset
@@ -165,6 +176,8 @@ class Slices:
         self.planes = dataset.planes
         self.crop_px = crop_px
         self.crop_at = crop_at
+        self.context = context
+        self._shown = context.in_index(dataset).astype(np.int32) if context.slices else None
         index = dataset.index
         # One study is one CT scan; crops from a source without UIDs have the patient in this column.
         self._scan = pd.factorize(index["study_uid"])[0].astype(np.int32)
@@ -202,8 +215,8 @@ class Slices:
         return select_rows(self.dataset, split=split, slices=slices, share=share, seed=seed)
 
     def index_rows(self, rows: np.ndarray) -> np.ndarray:
-        """The index rows that make up `rows`."""
-        return rows
+        """The index rows that make up `rows`, with their context."""
+        return rows if self._shown is None else self._shown[rows].ravel()
 
     def endless(self, rows: np.ndarray, *, seed: int) -> grain.MapDataset:
         """Rows for training without an end, reshuffled every epoch."""
@@ -211,24 +224,28 @@ class Slices:
 
     def batch(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The batch of `rows` (b,). `uniform` (b, 3) in [0, 1) places crops and picks nodules; None centres crops."""
-        images, readers = self.pixels(rows)
-        corners = self._corners(rows, uniform, [image.shape for image in images], lambda place: readers[place])
+        images, readers = self._planes(rows)
+        shapes = [planes[0].shape for planes in images]
+        corners = self._corners(rows, uniform, shapes, lambda place: readers[place])
         if self.crop_px:
-            images = [crop.cut(image, at, self.crop_px) for image, at in zip(images, corners.tolist(), strict=True)]
-            readers = [crop.cut(mask, at, self.crop_px, 0) for mask, at in zip(readers, corners.tolist(), strict=True)]
-        shapes = {image.shape for image in images}
-        if len(shapes) > 1:
+            at, side_px = corners.tolist(), self.crop_px
+            images = [[crop.cut(plane, c, side_px) for plane in planes] for planes, c in zip(images, at, strict=True)]
+            readers = [crop.cut(mask, c, side_px, 0) for mask, c in zip(readers, at, strict=True)]
+        if len(sizes := {planes[0].shape for planes in images}) > 1:
             raise InputError(
-                f"{self.dataset.path}: slices have several sizes {sorted(shapes)}; set config.data.crop_px."
+                f"{self.dataset.path}: slices have several sizes {sorted(sizes)}; set config.data.crop_px."
             )
         marks = {"readers": np.stack(readers)} if self.marks else {}
-        return {"image": self.shaped(np.stack(images)), **marks, **self.described(rows, corners)}
+        several = np.stack([plane for planes in images for plane in planes])
+        image = several if self._shown is None else several.reshape(len(rows), -1, *several.shape[1:])
+        return {"image": self.shaped(image), **marks, **self.described(rows, corners)}
 
     def plan(self, rows: np.ndarray, uniform: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The `Plan` of that batch, for which images are read only where a crop must choose among the marks in one."""
         shapes = [(int(height), int(width)) for height, width in self.sizes_px(rows)]
         corners = self._corners(rows, uniform, shapes, lambda place: self.pixels(rows[place : place + 1])[1][0])
-        return {"place": rows.astype(np.int32), **self.described(rows, corners)}
+        place = rows.astype(np.int32) if self._shown is None else self._shown[rows]
+        return {"place": place, **self.described(rows, corners)}
 
     def described(self, rows: np.ndarray, corners: np.ndarray) -> dict[str, np.ndarray]:
         """What a batch of `rows` (b,) holds but for pixels; `corners` is `corner`."""
@@ -250,6 +267,18 @@ class Slices:
         if self.planes > 1:  # One below the other, of which the middle one shows the candidate.
             images, readers = ([_middle(tall, self.planes) for tall in some] for some in (images, readers))
         return images, readers
+
+    def _planes(self, rows: np.ndarray) -> tuple[list[list[np.ndarray]], list[np.ndarray]]:
+        """Of rows (b,) the planes of each image, and the readers' bits of the slice itself, each (rows, columns)."""
+        if self._shown is None:
+            images, readers = self.pixels(rows)
+            return [[image] for image in images], readers
+        several, at = np.unique(self._shown[rows], return_inverse=True)  # Neighbours of one are often those of another.
+        images, readers = self.pixels(several)
+        at = at.reshape(len(rows), self.context.planes)
+        return [[images[place] for place in places] for places in at], [
+            readers[place] for place in at[:, self.context.slices]
+        ]
 
     def sizes_px(self, index_rows: np.ndarray | slice) -> np.ndarray:
         """(n, 2): rows and columns of the images of these rows."""

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lungjax.data import shards, splits
+from lungjax.data.context import Context
 from lungjax.data.loader import Slices
 from lungjax.data.shards import Dataset
 from lungjax.data.splits import Split
@@ -87,8 +88,13 @@ class Mixture:
         return np.concatenate(each)
 
     def index_rows(self, rows: np.ndarray) -> np.ndarray:
-        """The index rows that make up `rows`."""
-        return rows
+        """The index rows that make up `rows`, with their context."""
+        which = self._part_of(rows)
+        each = [
+            start + part.slices.index_rows(rows[which == number] - start)
+            for number, (start, part) in enumerate(zip(self._starts, self.parts, strict=False))
+        ]
+        return np.concatenate(each)
 
     def endless(self, rows: np.ndarray, *, seed: int) -> grain.MapDataset:
         """Rows for training without an end: of each part in turn, as often as its rate says; so every batch is mixed
@@ -164,6 +170,11 @@ class Mixture:
     def crop_px(self) -> int:
         """That of all parts."""
         return self.parts[0].slices.crop_px
+
+    @property
+    def context(self) -> Context:
+        """That of all parts."""
+        return self.parts[0].slices.context
 
     @property
     def marks(self) -> bool:

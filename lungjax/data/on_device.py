@@ -82,15 +82,23 @@ class OnDevice:
     def draw(self, pixels: Pixels, plan: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """The batch of a plan; may be traced."""
         batch = dict(plan)
-        images, readers = self._cut(pixels, batch.pop("place"), batch.get("corner"))
+        images, readers = self._images(pixels, batch.pop("place"), batch.get("corner"))
         batch["image"] = self._source.shaped(images)
         if readers is not None:
             batch["readers"] = readers
         if "partner_place" in batch:
-            batch["partner"], _ = self._cut(
+            batch["partner"], _ = self._images(
                 pixels._replace(readers=None), batch.pop("partner_place"), batch.pop("partner_corner")
             )
         return batch
+
+    def _images(self, pixels: Pixels, place: jax.Array, corner: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+        """Images (*place.shape, height, width), and the readers' bits of each, or of its middle plane."""
+        if not self._source.context.slices:
+            return self._cut(pixels, place, corner)
+        planes = [self._cut(pixels._replace(readers=None), of, corner)[0] for of in place.T]
+        _, readers = self._cut(pixels, place[:, self._source.context.slices], corner)
+        return jnp.stack(planes, axis=1), readers
 
     def _cut(self, pixels: Pixels, place: jax.Array, corner: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
         """Images and readers' bits (*place.shape, height, width), as `lungjax.data.crop.cut` cuts them."""

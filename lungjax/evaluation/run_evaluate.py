@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lungjax.data import loader, shards, splits
+from lungjax.data.context import Context
 from lungjax.errors import InputError
 from lungjax.evaluation import output_file, run_candidate_classifier, run_nodule_classifier, run_patient_classifier
 from lungjax.evaluation.plots import classification_report, segmentation_charts
@@ -203,6 +204,7 @@ def _described(model: Trained, patients: set[str]) -> dict[str, Any]:
 
 
 def _data(dataset: shards.Dataset, config: Config) -> dict[str, Any]:
+    shown = Context.of(config)
     return {
         "path": str(dataset.path),
         "source": dataset.manifest["source"],
@@ -211,6 +213,7 @@ def _data(dataset: shards.Dataset, config: Config) -> dict[str, Any]:
         "slices": config.data.slices,
         "crop_px": config.data.crop_px,
         "crop_at": config.data.crop_at,
+        **({"context": shown.slices, "context_mm": shown.step_mm} if shown.slices else {}),
         "split_digest": dataset.manifest["split"]["digest"],
     }
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from lungjax import metrics
 from lungjax.data import loader, shards
+from lungjax.data.context import Context
 from lungjax.evaluation.plots import examples
 from lungjax.evaluation.segmentation import disagreement, overlap_matrix, sections
 from lungjax.evaluation.segmentation.nodules_3d import Place
@@ -56,7 +57,9 @@ class Scorer:
         self._batch_size = config.data.batch_size
         self._devices = mesh.make_mesh(self._batch_size)
         self._task = segment.make(config, intensity=dataset.intensity, readers=self.readers, mesh=self._devices)
-        self._slices = loader.Slices(dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at)
+        self._slices = loader.Slices(
+            dataset, crop_px=config.data.crop_px, crop_at=config.data.crop_at, context=Context.of(config)
+        )
         self._variables = jax.device_put(variables, mesh.replicated(self._devices))
         self._flips = flips
         self._shares, self._marking = calibrate.shares_of(calibration or {}), calibrate.marking_of(calibration or {})

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from lungjax.data import splits
+from lungjax.data.context import Context
 from lungjax.export.signature import Signature
 from lungjax.prediction.tiling import Tiling, reach
 from lungjax.train.state import parameter_count
@@ -86,7 +87,7 @@ import lungjax
 import numpy as np
 
 model = lungjax.load("{where}")
-hu = np.full((4, {side_px}, {side_px}), -850, np.int16)  # slices of a chest CT, in HU
+hu = np.full((4, {planes}{side_px}, {side_px}), -850, np.int16)  # {slices} of a chest CT, in HU
 features = model.embed(hu)
 """,
     "segment": """\
@@ -94,7 +95,7 @@ import lungjax
 import numpy as np
 
 model = lungjax.load("{where}")
-hu = np.full((4, {side_px}, {side_px}), -850, np.int16)  # slices of a chest CT, in HU
+hu = np.full((4, {planes}{side_px}, {side_px}), -850, np.int16)  # {slices} of a chest CT, in HU
 probability = model.predict(hu)
 """,
     "sift": """\
@@ -236,9 +237,20 @@ def use_section(trained: Trained, given: Signature, *, format: str, where: str =
     """
     weights = format in ("safetensors", "orbax")
     task = "pretrain" if format == "torchvision" else trained.config.task
-    code = _WITH_LUNGJAX[task].format(where=where, side_px=given.inputs[0].shape[-1])
+    shown = Context.of(trained.config)
+    planes, slices = (
+        ("", "slices") if not shown.slices else (f"{shown.planes}, ", "slices, each between its neighbours,")
+    )
+    side_px = given.inputs[0].shape[-1]
+    code = _WITH_LUNGJAX[task].format(where=where, side_px=side_px, planes=planes, slices=slices)
     meanings = "".join(f"- `{array.name}`: {array.meaning}.\n" for array in given.outputs)
     own = f"```python\n{code}```\n\n{meanings}"
+    if shown.slices:
+        scan = "hu, slice_mm=1.25" if shown.step_mm else "hu"
+        own += (
+            f"\nIt is shown {given.inputs[0].meaning}. All slices of one scan, (slices, rows, columns), may also be "
+            f"given as they are: `model.{'embed' if task == 'pretrain' else 'predict'}({scan})`.\n"
+        )
     if task == "segment":
         scan = 'lungjax.predict(lungjax.read_scan("FOLDER_OR_FILE"), model=model)'
         own += f"\nNodules of a whole scan: `{scan}`.\n"

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from lungjax import json_files, unfinished
+from lungjax.data.context import Context
 from lungjax.errors import InputError
 from lungjax.evaluation.plots import training_plots
 from lungjax.export import model_card, parity, signature
@@ -57,6 +58,11 @@ def export(model: Path, out: Path, *, format: Format = "safetensors", dtype: Dty
     """
     _check(out, format, dtype)
     trained = open_trained(model)
+    if format == "torchvision" and Context.of(trained.config).slices:
+        raise InputError(
+            f"{model}: is shown neighbouring slices (config.data.context), and torchvision's encoder one; export it in "
+            "another format."
+        )
     validated = _validated(model, trained.step) if trained.is_run and trained.config.task == "pretrain" else {}
     trained = dataclasses.replace(trained, figures=trained.figures | _figures(trained.path) | validated)
     with unfinished.beside(out) as holder:

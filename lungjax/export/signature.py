@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lungjax.ct.scan import RATING_NAMES, READERS
+from lungjax.data.context import Context
 from lungjax.models.encoder import BOTTLENECK, ResNet
 from lungjax.prediction.patches import SIDE_PX, STACK_PX
 from lungjax.prediction.tiling import STORED_PX, Tiling
@@ -72,8 +73,20 @@ def _task(module: Any, config: Config) -> Any:
 
 def _slices(config: Config, trained: Trained) -> ArraySpec:
     """Slices of the size of those in training: crops, or whole slices."""
-    side_px = int(config.data.crop_px) or int(trained.seen.get("side_px") or STORED_PX)
-    return ArraySpec("hu", (side_px, side_px), "a slice of a chest CT, in HU")
+    return _slice(config, int(config.data.crop_px) or int(trained.seen.get("side_px") or STORED_PX))
+
+
+def _slice(config: Config, side_px: int) -> ArraySpec:
+    """Slices of a size, each with its context."""
+    shown = Context.of(config)
+    if not shown.slices:
+        return ArraySpec("hu", (side_px, side_px), "a slice of a chest CT, in HU")
+    apart = f" {shown.step_mm:g} mm apart" if shown.step_mm else ""
+    meaning = (
+        f"a slice of a chest CT between the {shown.slices} below and the {shown.slices} above{apart}, in HU, from the "
+        "lowest; where the scan ends, its last slice again"
+    )
+    return ArraySpec("hu", (shown.planes, side_px, side_px), meaning)
 
 
 def _segment(config: Config, trained: Trained) -> Signature:
@@ -84,9 +97,9 @@ def _segment(config: Config, trained: Trained) -> Signature:
         return (jax.nn.sigmoid(predicted["logit"]),)
 
     tile_px = Tiling.of(config, trained.seen.get("side_px")).tile_px
-    hu = ArraySpec("hu", (tile_px, tile_px), "a slice of a chest CT, in HU")
+    hu = _slice(config, tile_px)
     probability = ArraySpec(
-        "probability", hu.shape, "of each pixel: that at least two of four readers would mark it as nodule"
+        "probability", hu.shape[-2:], "of each pixel: that at least two of four readers would mark it as nodule"
     )
     return Signature(function, (hu,), (probability,))
 

@@ -1,4 +1,4 @@
-"""ResNet (He et al. 2016) for small single-channel images."""
+"""ResNet (He et al. 2016) for small images: a slice, or a slice and its neighbours as channels."""
 
 from __future__ import annotations
 

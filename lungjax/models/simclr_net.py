@@ -28,11 +28,11 @@ class SimCLR(nn.Module):
         self.projection = Projection(hidden=self.hidden, out=self.out, dtype=self.encoder.dtype)
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """(batch, height, width, 1) in [0, 1] -> (batch, out) float32."""
+        """(batch, height, width, channels) in [0, 1] -> (batch, out) float32."""
         return self.projection(self.pooled(x, train=train))
 
     def pooled(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """(batch, height, width, 1) in [0, 1] -> (batch, channels): the encoder's last map, averaged."""
+        """(batch, height, width, channels) in [0, 1] -> (batch, channels): the encoder's last map, averaged."""
         return self.encoder(x, train=train)[-1].mean(axis=(1, 2))
 
 
@@ -69,7 +69,7 @@ class DenseSimCLR(nn.Module):
         """All three heads' outputs.
 
         Args:
-          x: (batch, height, width, 1) in [0, 1].
+          x: (batch, height, width, channels) in [0, 1].
           places_px: (batch, places, 2), row and column of places in the images, in pixels; may lie between pixels.
           train: whether BatchNorm, where chosen, uses the batch's statistics.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from lungjax.data.context import Context
 from lungjax.errors import InputError
 
 Forward = Callable[..., Sequence[np.ndarray]]
@@ -31,6 +32,34 @@ def checked_hu(hu: np.ndarray, *axes: str) -> np.ndarray:
     if hu.size and not (hu.min() > -32768.5 and hu.max() < 32767.5):  # False of NaN, too.
         raise InputError("hu holds NaN, or numbers that are no Hounsfield units.")
     return hu
+
+
+def checked_slices(hu: np.ndarray, context: Context, slice_mm: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Slices for a network that is shown `context`, and which of them it is shown with each.
+
+    Args:
+      hu: (slices, rows, columns), with a context of one scan from its lowest slice; or (n, planes, rows, columns), each
+        slice between its neighbours.
+      context: of the network.
+      slice_mm: between the slices of a scan; only needed where `context` is in mm.
+
+    Returns:
+      (m, rows, columns), as `checked_hu`; and int64 (n, planes), numbers of these slices.
+
+    Raises:
+      InputError: as of `checked_hu` and `Context.in_scan`, or there are other planes than the network is shown.
+    """
+    hu = np.asarray(hu)
+    if not context.slices or hu.ndim == 3:
+        hu = checked_hu(hu, "slices", "rows", "columns")
+        return hu, context.in_scan(len(hu), slice_mm)
+    if hu.ndim != 4 or hu.shape[1] != context.planes:
+        raise InputError(
+            f"hu has shape {hu.shape}; the network is shown each slice between {context.slices} on either side, so it "
+            f"must be the (slices, rows, columns) of one scan, or (n, {context.planes}, rows, columns)."
+        )
+    hu = checked_hu(hu, "slices", "planes", "rows", "columns")
+    return hu.reshape(-1, *hu.shape[2:]), np.arange(hu.shape[0] * hu.shape[1]).reshape(hu.shape[:2])
 
 
 def checked_pixel_mm(pixel_mm: np.ndarray | float, shape: tuple[int, ...]) -> np.ndarray:

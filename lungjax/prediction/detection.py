@@ -25,7 +25,7 @@ WALL_MM = 6.0
 class Network(Protocol):
     """What `lungjax.prediction.sliding_window.Segmenter` does."""
 
-    def volume(self, hu: np.ndarray, region: np.ndarray) -> np.ndarray: ...
+    def volume(self, hu: np.ndarray, region: np.ndarray, *, slice_mm: float | None = None) -> np.ndarray: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ def detect(
         warnings = input_checks.warnings(scan, lung, trained)
         refused = input_checks.no_chest(lung)
         if refused is None:
-            probability = network.volume(scan.voxels, with_wall(lung).mask())
+            probability = network.volume(scan.voxels, with_wall(lung).mask(), slice_mm=scan.spacing_mm[0])
             ranked = candidates.ranked_candidates(probability, scan.voxels, lung.mask(), scan.spacing_mm)
             if classifier is not None:
                 ranked = _rescored(ranked, scan, classifier)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from lungjax.ct.scan import READERS
 from lungjax.data import crop
+from lungjax.data.context import Context
 from lungjax.errors import InputError
 from lungjax.prediction import arrays
 from lungjax.prediction.arrays import Forward
@@ -31,11 +32,13 @@ class Segmenter:
     Args:
       trained: the network.
       device: of `jax.devices()`, where it runs; the first by default.
-      forward: the network itself, where it is no matter of `trained.variables`: (n, tile, tile) HU -> probability.
+      forward: the network itself, where it is no matter of `trained.variables`: (n, tile, tile) HU, or
+        (n, planes, tile, tile) with its context -> probability.
 
     Attributes:
       trained: as above.
       tiling: how it looks at slices.
+      context: which slices it is shown with each.
       compilations: how many programs have been compiled so far.
 
     Raises:
@@ -49,6 +52,7 @@ class Segmenter:
             )
         self.trained = trained
         self.tiling = Tiling.of(trained.config, trained.seen.get("side_px"))
+        self.context = Context.of(trained.config)
         self.compilations = 0
         self._forward, self._share = (forward, None) if forward else self._compiled(device or jax.devices()[0])
 
@@ -77,7 +81,7 @@ class Segmenter:
 
         return on_host(probability), on_host(share)
 
-    def predict(self, hu: np.ndarray) -> np.ndarray:
+    def predict(self, hu: np.ndarray, *, slice_mm: float | None = None) -> np.ndarray:
         """The probability of each pixel that at least two of four readers would mark it as nodule.
 
         Slices of the size that the network was trained on (`tiling.tile_px` square) are given to it as they are; others
@@ -86,26 +90,30 @@ class Segmenter:
 
         Args:
           hu: (n, rows, columns) Hounsfield units of axial slices or crops, any number and any size; of any numeric
-            dtype, rounded to whole numbers.
+            dtype, rounded to whole numbers. For a network that was trained with neighbouring slices
+            (`config.data.context`, none of the bundled ones) all slices of one scan, from the lowest, of which the
+            outermost stand for what is beyond; or (n, planes, rows, columns), each slice between its neighbours.
+          slice_mm: between slices of a scan; only needed for a network with `config.data.context_mm`.
 
         Returns:
-          float32 of that shape, 0 to 1. A slice's does not depend on how many others there are.
+          float32 (n, rows, columns), 0 to 1. A slice's does not depend on others than its neighbours.
 
         Raises:
-          InputError: `hu` has another shape, or holds NaN or numbers that are no Hounsfield units.
+          InputError: `hu` has another shape, or holds NaN or numbers that are no Hounsfield units; or `slice_mm` is
+            needed.
         """
-        return self._of_slices(hu, self._forward)
+        return self._of_slices(hu, slice_mm, self._forward)
 
-    def predict_share(self, hu: np.ndarray) -> np.ndarray:
+    def predict_share(self, hu: np.ndarray, *, slice_mm: float | None = None) -> np.ndarray:
         """The share of readers who would mark each pixel as nodule; calibrated where there were validation patients.
 
         The pixels above a share are the outline of one reader: of a generous one above 0.1, of a sparing one above 0.9.
 
         Args:
-          hu: as of `predict`.
+          hu, slice_mm: as of `predict`.
 
         Returns:
-          float32 of that shape, 0 to 1.
+          float32 (n, rows, columns), 0 to 1.
 
         Raises:
           InputError: as of `predict`; the network was not trained on how many readers mark a pixel, or it was exported
@@ -116,43 +124,47 @@ class Segmenter:
                 f"{self.trained.path}: only the probability that two readers would mark a pixel is to be had of this "
                 "network; for the share of readers open a run or safetensors of config.targets soft or levels."
             )
-        return self._of_slices(hu, self._share)
+        return self._of_slices(hu, slice_mm, self._share)
 
-    def _of_slices(self, hu: np.ndarray, forward: Forward) -> np.ndarray:
-        hu = np.rint(arrays.checked_hu(hu, "slices", "rows", "columns")).astype(np.int16)
+    def _of_slices(self, hu: np.ndarray, slice_mm: float | None, forward: Forward) -> np.ndarray:
+        hu, shown = arrays.checked_slices(hu, self.context, slice_mm)
+        hu = np.rint(hu).astype(np.int16)
         if hu.shape[1:] != (self.tiling.tile_px, self.tiling.tile_px):
-            return self._tiled(hu, np.ones(hu.shape, bool), np.float32, forward)
-        parts = [_of_batch(hu[start : start + BATCH], forward) for start in range(0, len(hu), BATCH)]
+            return self._tiled(hu, shown, np.ones((len(shown), *hu.shape[1:]), bool), np.float32, forward)
+        starts = range(0, len(shown), BATCH)
+        parts = [_of_batch(self._input(hu[shown[start : start + BATCH]]), forward) for start in starts]
         return np.concatenate([np.zeros((0, *hu.shape[1:]), np.float32), *parts])
 
     def tiles(self, images: np.ndarray) -> np.ndarray:
         """The probability that at least two of four readers would mark a pixel.
 
         Args:
-          images: (n, tile, tile) int16 HU, at most `BATCH` of them.
+          images: (n, tile, tile) int16 HU, or (n, planes, tile, tile) with a context, at most `BATCH` of them.
 
         Returns:
-          float32 of that shape.
+          float32 (n, tile, tile).
         """
         return _of_batch(images, self._forward)
 
-    def volume(self, hu: np.ndarray, region: np.ndarray) -> np.ndarray:
+    def volume(self, hu: np.ndarray, region: np.ndarray, *, slice_mm: float | None = None) -> np.ndarray:
         """`tiles` over a scan, blended where they overlap.
 
         Args:
           hu: (slices, rows, columns) int16.
           region: bool of that shape: where to look.
+          slice_mm: between slices.
 
         Returns:
           float16 of that shape, 0 outside the region.
         """
-        return self._tiled(hu, region, np.float16, self._forward)
+        return self._tiled(hu, self.context.in_scan(len(hu), slice_mm), region, np.float16, self._forward)
 
-    def _tiled(self, hu: np.ndarray, region: np.ndarray, dtype: Any, forward: Forward) -> np.ndarray:
-        blended = np.zeros(hu.shape, dtype)
+    def _tiled(self, hu: np.ndarray, shown: np.ndarray, region: np.ndarray, dtype: Any, forward: Forward) -> np.ndarray:
+        """As `volume`, where `shown` (n, planes) are the slices of `hu` that make up each slice of `region`."""
+        blended = np.zeros(region.shape, dtype)
         corners = {number: self.tiling.corners(mask) for number, mask in enumerate(region) if mask.any()}
         places = [(number, corner) for number, some in corners.items() for corner in some]
-        probabilities = self._each_tile(hu, places, forward)
+        probabilities = self._each_tile(hu, shown, places, forward)
         for number, some in corners.items():
             blend = Blend(hu.shape[1:], self.tiling)
             for corner in some:
@@ -162,19 +174,27 @@ class Segmenter:
             blended[number, rows, columns] = np.where(looked_at, blend.mean(rows, columns), 0)
         return blended
 
-    def _each_tile(self, hu: np.ndarray, places: list[tuple[int, Corner]], forward: Forward) -> Iterator[np.ndarray]:
+    def _each_tile(
+        self, hu: np.ndarray, shown: np.ndarray, places: list[tuple[int, Corner]], forward: Forward
+    ) -> Iterator[np.ndarray]:
         """What the network says of the tile of each slice and corner, in that order."""
         starts: Iterable[int] = range(0, len(places), BATCH)
         if multiprocessing.parent_process() is None:  # Of many processes the first alone has a bar, for scans.
             starts = tqdm(starts, unit="tile", unit_scale=BATCH, desc="outlining nodules", leave=False, disable=None)
         for start in starts:
             part = places[start : start + BATCH]
-            images = [crop.cut(hu[number], corner, self.tiling.tile_px) for number, corner in part]
-            yield from _of_batch(np.stack(images), forward)
+            tiles = [
+                [crop.cut(hu[plane], corner, self.tiling.tile_px) for plane in shown[number]] for number, corner in part
+            ]
+            yield from _of_batch(self._input(np.array(tiles)), forward)
+
+    def _input(self, planes: np.ndarray) -> np.ndarray:
+        """(n, planes, rows, columns), but for a network without context (n, rows, columns)."""
+        return planes if self.context.slices else planes[:, 0]
 
 
 def _of_batch(images: np.ndarray, forward: Forward) -> np.ndarray:
-    """What a network says of at most `BATCH` images, (n, tile, tile) int16."""
+    """What a network says of at most `BATCH` images, (n, [planes,] tile, tile) int16."""
     full = np.zeros((BATCH, *images.shape[1:]), np.int16)
     full[: len(images)] = images
     (answer,) = forward(full)

@@ -22,7 +22,7 @@ from lungjax.ct import connected_components, lungs
 from lungjax.ct.scan import READERS, Nodule, Reading, Scan
 from lungjax.ct.source import Quarantined
 from lungjax.data import candidates as stacks
-from lungjax.data import crop, scans, shards
+from lungjax.data import context, crop, scans, shards
 from lungjax.data.index_columns import ROW_COLUMNS
 from lungjax.data.intensity import to_hu
 from lungjax.data.records import SCHEMA_VERSION
@@ -74,7 +74,8 @@ def mine(model: Path | str, data: Sequence[Path], out: Path) -> Summary:
       out: the folder to make.
 
     Raises:
-      InputError: no such model or data, `out` is something else, or there are no candidates.
+      InputError: no such model or data, `out` is something else, there are no candidates, or the detector is shown
+        neighbouring slices and `data` are crops.
     """
     unfinished.refuse_fixed(out)
     if out.exists():
@@ -82,7 +83,11 @@ def mine(model: Path | str, data: Sequence[Path], out: Path) -> Summary:
     segmenter = opening.open_model(model)
     if not isinstance(segmenter, Segmenter):
         raise InputError(f"{model}: is a network of the task {segmenter.trained.config.task!r}; only a detector finds.")
-    readers = {shards.open_dataset(path).readers for path in data}
+    datasets = [shards.open_dataset(path) for path in data]
+    if segmenter.context.slices:
+        for dataset in datasets:
+            context.check_whole_scans(dataset)
+    readers = {dataset.readers for dataset in datasets}
     if len(readers) > 1:
         raise InputError(f"--data: these have {sorted(readers)} readers; only data of equally many can be joined.")
     digest = hashlib.sha256()
@@ -141,12 +146,13 @@ def candidates_of(scan: Scan, segmenter: Segmenter, *, voxel_threshold: float = 
     if scan.intensity == "hu" and math.prod(scan.spacing_mm) > 0:
         lung = lungs.find_lungs(scan.voxels, scan.spacing_mm)
         if lung.grid.any():
-            probability = segmenter.volume(scan.voxels, detection.with_wall(lung).mask())
+            looked_at = detection.with_wall(lung).mask()
+            probability = segmenter.volume(scan.voxels, looked_at, slice_mm=scan.spacing_mm[0])
             return candidates.ranked_candidates(
                 probability, scan.voxels, lung.mask(), scan.spacing_mm, voxel_threshold=voxel_threshold
             )
     hu = hu_of(scan)
-    probability = segmenter.predict(hu)
+    probability = segmenter.predict(hu, slice_mm=scan.spacing_mm[0])
     return candidates.ranked_candidates(probability, hu, None, _known_spacing(scan), voxel_threshold=voxel_threshold)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lungjax.ct.scan import READERS
+from lungjax.data.context import Context
 from lungjax.tasks import classify, diagnose, pretrain, segment, sift
 from lungjax.tasks.task import Config, Task
 
@@ -31,8 +32,10 @@ def trace_init(config: Config, mesh: Mesh) -> tuple[Any, Any]:
     Raises whatever Flax and JAX raise of a configuration of which no network can be made.
     """
     side_px = config.data.get("crop_px", 0) or _ANY_SIDE_PX
+    shown = Context.of(config)
+    planes = (shown.planes,) if shown.slices else ()
     sample = {
-        "image": jax.ShapeDtypeStruct((2, side_px, side_px), np.float32),
+        "image": jax.ShapeDtypeStruct((2, *planes, side_px, side_px), np.float32),
         "inside": jax.ShapeDtypeStruct((2, config.data.get("nodules", 1)), np.float32),
     }
     task = TASKS[config.task](config, intensity="hu", readers=READERS, mesh=mesh)

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from lungjax import losses
 from lungjax.ct.scan import Intensity
-from lungjax.data import augment, distort
+from lungjax.data import augment, context, distort
 from lungjax.data.intensity import to_hu, window
 from lungjax.models.encoder import ResNet
 from lungjax.models.simclr_net import DenseSimCLR, SimCLR
@@ -46,9 +46,9 @@ def network(config: Config) -> SimCLR | DenseSimCLR:
 def places_of(
     key: jax.Array, maps: tuple[distort.Affine, distort.Affine], shape: tuple[int, ...]
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    """Random places of each slice: where they lie in each view, (batch, places, 2) in pixels, and whether both show
-    them, bool (batch, places)."""
-    size = (shape[0], shape[1])
+    """Random places of each slice of a shape (..., height, width): where they lie in each view, (batch, places, 2) in
+    pixels, and whether both show them, bool (batch, places)."""
+    size = (shape[-2], shape[-1])
     keys = jax.random.split(jax.random.fold_in(key, 1), maps[0].shift_px.shape[0])
     of_slice = jax.vmap(lambda key: distort.random_places(key, size, along=_PLACES_ALONG))(keys)
     in_a, in_b = (jax.vmap(lambda of, at: of.inverse(at, size))(of, of_slice) for of in maps)
@@ -58,16 +58,17 @@ def places_of(
 
 
 def hidden_of(key: jax.Array, shape: tuple[int, ...]) -> list[jax.Array]:
-    """For each of two views, what of each image (batch, height, width) is hidden."""
+    """For each of two views, what of images (batch, ..., height, width) is hidden, bool (batch, height, width)."""
     keys = jax.random.split(jax.random.fold_in(key, 2), (2, shape[0]))
-    blocks = jax.vmap(lambda key: distort.random_blocks(key, (shape[1], shape[2]), side_px=_BLOCK_PX, share=_HIDDEN))
+    blocks = jax.vmap(lambda key: distort.random_blocks(key, (shape[-2], shape[-1]), side_px=_BLOCK_PX, share=_HIDDEN))
     return [blocks(of_view) for of_view in keys]
 
 
 def hide(images: jax.Array, hidden: jax.Array) -> jax.Array:
-    """The images with the mean of what is shown in place of what is hidden."""
+    """The images with the mean of what is shown in place of what is hidden, in all planes alike."""
+    hidden = hidden if images.ndim == 3 else hidden[:, None]
     shown = (~hidden).astype(jnp.float32)
-    mean = jnp.sum(images * shown, axis=(1, 2), keepdims=True) / jnp.sum(shown, axis=(1, 2), keepdims=True)
+    mean = jnp.sum(images * shown, axis=(-2, -1), keepdims=True) / jnp.sum(shown, axis=(-2, -1), keepdims=True)
     return jnp.where(hidden, mean, images)
 
 
@@ -98,7 +99,8 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
 
     Returns:
       The task. It predicts `views`, (batch, 2, height, width) float32: two views of each slice, as the network sees
-      them. Its `features` are those of the slices without augmentation, before the projection head.
+      them; of a slice with its context the middle plane. Its `features` are those of the slices without augmentation,
+      before the projection head.
 
     Raises:
       ValueError: `config.positives` has an unknown value, or is `neighbours`, which have no places in common, with a
@@ -119,7 +121,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
     views_of = augment.make_placed_views(intensity=intensity, **config.augment)
 
     def init(rng: jax.Array, batch: Any) -> tuple[Any, Any]:
-        x = jnp.zeros((2, *batch["image"].shape[1:], 1), jnp.float32)
+        x = context.channels(jnp.zeros((2, *batch["image"].shape[1:]), jnp.float32))
         variables = model.init(rng, x, *([jnp.zeros((2, 1, 2), jnp.float32)] if dense else []), train=False)
         return variables["params"], {k: v for k, v in variables.items() if k != "params"}
 
@@ -135,7 +137,7 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
     def joined(inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         """Both views as one batch, so that BatchNorm, where chosen, sees both; and the places in them."""
         x, *places = (together(*inputs[first : first + 2]) for first in range(0, len(inputs), 2))
-        return (x[..., None], *places)
+        return (context.channels(x), *places)
 
     def forward(params: Any, model_state: Any, key: jax.Array, *inputs: jax.Array) -> tuple[Any, Any]:
         del key
@@ -191,7 +193,8 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
             )
             loss = loss + dense_weight * of_places
         if masked_weight:
-            error = restoration_error(jnp.stack(restored), jnp.stack(views), jnp.stack(hidden))
+            whole = jnp.stack([context.middle(view) for view in views])
+            error = restoration_error(jnp.stack(restored), whole, jnp.stack(hidden))
             metrics["restored"], loss = 1 - error, loss + masked_weight * error
         return loss, metrics
 
@@ -215,11 +218,12 @@ def make(config: Config, *, intensity: Intensity, readers: int, mesh: Mesh) -> T
 
     def predict(params: Any, model_state: Any, batch: Any) -> dict[str, jax.Array]:
         del params, model_state
-        return {"views": jnp.stack(views_of(jax.random.key(0), batch["image"])[0], axis=1)}
+        return {"views": jnp.stack([*map(context.middle, views_of(jax.random.key(0), batch["image"])[0])], axis=1)}
 
     def features(params: Any, model_state: Any, batch: Any) -> jax.Array:
         images = window(to_hu(batch["image"], intensity=intensity), tuple(config.augment.window_hu))
-        pooled: Any = model.apply({"params": params, **model_state}, images[..., None], train=False, method="pooled")
+        x = context.channels(images)
+        pooled: Any = model.apply({"params": params, **model_state}, x, train=False, method="pooled")
         return pooled.astype(jnp.float32)
 
     return Task(

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from lungjax import losses, metrics
 from lungjax.ct.scan import READERS, Intensity
-from lungjax.data import augment
+from lungjax.data import augment, context
 from lungjax.data.intensity import batch_to_hu, window
 from lungjax.models.encoder import ResNet
 from lungjax.models.unet import UNet
@@ -25,8 +25,8 @@ LEVELS = READERS
 MAJORITY = metrics.MAJORITY_READERS - 1
 """The level that is scored."""
 
-FLIPS = ((), (1,), (2,), (1, 2))
-"""Axes of (batch, height, width) along which `over_flips` flips a slice."""
+FLIPS = ((), (-2,), (-1,), (-2, -1))
+"""Axes of (batch, ..., height, width) along which `over_flips` flips a slice."""
 
 
 def network(config: Config) -> UNet:
@@ -74,7 +74,7 @@ def over_flips(predict: Callable[[Any], dict[str, jax.Array]], batch: Any) -> di
 
     Args:
       predict: batch -> (batch, height, width) floats by name.
-      batch: its `image` is (batch, height, width).
+      batch: its `image` is (batch, height, width), or (batch, planes, height, width).
     """
     flipped = [(axes, predict({**batch, "image": jnp.flip(batch["image"], axes)})) for axes in FLIPS]
     names = flipped[0][1]
@@ -93,8 +93,8 @@ def make(config: Config, *, intensity: Intensity | Literal["mixed"], readers: in
       mesh: the devices over which the batch is split.
 
     Returns:
-      The task. It predicts, all (batch, height, width) float32: `image`, the network's input in [0, 1]; `logit` of the
-      majority of the readers marking a pixel; `share`, the expected share of readers who mark it.
+      The task. It predicts, all (batch, height, width) float32: `image`, the slice in [0, 1] as the network sees it;
+      `logit` of the majority of the readers marking a pixel; `share`, the expected share of readers who mark it.
 
     Raises:
       ValueError: the configuration has an unknown value.
@@ -111,14 +111,14 @@ def make(config: Config, *, intensity: Intensity | Literal["mixed"], readers: in
     window_hu = tuple(config.augment.window_hu)
 
     def init(rng: jax.Array, batch: Any) -> tuple[Any, Any]:
-        x = jnp.zeros((2, *batch["image"].shape[1:], 1), jnp.float32)
+        x = context.channels(jnp.zeros((2, *batch["image"].shape[1:]), jnp.float32))
         variables = model.init(rng, x, train=False)
         return variables["params"], {k: v for k, v in variables.items() if k != "params"}
 
     def loss_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
         view_rng, reader_rng = jax.random.split(rng)
         image, bits = augmented(view_rng, batch_to_hu(batch, intensity=intensity), batch["readers"])
-        logits, model_state = apply(params, model_state, rng, image[..., None])
+        logits, model_state = apply(params, model_state, rng, context.channels(image))
         if config.targets == "levels":
             loss = over_levels(logits, bits, batch["weight"])
         else:
@@ -150,9 +150,9 @@ def make(config: Config, *, intensity: Intensity | Literal["mixed"], readers: in
 
     def predict(params: Any, model_state: Any, batch: Any) -> dict[str, jax.Array]:
         image = window(batch_to_hu(batch, intensity=intensity), window_hu)
-        logits: Any = model.apply({"params": params, **model_state}, image[..., None], train=False)
+        logits: Any = model.apply({"params": params, **model_state}, context.channels(image), train=False)
         share = jnp.mean(jax.nn.sigmoid(logits), axis=-1)
-        return {"image": image, "logit": of_majority(logits), "share": share}
+        return {"image": context.middle(image), "logit": of_majority(logits), "share": share}
 
     def eval_fn(params: Any, model_state: Any, batch: Any, rng: jax.Array) -> Metrics:
         del rng

@@ -110,9 +110,7 @@ def probability(logits: np.ndarray, known: Mapping[str, Any]) -> np.ndarray:
     return calibration.Platt(known.get("slope", 1.0), known.get("offset", 0.0))(logits)
 
 
-def fit(
-    task: Task, variables: Any, slices: Any, rows: np.ndarray, batch_size: int
-) -> tuple[dict[str, Any], str]:
+def fit(task: Task, variables: Any, slices: Any, rows: np.ndarray, batch_size: int) -> tuple[dict[str, Any], str]:
     """A network's calibration on the rows given, as `calibration.json` has it, and a sentence that describes it."""
     fit_one = _fit_shares if task.calibrated == "share" else _fit_platt
     return fit_one(task, variables, slices, rows, batch_size)

@@ -11,10 +11,13 @@ from typing import Any
 
 from lungjax import platforms
 from lungjax.data import crop, index_columns
+from lungjax.data.context import Context
 from lungjax.errors import InputError
 from lungjax.tasks.task import Config
 from lungjax.train.mesh import PARAMETERS
 
+CONTEXT_TASKS = ("pretrain", "segment")
+"""Whose networks can be shown neighbouring slices, `config.data.context`."""
 PLACEMENTS = ("host", "device")
 """Of the pixels of the train slices."""
 _LEAST = {
@@ -51,8 +54,23 @@ def check(config: Config) -> None:
         for number in value if isinstance(value, tuple | list) else (value,):
             if isinstance(number, int | float) and not isinstance(number, bool):
                 _check_number(name, number)
+    _check_context(config)
     if config.seed > _LARGEST_SEED:
         raise InputError(f"config.seed is {config.seed}; it must be at most {_LARGEST_SEED}.")
+
+
+def _check_context(config: Config) -> None:
+    shown = Context.of(config)
+    if shown.slices and config.task not in CONTEXT_TASKS:
+        raise InputError(
+            f"config.data.context is {shown.slices}, but a network of the task {config.task} is shown no neighbouring "
+            f"slices; set it to 0. Tasks with context: {', '.join(CONTEXT_TASKS)}."
+        )
+    if shown.step_mm and not shown.slices:
+        raise InputError(
+            f"config.data.context_mm is {shown.step_mm:g}, but config.data.context is 0, so no neighbouring slice is "
+            "shown; set config.data.context to how many are to be shown on either side, or config.data.context_mm=0."
+        )
 
 
 def _check_number(name: str, value: float) -> None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lungjax.data import loader
+from lungjax.data import context, loader
 from lungjax.data.intensity import to_hu
 from lungjax.evaluation.plots import embedding, examples, training_plots
 from lungjax.tasks.task import Task
@@ -117,7 +117,7 @@ class Validation:
             return
         queries = marked[np.linspace(0, len(marked) - 1, min(QUERIES, len(marked))).astype(int)]
         sheet = np.concatenate([queries[:, None], embedding.nearest(features, patients, queries)], axis=1)
-        image = self._slices.batch(rows[sheet.ravel()])["image"]
+        image = context.middle(self._slices.batch(rows[sheet.ravel()])["image"])
         hu = np.asarray(to_hu(jnp.asarray(image), intensity=dataset.intensity))
         sizes = [_size(px, mm2) for px, mm2 in zip(index["majority_px"], marked_mm2, strict=True)]
         titles = [[f"{patients[at]}, {sizes[at]}" for at in row] for row in sheet]

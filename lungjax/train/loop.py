@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from lungjax.data import bags, extent, loader, manifest, neighbours, on_device, shards, splits
+from lungjax.data.context import Context
 from lungjax.errors import InputError
 from lungjax.tasks import accumulation, kinds
 from lungjax.tasks.kinds import TASKS
@@ -141,7 +142,9 @@ def train_and_evaluate(config: Config, workdir: Path, *, profile_steps: range = 
         source = trained.open_encoder(Path(config.init_from))
         if source.patients:
             splits.lock(source.patients, patients, where=config.data.path)
-        train_state, transferred = transfer.load_weights(train_state, source, task=config.task)
+        train_state, transferred = transfer.load_weights(
+            train_state, source, task=config.task, planes=Context.of(config).planes
+        )
 
     # 5. This run's checkpoint, if there is one, replaces the new state.
     with (

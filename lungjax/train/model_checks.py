@@ -30,7 +30,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 _MOST_PX = 4096
 """Side of an image; CT slices have 512, a few 2048."""
 _MOST_CHANNELS = 16384
-_MOST = {"patch.side_px": _MOST_PX, "data.crop_px": _MOST_PX, "data.nodules": 1024}
+_MOST = {"patch.side_px": _MOST_PX, "data.crop_px": _MOST_PX, "data.nodules": 1024, "data.context": 64}
 _LONGEST = 16
 """Values in a list of a configuration."""
 _USED = {
@@ -41,8 +41,8 @@ _USED = {
     "diagnose": ("patch.window_hu", "patch.side_px", "patch.pixel_mm", "data.nodules"),
 }
 """Keys that prediction and evaluation need, beside those of the network."""
-_WHOLE = {"data.crop_px", "data.nodules", "data.batch_size", "patch.side_px"}
-_NUMBERS = {"augment.shift", "patch.pixel_mm", "data.train_share"}
+_WHOLE = {"data.crop_px", "data.nodules", "data.batch_size", "data.context", "patch.side_px"}
+_NUMBERS = {"augment.shift", "patch.pixel_mm", "data.train_share", "data.context_mm"}
 _WINDOWS = {"augment.window_hu", "patch.window_hu"}
 
 

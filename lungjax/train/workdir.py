@@ -32,6 +32,9 @@ MACHINE = frozenset({"data.workers", "data.placement", "steps_per_dispatch", "ac
 """What may change when a run goes on, perhaps on another machine: nothing that is learnt depends on it but by rounding,
 and by the numbers that dropout draws where batches are accumulated."""
 
+_ADDED = {"data.context": 0, "data.context_mm": 0.0}
+"""Keys that older runs do not have, and what they did."""
+
 
 @contextlib.contextmanager
 def config_mistakes() -> Iterator[None]:
@@ -92,6 +95,7 @@ def check_begun(
     )
     begun = read_split(workdir)
     moved = {name for name, identity in (data or {}).items() if begun.get("data", {}).get(name) == identity}
+    old, asked = _ADDED | old, _ADDED | asked
     changed = sorted(key for key in (old.keys() | asked.keys()) - MACHINE - moved if old.get(key) != asked.get(key))
     if changed:
         raise InputError(

@@ -109,7 +109,8 @@ class Told:
         self.trained = trained
         self.calls = 0
 
-    def volume(self, hu: np.ndarray, region: np.ndarray) -> np.ndarray:
+    def volume(self, hu: np.ndarray, region: np.ndarray, *, slice_mm: float | None = None) -> np.ndarray:
+        del slice_mm
         self.calls += 1
         (found,) = [probability for known, probability in self._truth if np.array_equal(known, hu)]
         return np.where(region, found, 0).astype(np.float16)

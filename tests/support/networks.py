@@ -38,12 +38,15 @@ def small_config(kind: str, **encoder: Any) -> Config:
     return config
 
 
-def made(kind: str, folder: Path, **encoder: Any) -> Path:
+def made(kind: str, folder: Path, *, context: int = 0, context_mm: float = 0.0, **encoder: Any) -> Path:
     """Writes the network of `small_config` to the new folder, in safetensors."""
     config = small_config(kind, **encoder)
+    if context:
+        config.data.context, config.data.context_mm = context, context_mm
     task = TASKS[kind].make(config, intensity="hu", readers=4, mesh=mesh.make_mesh(8))
     side_px = int(config.data.crop_px) or SIDE_PX
-    batch = {"image": np.zeros((2, side_px, side_px), np.int16), "inside": np.ones((2, NODULES), np.float32)}
+    planes = (2 * context + 1,) if context else ()
+    batch = {"image": np.zeros((2, *planes, side_px, side_px), np.int16), "inside": np.ones((2, NODULES), np.float32)}
     params, model_state = jax.eval_shape(task.init, jax.random.key(0), batch)
     rng = np.random.default_rng(0)
     variables = jax.tree.map_with_path(lambda path, x: random(path[-1].key, x.shape, rng), (params, model_state))
