@@ -9,6 +9,7 @@ JAX detects the rest; otherwise `HOST:PORT` of the first machine, with `--proces
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 from collections.abc import Sequence
@@ -116,10 +117,10 @@ def _parse(argv: list[str]) -> None:
     except InputError:
         raise
     except flags.UnrecognizedFlagError as error:
-        raise InputError(f"{_last_line(error).replace(' ?', '?')}; see --help.") from error
+        raise InputError(f"{last_line(error).replace(' ?', '?')}; see --help.") from error
     except Exception as error:  # A configuration is code: it and ml_collections may raise anything.
         raise InputError(
-            f"--config: {_last_line(error)}; see the configuration's file for its keys and variants."
+            f"--config: {last_line(error)}; see the configuration's file for its keys and variants."
         ) from error
     for flag in ("config", "workdir"):
         if flags.FLAGS[flag].value is None:
@@ -141,7 +142,7 @@ def _check_overrides(argv: Sequence[str]) -> None:
         config_checks.check_overrides(argv, unchanged["config"].value)
 
 
-def _last_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
     """The last line of an error, where ml_collections names the wrong key or path, below its own tracebacks."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -162,9 +163,9 @@ def _train() -> int:
         elif coordinator:
             jax.distributed.initialize(coordinator, _PROCESSES.value, _PROCESS.value)
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"--coordinator={coordinator}: {_last_line(error)}; see --help for its forms.") from error
+        raise InputError(f"--coordinator={coordinator}: {last_line(error)}; see --help for its forms.") from error
     from lungjax.preparation.builtin import resolve
-    from lungjax.train import devices, profile
+    from lungjax.train import devices, profile, runs
     from lungjax.train import workdir as folder
     from lungjax.train.loop import check_config, train_and_evaluate
     from lungjax.train.watch import NotFinite
@@ -173,7 +174,9 @@ def _train() -> int:
     config, workdir = _CONFIG.value, paths.local(str(_WORKDIR.value))
     check_config(config)  # Before the built-in data are made.
     traced = profile.parse_steps(_PROFILE.value, steps=config.steps) if _PROFILE.value is not None else range(0)
-    with folder.held(workdir):
+    with contextlib.ExitStack() as held:
+        for path in dict.fromkeys([workdir, *(path for _, path in runs.replicas(config, workdir))]):
+            held.enter_context(folder.held(path))
         if jax.process_index() == 0:
             resolve(config.data.path)
         if jax.process_count() > 1:
@@ -188,7 +191,7 @@ def _train() -> int:
                 raise
             raise InputError(
                 f"the memory is too small for batches of config.data.batch_size={config.data.batch_size}; lower it, or "
-                f"the size of images or network ({_last_line(error)})."
+                f"the size of images or network ({last_line(error)})."
             ) from error
         except NotFinite as error:
             print(f"lungjax: error: {error}", file=sys.stderr)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def _fit_shares(
 ) -> tuple[dict[str, Any], str]:
     from lungjax.data import loader  # Here, for Grain takes long to import, and who predicts does without.
 
-    forward, readers = _forward(task, ["share"]), slices.dataset.readers
+    forward, readers = _forward(task, ("share",)), slices.dataset.readers
     of_pixels, of_slices = np.zeros((2, 3, calibration.KNOTS))
     for batch in loader.eval_batches(slices, rows, batch_size=batch_size):
         real = batch["weight"] > 0
@@ -187,8 +188,9 @@ def predictions(
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, np.concatenate(labels)
 
 
-def _forward(task: Task, names: Sequence[str] | None = None) -> Callable[..., dict[str, jax.Array]]:
-    """A jitted function (variables, batch) -> the task's predictions, all or those named."""
+@functools.lru_cache(maxsize=1)
+def _forward(task: Task, names: tuple[str, ...] | None = None) -> Callable[..., dict[str, jax.Array]]:
+    """A jitted function (variables, batch) -> the task's predictions, all or those named; runs of a task share it."""
 
     def forward(variables: Any, batch: Any) -> dict[str, jax.Array]:
         predicted = task.predict(variables["params"], variables["model_state"], batch)

@@ -66,6 +66,7 @@ class Checkpoints:
             )
             # For a resumed run: the best checkpoint is among those kept, so this is the best score of the whole run.
             self._best: float = max(map(_score, self._checkpointer.checkpoints), default=-math.inf)
+        self._writing: Any = None  # Orbax's promise.
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -73,6 +74,23 @@ class Checkpoints:
     def __exit__(self, *_: Any) -> None:
         with _disk_errors(self._folder):
             self._checkpointer.close()
+
+    def wants(self, step: int, *, score: float | None) -> bool:
+        """Whether a state is to be stored: a checkpoint is due, its score is the best so far, or it is stored already.
+
+        Runs that are trained together store the states of a step together: so where they are killed, all have one of
+        the same step.
+        """
+        latest = self._checkpointer.latest
+        stored = latest is not None and latest.step == step
+        return stored or (score is not None and score > self._best) or self._checkpointer.should_save(step)
+
+    def wait(self) -> None:
+        """Returns when everything is written; raises an OSError where something cannot be."""
+        with _disk_errors(self._folder):
+            if self._writing is not None:
+                self._writing.result()
+            self._writing = None
 
     def save(
         self,
@@ -93,36 +111,33 @@ class Checkpoints:
         Raises:
           OSError: this one, or the one before, cannot be written; the earlier ones are whole.
         """
-        if score is not None and score > self._best:
-            self._best, force = score, True
+        wanted = force or self.wants(step, score=score)
+        self._best = max(self._best, -math.inf if score is None else score)
         latest = self._checkpointer.latest
-        if (latest is not None and latest.step == step) or not (force or self._checkpointer.should_save(step)):
+        if (latest is not None and latest.step == step) or not wanted:
             return
         digest = _digest(state)
         with _disk_errors(self._folder):
-            self._checkpointer.save_checkpointables_async(
+            self._writing = self._checkpointer.save_checkpointables_async(
                 step,
                 {"state": state},
                 metrics=None if score is None else {"score": score},
                 custom_metadata=None if digest is None else {_SEAL: digest},
-                force=force,
+                force=True,
             )
 
-    def restore(self, state: TrainState) -> TrainState | None:
-        """The latest state, sharded as `state`; None without a checkpoint.
+    def restore(self, state: TrainState, *, step: int) -> TrainState:
+        """The state that was stored at `step`, sharded as `state`.
 
         Raises:
           InputError: it is damaged, or its arrays are not those of `state`, which Orbax would cast without a word.
         """
-        latest = self._checkpointer.latest
-        if latest is None:
-            return None
-        with _damage(self._folder / str(latest.step)):
-            metadata = self._checkpointer.metadata(latest.step)
-        _check_same_arrays(metadata.metadata, state, where=f"{self._folder / str(latest.step)}")
+        with _damage(self._folder / str(step)):
+            metadata = self._checkpointer.metadata(step)
+        _check_same_arrays(metadata.metadata, state, where=f"{self._folder / str(step)}")
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-        with _damage(self._folder / str(latest.step)):
-            loaded = self._checkpointer.load_checkpointables(latest.step, {"state": abstract})["state"]
+        with _damage(self._folder / str(step)):
+            loaded = self._checkpointer.load_checkpointables(step, {"state": abstract})["state"]
             _check_seal(metadata, loaded)
         return loaded
 
@@ -240,12 +255,17 @@ def _metadata(path: Path) -> Any:
 
 
 def has_checkpoint(workdir: Path) -> bool:
-    """Whether a run has finished a checkpoint.
+    """Whether a run has finished a checkpoint."""
+    return bool(stored_steps(workdir))
+
+
+def stored_steps(workdir: Path) -> set[int]:
+    """The steps of a run's finished checkpoints.
 
     Looks only at the names of folders: Orbax would wait for the run's other processes, which may be ahead already.
     """
     folder = workdir / FOLDER
-    return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
+    return {int(path.name) for path in folder.iterdir() if path.name.isdecimal()} if folder.is_dir() else set()
 
 
 def load_best(workdir: Path) -> tuple[dict[str, Any], int]:

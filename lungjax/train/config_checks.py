@@ -55,8 +55,24 @@ def check(config: Config) -> None:
             if isinstance(number, int | float) and not isinstance(number, bool):
                 _check_number(name, number)
     _check_context(config)
-    if config.seed > _LARGEST_SEED:
-        raise InputError(f"config.seed is {config.seed}; it must be at most {_LARGEST_SEED}.")
+    last_seed = config.seed + max(config.get("replicas", 1), 1) - 1
+    if last_seed > _LARGEST_SEED:
+        which = "config.seed" if last_seed == config.seed else "config.seed of the last replica"
+        raise InputError(f"{which} is {last_seed}; it must be at most {_LARGEST_SEED}.")
+
+
+def check_replicas(config: Config, replicas: int, *, processes: int) -> None:
+    """Raises InputError where so many runs of a configuration cannot be trained together."""
+    if replicas > 1 and processes > 1:
+        raise InputError(
+            f"{replicas} replicas are to be trained together by {processes} processes; replicas share one process: "
+            "start it without --coordinator, or set config.replicas=1."
+        )
+    if replicas > 1 and "mesh" in config and config.mesh.parameters == "sharded":
+        raise InputError(
+            f"{replicas} replicas are to be trained together, but config.mesh.parameters is 'sharded', for networks "
+            "that fit no single device; set it to 'replicated', or config.replicas=1."
+        )
 
 
 def _check_context(config: Config) -> None:
@@ -87,19 +103,21 @@ def _check_number(name: str, value: float) -> None:
         raise InputError(f"config.{name} is {value}; it must be {'at most' if name in _AT_MOST_1 else 'below'} 1.")
 
 
-def check_memory(image_bytes: int, config: Config, *, processes: int = 1) -> None:
+def check_memory(image_bytes: int, config: Config, *, processes: int = 1, replicas: int = 1) -> None:
     """Raises InputError where the images of a batch alone take more memory than the computer has.
 
     Args:
       image_bytes: of one image with its marks.
       config: has `data.batch_size`.
       processes: that share a batch.
+      replicas: runs with a batch each.
     """
-    needed, memory = image_bytes * config.data.batch_size // processes, platforms.memory_bytes()
+    needed, memory = image_bytes * config.data.batch_size * replicas // processes, platforms.memory_bytes()
     if memory is not None and needed > memory:
         crop = "" if "crop_px" not in config.data else " or config.data.crop_px"
+        batch = f"a batch of {config.data.batch_size}" + (f" for each of {replicas} replicas" if replicas > 1 else "")
         raise InputError(
-            f"config.data.batch_size: the images of a batch of {config.data.batch_size} take {needed / 2**30:,.1f} "
+            f"config.data.batch_size: the images of {batch} take {needed / 2**30:,.1f} "
             f"GiB, and this computer has {memory / 2**30:,.1f} GiB of memory; lower config.data.batch_size{crop}."
         )
 

@@ -51,7 +51,8 @@ class Validation:
         self._slices = slices
         self._rows = rows
         self._batch_size = batch_size
-        self._eval_step = step.make_eval_step(task, devices, key)
+        self._key = key
+        self._eval_step = step.make_eval_step(task, devices)
         self._predict_step = step.make_predict_step(task, devices)
         self.probe = Probe(task, devices, slices, train_rows, rows, batch_size) if task.features else None
 
@@ -68,7 +69,8 @@ class Validation:
         """The task's figures, from sums over all validation batches in float64 on the host, and those of the probes."""
         sums: dict[str, Any] = collections.defaultdict(float)
         for batch in self.batches():
-            for name, value in jax.device_get(self._eval_step(state, mesh.to_devices(batch, self._devices))).items():
+            own = self._eval_step(state, mesh.to_devices(batch, self._devices), self._key)
+            for name, value in jax.device_get(own).items():
                 sums[name] = sums[name] + np.asarray(value, np.float64)
         return self._task.summarize(sums) | (self.probe.scores(state) if self.probe else {})
 

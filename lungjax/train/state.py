@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
@@ -50,6 +51,26 @@ def create_state(
         if averaged
         else None,  # A copy, because a step donates its state's buffers.
     )
+
+
+def stack(states: Sequence[TrainState]) -> TrainState:
+    """The states of runs that are trained together as one, whose arrays have a first axis of runs; one as it is."""
+    return states[0] if len(states) == 1 else _stack(*states)
+
+
+def unstack(state: TrainState, runs: int) -> list[TrainState]:
+    """The states of `runs` runs, from that of `stack`."""
+    return [state] if runs == 1 else [_pick(state, number) for number in range(runs)]
+
+
+@jax.jit
+def _stack(*states: TrainState) -> TrainState:
+    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
+
+
+@jax.jit
+def _pick(state: TrainState, number: int) -> TrainState:
+    return jax.tree.map(lambda array: array[number], state)
 
 
 def parameter_count(params: Any) -> int:

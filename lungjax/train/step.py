@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -81,8 +82,11 @@ def make_train_step(
 
     The state has the `shardings` of `mesh.state_shardings`, or is replicated.
 
+    With several keys, (replicas,), the state, the batch and the metrics have a first axis of that length: of each
+    replica, as a step with its key alone. The `pixels` are the same for all. Such a state is replicated.
+
     With several `steps`, arrays of the batch have a first axis of that length, and the steps are one program. So have
-    the metrics, but for `DETAILS`, which are those of the last step.
+    the metrics, after the axis of replicas, but for `DETAILS`, which are those of the last step.
 
     The metrics are those of the task, the `loss`, the norms of gradient, update and parameters, and, with the
     optimizer's `schedule`, its `learning_rate`.
@@ -94,11 +98,12 @@ def make_train_step(
     """
 
     seed = np.asarray(jax.random.key_data(key))  # On the host: tracing would copy a key on the device back.
+    replicas = key.ndim == 1
 
-    def train_step(state: TrainState, batch: Any, pixels: Any = None) -> tuple[TrainState, Metrics]:
+    def step_of_one(seed: jax.Array, state: TrainState, batch: Any, pixels: Any) -> tuple[TrainState, Metrics]:
         if draw is not None:
             batch = draw(pixels, batch)
-        rng = jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(seed)), state.step)
+        rng = jax.random.fold_in(jax.random.wrap_key_data(seed), state.step)
         (loss, (metrics, model_state)), grads = jax.value_and_grad(task.loss_fn, has_aux=True)(
             state.params, state.model_state, batch, rng
         )
@@ -126,44 +131,52 @@ def make_train_step(
         )
         return state, {**figures, DETAILS: details} if details else figures
 
+    step_of_all = jax.vmap(step_of_one, in_axes=(0, 0, 0, None)) if replicas else step_of_one
+
+    def train_step(state: TrainState, batch: Any, pixels: Any = None) -> tuple[TrainState, Metrics]:
+        return step_of_all(jnp.asarray(seed), state, batch, pixels)
+
     def train_steps(state: TrainState, batches: Any, pixels: Any = None) -> tuple[TrainState, Metrics]:
         state, figures = jax.lax.scan(lambda state, batch: train_step(state, batch, pixels), state, batches)
-        if DETAILS in figures:
-            figures[DETAILS] = jax.tree.map(lambda of_steps: of_steps[-1], figures[DETAILS])
-        return state, figures
+        details = jax.tree.map(lambda of_steps: of_steps[-1], figures.pop(DETAILS, {}))
+        if replicas:
+            figures = jax.tree.map(lambda of_steps: of_steps.swapaxes(0, 1), figures)
+        return state, {**figures, DETAILS: details} if details else figures
 
     several = steps > 1
     shardings = replicated(mesh) if shardings is None else shardings
     on_devices = (replicated(mesh),) if draw else ()
     return jax.jit(
         train_steps if several else train_step,
-        in_shardings=(shardings, split(mesh, axis=int(several)), *on_devices),
+        in_shardings=(shardings, split(mesh, axis=int(several) + int(replicas)), *on_devices),
         out_shardings=(shardings, None),
         donate_argnums=0,
         compiler_options=compiler.train_options(mesh),
     )
 
 
-def make_detail_step(task: Task, mesh: Mesh) -> Callable[[Metrics], Metrics]:
-    """A step's `DETAILS` -> `Task.detail_fn`'s figures. A program of its own: a branch within the step would make a
-    GPU's queue wait for the host each time."""
+def make_detail_step(task: Task, mesh: Mesh, *, replicas: bool = False) -> Callable[[Metrics], Metrics]:
+    """A step's `DETAILS` -> `Task.detail_fn`'s figures; both of each of the `replicas`, where there are some. A program
+    of its own: a branch within the step would make a GPU's queue wait for the host each time."""
     assert task.detail_fn is not None
-    return jax.jit(task.detail_fn, in_shardings=split(mesh), out_shardings=replicated(mesh))
+    detail_step = jax.vmap(task.detail_fn) if replicas else task.detail_fn
+    return jax.jit(detail_step, in_shardings=split(mesh, axis=int(replicas)), out_shardings=replicated(mesh))
 
 
-# The steps below take a state as it is sharded: hence `None`.
+# The steps below take a state as it is sharded: hence `None`. Runs that are trained together share each one's program.
 
 
-def make_eval_step(task: Task, mesh: Mesh, key: jax.Array) -> Callable[[TrainState, Any], Metrics]:
-    """(state, batch) -> the sums over the batch, see `Task.eval_fn`."""
-    rng = jax.random.fold_in(key, EVAL_STREAM)
+@functools.lru_cache(maxsize=1)
+def make_eval_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any, jax.Array], Metrics]:
+    """(state, batch, the run's key) -> the sums over the batch, see `Task.eval_fn`."""
 
-    def eval_step(state: TrainState, batch: Any) -> Metrics:
-        return task.eval_fn(*state.scored, batch, rng)
+    def eval_step(state: TrainState, batch: Any, key: jax.Array) -> Metrics:
+        return task.eval_fn(*state.scored, batch, jax.random.fold_in(key, EVAL_STREAM))
 
-    return jax.jit(eval_step, in_shardings=(None, split(mesh)), out_shardings=replicated(mesh))
+    return jax.jit(eval_step, in_shardings=(None, split(mesh), None), out_shardings=replicated(mesh))
 
 
+@functools.lru_cache(maxsize=1)
 def make_features_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], jax.Array]:
     """(state, batch) -> `task.features`, gathered on every device."""
     assert task.features is not None
@@ -175,6 +188,7 @@ def make_features_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], ja
     return jax.jit(features_step, in_shardings=(None, split(mesh)), out_shardings=replicated(mesh))
 
 
+@functools.lru_cache(maxsize=1)
 def make_predict_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], dict[str, jax.Array]]:
     """(state, batch) -> `task.predict`, gathered on every device."""
 

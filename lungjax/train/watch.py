@@ -37,6 +37,7 @@ class Window:
       workdir: where the batch of such a loss is saved.
       log: called with the last step of a window and its figures, as soon as those of all its steps are there.
       complete: what was added as a batch -> the batch to save.
+      replica: which one of several runs that are trained together; the figures of all are added. None for a lone run.
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class Window:
         log: Callable[[int, dict[str, float]], None],
         *,
         complete: Callable[[Batch], Batch] = dict,
+        replica: int | None = None,
     ):
         self._workdir = workdir
+        self._replica = replica
         self._log = log
         self._complete = complete
         self._in_flight: collections.deque = collections.deque()
@@ -58,9 +61,9 @@ class Window:
 
         Args:
           step_number: its last step.
-          figures: by name; of several steps, with a first axis of steps.
+          figures: by name; with a first axis of replicas, where there are several, and one of steps, of several.
           batches: of its steps.
-          of_last: figures of its last step alone.
+          of_last: figures of its last step alone; of all replicas, too.
         """
         for value in (*figures.values(), *(of_last or {}).values()):
             value.copy_to_host_async()
@@ -97,15 +100,20 @@ class Window:
 
     def _take(self) -> None:
         step_number, figures, batches, of_last = self._in_flight.popleft()
-        figures = {name: np.asarray(value) for name, value in jax.device_get(figures).items()}
+        figures = self._own(figures)
         for place, batch in enumerate(batches):
             row = figures if len(batches) == 1 else {name: value[place] for name, value in figures.items()}
             if not math.isfinite(row["loss"]):
                 self._give_up(step_number - len(batches) + 1 + place, row["loss"], batch)
             self._rows.append(row)
-        self._rows[-1] |= {name: np.asarray(value) for name, value in jax.device_get(of_last).items()}
+        self._rows[-1] |= self._own(of_last)
         if step_number in self._ends:
             self._log(step_number, {**self._figures(), **self._ends.pop(step_number)})
+
+    def _own(self, figures: Any) -> dict[str, np.ndarray]:
+        """On the host; JAX copies what several windows ask for once."""
+        on_host = {name: np.asarray(value) for name, value in jax.device_get(figures).items()}
+        return on_host if self._replica is None else {name: value[self._replica] for name, value in on_host.items()}
 
     def _give_up(self, step_number: int, loss: Any, batch: Batch) -> NoReturn:
         path = self._workdir / f"not-finite-{step_number}-{jax.process_index()}.npz"

@@ -77,7 +77,7 @@ def test_every_preset_is_built(name: str, preset: str):
     assert jax.tree.map(described, after) == jax.tree.map(described, fresh)
     assert {leaf.dtype for leaf in jax.tree.leaves(after.params)} == {jnp.dtype("float32")}
     assert described(figures["loss"]) == ((), jnp.dtype("float32"))
-    sums = jax.eval_shape(step.make_eval_step(task, devices, key), fresh, batch)
+    sums = jax.eval_shape(step.make_eval_step(task, devices), fresh, batch, key)
     assert described(sums["loss"]) == ((), jnp.dtype("float32"))
     predicted = jax.eval_shape(step.make_predict_step(task, devices), fresh, batch)
     assert {part.shape[0] for part in predicted.values()} == {config.data.batch_size}

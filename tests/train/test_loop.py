@@ -66,8 +66,8 @@ def test_pretraining_decomposes_on_logged_steps_only_and_ships_no_marks(
     programs, calls, shipped = [], [], set()
     make, make_detail, to_devices = step.make_train_step, step.make_detail_step, mesh.to_devices
 
-    def detailed(*args: Any) -> Any:
-        detail_step = make_detail(*args)
+    def detailed(*args: Any, **more: Any) -> Any:
+        detail_step = make_detail(*args, **more)
 
         def call(details: Any) -> Any:
             calls.append(detail_step.lower(details).as_text())  # pyright: ignore[reportFunctionMemberAccess]
