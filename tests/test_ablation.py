@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import runs
 
 from lungjax import json_files
+from lungjax.evaluation import run_study
 from lungjax.train import loop
 
 ablation = runs.load(runs.ROOT / "scripts" / "ablation.py")
@@ -37,8 +39,34 @@ def test_a_study(slices_dataset: Path, tmp_path: Path, monkeypatch: pytest.Monke
         assert row.startswith(f"| {name} | {dice[name]:.3f} [")
         assert f"| {dice[name] - dice['recipe']:+z.3f} [" in row
 
-    monkeypatch.setattr(loop, "train_and_evaluate", None)  # What is finished is not run again.
+    monkeypatch.setattr(loop, "train_together", None)  # What is finished is not run again.
     assert ablation.study(config, variants, seeds=1, out=tmp_path)
+
+
+def test_seeds_of_a_variant_are_trained_together(slices_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = runs.small_config("segment", slices_dataset)
+    config.replicas = 2
+    groups: list[list[tuple[str, str, int]]] = []
+
+    def train(planned: Any) -> bool:
+        groups.append([(workdir.name, own.targets, own.seed) for own, workdir in planned])
+        for _, workdir in planned:
+            workdir.mkdir(parents=True)
+        return True
+
+    def score(workdir: Path, *_: Any) -> dict[str, Any]:
+        return {"dice": 0.5, "scored": {"P1": [1, 1, 1, 7]}, "step": 3, "train_patients": ["P2"], "train_slices": 4}
+
+    monkeypatch.setattr(loop, "train_together", train)
+    monkeypatch.setattr(run_study, "_score", score)
+    variants = {name: ablation.VARIANTS[name] for name in ("recipe", "targets=soft")}
+    assert ablation.study(config, variants, seeds=3, out=tmp_path)
+    assert groups == [
+        [("recipe-0", "majority", 0), ("recipe-1", "majority", 1)],
+        [("targets=soft-0", "soft", 0), ("targets=soft-1", "soft", 1)],
+        [("recipe-2", "majority", 2)],
+        [("targets=soft-2", "soft", 2)],
+    ]
 
 
 def test_changes_are_of_what_the_configuration_has():

@@ -40,13 +40,13 @@ def pretrained(slices_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -
 def trained_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the workdirs that were trained in, in order."""
     found: list[str] = []
-    original = loop.train_and_evaluate
+    original = loop.train_together
 
-    def spy(config: Any, workdir: Path) -> bool:
-        found.append(workdir.name)
-        return original(config, workdir)
+    def spy(planned: Any) -> bool:
+        found.extend(workdir.name for _, workdir in planned)
+        return original(planned)
 
-    monkeypatch.setattr(loop, "train_and_evaluate", spy)
+    monkeypatch.setattr(loop, "train_together", spy)
     return found
 
 
@@ -138,12 +138,63 @@ def test_a_study_of_grading(tmp_path: Path):
 
     result["counts"] = result.pop("scored")
     (workdir / "scores-val.json").write_text(json.dumps(result))
-    again = run_study.scores(trained.open_trained(workdir).config, workdir, dataset, split="val")
+    (again,) = run_study.scores([(trained.open_trained(workdir).config, workdir)], dataset, split="val")
     assert again is not None
     assert again["scored"] == result["counts"]
     config.task = "sift"
     with pytest.raises(InputError, match=r"config\.task is sift; a study compares segment and classify"):
-        run_study.scores(config, tmp_path / "sift", dataset)
+        next(run_study.scores([(config, tmp_path / "sift")], dataset))
+
+
+@pytest.mark.slow
+def test_runs_that_are_trained_together_score_the_same(
+    slices_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Two runs of other seeds and shares."""
+    config = tiny("segment", slices_dataset)
+    at_a_time: list[int] = []
+    original = loop.train_together
+    monkeypatch.setattr(loop, "train_together", lambda planned: (at_a_time.append(len(planned)), original(planned))[1])
+    for out, replicas in (("alone", 1), ("together", 2)):
+        config.replicas = replicas
+        assert label_efficiency.study(config, {"scratch": ""}, shares=[0.5, 1.0], seeds=1, out=tmp_path / out)
+    assert at_a_time == [1, 1, 2]
+    for share in (50, 100):
+        alone, together = (
+            json.loads((tmp_path / out / "runs" / f"scratch-{share}-0" / "scores.json").read_text())
+            for out in ("alone", "together")
+        )
+        assert alone["train_patients"] == together["train_patients"]
+        assert alone["dice"] == pytest.approx(together["dice"], abs=1e-3)
+
+
+def test_replicas_are_runs_of_the_study_that_are_trained_at_a_time(
+    slices_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = tiny("segment", slices_dataset)
+    config.replicas = 3
+    groups: list[list[str]] = []
+    stops_at = "scratch-100-1"
+
+    def train(planned: Any) -> bool:
+        groups.append([workdir.name for _, workdir in planned])
+        assert all(own.replicas == 1 for own, _ in planned)
+        for _, workdir in planned:
+            workdir.mkdir(parents=True)
+        return stops_at not in groups[-1]
+
+    def score(workdir: Path, *_: Any) -> dict[str, Any]:
+        return {"dice": 0.5, "scored": {"P1": [1, 1, 1, 7]}, "step": 3, "train_patients": ["P2"], "train_slices": 4}
+
+    monkeypatch.setattr(loop, "train_together", train)
+    monkeypatch.setattr(run_study, "_score", score)
+    assert not label_efficiency.study(config, {"scratch": ""}, shares=[0.5, 1.0], seeds=2, out=tmp_path)
+    assert groups == [["scratch-50-0", "scratch-100-0", "scratch-50-1"], ["scratch-100-1"]]
+    stops_at, config.replicas = "", 0
+    (tmp_path / "runs" / "scratch-100-1").rmdir()
+    assert label_efficiency.study(config, {"scratch": ""}, shares=[0.5, 1.0], seeds=2, out=tmp_path)
+    assert groups[2:] == [["scratch-100-1"]]
+    assert (tmp_path / "table.md").is_file()
 
 
 def test_one_seed_of_everything_comes_before_the_next(slices_dataset: Path):

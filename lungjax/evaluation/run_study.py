@@ -1,8 +1,9 @@
-"""One run of a study that compares many: trained to its end, then scored on each patient of a split, once."""
+"""The runs of a study that compares many: trained to their end, then scored on each patient of a split, once."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,52 +18,69 @@ from lungjax.evaluation.classification import binary_scores
 from lungjax.evaluation.run_segmentation import Scorer
 from lungjax.evaluation.stats import bootstrap
 from lungjax.evaluation.stats.label_efficiency import Measure
-from lungjax.tasks.task import Config
-from lungjax.train import loop, trained
+from lungjax.train import loop, runs, trained
 from lungjax.train import workdir as folder
+from lungjax.train.runs import Planned
 
 MEASURES: dict[str, Measure] = {"segment": "dice", "classify": "roc_auc"}
 """Of each task, the figure that a study compares."""
 
 
 def scores(
-    config: Config, workdir: Path, dataset: shards.Dataset, *, split: splits.Split = "test"
-) -> dict[str, Any] | None:
-    """Trains a segmenter or a nodule classifier, resuming where it was stopped, and scores its best checkpoint; a
-    finished run is not repeated.
+    planned: Sequence[Planned], dataset: shards.Dataset, *, at_once: int = 1, split: splits.Split = "test"
+) -> Iterator[dict[str, Any] | None]:
+    """Trains segmenters or nodule classifiers, resuming where they were stopped, and scores the best checkpoint of
+    each; a finished run is not repeated.
 
     Args:
-      config: the run's configuration.
-      workdir: the run's folder. The result is stored there as `scores.json`, or `scores-val.json`, and read by the next
-        call.
-      dataset: the data set of the configuration.
+      planned: configuration and workdir of each run. The result is stored in the workdir as `scores.json`, or
+        `scores-val.json`, and read by the next call.
+      dataset: the data set of the configurations.
+      at_once: how many are trained together, see `lungjax.train.loop.train_together`.
       split: of the patients to score: `val` to choose by, `test` to look at once.
 
-    Returns:
-      `scored`, of each patient by id: of a segmenter, the counts of true positive, false positive, false negative and
-      true negative pixels; of a nodule classifier, a list of [logit, 1 malignant or 0 benign] of each nodule that is
-      either. And `dice`, pooled, or `roc_auc`; `step`; `train_patients` and `train_slices`, what it was trained on.
-      None where a SIGTERM or Ctrl-C ended the training.
+    Yields:
+      Of each run in turn: `scored`, of each patient by id: of a segmenter, the counts of true positive, false positive,
+      false negative and true negative pixels; of a nodule classifier, a list of [logit, 1 malignant or 0 benign] of
+      each nodule that is either. And `dice`, pooled, or `roc_auc`; `step`; `train_patients` and `train_slices`, what it
+      was trained on. None, as the last, where a SIGTERM or Ctrl-C ended the training.
 
     Raises:
-      InputError: the workdir was started with another configuration, or one for another task.
+      InputError: a workdir was started with another configuration, or one for another task.
     """
-    if config.task not in MEASURES:
-        raise InputError(f"config.task is {config.task}; a study compares {' and '.join(MEASURES)}.")
-    folder.check_begun(workdir, config, dataset.manifest["split"]["patients"])  # Also of a finished run.
-    file = workdir / ("scores.json" if split == "test" else f"scores-{split}.json")
-    if not file.exists():
-        if not loop.train_and_evaluate(config, workdir):
-            return None
-        result = _score(workdir, dataset, split)
-        folder.write_text(file, json.dumps(result, indent=1) + "\n")
-        measure = MEASURES[config.task]
-        print(f"{workdir.name}: {split} {measure} {result[measure]:.3f}, step {result['step']}")
+    for start in range(0, len(planned), at_once):
+        group = planned[start : start + at_once]
+        for config, workdir in group:
+            if config.task not in MEASURES:
+                raise InputError(f"config.task is {config.task}; a study compares {' and '.join(MEASURES)}.")
+            folder.check_begun(workdir, config, dataset.manifest["split"]["patients"])  # Also of a finished run.
+        if not _train(group, dataset, split):
+            yield None
+            return
+        for _, workdir in group:
+            result = json.loads(_file(workdir, split).read_text())
+            if "counts" in result:  # So a study's runs were scored before there were others than of segmenters.
+                result["scored"] = result.pop("counts")
+            yield result
+
+
+def _train(group: Sequence[Planned], dataset: shards.Dataset, split: splits.Split) -> bool:
+    """Trains and scores those that are not scored yet; False where a SIGTERM or Ctrl-C ended the training."""
+    left = [(config, workdir) for config, workdir in group if not _file(workdir, split).exists()]
+    for together in runs.in_groups(left):
+        if not loop.train_together(together):
+            return False
+        for config, workdir in together:
+            result = _score(workdir, dataset, split)
+            folder.write_text(_file(workdir, split), json.dumps(result, indent=1) + "\n")
+            measure = MEASURES[config.task]
+            print(f"{workdir.name}: {split} {measure} {result[measure]:.3f}, step {result['step']}")
         jax.clear_caches()  # The compiled programs of many runs would fill the memory.
-    result = json.loads(file.read_text())
-    if "counts" in result:  # So a study's runs were scored before there were others than of segmenters.
-        result["scored"] = result.pop("counts")
-    return result
+    return True
+
+
+def _file(workdir: Path, split: splits.Split) -> Path:
+    return workdir / ("scores.json" if split == "test" else f"scores-{split}.json")
 
 
 def _score(workdir: Path, dataset: shards.Dataset, split: splits.Split) -> dict[str, Any]:
