@@ -20,6 +20,7 @@ work are free but for their bytes.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -148,19 +149,15 @@ def tpu_mesh(topology: str) -> Mesh:
     Raises:
       InputError: libtpu is not installed, or does not know the topology.
     """
-    for name, value in (
-        ("SKIP_MDS_QUERY", "1"),
-        ("ACCELERATOR_TYPE", "v5litepod-8"),
-        ("WORKER_HOSTNAMES", "localhost"),
-    ):
-        os.environ.setdefault(f"TPU_{name}", value)  # Else libtpu asks a server that only Google's machines have.
+    if not (importlib.util.find_spec("libtpu") or "TPU_LIBRARY_PATH" in os.environ):
+        raise InputError("--topology and --predict need the compiler for TPUs, which is missing: pip install libtpu")
+    for name, value in (("ACCELERATOR_TYPE", "v5litepod-8"), ("WORKER_HOSTNAMES", "localhost")):
+        os.environ.setdefault(f"TPU_{name}", value)  # Else libtpu warns that it cannot find its machine.
     try:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     except Exception as error:  # JAX and libtpu raise several kinds.
         why = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"--topology={topology} cannot be compiled for ({why}); install jax[tpu], and name one such as v5e:2x4."
-        ) from error
+        raise InputError(f"--topology={topology} cannot be compiled for ({why}); name one such as v5e:2x4.") from error
     return jax.make_mesh((len(devices),), (mesh.DATA_AXIS,), devices=devices, axis_types=(AxisType.Auto,))
 
 
@@ -208,11 +205,12 @@ def compiled_step(config: Any, devices: int | Mesh, per_device: int) -> dict[str
 
 def print_table() -> None:
     """A row for each of `TABLE`, as it comes."""
+    meshes = {topology: tpu_mesh(topology) for _, topology, _ in TABLE}
     heads = ("configuration", "topology", "batch", "TFLOP", "HBM GB", "link MB", "compute ms", "HBM ms", "link ms")
     print(f"| {' | '.join(heads)} | step ms, at least |\n|{'---|' * (len(heads) + 1)}")
     for name, topology, per_device in TABLE:
         config = runpy.run_path(str(Path(__file__).parents[1] / "configs" / f"{name}.py"))["get_config"]()
-        step = compiled_step(config, tpu_mesh(topology), per_device)
+        step = compiled_step(config, meshes[topology], per_device)
         sent = link_bytes(step["collectives"], step["devices"])
         cells = [name, topology, f"{step['devices'] * per_device}", f"{step['flops'] / 1e12:.2f}"]
         cells += [f"{step['hbm_bytes'] / 1e9:.2f}", f"{sent / 1e6:.1f}"]

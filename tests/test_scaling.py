@@ -12,12 +12,17 @@ from typing import Any
 import pytest
 import runs
 
+from lungjax.errors import InputError
+
 scaling = runs.load(runs.ROOT / "scripts" / "scaling.py")
 SMALL = ("--config.model.encoder.width=8", "--config.data.crop_px=32")
 SEGMENT = ("--config=configs/segment.py:quick", "--config.model.decoder=(16,8,8)", *SMALL)
 SIMCLR = ("--config=configs/simclr.py:quick", *SMALL)
 OUT = 64
 """Features of an embedding."""
+WITH_LIBTPU = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: no compiler for TPUs"
+)
 
 
 @functools.cache
@@ -109,7 +114,7 @@ def test_a_step_takes_as_long_as_what_it_needs_most():
     assert scaling.predicted(step) == pytest.approx({"compute_ms": 1.0, "hbm_ms": 2.0, "link_ms": 1.0, "step_ms": 2.0})
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: no compiler for TPUs")
+@WITH_LIBTPU
 @pytest.mark.slow
 def test_a_step_is_compiled_for_tpus_that_are_not_there():
     found = step_of(8, *SIMCLR, "--topology=v5e:2x4")
@@ -119,8 +124,20 @@ def test_a_step_is_compiled_for_tpus_that_are_not_there():
     assert found["predicted"]["step_ms"] == max(found["predicted"].values()) > 0
 
 
+def test_without_the_compiler_for_tpus_there_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
+    monkeypatch.setattr(scaling.jax.config, "update", lambda *_: None)  # This process has its devices.
+    assert scaling.main(["scaling.py", "--predict"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        "scaling: error: --topology and --predict need the compiler for TPUs, which is missing: pip install libtpu\n",
+    )
+
+
+@WITH_LIBTPU
 def test_a_topology_that_cannot_be_compiled_for_is_one_sentence():
-    command = [sys.executable, "scripts/scaling.py", "--topology=v5e:3x3", *SIMCLR]
-    done = subprocess.run(command, cwd=runs.ROOT, env=runs.environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("scaling: error: --topology=v5e:3x3 cannot be compiled for (")
+    with pytest.raises(InputError, match=r"^--topology=v5e:3x3 cannot be compiled for \(.*; name one such as"):
+        scaling.tpu_mesh("v5e:3x3")
