@@ -134,7 +134,6 @@ def theirs(data: Data, *, threads: int) -> Contender:
     """The plain U-Net in PyTorch, channels_last."""
     import torch
     import torch_networks as networks
-    from torch.nn import functional
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -159,10 +158,8 @@ def theirs(data: Data, *, threads: int) -> Contender:
         target = torch.from_numpy(np.stack([mask for _, mask in pairs]).astype(np.float32))
         network.train()
         logits = network(tensor(np.stack([image for image, _ in pairs])))
-        p = torch.sigmoid(logits)
-        dice = (2 * (p * target).sum() + 1) / ((p + target).sum() + 1)
         optimizer.zero_grad(set_to_none=True)
-        (functional.binary_cross_entropy_with_logits(logits, target) + 1 - dice).backward()
+        networks.segment_loss(logits, target).backward()
         optimizer.step()
         cycle.step()
 

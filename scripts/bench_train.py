@@ -203,7 +203,6 @@ def theirs(preset: dict[str, Any], *, threads: int) -> Contenders:
     """The same in PyTorch."""
     import torch
     import torch_networks as networks
-    from torch.nn import functional
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -211,18 +210,12 @@ def theirs(preset: dict[str, Any], *, threads: int) -> Contenders:
     image = torch.rand(BATCH, 1, SIDE_PX, SIDE_PX).contiguous(memory_format=channels_last)
     views = torch.rand(2 * BATCH, 1, SIDE_PX, SIDE_PX).contiguous(memory_format=channels_last)
     target = (torch.rand(BATCH, SIDE_PX, SIDE_PX) < 0.01).float()
-    positive = torch.arange(2 * BATCH).roll(BATCH)
 
     def segment_loss(network):
-        logits = network(image)
-        p = torch.sigmoid(logits)
-        dice = (2 * (p * target).sum() + 1) / ((p + target).sum() + 1)
-        return functional.binary_cross_entropy_with_logits(logits, target) + 1 - dice
+        return networks.segment_loss(network(image), target)
 
     def simclr_loss(network):
-        z = functional.normalize(network(views))
-        logits = (z @ z.T / TEMPERATURE).fill_diagonal_(-torch.inf)
-        return functional.cross_entropy(logits, positive)
+        return networks.ntxent(network(views), TEMPERATURE)
 
     def step_of(network, loss_of):
         network = network.to(memory_format=channels_last)

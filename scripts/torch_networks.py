@@ -1,4 +1,4 @@
-"""The networks of `bench_train.py` in PyTorch: ours, layer by layer, and a plain U-Net."""
+"""Our networks in PyTorch, layer by layer, with their losses, and a plain U-Net; for `bench_*.py`."""
 
 # PyTorch is an extra.
 # pyright: reportMissingImports=false
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from lungjax.models.encoder import BLOCKS
 from lungjax.models.layers import GROUP_SIZE
+from lungjax.tasks.segment import LEVELS, MAJORITY
 
 
 def _conv(channels_in: int, channels_out: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -73,9 +74,10 @@ class ResNet(nn.Module):
 
 
 class UNet(nn.Module):
-    """`lungjax.models.unet.UNet`; its dense layer with depth-to-space is a transposed convolution."""
+    """`lungjax.models.unet.UNet`. Its dense layer with depth-to-space is a transposed convolution: the same products,
+    with a bias for each channel where ours has one for each of the four positions, too."""
 
-    def __init__(self, *, widths: tuple[int, ...], **encoder):
+    def __init__(self, *, widths: tuple[int, ...], out_channels: int = 1, **encoder):
         super().__init__()
         self.encoder = ResNet(**encoder)
         width = self.encoder.width
@@ -88,13 +90,14 @@ class UNet(nn.Module):
             )
             before = channels
         block = self.encoder.patch_px
-        self.head = nn.Sequential(nn.Conv2d(before, block**2, 3, padding=1), nn.PixelShuffle(block))
+        self.head = nn.Sequential(nn.Conv2d(before, out_channels * block**2, 3, padding=1), nn.PixelShuffle(block))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, 1, height, width) -> logits (batch, out_channels, height, width), without an axis of 1."""
         *skips, x = self.encoder(x)
         for up, level, skip in zip(self.ups, self.levels, reversed(skips), strict=True):
             x = level(torch.cat([up(x), skip], 1))
-        return self.head(x)[:, 0]
+        return self.head(x).squeeze(1)
 
 
 class SimCLR(nn.Module):
@@ -141,3 +144,24 @@ class PlainUNet(nn.Module):
         for up, level in zip(self.ups, self.levels, strict=True):
             x = level(torch.cat([up(x), skips.pop()], 1))
         return self.head(x)[:, 0]
+
+
+def segment_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross entropy and Dice loss of the batch; arrays (batch, height, width)."""
+    p = torch.sigmoid(logits)
+    dice = (2 * (p * targets).sum() + 1) / ((p + targets).sum() + 1)
+    return functional.binary_cross_entropy_with_logits(logits, targets) + 1 - dice
+
+
+def levels_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """`segment_loss` of each level, weighed as by `lungjax.tasks.segment`; arrays (batch, levels, height, width)."""
+    levels = [segment_loss(logits[:, level], targets[:, level]) for level in range(LEVELS)]
+    others = sum(loss for level, loss in enumerate(levels) if level != MAJORITY)
+    return (levels[MAJORITY] + others / (LEVELS - 1)) / 2
+
+
+def ntxent(z: torch.Tensor, temperature: float) -> torch.Tensor:
+    """NT-Xent of (2 batch, features), the second views after the first ones."""
+    z = functional.normalize(z)
+    logits = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
+    return functional.cross_entropy(logits, torch.arange(len(z), device=z.device).roll(len(z) // 2))
