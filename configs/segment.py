@@ -10,22 +10,16 @@ Expected of quick, on the phantom: pooled Dice of at least 0.70 on the test pati
 `configs/segment.py:slices` is for the 128 x 128 LIDC crops: 35 minutes on two CPU cores. Expected: pooled Dice of
 0.74 on the test patients, where one reader against the others reaches 0.70.
 `configs/segment.py:slices_fine` is as quick with a quarter of the parameters at twice the resolution. Expected: 0.75.
-`configs/segment.py:slices_scans` is `slices_fine` with nodules up to 32 px off the middle of the crops, and
-`configs/segment.py:slices_wide` goes on from it with up to 48 px. The bundled `detector` lies between the two, 0.3 of
-the way: 70 minutes on two CPU cores.
-
-    lungjax prepare --source lidc-slices.zip --out data/slices
-    python -m lungjax.main --config=configs/segment.py:slices_scans --workdir=workdir/slices-scans
-    python -m lungjax.main --config=configs/segment.py:slices_wide --workdir=workdir/slices-wide \
-        --config.init_from=workdir/slices-scans
-    python scripts/average_models.py workdir/slices-scans workdir/slices-wide --share 0.3 --data data/slices \
-        --out workdir/detector
-
+`configs/segment.py:slices_scans` is `slices_fine` with nodules up to 32 px off the middle of the crops. Expected: 0.73.
+`configs/segment.py:slices_wide` goes on from it with up to 48 px; docs/results/whole-scans.md has its figures.
 `configs/segment.py:scans` makes a detector of whole scans from `slices_scans`. Its batches are mixed from several data
 sets, `config.data.parts`, at rates that you set: crops of the LIDC slices in which nodules lie anywhere, are cut off or
-are not there, and crops at nodules and in the lungs of phantoms and of other whole scans: 15 minutes on two CPU cores.
+are not there, and crops at nodules and in the lungs of phantoms and of other whole scans. It was used for the bundled
+`detector`: 15 minutes on two CPU cores.
 
+    lungjax prepare --source lidc-slices.zip --out data/slices
     lungjax phantom --scans 60 --seed 18 --out phantoms && lungjax prepare --source phantoms --out data/phantoms
+    python -m lungjax.main --config=configs/segment.py:slices_scans --workdir=workdir/slices-scans
     python -m lungjax.main --config=configs/segment.py:scans --workdir=workdir/scans \
         --config.init_from=workdir/slices-scans
 

@@ -103,6 +103,15 @@ def lock(trained_with: Mapping[str, Split], data: Mapping[str, Split], *, where:
         )
 
 
+def most_seen(*assignments: Mapping[str, Split]) -> dict[str, Split]:
+    """The split of each patient of several networks that work together: train where one was trained on the patient,
+    else val where one was chosen with the patient."""
+    return {
+        patient: next(split for split in SPLITS if any(known.get(patient) == split for known in assignments))
+        for patient in sorted({patient for known in assignments for patient in known})
+    }
+
+
 def joined(first: Mapping[str, Split], second: Mapping[str, Split], *, where: str) -> dict[str, Split]:
     """The patients of two data sets that are trained on together, and the split of each.
 

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lungjax.ct.source import Entry, Quarantined, chief
-from lungjax.data import scans
+from lungjax.data import scans, splits
 from lungjax.errors import Fault, InputError
 from lungjax.evaluation import output_file, run_scan
 from lungjax.evaluation.detection import detection_table, froc, luna16_rules, narrowing, strata
@@ -62,8 +62,9 @@ def evaluate(
       model: a segmenter, see `lungjax.train.trained.open_trained`.
       candidate_classifier: gives candidates their scores; None for the mean probability of their voxels.
       data: LIDC-IDRI's DICOM in any tree, LUNA16's MetaImage, or NIfTI with label maps.
-      split: `train`, `val`, `test` or `all`. A patient's split is the one recorded with the model; a patient whom the
-        model's data did not contain counts as `test`.
+      split: `train`, `val`, `test` or `all`. A patient's split is the one recorded with the model; where the candidate
+        classifier's data had the patient in another, `train` counts before `val`, and `val` before `test`. A patient
+        whom neither's data contained counts as `test`.
       out: the JSON file to write; None for `scans-SPLIT-DATA.json` in the workdir or, for a model that is not in a
         workdir, for `scans-MODEL-SPLIT-DATA.json` in the current folder. The table, two charts, a sheet of nodules and
         the candidates in LUNA16's CSV format are written next to it.
@@ -84,7 +85,8 @@ def evaluate(
     classifier = None if candidate_classifier is None else CandidateClassifier(open_trained(candidate_classifier))
     scorer = trained if classifier is None else classifier.trained
     point = operating_point.choose(scorer, false_positives=None, threshold=None)
-    name, entries, quarantined = _scans_of_split(data, trained, split, choices)
+    patients = splits.most_seen(trained.patients, scorer.patients)
+    name, entries, quarantined = _scans_of_split(data, patients, split, choices)
     with output_file.held(out or _default_out(trained, split, data)) as out:
         least = min(LEAST_READERS, sources.readers_of(name))
         scans: list[ScoredScan] = []
@@ -114,7 +116,7 @@ def evaluate(
             "split": split,
             "patients": len({scan.patient_id for scan in scans}),
             "scans": len(scans),
-            "model": report_json.describe_model(trained) | {"trained_on_patients": _trained_on(trained, scans)},
+            "model": report_json.describe_model(trained) | {"trained_on_patients": _trained_on(patients, scans)},
             "data": {"path": str(data), "format": name},
             "reference": _REFERENCE.format(least=least, least_mm=LEAST_MM),
             "candidate_classifier": None if classifier is None else report_json.describe_model(classifier.trained),
@@ -137,7 +139,7 @@ def evaluate(
 
 
 def _scans_of_split(
-    data: Path, trained: Trained, split: str, choices: Choices
+    data: Path, patients: Mapping[str, splits.Split], split: str, choices: Choices
 ) -> tuple[str, list[Entry], list[Quarantined]]:
     """The data's format, its scans of the split, and what is quarantined."""
     if scans.matches(data):
@@ -148,7 +150,7 @@ def _scans_of_split(
     if name not in _FORMATS:
         raise InputError(f"{data} has the format {name}, which does not hold whole scans; give LIDC-IDRI's DICOM.")
     entries, quarantined = sources.find(name, data, choices, scored=True)
-    chosen = [entry for entry in entries if split == "all" or trained.patients.get(entry.patient_id, "test") == split]
+    chosen = [entry for entry in entries if split == "all" or patients.get(entry.patient_id, "test") == split]
     if not chosen:
         hint = f": {chief(quarantined).name}: {chief(quarantined).message}" if quarantined else ", or --split all"
         raise InputError(f"{data} has {len(entries)} scans, none of them of split {split}; give others{hint}.")
@@ -162,8 +164,8 @@ def _default_out(trained: Trained, split: str, data: Path) -> Path:
     return Path(f"scans-{trained.path.resolve().name}-{name}")
 
 
-def _trained_on(trained: Trained, scans: Sequence[ScoredScan]) -> int:
-    return sum(trained.patients.get(patient) == "train" for patient in {scan.patient_id for scan in scans})
+def _trained_on(patients: Mapping[str, splits.Split], scans: Sequence[ScoredScan]) -> int:
+    return sum(patients.get(patient) == "train" for patient in {scan.patient_id for scan in scans})
 
 
 def _match(scans: Sequence[ScoredScan]) -> Matches:

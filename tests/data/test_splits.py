@@ -57,3 +57,10 @@ def test_a_share_of_the_rows_is_all_slices_of_some_patients(slices_dataset: Path
     assert list(some) == [row for row in rows if patients.iloc[row] in chosen]
     more = loader.select_rows(dataset, split="train", slices="all", share=0.7, seed=3)
     assert set(some) < set(more) < set(rows)
+
+
+def test_of_several_networks_the_one_that_has_seen_most_counts():
+    detector: dict[str, splits.Split] = {"a": "test", "b": "val", "c": "train"}
+    classifier: dict[str, splits.Split] = {"a": "train", "b": "test", "d": "test"}
+    assert splits.most_seen(detector, classifier) == {"a": "train", "b": "val", "c": "train", "d": "test"}
+    assert splits.most_seen({}, {}) == {}

@@ -144,6 +144,32 @@ def test_splits_are_the_models_own(
     assert "Note: the model was trained on 1" in (tmp_path / "all.table.txt").read_text()
 
 
+def test_a_patient_of_the_candidate_classifiers_training_is_not_tested(
+    network: chests.Told, dicom: Path, read: dict[str, Scan], tmp_path: Path, monkeypatch
+):
+    """The detector has seen neither patient, the classifier was trained on the first."""
+    first, second = (scan.patient_id for scan in read.values())
+    detector = run_detection.open_trained(Path("m"))
+    points = {"false_positives_a_scan": [1.0], "threshold": [0.5], "default": 1.0, "fitted_on": "a test"}
+    sifting = dataclasses.replace(detector, patients={first: "train", second: "test"}, operating_points=points)
+    monkeypatch.setattr(run_detection, "open_trained", lambda path: sifting if path == Path("c") else detector)
+    monkeypatch.setattr(run_detection, "CandidateClassifier", _Same)
+    said = run_detection.evaluate(
+        Path("m"), candidate_classifier=Path("c"), data=dicom, split="test", out=tmp_path / "found.json"
+    )
+    assert {one["patient_id"] for one in said["each_nodule"]} == {second}
+
+
+class _Same:
+    """A candidate classifier that takes everything for a nodule."""
+
+    def __init__(self, trained: Any):
+        self.trained = trained
+
+    def predict(self, stacks: np.ndarray, pixel_mm: np.ndarray) -> np.ndarray:
+        return np.ones(len(stacks))
+
+
 def test_mistakes_of_whole_scans(
     network: chests.Told, phantom_dataset: Path, kaggle_tree: Path, dicom: Path, tmp_path: Path, monkeypatch, capsys
 ):
