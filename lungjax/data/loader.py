@@ -340,6 +340,10 @@ class _Decode(grain.transforms.RandomMap):
         return batch
 
 
+Stream = grain.DatasetIterator
+"""Batches one after the other, to be closed in the end."""
+
+
 def train_batches(
     slices: Batches,
     rows: np.ndarray,
@@ -352,7 +356,7 @@ def train_batches(
     read: Reads | None = None,
     process_index: int = 0,
     process_count: int = 1,
-) -> grain.DatasetIterator:
+) -> Stream:
     """Endless batches, reshuffled every epoch; a batch may cross epochs, so that no slice is dropped.
 
     Args:

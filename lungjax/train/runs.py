@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 
@@ -138,7 +137,7 @@ class Run:
         for part in self.mixture.parts if self.mixture else ():
             self.identities[f"data.parts.{part.name}.path"] = manifest.identity(part.slices.dataset.manifest)
 
-    def batches(self, *, start: int, placed: on_device.OnDevice | None) -> grain.DatasetIterator:
+    def batches(self, *, start: int, placed: on_device.OnDevice | None) -> loader.Stream:
         """Its train batches from number `start` on; as plans where the pixels are `placed` on the devices."""
         return loader.train_batches(
             self.train_on,
