@@ -82,7 +82,7 @@ def untrained(path: Path) -> Trained:
         step=1,
         patients={"TEST-2": "train", "TEST-3": "test"},
         intensity="unit",
-        seen=SEEN,
+        seen=dict(SEEN),  # A test may change its own.
         origin={},
         figures={},
     )
