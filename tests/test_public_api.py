@@ -40,14 +40,14 @@ FUNCTIONS = {
     "labels: Sequence[int] = (), unlabelled_is_empty: bool = False) -> dict[str, Any]",
 }
 METHODS = {
-    "Segmenter": {"predict": "(self, hu: np.ndarray) -> np.ndarray"},
+    "Segmenter": {"predict": "(self, hu: np.ndarray, *, slice_mm: float | None = None) -> np.ndarray"},
     "CandidateClassifier": {"predict": "(self, hu: np.ndarray, pixel_mm: np.ndarray | float) -> np.ndarray"},
     "NoduleClassifier": {"predict": "(self, hu: np.ndarray, pixel_mm: np.ndarray | float) -> NodulePrediction"},
     "PatientClassifier": {
         "predict": "(self, hu: np.ndarray, pixel_mm: np.ndarray | float, present: np.ndarray | None = None) "
         "-> PatientPrediction"
     },
-    "Encoder": {"embed": "(self, hu: np.ndarray) -> np.ndarray"},
+    "Encoder": {"embed": "(self, hu: np.ndarray, *, slice_mm: float | None = None) -> np.ndarray"},
     "Prediction": {
         "save": "(self, out: Path | str) -> Path",
         "to_dict": "(self) -> dict[str, Any]",
