@@ -139,7 +139,7 @@ def test_crops_are_refused_before_anything_is_built(
     slices_dataset: Path, two_patients: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(step, "make_optimizer", None)
-    monkeypatch.setattr(loop, "check_config", lambda _: None)
+    monkeypatch.setattr(loop, "check_config", lambda *_, **more: None)
     config = config_of("segment", slices_dataset)
     with pytest.raises(InputError, match=r"config\.data\.context needs them; set config\.data\.context=0"):
         loop.train_and_evaluate(config, tmp_path / "run")
