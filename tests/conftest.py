@@ -35,7 +35,15 @@ hypothesis.settings.load_profile("same")
 
 pytest_plugins = ("source_fixtures", "prediction_fixtures", "figure_fixtures", "dask_fixtures", "disks", "verbs")
 
-LONG = ("test_end_to_end.py", "test_mesh.py", "test_loop.py", "test_placement.py", "test_shipped.py")
+LONG = (
+    "test_end_to_end.py",
+    "test_replicas.py",
+    "test_mesh.py",
+    "test_loop.py",
+    "test_placement.py",
+    "test_train_context.py",
+    "test_shipped.py",
+)
 """Files that take minutes: were one of them the last to begin, one core would wait for the other."""
 
 KAGGLE_PATIENTS = 12

@@ -146,8 +146,8 @@ def test_each_replica_is_the_run_of_its_seed(slices_dataset: Path, patches_datas
     ("name", "choices"),
     [
         ("segment", {"data__placement": "device", "steps_per_dispatch": 2}),
-        ("simclr", {"data__placement": "device", "steps_per_dispatch": 2}),
-        ("segment", {"accumulate": 2, "data__batch_size": 16, "remat": True}),
+        pytest.param("simclr", {"data__placement": "device", "steps_per_dispatch": 2}, marks=pytest.mark.exhaustive),
+        pytest.param("segment", {"accumulate": 2, "data__batch_size": 16, "remat": True}, marks=pytest.mark.exhaustive),
         pytest.param("segment", {"model__encoder__norm": "batch"}, marks=pytest.mark.exhaustive),
         pytest.param("simclr", {"positives": "neighbours"}, marks=pytest.mark.exhaustive),
         pytest.param("diagnose", {"data__nodules": 2}, marks=pytest.mark.exhaustive),
@@ -164,14 +164,14 @@ def test_with_other_choices(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("placement", ["host", "device"])
+@pytest.mark.parametrize("placement", [pytest.param("host", marks=pytest.mark.exhaustive), "device"])
 def test_folds_that_start_from_other_networks(patches_dataset: Path, tmp_path: Path, placement: str):
     """Each on its own patients, though the pixels of all lie on the device once."""
-    encoder = alone(config_of("classify", patches_dataset, steps=1), 7, tmp_path / "encoder")
+    of_folds = [folds.write(patches_dataset, tmp_path / f"data-{fold}", fold=fold, folds=2) for fold in range(2)]
+    encoder = alone(config_of("classify", of_folds[1], steps=1), 7, tmp_path / "encoder")
     config = config_of("classify", patches_dataset, data__placement=placement)
     planned = []
-    for fold, start in enumerate(("", str(encoder))):
-        data = folds.write(patches_dataset, tmp_path / f"data-{fold}", fold=fold, folds=2)
+    for fold, (data, start) in enumerate(zip(of_folds, ("", str(encoder)), strict=True)):
         planned.append((running.alone(config, {"data.path": str(data), "init_from": start}), tmp_path / f"run-{fold}"))
     assert loop.train_together(planned)
     learnt = []
