@@ -19,7 +19,7 @@ from pathlib import Path
 import jax
 
 from lungjax import unfinished
-from lungjax.data import bags, shards
+from lungjax.data import bags, shards, splits
 from lungjax.errors import InputError
 from lungjax.tasks.kinds import TASKS
 from lungjax.train import calibrate, mesh
@@ -64,7 +64,7 @@ def average(first: Path, second: Path, out: Path, *, share: float, data: Path) -
     averaged = dataclasses.replace(
         other,
         variables=variables,
-        patients=one.patients | other.patients,
+        patients=splits.most_seen(one.patients, other.patients),
         origin={**other.origin, "command": shlex.join(["python", *sys.argv])},
         calibration={**known, "step": other.step},
         operating_points={},

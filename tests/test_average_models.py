@@ -21,7 +21,8 @@ def _twice(folder: Path, times: float) -> Path:
     made = trained.open_trained(networks.made("segment", folder / "made"))
     (folder / "other").mkdir()
     variables = jax.tree.map(lambda weight: times * weight, made.variables)
-    other = trained.Trained(**{**vars(made), "variables": variables})
+    patients = {"LIDC-IDRI-0001": "train", "LIDC-IDRI-0002": "test"}
+    other = trained.Trained(**{**vars(made), "variables": variables, "patients": patients})
     trained.write_exported(other, folder / "other", dtype="float32")
     return folder / "other"
 
@@ -33,6 +34,7 @@ def test_weights_lie_between_and_are_calibrated(slices_dataset: Path, tmp_path: 
     made, found = trained.open_trained(first), trained.open_trained(tmp_path / "out")
     for weight, between in zip(jax.tree.leaves(made.variables), jax.tree.leaves(found.variables), strict=True):
         np.testing.assert_allclose(between, 1.5 * weight, rtol=1e-6)
+    assert found.patients == {"LIDC-IDRI-0001": "train", "LIDC-IDRI-0002": "train"}, "one of the two has seen each"
     assert found.calibration["fitted_on"] > 0
     assert found.calibration["step"] == found.step
 
