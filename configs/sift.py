@@ -20,6 +20,7 @@ def get_config(variant: str = "stacks") -> ml_collections.ConfigDict:
     config.task = "sift"
     config.seed = 0
     config.replicas = 1  # that many seeds, from config.seed on, are trained together, each in WORKDIR/seed-N
+    config.deterministic = False  # True: a GPU, too, computes the same bits each time, if more slowly
     config.steps = 3_000
     config.steps_per_dispatch = 1  # as one program; more than one takes work off the host
     config.accumulate = 1  # parts of a batch that go through the network one after the other; saves memory

@@ -1,4 +1,4 @@
-"""Options of XLA's compiler for a training step."""
+"""Options of XLA's compiler for the steps of a run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,40 @@ and so stay where nothing is trained, but take the gradient of the weights in on
 make augmentation four times slower, and the rest no faster. docs/results/speed.md has the figures."""
 
 
-def train_options(mesh: Mesh) -> dict[str, str] | None:
+_DETERMINISTIC_GPU = {"xla_gpu_deterministic_ops": "True"}
+"""Of two GPU runs the same bits: no sums in the order in which threads end, and no choice of kernels by the clock. On a
+CPU and on a TPU that is so anyway."""
+
+
+def train_options(mesh: Mesh, *, deterministic: bool = False) -> dict[str, str] | None:
     """Compiler options, for `jax.jit`, of a step that takes gradients on the devices of a mesh.
 
-    None where the devices are no CPUs, where this jaxlib does not know the option, and where the user has set it.
+    Args:
+      mesh: of the devices.
+      deterministic: `config.deterministic`, as in `step_options`.
+
+    Returns:
+      On CPUs what makes it faster, where this jaxlib knows the option and the user has not set it; else what
+      `step_options` returns.
     """
     on_cpu = all(device.platform == "cpu" for device in mesh.devices.flat)
-    return _CPU if on_cpu and _YNN not in os.environ.get("XLA_FLAGS", "") and _is_known(tuple(_CPU.items())) else None
+    if on_cpu and _YNN not in os.environ.get("XLA_FLAGS", "") and _is_known(tuple(_CPU.items())):
+        return _CPU
+    return step_options(mesh, deterministic=deterministic)
+
+
+def step_options(mesh: Mesh, *, deterministic: bool) -> dict[str, str] | None:
+    """Compiler options, for `jax.jit`, of any step of a run.
+
+    Args:
+      mesh: of the devices.
+      deterministic: whether GPUs must compute the same bits each time, which can make them slower.
+
+    Returns:
+      None where nothing needs to be asked for.
+    """
+    on_gpu = any(device.platform in ("gpu", "cuda", "rocm") for device in mesh.devices.flat)
+    return _DETERMINISTIC_GPU if deterministic and on_gpu else None
 
 
 @functools.cache

@@ -33,6 +33,7 @@ class Validation:
       devices: the mesh.
       slices, rows: the slices to evaluate, `batch_size` at a time.
       train_rows: the slices that probes are trained on, see `lungjax.train.probe`.
+      deterministic: see `lungjax.train.compiler.step_options`.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Validation:
         batch_size: int,
         *,
         train_rows: np.ndarray,
+        deterministic: bool = False,
     ):
         self._task = task
         self._devices = devices
@@ -52,9 +54,11 @@ class Validation:
         self._rows = rows
         self._batch_size = batch_size
         self._key = key
-        self._eval_step = step.make_eval_step(task, devices)
-        self._predict_step = step.make_predict_step(task, devices)
-        self.probe = Probe(task, devices, slices, train_rows, rows, batch_size) if task.features else None
+        self._eval_step = step.make_eval_step(task, devices, deterministic=deterministic)
+        self._predict_step = step.make_predict_step(task, devices, deterministic=deterministic)
+        self.probe = None
+        if task.features:
+            self.probe = Probe(task, devices, slices, train_rows, rows, batch_size, deterministic=deterministic)
 
     def batches(self) -> Any:
         return loader.eval_batches(

@@ -91,6 +91,7 @@ def train_together(planned: Sequence[running.Planned], *, profile_steps: range =
     for own, _ in planned:
         config_checks.check(own)
     devices = mesh.make_mesh(config.data.batch_size)
+    deterministic: bool = config.get("deterministic", False)
 
     # 2. Data: every task, pretraining too, trains on the train patients only; of several data sets if there are parts.
     runs = [running.Run(own, workdir) for own, workdir in planned]
@@ -128,12 +129,24 @@ def train_together(planned: Sequence[running.Planned], *, profile_steps: range =
             schedule=step.make_schedule(config.optimizer, config.steps),
             draw=placed.draw if placed else None,
             shardings=shardings,
+            deterministic=deterministic,
         )
     )
     pixels = (placed.pixels,) if placed else ()
-    detail_step = step.make_detail_step(train_task, devices, replicas=several) if train_task.detail_fn else None
+    detail_step = None
+    if train_task.detail_fn:
+        detail_step = step.make_detail_step(train_task, devices, replicas=several, deterministic=deterministic)
     validations = [
-        Validation(task, devices, run.key, run.slices, run.val_rows, config.data.batch_size, train_rows=run.train_rows)
+        Validation(
+            task,
+            devices,
+            run.key,
+            run.slices,
+            run.val_rows,
+            config.data.batch_size,
+            train_rows=run.train_rows,
+            deterministic=deterministic,
+        )
         for run in runs
     ]
 

@@ -35,6 +35,7 @@ class Probe:
       slices: the reader of slices.
       train_rows, val_rows: of these, `MOST` are used, spread evenly.
       batch_size: of all processes together.
+      deterministic: see `lungjax.train.compiler.step_options`.
 
     Attributes:
       not_probed: a sentence that says which questions are not probed and why; empty where all are.
@@ -50,11 +51,13 @@ class Probe:
         train_rows: np.ndarray,
         val_rows: np.ndarray,
         batch_size: int,
+        *,
+        deterministic: bool = False,
     ):
         self._devices = devices
         self._slices = slices
         self._batch_size = batch_size
-        self._step = step.make_features_step(task, devices)
+        self._step = step.make_features_step(task, devices, deterministic=deterministic)
         self._rows = [_spread(rows) for rows in (train_rows, val_rows)]
         self.val_rows = self._rows[1]
         self.val_features: np.ndarray | None = None

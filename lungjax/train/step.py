@@ -75,6 +75,7 @@ def make_train_step(
     draw: Callable[[Any, Any], Any] | None = None,
     steps: int = 1,
     shardings: Any = None,
+    deterministic: bool = False,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """(state, batch) -> (state, metrics); the state is donated.
 
@@ -95,6 +96,8 @@ def make_train_step(
     in the first steps (after Polyak & Juditsky 1992).
 
     The rng of a step is `fold_in(key, step)`: a resumed run draws the same random numbers as an uninterrupted one.
+
+    `deterministic` is that of `compiler.step_options`, here and in the steps below.
     """
 
     seed = np.asarray(jax.random.key_data(key))  # On the host: tracing would copy a key on the device back.
@@ -151,33 +154,49 @@ def make_train_step(
         in_shardings=(shardings, split(mesh, axis=int(several) + int(replicas)), *on_devices),
         out_shardings=(shardings, None),
         donate_argnums=0,
-        compiler_options=compiler.train_options(mesh),
+        compiler_options=compiler.train_options(mesh, deterministic=deterministic),
     )
 
 
-def make_detail_step(task: Task, mesh: Mesh, *, replicas: bool = False) -> Callable[[Metrics], Metrics]:
+def make_detail_step(
+    task: Task, mesh: Mesh, *, replicas: bool = False, deterministic: bool = False
+) -> Callable[[Metrics], Metrics]:
     """A step's `DETAILS` -> `Task.detail_fn`'s figures; both of each of the `replicas`, where there are some. A program
     of its own: a branch within the step would make a GPU's queue wait for the host each time."""
     assert task.detail_fn is not None
     detail_step = jax.vmap(task.detail_fn) if replicas else task.detail_fn
-    return jax.jit(detail_step, in_shardings=split(mesh, axis=int(replicas)), out_shardings=replicated(mesh))
+    return jax.jit(
+        detail_step,
+        in_shardings=split(mesh, axis=int(replicas)),
+        out_shardings=replicated(mesh),
+        compiler_options=compiler.step_options(mesh, deterministic=deterministic),
+    )
 
 
 # The steps below take a state as it is sharded: hence `None`. Runs that are trained together share each one's program.
 
 
 @functools.lru_cache(maxsize=1)
-def make_eval_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any, jax.Array], Metrics]:
+def make_eval_step(
+    task: Task, mesh: Mesh, *, deterministic: bool = False
+) -> Callable[[TrainState, Any, jax.Array], Metrics]:
     """(state, batch, the run's key) -> the sums over the batch, see `Task.eval_fn`."""
 
     def eval_step(state: TrainState, batch: Any, key: jax.Array) -> Metrics:
         return task.eval_fn(*state.scored, batch, jax.random.fold_in(key, EVAL_STREAM))
 
-    return jax.jit(eval_step, in_shardings=(None, split(mesh), None), out_shardings=replicated(mesh))
+    return jax.jit(
+        eval_step,
+        in_shardings=(None, split(mesh), None),
+        out_shardings=replicated(mesh),
+        compiler_options=compiler.step_options(mesh, deterministic=deterministic),
+    )
 
 
 @functools.lru_cache(maxsize=1)
-def make_features_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], jax.Array]:
+def make_features_step(
+    task: Task, mesh: Mesh, *, deterministic: bool = False
+) -> Callable[[TrainState, Any], jax.Array]:
     """(state, batch) -> `task.features`, gathered on every device."""
     assert task.features is not None
     features = task.features
@@ -185,14 +204,26 @@ def make_features_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], ja
     def features_step(state: TrainState, batch: Any) -> jax.Array:
         return features(*state.scored, batch)
 
-    return jax.jit(features_step, in_shardings=(None, split(mesh)), out_shardings=replicated(mesh))
+    return jax.jit(
+        features_step,
+        in_shardings=(None, split(mesh)),
+        out_shardings=replicated(mesh),
+        compiler_options=compiler.step_options(mesh, deterministic=deterministic),
+    )
 
 
 @functools.lru_cache(maxsize=1)
-def make_predict_step(task: Task, mesh: Mesh) -> Callable[[TrainState, Any], dict[str, jax.Array]]:
+def make_predict_step(
+    task: Task, mesh: Mesh, *, deterministic: bool = False
+) -> Callable[[TrainState, Any], dict[str, jax.Array]]:
     """(state, batch) -> `task.predict`, gathered on every device."""
 
     def predict_step(state: TrainState, batch: Any) -> dict[str, jax.Array]:
         return task.predict(*state.scored, batch)
 
-    return jax.jit(predict_step, in_shardings=(None, split(mesh)), out_shardings=replicated(mesh))
+    return jax.jit(
+        predict_step,
+        in_shardings=(None, split(mesh)),
+        out_shardings=replicated(mesh),
+        compiler_options=compiler.step_options(mesh, deterministic=deterministic),
+    )

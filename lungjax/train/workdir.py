@@ -29,7 +29,16 @@ SPLIT_FILE = "split.json"
 ORIGIN_FILE = "origin.json"
 POINTS_FILE = "operating_points.json"
 MACHINE = frozenset(
-    {"replicas", "data.workers", "data.placement", "steps_per_dispatch", "accumulate", "remat", "mesh.parameters"}
+    {
+        "replicas",
+        "deterministic",
+        "data.workers",
+        "data.placement",
+        "steps_per_dispatch",
+        "accumulate",
+        "remat",
+        "mesh.parameters",
+    }
 )
 """What may change when a run goes on, perhaps on another machine: nothing that is learnt depends on it but by rounding,
 and by the numbers that dropout draws where batches are accumulated."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+import runs
 
 from lungjax.models.encoder import ResNet
 from lungjax.models.unet import UNet
-from lungjax.train import compiler, mesh
+from lungjax.train import compiler, loop, mesh, step
 
 
 @pytest.fixture
@@ -59,12 +61,56 @@ def test_what_the_user_has_set_holds(monkeypatch: pytest.MonkeyPatch):
     assert compiler.train_options(mesh.make_mesh(8)) is None
 
 
+def mesh_of(platform: str) -> Any:
+    class Device:
+        pass
+
+    device: Any = Device()
+    device.platform = platform
+
+    class Devices:
+        devices = np.array([device], object)
+
+    return Devices()
+
+
 def test_other_devices_have_none():
-    class Gpu:
-        platform = "gpu"
+    for platform in ("gpu", "tpu"):
+        assert compiler.train_options(mesh_of(platform)) is None
+        assert compiler.step_options(mesh_of(platform), deterministic=False) is None
 
-    class Gpus:
-        devices = np.array([Gpu()], object)
 
-    gpus: Any = Gpus()
-    assert compiler.train_options(gpus) is None
+def test_a_gpu_computes_the_same_bits_each_time_where_that_is_asked_for():
+    asked = {"xla_gpu_deterministic_ops": "True"}
+    for platform in ("gpu", "cuda", "rocm"):
+        assert compiler.step_options(mesh_of(platform), deterministic=True) == asked
+        assert compiler.train_options(mesh_of(platform), deterministic=True) == asked
+    assert compiler._is_known(tuple(asked.items())), "this XLA does not know it"
+    for platform in ("cpu", "tpu"):  # They do so anyway.
+        assert compiler.step_options(mesh_of(platform), deterministic=True) is None
+    devices = mesh.make_mesh(8)
+    assert compiler.train_options(devices, deterministic=True) == compiler.train_options(devices)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_every_step_of_a_run_is_compiled_as_its_configuration_asks(
+    deterministic: bool, slices_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = runs.small_config("simclr", slices_dataset)
+    config.steps = config.log_every = config.eval_every = config.checkpoint_every = 2
+    config.deterministic = deterministic
+    asked: dict[str, list[bool]] = {"train_options": [], "step_options": []}
+
+    def recorded(name: str) -> Any:
+        def options(mesh: Any, *, deterministic: bool) -> None:
+            asked[name].append(deterministic)
+
+        return options
+
+    for name in asked:
+        monkeypatch.setattr(compiler, name, recorded(name))
+    for make in (step.make_eval_step, step.make_predict_step, step.make_features_step):
+        make.cache_clear()
+    assert loop.train_and_evaluate(config, tmp_path / "run")
+    assert set(asked["train_options"]) == {deterministic}
+    assert asked["step_options"] == [deterministic] * 4, "details, evaluation, prediction, features"
