@@ -37,11 +37,14 @@ def test_all_scans_can_be_chosen():
     assert {row.scan_id for row in choose(1018, seed=0)} == set(range(1, 1019))
 
 
-def _nodule(texture: int, readers: int, *, size: int = 8, calcification: int = 6) -> Nodule:
-    """Each reader marks 2 slices of `size` rows and columns; reader r starts r columns further."""
-    ratings = (3, 1, calcification, 3, 3, 1, 1, texture, 3)
-    mask = np.ones((2, size, size), bool)
-    return Nodule(0, tuple(Reading(r, r, ratings, mask, (5, 16, 32 + r)) for r in range(readers)))
+def _nodule(
+    texture: int, readers: int, *, size: int = 8, slices: int = 2, calcification: int = 6, air: int = 0
+) -> Nodule:
+    """Each reader marks `slices` slices of `size` rows and columns; reader r starts r columns further. The first `air`
+    of them say that there is air inside."""
+    mask = np.ones((slices, size, size), bool)
+    ratings = [(3, 4 if r < air else 1, calcification, 3, 3, 1, 1, texture, 3) for r in range(readers)]
+    return Nodule(0, tuple(Reading(r, r, ratings[r], mask, (5, 16, 32 + r)) for r in range(readers)))
 
 
 def test_cover_is_the_share_of_four_readers():
@@ -73,6 +76,23 @@ def test_density_follows_the_rated_texture(texture: int, rim_hu: float, core_hu:
 def test_calcified_core_is_denser():
     lesion = lesions.paint(_nodule(5, 4, size=20, calcification=3), (2.0, 0.7, 0.7), 512)
     np.testing.assert_allclose(lesion.hu[0, 10, 11], 380.0, atol=1e-3)
+
+
+def test_a_cavity_is_where_half_of_the_readers_say_air():
+    def painted(air: int) -> np.ndarray:
+        lesion = lesions.paint(_nodule(5, 4, size=40, slices=12, air=air), (2.0, 0.7, 0.7), 512)
+        np.testing.assert_array_equal(lesion.cover[6, 20, 10:20], 1)  # Marked as a whole, as readers do.
+        hu = np.full((512, 512), -860, np.float32)
+        hu[36, 53] = 200  # A vessel does not go through a cavity.
+        lesion.paint(hu, 11)
+        return hu
+
+    cavity = painted(2)
+    assert (cavity[36, 53], cavity[36, 36], cavity[16, 53]) == (-950, 30, 30)
+    wall = np.flatnonzero(cavity[36, 35:] == -950)[0]
+    assert 2 <= wall <= 10, "the wall is as thick as the cavity is wide"
+    solid = painted(1)
+    assert (solid[36, 53], solid[36, 60]) == (200, 30)
 
 
 def test_painting_keeps_denser_things():

@@ -12,10 +12,17 @@ from lungjax.ct.scan import RATING_NAMES, READERS, Nodule
 from lungjax.lidc.annotations import MATRIX
 
 _TEXTURE, _CALCIFICATION = RATING_NAMES.index("texture"), RATING_NAMES.index("calcification")
+_STRUCTURE = RATING_NAMES.index("internalStructure")
 _GROUND_HU = (-600.0, -520.0, -420.0, -160.0, 30.0)
 """HU for the texture ratings 1 (ground glass) to 5 (solid)."""
+_LEAST_HU = -700.0
+"""Less is the air of a cavity."""
 _CORE_HU = 30.0
 _NO_CALCIUM = 6
+_AIR = 4
+_AIR_HU = -950.0
+_WALL = 0.35
+"""Of a cavity, as a share of the greatest depth."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,13 +40,14 @@ class Lesion:
     hu: np.ndarray
 
     def paint(self, hu: np.ndarray, slice_index: int) -> None:
-        """Paints the lesion over one slice; denser structures, vessels and chest wall, stay visible."""
+        """Paints the lesion over one slice; denser structures, vessels and chest wall, stay visible but in a cavity."""
         k = slice_index - self.origin[0]
         if not 0 <= k < len(self.cover):
             return
         rows, columns = self.cover.shape[1:]
         part = hu[self.origin[1] : self.origin[1] + rows, self.origin[2] : self.origin[2] + columns]
-        part += self.cover[k] * np.maximum(self.hu[k] - part, 0)
+        change = self.hu[k] - part
+        part += self.cover[k] * np.where(self.hu[k] < _LEAST_HU, np.minimum(change, 0), np.maximum(change, 0))
 
 
 def paint(nodule: Nodule, spacing_mm: Sequence[float], matrix: int) -> Lesion:
@@ -78,16 +86,26 @@ def _extent(nodule: Nodule, block: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _densities(nodule: Nodule, count: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """HU from the readers' mean texture: part-solid nodules get a solid core, calcified ones a dense core."""
+    """HU from the readers' mean texture: part-solid nodules get a solid core, calcified ones a dense core, and those of
+    which half of the readers say that there is air inside a cavity."""
     ratings = np.array([reading.ratings for reading in nodule.readings], float)
     texture = ratings[:, _TEXTURE][ratings[:, _TEXTURE] > 0]
     texture = float(texture.mean()) if len(texture) else 5.0
     hu = np.full(count.shape, np.interp(texture, [1, 2, 3, 4, 5], _GROUND_HU), np.float32)
-    depth = ndimage.distance_transform_edt(count * 2 >= len(ratings), sampling=spacing_mm)
-    assert isinstance(depth, np.ndarray)
-    core = np.clip((depth / max(float(depth.max()), 1e-6) - 0.45) * 5, 0, 1).astype(np.float32)
+    inside = count * 2 >= len(ratings)
+    if np.mean(ratings[:, _STRUCTURE] == _AIR) >= 0.5:
+        closed = _depth(np.pad(inside, 1), spacing_mm)[1:-1, 1:-1, 1:-1]  # Outside the box, too, is no nodule.
+        return np.where(closed > _WALL, np.float32(_AIR_HU), hu)
+    core = np.clip((_depth(inside, spacing_mm) - 0.45) * 5, 0, 1).astype(np.float32)
     if 2 < texture < 5:
         hu += core * (_CORE_HU - hu)
     if np.median(ratings[:, _CALCIFICATION]) < _NO_CALCIUM:
         hu += 350 * core
     return hu
+
+
+def _depth(inside: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """How far each voxel lies inside, from 0 to 1."""
+    depth = ndimage.distance_transform_edt(inside, sampling=spacing_mm)
+    assert isinstance(depth, np.ndarray)
+    return depth / max(float(depth.max()), 1e-6)
