@@ -10,8 +10,8 @@ Arms, all of one network:
     simclr      two views of a slice
     neighbours  another slice of the same nodule as the second view
     crops       crops of 64 px at nodules
-    dense       SimCLR, and contrast of places, with the decoder
-    masked      hidden blocks restored, with the decoder
+    dense       of such crops, SimCLR and contrast of places, with the decoder
+    masked      hidden blocks of such crops restored, with the decoder
     both        the last two together
     ratings     malignancy and the nine ratings learnt from patches of nodules (--nodules)
     phantoms    nodules of phantoms segmented, with the decoder (--phantoms)
@@ -35,13 +35,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 NETWORK = {"model.encoder.width": 16, "model.encoder.patch_px": 4, "model.encoder.norm": "group"}
 DECODER = {"model.decoder": "(64,32,16)"}
+CROPS = {"data.crop_px": 64, "data.crop_at": "nodule"}
 ARMS: dict[str, tuple[str, Mapping[str, object]]] = {
     "simclr": ("simclr.py:slices", DECODER),
     "neighbours": ("simclr.py:slices", DECODER | {"positives": "neighbours"}),
-    "crops": ("simclr.py:slices", DECODER | {"data.crop_px": 64, "data.crop_at": "nodule"}),
-    "dense": ("simclr.py:slices", DECODER | {"dense_weight": 1.0}),
-    "masked": ("simclr.py:slices", DECODER | {"contrast_weight": 0.0, "masked_weight": 1.0}),
-    "both": ("simclr.py:slices", DECODER | {"dense_weight": 1.0, "masked_weight": 1.0}),
+    "crops": ("simclr.py:slices", DECODER | CROPS),
+    "dense": ("simclr.py:slices", DECODER | CROPS | {"dense_weight": 1.0}),
+    "masked": ("simclr.py:slices", DECODER | CROPS | {"contrast_weight": 0.0, "masked_weight": 1.0}),
+    "both": ("simclr.py:slices", DECODER | CROPS | {"dense_weight": 1.0, "masked_weight": 1.0}),
     "ratings": ("classify.py", {"patch.side_px": 64}),  # A multiple of 8 patches of the encoder.
     "phantoms": ("segment.py:slices", DECODER),
 }
