@@ -14,7 +14,7 @@ Arms, all of one network:
     masked      hidden blocks of such crops restored, with the decoder
     both        the last two together
     ratings     malignancy and the nine ratings learnt from patches of nodules (--nodules)
-    phantoms    nodules of phantoms segmented, with the decoder (--phantoms)
+    phantoms    nodules of phantoms segmented in crops of 128 px, with the decoder (--phantoms)
 
 What follows `--` goes to `scripts/label_efficiency.py`: choose an arm on val patients, and look at test patients once.
 `--gpu`: more than a hundred times as many images, in bfloat16 from the device's memory, all arms beside each other.
@@ -44,7 +44,7 @@ ARMS: dict[str, tuple[str, Mapping[str, object]]] = {
     "masked": ("simclr.py:slices", DECODER | CROPS | {"contrast_weight": 0.0, "masked_weight": 1.0}),
     "both": ("simclr.py:slices", DECODER | CROPS | {"dense_weight": 1.0, "masked_weight": 1.0}),
     "ratings": ("classify.py", {"patch.side_px": 64}),  # A multiple of 8 patches of the encoder.
-    "phantoms": ("segment.py:slices", DECODER),
+    "phantoms": ("segment.py:slices", DECODER | {"data.crop_px": 128, "data.crop_at": "nodule"}),
 }
 """Configuration and changed values of each."""
 SOURCES = {"ratings": "nodules", "phantoms": "phantoms"}

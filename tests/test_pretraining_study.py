@@ -28,6 +28,8 @@ def test_an_arm_is_a_configuration_of_the_one_network(arm: str, size: dict[str, 
     encoder.update({key.rpartition(".")[2]: value for key, value in study.NETWORK.items()})
     assert config.model.encoder == encoder
     assert decoder == (64, 32, 16)
+    if arm == "phantoms":
+        assert config.data.crop_px == 128, "of whole slices of 512 px a step takes 16 times as long"
 
 
 @pytest.mark.slow
