@@ -96,9 +96,16 @@ def test_a_script_is_there_and_has_the_flags_it_is_given(where, line):
     source = (ROOT / name).read_text()
     if name.endswith(".sh"):  # What it is given goes to pytest.
         return
-    for option in (one.partition("=")[0] for one in given if one.startswith("--")):
+    own = given[: given.index("--")] if "--" in given else given
+    # What follows `--` goes on to a script that this one names.
+    named = [ROOT / "scripts" / other for other in re.findall(r"[a-z_]+\.py", source)]
+    passed_to = source + "".join(path.read_text() for path in named if path.exists())
+    for place, one in enumerate(given):
+        option, text = one.partition("=")[0], source if place < len(own) else passed_to
+        if not option.startswith("--") or option == "--":
+            continue
         known = option.removeprefix("--config.") in ALL_KEYS or option == "--config"
-        assert known or f'"{option.removeprefix("--")}"' in source or f'"{option}"' in source, f"{where}: {line}"
+        assert known or f'"{option.removeprefix("--")}"' in text or f'"{option}"' in text, f"{where}: {line}"
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
