@@ -180,8 +180,8 @@ def _filter(image: np.ndarray) -> np.ndarray:
 def _unfilter(data: bytes, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
     unsigned = np.dtype(f"u{dtype.itemsize}")
     planes = np.frombuffer(data, np.uint8).reshape(dtype.itemsize, *shape)
-    # All rows at once: of a few at a time the short operations of two threads wait for each other's lock, Python's, and
-    # two threads took longer than one.
+    # All rows at once: with a few at a time, two threads that decode keep waiting for Python's lock between their short
+    # operations, and take longer than one thread.
     coded = planes[-1].astype(unsigned)
     for plane in planes[-2::-1]:
         coded <<= 8

@@ -16,13 +16,13 @@ _STRUCTURE = RATING_NAMES.index("internalStructure")
 _GROUND_HU = (-600.0, -520.0, -420.0, -160.0, 30.0)
 """HU for the texture ratings 1 (ground glass) to 5 (solid)."""
 _LEAST_HU = -700.0
-"""Less is the air of a cavity."""
+"""Of tissue; what has less is the air of a cavity."""
 _CORE_HU = 30.0
 _NO_CALCIUM = 6
 _AIR = 4
 _AIR_HU = -950.0
 _WALL = 0.35
-"""Of a cavity, as a share of the greatest depth."""
+"""Thickness of a cavity's wall, as a share of the nodule's greatest depth."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Lesion:
     hu: np.ndarray
 
     def paint(self, hu: np.ndarray, slice_index: int) -> None:
-        """Paints the lesion over one slice; denser structures, vessels and chest wall, stay visible but in a cavity."""
+        """Paints the lesion over one slice; denser structures, vessels and chest wall, stay visible except in a cavity."""
         k = slice_index - self.origin[0]
         if not 0 <= k < len(self.cover):
             return
@@ -86,8 +86,8 @@ def _extent(nodule: Nodule, block: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _densities(nodule: Nodule, count: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """HU from the readers' mean texture: part-solid nodules get a solid core, calcified ones a dense core, and those of
-    which half of the readers say that there is air inside a cavity."""
+    """HU from the readers' mean texture: part-solid nodules get a solid core, calcified ones a dense core. Where at
+    least half of the readers rated the inside as air there is a cavity."""
     ratings = np.array([reading.ratings for reading in nodule.readings], float)
     texture = ratings[:, _TEXTURE][ratings[:, _TEXTURE] > 0]
     texture = float(texture.mean()) if len(texture) else 5.0
