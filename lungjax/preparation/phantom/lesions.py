@@ -40,7 +40,7 @@ class Lesion:
     hu: np.ndarray
 
     def paint(self, hu: np.ndarray, slice_index: int) -> None:
-        """Paints the lesion over one slice; vessels and chest wall, which are denser, stay visible except in a cavity."""
+        """Paints the lesion over one slice; vessels and chest wall are denser and stay visible, except in a cavity."""
         k = slice_index - self.origin[0]
         if not 0 <= k < len(self.cover):
             return
