@@ -129,6 +129,17 @@ def test_an_exported_model(model: Path, tmp_path: Path, name: str, step: int, mo
     assert found > 0.5 * (copy / name).stat().st_size / step
 
 
+@pytest.mark.parametrize("flips", [5, pytest.param(300, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("name", trained.bundled_models())
+def test_a_bundled_model(name: str, tmp_path: Path, flips: int, monkeypatch: pytest.MonkeyPatch):
+    """Every kind of network, in full size and with all that is fitted after training."""
+    monkeypatch.setattr(trained.model_checks, "check_network", lambda config, shapes: None)
+    copy = shutil.copytree(trained.SHIPPED / name, tmp_path / name)
+    for file in sorted(path for path in copy.iterdir() if path.suffix in (".json", ".safetensors")):
+        step = max(file.stat().st_size // flips, 1)
+        assert count_found(file, step, lambda: opened(copy)) > 0.5 * file.stat().st_size / step
+
+
 @some_bytes
 @pytest.mark.parametrize("name", ["calibration.json", "operating_points.json", "split.json", "config.json"])
 def test_the_files_of_a_run(run: Path, tmp_path: Path, name: str, step: int):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from lungjax import json_files
 from lungjax.errors import InputError
 from lungjax.prediction.arrays import Forward
 from lungjax.train.trained import MODEL_FILE, ONNX_FILE, STABLEHLO_FILE
+
+UNWANTED = re.compile(r"custom_call(?! @shape_assertion\()|\b(?:infeed|outfeed|send|recv)\b")
+"""What reaches out of a program, in StableHLO's text: functions of the process, by name and with arguments of the
+program's choice, and channels of the host. Networks compute; they only assert the size of a batch."""
 
 
 def is_standalone(path: Path) -> bool:
@@ -28,7 +33,8 @@ def open_forward(path: Path, *, device: Any) -> Forward:
       device: of JAX, where StableHLO runs; ONNX Runtime runs on the CPU.
 
     Raises:
-      InputError: a damaged file, one of a jax too old or too new, or ONNX Runtime is not installed.
+      InputError: a damaged file, one of a jax too old or too new, one that would do more than compute, or ONNX Runtime
+        is not installed.
     """
     try:
         inputs = json_files.read(path / MODEL_FILE)["inputs"]
@@ -50,11 +56,18 @@ def open_forward(path: Path, *, device: Any) -> Forward:
 def _stablehlo(path: Path, device: Any) -> Any:
     try:
         exported = jax.export.deserialize(bytearray((path / STABLEHLO_FILE).read_bytes()))
+        program = exported.mlir_module()
     except Exception as error:  # JAX raises whatever a foreign file happens to provoke.
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{path}: jax {jax.__version__} cannot open {STABLEHLO_FILE} ({why}); export the model again."
         ) from error
+    if unwanted := UNWANTED.search(program):
+        line = program[program.rfind("\n", 0, unwanted.start()) + 1 :].partition("\n")[0].strip()
+        raise InputError(
+            f"{path}: {STABLEHLO_FILE} does more than compute ({line[:80]}), which no network of lungjax does; "
+            "do not use it."
+        )
     call = jax.jit(exported.call)
     return lambda *arrays: [np.asarray(output) for output in call(*jax.device_put(arrays, device))]
 

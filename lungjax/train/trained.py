@@ -235,7 +235,7 @@ def _open_exported(path: Path) -> Trained:
     try:
         if path.parent != SHIPPED:  # Those of ours are tested; to trace a network takes a moment.
             model_checks.check_network(described.config, _stored_shapes(path))
-            _check_weights(path)
+        _check_weights(path)
         return dataclasses.replace(described, variables={"model_state": {}, **_weights(path)})
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise _damaged(path, error) from error

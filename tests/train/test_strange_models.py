@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.export
+import jax.numpy as jnp
 import networks
 import numpy as np
 import onnx
@@ -20,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lungjax.errors import InputError
-from lungjax.prediction import opening
+from lungjax.prediction import exported, opening
 from lungjax.train import config_checks, trained
 
 SOME = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -198,6 +201,33 @@ def test_an_onnx_file_that_points_outside_its_folder_is_refused(model: Path, tmp
     describe(model, lambda description: description.update(inputs=[{"name": "x", "shape": ["batch", 4]}], outputs=[]))
     with pytest.raises(InputError, match=r"ONNX Runtime cannot open model\.onnx"):
         opening.open_model(model)
+
+
+def test_a_program_that_calls_anything_of_the_process_is_refused(model: Path):
+    """Here LAPACK's Cholesky, which is harmless; a call's name and arguments are up to whoever wrote the file."""
+    shape = jax.ShapeDtypeStruct(jax.export.symbolic_shape("batch, 3, 3"), np.float32)
+    (model / trained.WEIGHTS_FILE).unlink()
+    describe(model, lambda description: description.update(inputs=[{"name": "x", "shape": ["batch", 3, 3]}]))
+    for function, refused in ((lambda x: jnp.linalg.cholesky(x @ x.mT), True), (lambda x: x @ x.mT, False)):
+        program = jax.export.export(jax.jit(function), platforms=["cpu"])(shape)
+        (model / trained.STABLEHLO_FILE).write_bytes(program.serialize())
+        said = refusal(lambda: exported.open_forward(model, device=jax.devices("cpu")[0]))
+        assert ("does more than compute (" in said and "lapack_spotrf" in said) if refused else said == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "unwanted"),
+    [
+        ("stablehlo.custom_call @shape_assertion(%1)", False),
+        ('"stablehlo.custom_call"(%1) <{call_target_name = "other"}>', True),
+        ('stablehlo.custom_call @"shape_assertion(other"(%1)', True),
+        ("stablehlo.custom_call @shape_assertion_2(%1)", True),
+        ('"stablehlo.outfeed"(%1, %2)', True),
+        ("%3 = stablehlo.add %1, %2 : tensor<2xf32>", False),
+    ],
+)
+def test_what_does_more_than_compute(line: str, unwanted: bool):
+    assert bool(exported.UNWANTED.search(line)) == unwanted
 
 
 @pytest.mark.parametrize("text", ["[" * 10**5, "", "null", "[]", '{"schema": 1}', "{" + "9" * 10**5 + "}", "\ud800"])
