@@ -71,9 +71,7 @@ EXPECTED = {
         says="LUNG (30 files)",
         dicom=False,
     ),
-    "positions_rounded_to_a_tenth": Expected(
-        notes=("rounded_positions",), nodules=("refused: It shows",), same_as=None, dicom=False
-    ),
+    "positions_rounded_to_a_tenth": Expected(notes=("rounded_positions",), nodules=(2,), same_as=None),
     "empty_patient_id": Expected(("missing_tag",), scans=0, patients=0, left_out=("missing_tag",)),
     "type_2_attributes_removed": Expected(),
     "no_frame_of_reference": Expected(says="no FrameOfReferenceUID", dicom=False),
