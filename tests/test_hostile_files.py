@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from strange_files import IN_A_RUN, TABLES, refusal
 
 from lungjax import tables
+from lungjax.data import manifest
 from lungjax.preparation.run import prepare
 
 FEW = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -69,6 +70,15 @@ def test_data_sets_are_read_or_refused(data: Path, tmp_path: Path, fuzz: Callabl
 @given(drawn=st.data())
 def test_data_sets_are_read_or_refused_many_times(data: Path, tmp_path: Path, fuzz: Callable, drawn: st.DataObject):
     fuzz(Path(shutil.copytree(data, tmp_path / "copy", dirs_exist_ok=True)), drawn)
+
+
+def test_marks_in_the_index_alone_are_no_place_to_crop(data: Path, tmp_path: Path):
+    copy = Path(shutil.copytree(data, tmp_path / "copy"))
+    index = manifest.read_index(copy)
+    index.loc[0, ["row_min", "row_max", "column_min", "column_max"]] = 0, 40, 0, 40  # Larger than the crop.
+    strange_files.write_index(copy, index.to_csv(index=False, na_rep="nan").encode())
+    refused = refusal(lambda: strange_files.read_dataset(copy))
+    assert "index.csv has marks in its row 0, where the shard has none" in refused
 
 
 @pytest.mark.parametrize("name", IN_A_RUN)
