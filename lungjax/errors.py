@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import logging
+import re
 import sys
 import threading
 import warnings
@@ -21,6 +22,17 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def plain(text: str) -> str:
+    """A text in one line: control characters and ends of lines are spelt out, as Python does, `\\n`.
+
+    Sentences quote names from files of others, which could otherwise add lines of their own, or command a terminal.
+    """
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 class Fault(Exception):
     """The reason why one scan cannot be used. That scan is quarantined; all others go on.
 
@@ -30,6 +42,7 @@ class Fault(Exception):
     """
 
     def __init__(self, name: str, message: str):
+        message = plain(message)
         super().__init__(f"{name}: {message}")
         self.name = name
         self.message = message
@@ -39,9 +52,20 @@ class Fault(Exception):
 
 
 class InputError(Exception):
-    """A user's mistake: one clear sentence, shown without a traceback."""
+    """A user's mistake: one clear sentence, shown without a traceback, and perhaps lines that list something.
+
+    Args:
+      sentence: what, where, what to do.
+      lines: below it.
+    """
 
     exit_code = 2
+
+    def __init__(self, sentence: str, *lines: str):
+        super().__init__(sentence, *lines)
+
+    def __str__(self) -> str:
+        return "\n".join(map(plain, self.args))
 
 
 class NothingDone(InputError):

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 SEAL = "sha256"
+_DEEPEST = 64
+"""Levels of lists and objects; lungjax writes about ten. What walks through them calls itself, which Python limits."""
 
 
 def read(path: Path) -> Any:
@@ -23,9 +25,16 @@ def read(path: Path) -> Any:
       ValueError: it is no UTF-8, no JSON, or nested too deeply.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    level = [content] if isinstance(content, dict | list) else []
+    for _ in range(_DEEPEST):
+        objects = (value.values() if isinstance(value, dict) else value for value in level)
+        level = [value for values in objects for value in values if isinstance(value, dict | list)]
+    if level:
+        raise ValueError("it is nested too deeply")
+    return content
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 
-from lungjax.errors import Fault
+from lungjax.errors import Fault, plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +19,9 @@ class Note:
 
     name: str
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", plain(self.message))
 
 
 def cannot_read(path: object, error: Exception) -> Fault:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lungjax.ct.faults import NOTES, Note
-from lungjax.errors import Fault
+from lungjax.errors import Fault, plain
 
 if TYPE_CHECKING:
     from lungjax.ct.scan import Scan
@@ -48,6 +48,9 @@ class Quarantined:
     where: str
     name: str
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", plain(self.message))
 
 
 _FILE_FAULTS = ("missing_tag", "unreadable_file", "unreadable_folder", "link")

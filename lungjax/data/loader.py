@@ -309,7 +309,17 @@ class Slices:
             return crop.crop_corner(shape, None, self.crop_px, position)
         if self.crop_at == "lung":
             return crop.centred_within(shape, tuple(self._lungs_px[row].tolist()), self.crop_px, position)
-        box = crop.nodule_box(marks, tuple(self._boxes_px[row].tolist()), self.crop_px, nodule_draw)
+
+        def marked() -> np.ndarray:
+            found = marks()
+            if not found.any():
+                raise InputError(
+                    f"{self.dataset.path}: index.csv has marks in its row {row}, where the shard has none; "
+                    "prepare or copy the data again."
+                )
+            return found
+
+        box = crop.nodule_box(marked, tuple(self._boxes_px[row].tolist()), self.crop_px, nodule_draw)
         return crop.crop_corner(shape, box, self.crop_px, position)
 
 

@@ -48,10 +48,10 @@ def _chosen(source: Path, entries: Sequence[Entry], quarantined: Sequence[Quaran
     for scan in quarantined:
         if scan.key == key:
             raise InputError(f"{source}: the scan {key} cannot be read: {scan.name}: {scan.message}.")
-    listed = "".join(f"\n  {entry.key}  (patient {entry.patient_id}, {entry.where})" for entry in entries[:MOST_LISTED])
-    more = f"\n  and {len(entries) - MOST_LISTED} more" if len(entries) > MOST_LISTED else ""
+    listed = [f"  {entry.key}  (patient {entry.patient_id}, {entry.where})" for entry in entries[:MOST_LISTED]]
+    more = [f"  and {len(entries) - MOST_LISTED} more"] if len(entries) > MOST_LISTED else []
     problem = "choose one of them by series_uid=" if key is None else f"none of them has the series_uid {key!r}"
-    raise InputError(f"{source} holds {len(entries)} scans, {problem}:{listed}{more}")
+    raise InputError(f"{source} holds {len(entries)} scans, {problem}:", *listed, *more)
 
 
 def scan_from_array(

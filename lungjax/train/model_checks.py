@@ -49,12 +49,11 @@ _WINDOWS = {"augment.window_hu", "patch.window_hu"}
 def check_description(description: Any) -> None:
     """Raises ValueError where the content of a `config.json` cannot be that of an exported network; the arrays are
     looked at by `check_network`."""
-    for name, kind in (("config", dict), ("patients", dict), ("origin", dict), ("figures", dict)):
-        _demand(isinstance(description[name], kind), name, "is no object")
+    for name in ("config", "origin", "figures"):
+        _demand(isinstance(description[name], dict), name, "is no object")
     _demand(_is_whole(description["step"]), "step", "is no step")
     _demand(description["intensity"] in (*get_args(Intensity), "mixed"), "intensity", "is unknown")
-    known_splits = get_args(splits.Split)
-    _demand(all(split in known_splits for split in description["patients"].values()), "patients", "has another split")
+    check_patients(description["patients"])
     seen = description.get("seen", {})
     _demand(isinstance(seen, dict), "seen", "is no object")
     for name in ("slice_mm", "pixel_mm"):
@@ -64,6 +63,13 @@ def check_description(description: Any) -> None:
     _demand(side_px is None or (_is_whole(side_px) and 0 < side_px <= _MOST_PX), "seen.side_px", "is no size")
     check_calibration(description.get("calibration", {}))
     check_operating_points(description.get("operating_points", {}))
+
+
+def check_patients(patients: Any) -> None:
+    """Raises ValueError where it cannot be the split of each patient."""
+    _demand(isinstance(patients, dict), "patients", "is no object")
+    known = get_args(splits.Split)
+    _demand(all(split in known for split in patients.values()), "patients", "has another split")
 
 
 def check_calibration(calibration: Any) -> None:

@@ -215,19 +215,24 @@ def _open_run(path: Path) -> Trained:
 
     variables, step = checkpoint.load_best(path)
     split = folder.read_split(path)
-    return Trained(
-        path=path,
-        config=folder.read_config(path),
-        variables=variables,
-        step=step,
-        patients=split["patients"],
-        intensity=split["intensity"],
-        seen=split.get("seen", {}),
-        origin=folder.read_origin(path),
-        figures={},
-        calibration=calibrate.read_calibration(path, step),
-        operating_points=folder.read_operating_points(path),
-    )
+    description = {
+        "step": step,
+        "patients": split["patients"],
+        "intensity": split.get("intensity"),
+        "seen": split.get("seen", {}),
+        "origin": folder.read_origin(path),
+        "figures": {},
+        "calibration": calibrate.read_calibration(path, step),
+        "operating_points": folder.read_operating_points(path),
+    }
+    config = folder.read_config(path)
+    try:
+        model_checks.check_description({"config": config.to_dict(), **description})
+        flat: dict[str, Any] = flax.traverse_util.flatten_dict(variables, sep="/")
+        model_checks.check_network(config, {name: tuple(array.shape) for name, array in flat.items()})
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is no run of lungjax, or is damaged ({error}); train again.") from error
+    return Trained(path=path, config=config, variables=variables, **description)
 
 
 def _open_exported(path: Path) -> Trained:

@@ -148,7 +148,10 @@ def read_config(workdir: Path) -> Config:
     path = workdir / CONFIG_FILE
     if not path.is_file():
         raise InputError(f"{workdir}: no {CONFIG_FILE} in it; give the workdir of a training run.")
-    return ml_collections.ConfigDict(_read_json(path))
+    try:
+        return ml_collections.ConfigDict(_read_json(path))
+    except (ValueError, TypeError, AttributeError) as error:  # Names with dots, say, or its own attributes.
+        raise _damaged(path, error) from error
 
 
 def read_origin(workdir: Path) -> dict[str, Any]:
@@ -192,16 +195,27 @@ def read_split(workdir: Path) -> dict[str, Any]:
     path = workdir / SPLIT_FILE
     if not path.is_file():
         raise InputError(f"{workdir}: no {SPLIT_FILE} in it; give the workdir of a training run.")
-    return _read_json(path)
+    split = _read_json(path)
+    try:
+        model_checks.check_patients(split.get("patients"))
+        if not isinstance(split.get("digest"), str):
+            raise ValueError("digest is no text")
+        if not isinstance(split.get("data", {}), dict):
+            raise ValueError("data is no object")
+    except ValueError as error:
+        raise _damaged(path, error) from error
+    return split
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json_files.unsealed(json_files.read(path))
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is damaged ({error}), so the run cannot be resumed; choose a new --workdir."
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is damaged ({error}), so the run cannot be resumed; choose a new --workdir.")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

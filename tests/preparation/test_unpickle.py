@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hostile import peak_mib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -148,6 +149,18 @@ def test_the_made_up_array_would_be_read():
 def test_what_lies_about_itself_is_one_sentence(tmp_path, content):
     with pytest.raises(InputError, match=r"x\.pickle is not a complete pickle \(.+\); fetch it again|asks for"):
         unpickle.load(write(tmp_path / "x.pickle", content))
+
+
+def test_a_length_takes_no_memory_before_there_are_so_many_bytes(tmp_path):
+    """A dozen bytes that announce 512 MiB, of each kind that has eight bytes of length."""
+    for kind in (pickle.BYTEARRAY8, pickle.BINBYTES8, pickle.BINUNICODE8):
+        path = write(tmp_path / "x.pickle", kind + (2**29).to_bytes(8, "little") + b"abc.")
+
+        def refused(path: Path = path) -> None:
+            with pytest.raises(InputError, match="is not a complete pickle"):
+                unpickle.load(path)
+
+        assert peak_mib(refused) < 50
 
 
 def test_shared_lists_in_lists_take_no_time(tmp_path):

@@ -60,15 +60,17 @@ def _status_kib(name: str) -> int:
 def read(module: ModuleType, entry: Entry) -> str:
     """The fault's name, or nothing; what the header alone tells is the same, and nothing outside is opened."""
     source = str(Path(entry.where).parent)
-    name, scan = "", None
+    name, message, scan = "", "", None
     with opened_files() as opened:
         check = module.check(entry)
         try:
             scan = module.read(entry)
         except Fault as fault:
             name = fault.name
+            message = fault.message
     assert [path for path in opened if not path.startswith(source)] == []
     assert opened
+    assert len(message.splitlines()) <= 1, message
     if scan is None:
         assert {one.name for one in check.faults} <= {name}
     else:

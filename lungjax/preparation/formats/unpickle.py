@@ -10,9 +10,10 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -44,6 +45,17 @@ def load(path: Path) -> Any:
 
 class _Unpickler(pickle._Unpickler):
     """Derived from the unpickler in Python, not in C: there a single number can allocate a table of up to 64 GB."""
+
+    read: Callable[[int], bytes]
+    append: Callable[[Any], None]
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {**pickle._Unpickler.dispatch}
+
+    def load_bytearray8(self) -> None:
+        """As pickle's, which fills as many bytes with zeros as it is told to expect before it reads any."""
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(size)))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
     def __init__(self, file: io.BufferedReader, path: Path):
         super().__init__(file, encoding="latin1")
