@@ -85,6 +85,7 @@ FAULTS = {
     "mask_shape": "a mask and its image differ in their dimensions",
     "mask_position": "a label map and its volume differ in position; resample the label map onto the volume",
     "not_a_label": "a label map holds fractions; store the labels themselves",
+    "ignored_label": "a label map holds what nnU-Net's dataset.json calls ignored; name the nodules by --label",
     "organ_map": "a label map marks more in one piece than any nodule, as of an organ; name the nodules by --label",
     "not_in_table": "the table of patients does not name this scan; add it",
     "too_many_readers": "masks of more than four readers, which LIDC-IDRI does not have",
@@ -128,6 +129,7 @@ IN_VOXELS = (
     "mask_shape",
     "mixed_geometry",
     "not_a_label",
+    "ignored_label",
     "organ_map",
 )
 """Faults that may appear only when `prepare` reads the voxels, although `doctor` has checked everything else."""
