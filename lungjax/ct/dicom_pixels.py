@@ -13,13 +13,13 @@ import pydicom.uid
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
 from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.decoders import gdcm, pylibjpeg
 from pydicom.pixels.utils import pixel_array
 
 from lungjax.ct import dicom_header, faults, hounsfield
 from lungjax.ct.dicom_header import PIXELS
 from lungjax.errors import Fault
 
-_DECODERS = "run `pip install 'lungjax[compressed]'`"
 _PLAIN = (pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.ExplicitVRLittleEndian)
 
 
@@ -65,8 +65,7 @@ def locate(dataset: FileDataset, values: Mapping[str, Any], path: Path, *, frame
     """
     syntax = dataset.file_meta.TransferSyntaxUID
     if not _has_decoder(syntax):
-        message = f"{path} is compressed as {syntax.name}, for which no decoder is installed; {_DECODERS}"
-        raise Fault("no_decoder", message)
+        raise Fault("no_decoder", f"{path} is compressed as {syntax.name}, {_how_to_decode(syntax)}")
     if values["SamplesPerPixel"] not in (None, 1):
         raise Fault("unreadable_file", f"{path} is not greyscale: it has {values['SamplesPerPixel']} samples per pixel")
     shape, bits = (int(values["Rows"]), int(values["Columns"])), int(values["BitsAllocated"])
@@ -164,6 +163,14 @@ def _open(path: Path, changed_ns: int) -> FileDataset:
     """A file of several frames, cached while they are read one after the other."""
     del changed_ns  # Part of the cache's key: a file that has changed is read again.
     return dicom_header.read_all(path)
+def _how_to_decode(syntax: pydicom.uid.UID) -> str:
+    if syntax in gdcm.DECODER_DEPENDENCIES:
+        return "for which no decoder is installed; run `pip install 'lungjax[compressed]'`"
+    if packages := [re.split("[<>=]", one)[0] for one in pylibjpeg.DECODER_DEPENDENCIES.get(syntax, ())]:
+        return f"for which no decoder is installed; run `pip install {' '.join(packages)}`"
+    return "which lungjax cannot decode; decompress it first, where it comes from"
+
+
 
 
 def _read_plain(pixels: Pixels, out: np.ndarray) -> np.ndarray:
