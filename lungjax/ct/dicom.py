@@ -8,16 +8,19 @@ import datetime
 import functools
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom.charset
 import pydicom.config
 import pydicom.uid
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from tqdm import tqdm
 
@@ -45,7 +48,17 @@ _HEADER = {
 """What `Header` has of a file as text, and what it calls it."""
 _HEADER_TAGS = {
     int(tag): tag
-    for tag in map(Tag, (*_HEADER, "ImageType", "SamplesPerPixel", "ImagePositionPatient", "ImageOrientationPatient"))
+    for tag in map(
+        Tag,
+        (
+            *_HEADER,
+            "ImageType",
+            "SamplesPerPixel",
+            "ImagePositionPatient",
+            "ImageOrientationPatient",
+            "SpecificCharacterSet",
+        ),
+    )
 }
 _GEOMETRY = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"]
 _VALUES = ["RescaleSlope", "RescaleIntercept", "BitsAllocated", "PixelRepresentation"]
@@ -139,18 +152,27 @@ def read_header(path: Path) -> Header | None:
 
 
 def _header(dataset: FileDataset) -> Header:
-    texts = {name: str(_value(dataset, _HEADER_TAGS[int(Tag(tag))]) or "").strip() for tag, name in _HEADER.items()}
+    charset = tuple(_several(_value(dataset, Tag("SpecificCharacterSet"))))
+    texts = {
+        name: "\\".join(_several(_value(dataset, _HEADER_TAGS[int(Tag(tag))], charset))).strip()
+        for tag, name in _HEADER.items()
+    }
     words, samples, position, orientation = (
         _value(dataset, Tag(name))
         for name in ("ImageType", "SamplesPerPixel", "ImagePositionPatient", "ImageOrientationPatient")
     )
     return Header(
         **texts,
-        image_type=(words,) if isinstance(words, str) else tuple(map(str, words or ())),
+        image_type=tuple(_several(words)),
         samples=1 if samples is None else int(samples),
         position_mm=_place(position, 3),
         orientation=_place(orientation, 6),
     )
+
+
+def _several(value: Any) -> list[str]:
+    """The values of an element, of which there may be none, one or several, as text."""
+    return list(map(str, value)) if isinstance(value, MultiValue) else [] if value is None else [str(value)]
 
 
 def _place(values: Any, count: int) -> tuple[float, ...] | None:
@@ -325,10 +347,12 @@ def _series_header(path: Path, read_header: ReadHeader) -> Header | None:
     return header
 
 
-def _value(dataset: FileDataset, tag: BaseTag) -> Any:
+def _value(dataset: FileDataset, tag: BaseTag, charset: tuple[str, ...] = ()) -> Any:
     element = dataset.get_item(tag)
     if isinstance(element, RawDataElement):
-        return _converted(element._replace(value_tell=0))  # pyright: ignore[reportArgumentType]
+        raw = element.value or b""
+        plain = raw.isascii() and b"\x1b" not in raw  # Text that is the same in every character set.
+        return _converted(element._replace(value_tell=0), () if plain else charset)  # pyright: ignore[reportArgumentType]
     return None if element is None else element.value
 
 
@@ -340,10 +364,19 @@ def _text(dataset: FileDataset, tag: BaseTag) -> str:
 
 
 @functools.lru_cache(maxsize=256)
-def _converted(element: RawDataElement) -> Any:
-    """Cached: the slices of a series share nearly all values, and pydicom would check each value again."""
+def _converted(element: RawDataElement, charset: tuple[str, ...]) -> Any:
+    """Cached: the slices of a series share nearly all values, and pydicom would check each value again.
+
+    Text in another character set than the file says is read as Latin-1: each byte is a letter, so that names which
+    differ stay different.
+    """
     with pydicom.config.disable_value_validation():  # Whether a UID is a valid one, say, is nothing to warn of.
-        return convert_raw_data_element(element).value
+        if charset:
+            with contextlib.suppress(Warning, ValueError, LookupError), warnings.catch_warnings(action="error"):
+                encodings = pydicom.charset.convert_encodings(list(charset))
+                return convert_raw_data_element(element, encoding=encodings).value
+        with warnings.catch_warnings(action="ignore"):
+            return convert_raw_data_element(element).value
 
 
 def check_values(values: Mapping[str, Any], dataset: FileDataset, path: Path) -> None:
