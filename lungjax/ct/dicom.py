@@ -255,13 +255,18 @@ def make_slice(dataset: FileDataset, values: Mapping[str, Any], path: Path, pixe
     return Slice(
         path=path,
         study_uid=str(values["StudyInstanceUID"] or "").strip(),
+    padding, padding_hu = _declared_padding(dataset, values), None
+    if padding is not None:
+        padding_hu = padding[1] * pixels.slope + pixels.intercept
+        if not hounsfield.fits_int16(padding_hu, padding_hu):
+            padding_hu = hounsfield.FILL_HU
         series_uid=str(values["SeriesInstanceUID"]).strip(),
         sop_uid=str(values["SOPInstanceUID"] or "").strip(),
-        pixels=pixels,
+        pixels=dataclasses.replace(pixels, padding=padding),
         position_mm=_floats(values["ImagePositionPatient"], 3),
         orientation=_floats(values["ImageOrientationPatient"], 6),
         spacing_mm=tuple(_floats(values["PixelSpacing"], 2).tolist()),
-        padding_hu=_declared_padding_hu(dataset, values),
+        padding_hu=padding_hu,
         tilt_degrees=(_place([values["GantryDetectorTilt"] or 0], 1) or (0.0,))[0],
     )
 
@@ -409,7 +414,8 @@ def _check_rescale(values: Mapping[str, Any], path: Path) -> None:
         raise Fault("wrong_rescale", message)
 
 
-def _declared_padding_hu(dataset: FileDataset, values: Mapping[str, Any]) -> float | None:
+def _declared_padding(dataset: FileDataset, values: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The lowest and the highest stored value that the header declares to be padding."""
     # Read through the data set, because the VR of these tags depends on other elements.
     declared = [dataset[tag].value for tag in _PADDING if tag in dataset]
     stored = [int(value) for value in declared if value not in (None, "")]
@@ -419,7 +425,7 @@ def _declared_padding_hu(dataset: FileDataset, values: Mapping[str, Any]) -> flo
     bits = dicom_pixels.bits_stored(values, Path())
     sign = 1 << (bits - 1) if values["PixelRepresentation"] == 1 else 0
     stored = [((value + sign) & ((1 << bits) - 1)) - sign for value in stored]
-    return max(stored) * float(values["RescaleSlope"]) + float(values["RescaleIntercept"])
+    return min(stored), max(stored)
 
 
 def _floats(values: Sequence[float], count: int) -> np.ndarray:
