@@ -224,6 +224,9 @@ def read_slices(path: Path) -> list[Slice]:
     try:
         dataset = dicom_header.read(path, SLICE_TAGS | multiframe.TAGS)
         if multiframe.PER_FRAME not in dataset:
+            if (count := int(_value(dataset, Tag("NumberOfFrames")) or 1)) > 1:
+                message = f"{path} holds {count} images in one file but does not say where each lies"
+                raise Fault("missing_tag", f"{message} ({multiframe.PER_FRAME}); fetch the original")
             return [_single_image(dataset, path)]
         frames = multiframe.frame_values(dataset, NAMES)
         for values in frames:
@@ -252,14 +255,14 @@ def _single_image(dataset: FileDataset, path: Path) -> Slice:
 
 def make_slice(dataset: FileDataset, values: Mapping[str, Any], path: Path, pixels: Pixels) -> Slice:
     """A `Slice` from header values by name (`NAMES`), checked by `check_values`, and the location of its pixels."""
-    return Slice(
-        path=path,
-        study_uid=str(values["StudyInstanceUID"] or "").strip(),
     padding, padding_hu = _declared_padding(dataset, values), None
     if padding is not None:
         padding_hu = padding[1] * pixels.slope + pixels.intercept
         if not hounsfield.fits_int16(padding_hu, padding_hu):
             padding_hu = hounsfield.FILL_HU
+    return Slice(
+        path=path,
+        study_uid=str(values["StudyInstanceUID"] or "").strip(),
         series_uid=str(values["SeriesInstanceUID"]).strip(),
         sop_uid=str(values["SOPInstanceUID"] or "").strip(),
         pixels=dataclasses.replace(pixels, padding=padding),
@@ -399,6 +402,9 @@ def check_values(values: Mapping[str, Any], dataset: FileDataset, path: Path) ->
     for name in _NEEDED:
         if values[name] in (None, ""):
             raise Fault("missing_tag", f"{path} has no {name}; without it the image has no HU or no position")
+    if not min(pixel_mm := _floats(values["PixelSpacing"], 2).tolist()) > 0:
+        what = f"pixels of {pixel_mm[0]:g} x {pixel_mm[1]:g} mm"
+        raise Fault("unreadable_file", f"{path} has {what}, which is impossible; use the original")
     _check_rescale(values, path)
 
 

@@ -208,7 +208,13 @@ def test_not_ct(write_ct, tmp_path: Path):
 @pytest.mark.parametrize("tags", [{}, {"PixelPaddingValue": 60001}])
 def test_hu_that_int16_cannot_hold(write_ct, tmp_path: Path, tags: dict):
     stored = ramp(dtype=np.uint16, start=60000)
-    assert fault_of(write_ct(tmp_path, stored)).name == "hu_out_of_range"
+    assert fault_of(write_ct(tmp_path, stored, tags=tags)).name == "hu_out_of_range"
+
+
+@pytest.mark.parametrize("spacing_mm", [[0, 0], [-0.7, 0.7]])
+def test_pixels_without_a_size(write_ct, tmp_path: Path, spacing_mm: list[float]):
+    fault = fault_of(write_ct(tmp_path, ramp(), tags={"PixelSpacing": spacing_mm}))
+    assert (fault.name, f"{spacing_mm[0]:g} x {spacing_mm[1]:g} mm" in fault.message) == ("unreadable_file", True)
 
 
 def test_every_truncation_is_a_fault_that_names_the_file(write_ct, tmp_path: Path):

@@ -165,6 +165,20 @@ def test_a_header_of_billions_of_pixels_asks_for_no_memory(classic: list[Path], 
     assert caught.value.name == "too_large"
 
 
+def test_frames_without_a_place_are_a_fault(classic: list[Path], tmp_path: Path):
+    """Many images in one file as the makers of dental scanners write them: the first image's place alone is known."""
+    images = [pydicom.dcmread(path) for path in classic]
+    images[0].NumberOfFrames = len(images)
+    images[0].PixelData = b"".join(image.PixelData for image in images)
+    path = tmp_path / "one" / "all.dcm"
+    path.parent.mkdir()
+    images[0].save_as(path)
+    module, (entry,), _ = sources.find_scans(path.parent)
+    with pytest.raises(Fault, match=f"{SLICES} images in one file") as caught:
+        sources.read(module, entry)
+    assert caught.value.name == "missing_tag"
+
+
 def test_a_segmentation_refers_to_its_frames(classic: list[Path], tmp_path: Path):
     path = legacy(classic, tmp_path / "one" / "all.dcm")
     module, (entry,), _ = sources.find_scans(path.parent)
