@@ -8,7 +8,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,10 @@ DERIVED = ("SEG", "SR", "RTSTRUCT", "RTPLAN", "RTDOSE", "PR", "KO", "REG")
 """Modalities of what programs, lungjax among them, derive from a CT and store next to it."""
 
 _CT_CLASSES = ("", CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+_MOST_LISTED = 3
+"""UIDs in a sentence: some anonymisers give every file one of its own."""
+_LEAST_SCATTERED = 5
+"""Images of a folder, each in a series of its own."""
 _SCOUTS = ("LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM")
 
 
@@ -83,6 +87,19 @@ def modality(files: Sequence[File]) -> str:
     """That of a series: CT where any file is one."""
     modalities = [header.modality for header, _ in files]
     return "CT" if "CT" in modalities else modalities[0]
+
+
+def scattered(all_series: Mapping[str, Sequence[File]]) -> dict[Path, list[str]]:
+    """Folders of single CT images that are each a series of their own, and their SeriesInstanceUIDs.
+
+    Some anonymisers give every file new UIDs. Which images are one scan cannot be known then: a study may have several.
+    """
+    by_folder: dict[Path, list[str]] = collections.defaultdict(list)
+    for series_uid, files in all_series.items():
+        header, path = files[0]
+        if len(files) == 1 and header.modality == "CT" and header.sop_class in ("", CTImageStorage):
+            by_folder[path.parent].append(series_uid)
+    return {folder: uids for folder, uids in by_folder.items() if len(uids) >= _LEAST_SCATTERED}
 
 
 def groups(folder: Path, series_uid: str, files: Sequence[File]) -> tuple[list[Group], list[Quarantined]]:
@@ -164,7 +181,9 @@ def _several(files: Sequence[File], get: Callable[[Header], str], what: str) -> 
     values = sorted({get(header) for header, _ in files} - {""})
     if len(values) < 2:
         return None
-    return f"the series in {files[0][1].parent} is of several {what}, {', '.join(values)}; separate their files"
+    more = f" and {len(values) - _MOST_LISTED} more" if len(values) > _MOST_LISTED else ""
+    listed = f"{', '.join(values[:_MOST_LISTED])}{more}"
+    return f"the series in {files[0][1].parent} is of several {what}, {listed}; separate their files"
 
 
 def _why_no_image(file: File) -> str | None:

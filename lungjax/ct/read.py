@@ -14,7 +14,7 @@ import numpy as np
 
 from lungjax.ct import dicom, dicom_pixels, grouping, hounsfield, metaimage, nifti, orientation, series, volume
 from lungjax.ct.scan import Scan
-from lungjax.ct.source import Check, Entry, Quarantined
+from lungjax.ct.source import Check, Entry, Quarantined, quarantine_path
 from lungjax.errors import Fault
 
 VOLUME = re.compile(r"(?P<stem>[^.].*?)\.(?P<kind>nii|nii\.gz|mhd|mha)", re.IGNORECASE)
@@ -37,8 +37,9 @@ def find(source: Path, *, needs_patients: bool = False) -> tuple[list[Entry], li
     """Finds every CT of a source; both lists are sorted by key: the SeriesInstanceUID, or a file name without suffix.
 
     Quarantined are DICOM series of other modalities (`not_ct`, or the note `derived`), of several patients or studies
-    (`several_patients`, `several_studies`), what is left out of a series (the notes `left_out` and
-    `several_reconstructions`), and the single files and folders that `dicom.find_series` lists.
+    (`several_patients`, `several_studies`), images that are each a series (`incomplete_series`), what is left out of a
+    series (the notes `left_out` and `several_reconstructions`), and the single files and folders that
+    `dicom.find_series` lists.
 
     Args:
       source: a folder of DICOM, or a file.
@@ -50,6 +51,12 @@ def find(source: Path, *, needs_patients: bool = False) -> tuple[list[Entry], li
         return ([Entry(name["stem"], patient_of(name["stem"]), str(source), (str(source),))] if name else []), []
     all_series, quarantined = dicom.find_series(source, dicom.read_header)
     entries = []
+    for folder, uids in grouping.scattered(all_series).items():
+        held = f"{len(uids)} CT images in {folder} are each a series of its own, as some anonymisers make them"
+        fault = Fault("incomplete_series", f"{held}; give the images of a scan one SeriesInstanceUID")
+        quarantined.append(quarantine_path(source, folder, fault))
+        for uid in uids:
+            del all_series[uid]
     for series_uid, files in all_series.items():
         where = str(files[0][1].parent)
         try:
