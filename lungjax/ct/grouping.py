@@ -137,10 +137,11 @@ def without_strays(folder: Path, files: Sequence[File]) -> tuple[list[File], lis
     """
     strays: dict[tuple[str, Path], list[Path]] = collections.defaultdict(list)
     images = _sifted(files, _why_no_image, strays)
+    if not images:  # Reading one tells what is wrong with all of them; a class of captures, say, need not matter.
+        images = list(files)
+        strays.clear()
     images = _sifted(images, _why_other_orientation(images), strays)
     images = _sifted(images, _why_copy(), strays)
-    if not images:  # Then something is wrong with all of them, which reading one tells.
-        return list(files), []
     if several := _several(images, _patient, "patients"):
         raise Fault("several_patients", several)
     frames = _several(images, lambda header: header.frame_uid, "frames of reference")

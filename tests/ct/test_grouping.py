@@ -102,6 +102,18 @@ def test_a_scan_has_one_patient_study_and_frame(tmp_path: Path, tag: str, fault:
     assert {one.name for one in doctor.examine(tmp_path, format="unmarked").faults} == {fault}
 
 
+def test_images_of_an_unknown_class_are_one_scan_of_one_patient(tmp_path: Path):
+    """Anonymisers replace that UID, too, and converters write captures; what holds for other scans, holds for these."""
+    paths = source_files.write_ct(tmp_path / "a", STORED, tags={"SOPClassUID": "2.25.1234"})
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    (scan,), ((note, _),) = found(tmp_path)
+    np.testing.assert_array_equal(scan.voxels, STORED - 1024)
+    assert note == "left_out"
+    edited(paths[5], PatientID="TEST-2", SOPInstanceUID=generate_uid())
+    _, entries, (line,) = sources.find_scans(tmp_path / "a")
+    assert (entries, line.name) == ([], "several_patients")
+
+
 def test_uids_of_every_file_are_not_all_listed(tmp_path: Path):
     """Some anonymisers give each file new ones."""
     for path in source_files.write_ct(tmp_path, STORED):
