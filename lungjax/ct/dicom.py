@@ -304,6 +304,10 @@ def why_not_referred(datasets: Sequence[FileDataset]) -> str | None:
             return f"its images have no {keyword}, by which they are referred to"
         if keyword.endswith("UID") and not all(pydicom.uid.UID(value).is_valid for value in set(values)):
             return f"its images have a {keyword} that is no UID, so they cannot be referred to"
+        if keyword == "SOPClassUID" and not all(pydicom.uid.UID(value).type == "SOP Class" for value in set(values)):
+            return "its images have a SOPClassUID that DICOM does not know, so they cannot be referred to"
+        if keyword == "SOPInstanceUID" and len(set(values)) < len(values) and not multiframe.is_enhanced(datasets[0]):
+            return "several of its images have the same SOPInstanceUID, by which they are referred to"
     return None
 
 
