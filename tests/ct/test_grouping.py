@@ -102,6 +102,24 @@ def test_a_scan_has_one_patient_study_and_frame(tmp_path: Path, tag: str, fault:
     assert {one.name for one in doctor.examine(tmp_path, format="unmarked").faults} == {fault}
 
 
+@pytest.mark.parametrize("name", [".AppleDouble", "__MACOSX", "@eaDir", ".Trash-1000"])
+def test_folders_of_the_file_system_are_left_out(tmp_path: Path, name: str):
+    for path in source_files.write_ct(tmp_path, STORED):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / path.name).write_bytes(b"attributes")
+    (scan,), notes = found(tmp_path)
+    np.testing.assert_array_equal(scan.voxels, STORED - 1024)
+    assert notes == []
+
+
+def test_other_hidden_folders_are_read(tmp_path: Path):
+    """Folders are named after series, whose names may begin with a dot."""
+    source_files.write_ct(tmp_path / ".6 mm LUNG", STORED)
+    (scan,), notes = found(tmp_path)
+    np.testing.assert_array_equal(scan.voxels, STORED - 1024)
+    assert notes == []
+
+
 def test_images_of_an_unknown_class_are_one_scan_of_one_patient(tmp_path: Path):
     """Anonymisers replace that UID, too, and converters write captures; what holds for other scans, holds for these."""
     paths = source_files.write_ct(tmp_path / "a", STORED, tags={"SOPClassUID": "2.25.1234"})

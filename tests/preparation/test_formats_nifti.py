@@ -18,7 +18,8 @@ import lungjax
 from lungjax.ct.scan import Scan
 from lungjax.data.shards import open_dataset
 from lungjax.errors import Fault, InputError
-from lungjax.preparation.formats import nifti
+from lungjax.preparation import sources
+from lungjax.preparation.formats import nifti, unmarked
 from lungjax.preparation.run import prepare
 
 SHAPE = (12, 20, 16)
@@ -145,6 +146,19 @@ def test_what_is_no_case_is_listed(tmp_path):
         ("labelsTr/gone.nii.gz", "missing_image"),
         ("more/again/c.nii", "duplicate_series"),
     ]
+
+
+def test_links_to_files_kept_elsewhere_are_the_files(tmp_path: Path):
+    """As git-annex and DataLad lay data out: each file once in the tree, as a link, and once in their own folder."""
+    kept = tmp_path / ".git" / "annex" / "objects"
+    for name, image in zip(("a.nii.gz", "a_label.nii.gz"), chest(), strict=True):
+        key = f"MD5E-s1--{name}"
+        write(image, kept / key / key)
+        (tmp_path / name).symlink_to(kept / key / key)
+    assert sources.format_of(tmp_path, "auto") == "nifti"
+    assert {key: len(scan.nodules) for key, scan in read_all(tmp_path).items()} == {"a": 2}
+    entries, left_out = unmarked.find(tmp_path)
+    assert ([entry.key for entry in entries], left_out) == (["a", "a_label"], [])
 
 
 def test_a_link_to_a_folder_is_listed_and_takes_no_case_with_it(tmp_path):
