@@ -306,9 +306,16 @@ def why_not_referred(datasets: Sequence[FileDataset]) -> str | None:
             return f"its images have a {keyword} that is no UID, so they cannot be referred to"
         if keyword == "SOPClassUID" and not all(pydicom.uid.UID(value).type == "SOP Class" for value in set(values)):
             return "its images have a SOPClassUID that DICOM does not know, so they cannot be referred to"
-        if keyword == "SOPInstanceUID" and len(set(values)) < len(values) and not multiframe.is_enhanced(datasets[0]):
-            return "several of its images have the same SOPInstanceUID, by which they are referred to"
+        if keyword == "SOPInstanceUID" and (why := _why_not_referred_one_by_one(datasets, set(values))):
+            return why
     return None
+
+
+def _why_not_referred_one_by_one(datasets: Sequence[FileDataset], sop_uids: set[str]) -> str | None:
+    if any(map(multiframe.is_enhanced, datasets)):
+        return "its frames lie in several files, and a segmentation can refer to one" if len(sop_uids) > 1 else None
+    same = "several of its images have the same SOPInstanceUID, by which they are referred to"
+    return same if len(sop_uids) < len(datasets) else None
 
 
 def read_header_and_slice(path: Path) -> tuple[Header | None, Slice | Fault]:
