@@ -361,7 +361,7 @@ def evaluate(
     Args:
       model: a bundled model's name, or the path of a run's workdir or of an exported folder; not with `submission`.
       data: a prepared folder, or a file that can be prepared; by default the model's training data. With
-        `whole_scans`: LIDC-IDRI's DICOM, LUNA16's MetaImage, or NIfTI with label maps.
+        `whole_scans`: LIDC-IDRI's DICOM, LUNA16's MetaImage, or volumes of NIfTI or MetaImage with label maps.
       split: which patients to score.
       out: the JSON file; the table and pictures are written next to it. By default in the workdir, or in the current
         folder.

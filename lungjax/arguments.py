@@ -99,9 +99,9 @@ def _add_data(verbs: Any) -> None:
 
 
 def _add_labels(verb: argparse.ArgumentParser) -> None:
-    label = "of NIfTI: the number in label maps that is a nodule; may be given several (default: all but 0)"
+    label = "the number in label maps that is a nodule; may be given several (default: all but 0)"
     verb.add_argument("--label", type=_positive, nargs="+", default=(), metavar="NUMBER", help=label)
-    empty = "of NIfTI: a case without a label map has no nodule (default: it is left out where others have one)"
+    empty = "a case without a label map has no nodule (default: it is left out where others have one)"
     verb.add_argument("--unlabelled-is-empty", action="store_true", help=empty)
 
 

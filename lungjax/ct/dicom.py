@@ -8,16 +8,19 @@ import datetime
 import functools
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom.charset
 import pydicom.config
 import pydicom.uid
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from tqdm import tqdm
 
@@ -45,7 +48,17 @@ _HEADER = {
 """What `Header` has of a file as text, and what it calls it."""
 _HEADER_TAGS = {
     int(tag): tag
-    for tag in map(Tag, (*_HEADER, "ImageType", "SamplesPerPixel", "ImagePositionPatient", "ImageOrientationPatient"))
+    for tag in map(
+        Tag,
+        (
+            *_HEADER,
+            "ImageType",
+            "SamplesPerPixel",
+            "ImagePositionPatient",
+            "ImageOrientationPatient",
+            "SpecificCharacterSet",
+        ),
+    )
 }
 _GEOMETRY = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"]
 _VALUES = ["RescaleSlope", "RescaleIntercept", "BitsAllocated", "PixelRepresentation"]
@@ -139,18 +152,27 @@ def read_header(path: Path) -> Header | None:
 
 
 def _header(dataset: FileDataset) -> Header:
-    texts = {name: str(_value(dataset, _HEADER_TAGS[int(Tag(tag))]) or "").strip() for tag, name in _HEADER.items()}
+    charset = tuple(_several(_value(dataset, Tag("SpecificCharacterSet"))))
+    texts = {
+        name: "\\".join(_several(_value(dataset, _HEADER_TAGS[int(Tag(tag))], charset))).strip()
+        for tag, name in _HEADER.items()
+    }
     words, samples, position, orientation = (
         _value(dataset, Tag(name))
         for name in ("ImageType", "SamplesPerPixel", "ImagePositionPatient", "ImageOrientationPatient")
     )
     return Header(
         **texts,
-        image_type=(words,) if isinstance(words, str) else tuple(map(str, words or ())),
+        image_type=tuple(_several(words)),
         samples=1 if samples is None else int(samples),
         position_mm=_place(position, 3),
         orientation=_place(orientation, 6),
     )
+
+
+def _several(value: Any) -> list[str]:
+    """The values of an element, of which there may be none, one or several, as text."""
+    return list(map(str, value)) if isinstance(value, MultiValue) else [] if value is None else [str(value)]
 
 
 def _place(values: Any, count: int) -> tuple[float, ...] | None:
@@ -202,6 +224,9 @@ def read_slices(path: Path) -> list[Slice]:
     try:
         dataset = dicom_header.read(path, SLICE_TAGS | multiframe.TAGS)
         if multiframe.PER_FRAME not in dataset:
+            if (count := int(_value(dataset, Tag("NumberOfFrames")) or 1)) > 1:
+                message = f"{path} holds {count} images in one file but does not say where each lies"
+                raise Fault("missing_tag", f"{message} ({multiframe.PER_FRAME}); fetch the original")
             return [_single_image(dataset, path)]
         frames = multiframe.frame_values(dataset, NAMES)
         for values in frames:
@@ -230,16 +255,21 @@ def _single_image(dataset: FileDataset, path: Path) -> Slice:
 
 def make_slice(dataset: FileDataset, values: Mapping[str, Any], path: Path, pixels: Pixels) -> Slice:
     """A `Slice` from header values by name (`NAMES`), checked by `check_values`, and the location of its pixels."""
+    padding, padding_hu = _declared_padding(dataset, values), None
+    if padding is not None:
+        padding_hu = padding[1] * pixels.slope + pixels.intercept
+        if not hounsfield.fits_int16(padding_hu, padding_hu):
+            padding_hu = hounsfield.FILL_HU
     return Slice(
         path=path,
         study_uid=str(values["StudyInstanceUID"] or "").strip(),
         series_uid=str(values["SeriesInstanceUID"]).strip(),
         sop_uid=str(values["SOPInstanceUID"] or "").strip(),
-        pixels=pixels,
+        pixels=dataclasses.replace(pixels, padding=padding),
         position_mm=_floats(values["ImagePositionPatient"], 3),
         orientation=_floats(values["ImageOrientationPatient"], 6),
         spacing_mm=tuple(_floats(values["PixelSpacing"], 2).tolist()),
-        padding_hu=_declared_padding_hu(dataset, values),
+        padding_hu=padding_hu,
         tilt_degrees=(_place([values["GantryDetectorTilt"] or 0], 1) or (0.0,))[0],
     )
 
@@ -274,7 +304,18 @@ def why_not_referred(datasets: Sequence[FileDataset]) -> str | None:
             return f"its images have no {keyword}, by which they are referred to"
         if keyword.endswith("UID") and not all(pydicom.uid.UID(value).is_valid for value in set(values)):
             return f"its images have a {keyword} that is no UID, so they cannot be referred to"
+        if keyword == "SOPClassUID" and not all(pydicom.uid.UID(value).type == "SOP Class" for value in set(values)):
+            return "its images have a SOPClassUID that DICOM does not know, so they cannot be referred to"
+        if keyword == "SOPInstanceUID" and (why := _why_not_referred_one_by_one(datasets, set(values))):
+            return why
     return None
+
+
+def _why_not_referred_one_by_one(datasets: Sequence[FileDataset], sop_uids: set[str]) -> str | None:
+    if any(map(multiframe.is_enhanced, datasets)):
+        return "its frames lie in several files, and a segmentation can refer to one" if len(sop_uids) > 1 else None
+    same = "several of its images have the same SOPInstanceUID, by which they are referred to"
+    return same if len(sop_uids) < len(datasets) else None
 
 
 def read_header_and_slice(path: Path) -> tuple[Header | None, Slice | Fault]:
@@ -325,10 +366,12 @@ def _series_header(path: Path, read_header: ReadHeader) -> Header | None:
     return header
 
 
-def _value(dataset: FileDataset, tag: BaseTag) -> Any:
+def _value(dataset: FileDataset, tag: BaseTag, charset: tuple[str, ...] = ()) -> Any:
     element = dataset.get_item(tag)
     if isinstance(element, RawDataElement):
-        return _converted(element._replace(value_tell=0))  # pyright: ignore[reportArgumentType]
+        raw = element.value or b""
+        plain = raw.isascii() and b"\x1b" not in raw  # Text that is the same in every character set.
+        return _converted(element._replace(value_tell=0), () if plain else charset)  # pyright: ignore[reportArgumentType]
     return None if element is None else element.value
 
 
@@ -340,10 +383,19 @@ def _text(dataset: FileDataset, tag: BaseTag) -> str:
 
 
 @functools.lru_cache(maxsize=256)
-def _converted(element: RawDataElement) -> Any:
-    """Cached: the slices of a series share nearly all values, and pydicom would check each value again."""
+def _converted(element: RawDataElement, charset: tuple[str, ...]) -> Any:
+    """Cached: the slices of a series share nearly all values, and pydicom would check each value again.
+
+    Text in another character set than the file says is read as Latin-1: each byte is a letter, so that names which
+    differ stay different.
+    """
     with pydicom.config.disable_value_validation():  # Whether a UID is a valid one, say, is nothing to warn of.
-        return convert_raw_data_element(element).value
+        if charset:
+            with contextlib.suppress(Warning, ValueError, LookupError), warnings.catch_warnings(action="error"):
+                encodings = pydicom.charset.convert_encodings(list(charset))
+                return convert_raw_data_element(element, encoding=encodings).value
+        with warnings.catch_warnings(action="ignore"):
+            return convert_raw_data_element(element).value
 
 
 def check_values(values: Mapping[str, Any], dataset: FileDataset, path: Path) -> None:
@@ -361,6 +413,9 @@ def check_values(values: Mapping[str, Any], dataset: FileDataset, path: Path) ->
     for name in _NEEDED:
         if values[name] in (None, ""):
             raise Fault("missing_tag", f"{path} has no {name}; without it the image has no HU or no position")
+    if not min(pixel_mm := _floats(values["PixelSpacing"], 2).tolist()) > 0:
+        what = f"pixels of {pixel_mm[0]:g} x {pixel_mm[1]:g} mm"
+        raise Fault("unreadable_file", f"{path} has {what}, which is impossible; use the original")
     _check_rescale(values, path)
 
 
@@ -376,7 +431,8 @@ def _check_rescale(values: Mapping[str, Any], path: Path) -> None:
         raise Fault("wrong_rescale", message)
 
 
-def _declared_padding_hu(dataset: FileDataset, values: Mapping[str, Any]) -> float | None:
+def _declared_padding(dataset: FileDataset, values: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The lowest and the highest stored value that the header declares to be padding."""
     # Read through the data set, because the VR of these tags depends on other elements.
     declared = [dataset[tag].value for tag in _PADDING if tag in dataset]
     stored = [int(value) for value in declared if value not in (None, "")]
@@ -386,7 +442,7 @@ def _declared_padding_hu(dataset: FileDataset, values: Mapping[str, Any]) -> flo
     bits = dicom_pixels.bits_stored(values, Path())
     sign = 1 << (bits - 1) if values["PixelRepresentation"] == 1 else 0
     stored = [((value + sign) & ((1 << bits) - 1)) - sign for value in stored]
-    return max(stored) * float(values["RescaleSlope"]) + float(values["RescaleIntercept"])
+    return min(stored), max(stored)
 
 
 def _floats(values: Sequence[float], count: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pydicom.uid
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
+from pydicom.pixels.decoders import gdcm, pylibjpeg
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 
@@ -19,7 +21,6 @@ from lungjax.ct import dicom_header, faults, hounsfield
 from lungjax.ct.dicom_header import PIXELS
 from lungjax.errors import Fault
 
-_DECODERS = "run `pip install 'lungjax[compressed]'`"
 _PLAIN = (pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.ExplicitVRLittleEndian)
 
 
@@ -36,6 +37,7 @@ class Pixels:
       signed: whether the stored values are signed.
       bits: how many of the lowest bits are the value; the others may hold anything, an overlay for instance.
       slope, intercept: HU are slope * stored + intercept.
+      padding: the lowest and the highest stored value that the header declares to be padding; None where it does not.
       frame: the number of the frame in a file of several, from 0; None in a file of a single image.
     """
 
@@ -47,6 +49,7 @@ class Pixels:
     bits: int
     slope: float
     intercept: float
+    padding: tuple[int, int] | None = None
     frame: int | None = None
 
 
@@ -65,8 +68,7 @@ def locate(dataset: FileDataset, values: Mapping[str, Any], path: Path, *, frame
     """
     syntax = dataset.file_meta.TransferSyntaxUID
     if not _has_decoder(syntax):
-        message = f"{path} is compressed as {syntax.name}, for which no decoder is installed; {_DECODERS}"
-        raise Fault("no_decoder", message)
+        raise Fault("no_decoder", f"{path} is compressed as {syntax.name}, {_how_to_decode(syntax)}")
     if values["SamplesPerPixel"] not in (None, 1):
         raise Fault("unreadable_file", f"{path} is not greyscale: it has {values['SamplesPerPixel']} samples per pixel")
     shape, bits = (int(values["Rows"]), int(values["Columns"])), int(values["BitsAllocated"])
@@ -113,7 +115,8 @@ def bits_stored(values: Mapping[str, Any], path: Path) -> int:
 def read_hu(pixels: Pixels, out: np.ndarray) -> tuple[float, float]:
     """Reads an image's HU into `out`, int16 (rows, columns), contiguous; returns the lowest and the highest HU.
 
-    Plain pixels are not copied: they are read into `out`, a slice of the volume, and turned into HU there.
+    Plain pixels are not copied: they are read into `out`, a slice of the volume, and turned into HU there. Where int16
+    cannot hold what declared padding would be as HU, it is `hounsfield.FILL_HU`.
 
     Raises:
       Fault: `hu_out_of_range`, or `unreadable_file` where the pixels cannot be decoded or the file has changed since
@@ -121,14 +124,29 @@ def read_hu(pixels: Pixels, out: np.ndarray) -> tuple[float, float]:
     """
     stored = _value_bits(_read_plain(pixels, out) if pixels.plain else _decode(pixels), pixels.bits)
     slope, intercept = pixels.slope, pixels.intercept
-    ends_hu = sorted(float(end) * slope + intercept for end in (stored.min(), stored.max()))
-    low_hu, high_hu = ends_hu
+    low_hu, high_hu = _range_hu(stored, pixels)
+    is_padding = None
+    if pixels.padding is not None and not hounsfield.fits_int16(low_hu, high_hu):
+        first, last = pixels.padding
+        is_padding = (stored >= first) & (stored <= last)
+        values = stored[~is_padding]
+        stored[is_padding] = values[0] if values.size else 0
+        low_hu, high_hu = _range_hu(stored, pixels)
     hounsfield.check_fits_int16(low_hu, high_hu, str(pixels.path))
     if slope == 1 and intercept.is_integer() and stored.dtype.itemsize == 2:
         # Every result fits into int16, so arithmetic modulo 2**16 is exact, and much faster than in floats.
         np.add(stored.view(np.uint16), np.uint16(int(intercept) % 65536), out=out.view(np.uint16))
     else:
         out[...] = np.rint(stored * slope + intercept)
+    if is_padding is not None:
+        out[is_padding] = hounsfield.FILL_HU
+        low_hu = float(min(low_hu, hounsfield.FILL_HU))
+    return low_hu, high_hu
+
+
+def _range_hu(stored: np.ndarray, pixels: Pixels) -> tuple[float, float]:
+    """The lowest and the highest HU."""
+    low_hu, high_hu = sorted(float(end) * pixels.slope + pixels.intercept for end in (stored.min(), stored.max()))
     return low_hu, high_hu
 
 
@@ -143,6 +161,14 @@ def _has_decoder(syntax: pydicom.uid.UID) -> bool:
         return get_decoder(syntax).is_available
     except NotImplementedError:
         return False
+
+
+def _how_to_decode(syntax: pydicom.uid.UID) -> str:
+    if syntax in gdcm.DECODER_DEPENDENCIES:
+        return "for which no decoder is installed; run `pip install 'lungjax[compressed]'`"
+    if packages := [re.split("[<>=]", one)[0] for one in pylibjpeg.DECODER_DEPENDENCIES.get(syntax, ())]:
+        return f"for which no decoder is installed; run `pip install {' '.join(packages)}`"
+    return "which lungjax cannot decode; decompress it first, where it comes from"
 
 
 def _decode(pixels: Pixels) -> np.ndarray:

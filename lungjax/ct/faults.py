@@ -45,7 +45,7 @@ FAULTS = {
     "missing_file": "a header names a file of voxels that does not exist; fetch it",
     "missing_tag": "a DICOM file lacks a tag that its HU or its position needs; fetch the original",
     "too_large": "a file asks for more memory, by its header or once unpacked, than any scan takes; use the original",
-    "no_decoder": "no decoder is installed for its compressed transfer syntax; `pip install 'lungjax[compressed]'`",
+    "no_decoder": "no decoder is installed for its compressed transfer syntax; its message says what helps",
     "short_pixels": "there are fewer bytes of pixels than rows x columns take; use the original",
     # Which scan it is.
     "not_ct": "a series has a modality that LIDC-IDRI does not contain, or a CT of LIDC-IDRI has another modality in "
@@ -57,7 +57,7 @@ FAULTS = {
     "several_studies": "the files of one series name several studies or frames of reference; separate them",
     "several_channels": "a case has more than one channel, but a CT has one; remove the others",
     # Its slices.
-    "incomplete_series": "slices are missing, or there are more than in LIDC-IDRI; fetch the series again",
+    "incomplete_series": "slices are missing, there are more than in LIDC-IDRI, or each is a series; fetch it again",
     "duplicate_positions": "two slices lie at the same position; keep one",
     "uneven_spacing": "slices are not evenly spaced, although they are in LIDC-IDRI; fetch the series again",
     "mixed_geometry": "slices differ in size, pixel spacing, orientation or series, or do not lie above one another",
@@ -88,6 +88,7 @@ FAULTS = {
     "mask_shape": "a mask and its image differ in their dimensions",
     "mask_position": "a label map and its volume differ in position; resample the label map onto the volume",
     "not_a_label": "a label map holds fractions; store the labels themselves",
+    "ignored_label": "a label map holds what nnU-Net's dataset.json calls ignored; name the nodules by --label",
     "organ_map": "a label map marks more in one piece than any nodule, as of an organ; name the nodules by --label",
     "not_in_table": "the table of patients does not name this scan; add it",
     "too_many_readers": "masks of more than four readers, which LIDC-IDRI does not have",
@@ -131,6 +132,7 @@ IN_VOXELS = (
     "mask_shape",
     "mixed_geometry",
     "not_a_label",
+    "ignored_label",
     "organ_map",
 )
 """Faults that may appear only when `prepare` reads the voxels, although `doctor` has checked everything else."""

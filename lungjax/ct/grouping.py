@@ -8,7 +8,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,10 @@ DERIVED = ("SEG", "SR", "RTSTRUCT", "RTPLAN", "RTDOSE", "PR", "KO", "REG")
 """Modalities of what programs, lungjax among them, derive from a CT and store next to it."""
 
 _CT_CLASSES = ("", CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+_MOST_LISTED = 3
+"""UIDs in a sentence: some anonymisers give every file one of its own."""
+_LEAST_SCATTERED = 5
+"""Images of a folder, each in a series of its own."""
 _SCOUTS = ("LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM")
 
 
@@ -85,6 +89,19 @@ def modality(files: Sequence[File]) -> str:
     return "CT" if "CT" in modalities else modalities[0]
 
 
+def scattered(all_series: Mapping[str, Sequence[File]]) -> dict[Path, list[str]]:
+    """Folders of single CT images that are each a series of their own, and their SeriesInstanceUIDs.
+
+    Some anonymisers give every file new UIDs. Which images are one scan cannot be known then: a study may have several.
+    """
+    by_folder: dict[Path, list[str]] = collections.defaultdict(list)
+    for series_uid, files in all_series.items():
+        header, path = files[0]
+        if len(files) == 1 and header.modality == "CT" and header.sop_class in ("", CTImageStorage):
+            by_folder[path.parent].append(series_uid)
+    return {folder: uids for folder, uids in by_folder.items() if len(uids) >= _LEAST_SCATTERED}
+
+
 def groups(folder: Path, series_uid: str, files: Sequence[File]) -> tuple[list[Group], list[Quarantined]]:
     """The scans in the files of one CT series, and notes on what is left out.
 
@@ -120,10 +137,11 @@ def without_strays(folder: Path, files: Sequence[File]) -> tuple[list[File], lis
     """
     strays: dict[tuple[str, Path], list[Path]] = collections.defaultdict(list)
     images = _sifted(files, _why_no_image, strays)
+    if not images:  # Reading one tells what is wrong with all of them; a class of captures, say, need not matter.
+        images = list(files)
+        strays.clear()
     images = _sifted(images, _why_other_orientation(images), strays)
     images = _sifted(images, _why_copy(), strays)
-    if not images:  # Then something is wrong with all of them, which reading one tells.
-        return list(files), []
     if several := _several(images, _patient, "patients"):
         raise Fault("several_patients", several)
     frames = _several(images, lambda header: header.frame_uid, "frames of reference")
@@ -164,7 +182,9 @@ def _several(files: Sequence[File], get: Callable[[Header], str], what: str) -> 
     values = sorted({get(header) for header, _ in files} - {""})
     if len(values) < 2:
         return None
-    return f"the series in {files[0][1].parent} is of several {what}, {', '.join(values)}; separate their files"
+    more = f" and {len(values) - _MOST_LISTED} more" if len(values) > _MOST_LISTED else ""
+    listed = f"{', '.join(values[:_MOST_LISTED])}{more}"
+    return f"the series in {files[0][1].parent} is of several {what}, {listed}; separate their files"
 
 
 def _why_no_image(file: File) -> str | None:

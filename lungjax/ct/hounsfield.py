@@ -79,9 +79,14 @@ def fill_not_a_number(values: np.ndarray, where: str) -> tuple[np.ndarray, Note 
     return np.where(missing, values.dtype.type(FILL_HU), values), Note("not_a_number", message)
 
 
+def fits_int16(low_hu: float, high_hu: float) -> bool:
+    """Whether int16 can hold the lowest and the highest value."""
+    return _LOWEST < low_hu <= high_hu < _HIGHEST
+
+
 def check_fits_int16(low_hu: float, high_hu: float, where: str) -> None:
     """Raises the Fault `hu_out_of_range` where int16 cannot hold the lowest or the highest value."""
-    if not _LOWEST < low_hu <= high_hu < _HIGHEST:
+    if not fits_int16(low_hu, high_hu):
         range_text = f"{low_hu:g} to {high_hu:g} HU, which int16 cannot hold"
         raise Fault("hu_out_of_range", f"{where} has {range_text}; its rescale tags or its pixels are wrong")
 

@@ -1,4 +1,4 @@
-"""MetaImage: a header of `Key = value` lines that names a separate file of voxels.
+"""MetaImage: a header of `Key = value` lines, with the voxels in a file of their own (`.mhd`) or behind it (`.mha`).
 
 It is read here and not by ITK, whose reader trusts the header: some headers make it read other files, others make it
 end the process.
@@ -7,8 +7,8 @@ end the process.
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
-import re
 import zlib
 from pathlib import Path
 
@@ -23,7 +23,8 @@ _CHUNK_BYTES = 2**20
 _DEFLATE = 1032
 """The highest compression ratio that zlib can reach."""
 _ZLIB_OR_GZIP = 47
-_LINE = re.compile(r"\s*(\w+)\s*=\s*(.*?)\s*")
+_HERE = ("LOCAL", "Local", "local")
+"""In place of a name: the voxels follow the header in the same file."""
 _TYPES = {
     "MET_CHAR": "i1",
     "MET_UCHAR": "u1",
@@ -31,6 +32,10 @@ _TYPES = {
     "MET_USHORT": "u2",
     "MET_INT": "i4",
     "MET_UINT": "u4",
+    "MET_LONG": "i4",
+    "MET_ULONG": "u4",
+    "MET_LONG_LONG": "i8",
+    "MET_ULONG_LONG": "u8",
     "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }
@@ -50,13 +55,15 @@ class Header:
 
     Attributes:
       geometry: how the voxels lie in the patient.
-      voxel_file: the file of voxels, in the folder of the header.
-      compressed: whether that file is compressed.
+      voxel_file: the file of voxels, in the folder of the header, or the header's own.
+      offset: where the voxels begin in it, in bytes.
+      compressed: whether they are compressed.
       dtype: of one voxel, including the byte order.
     """
 
     geometry: Geometry
     voxel_file: Path
+    offset: int
     compressed: bool
     dtype: np.dtype
 
@@ -75,7 +82,7 @@ def read_header(path: Path) -> Header:
     try:
         with path.open("rb") as file:
             text = file.read(_HEADER_BYTES).decode("latin-1")
-        fields = _fields(text)
+        fields, end = _fields(text)
         dtype = np.dtype(_TYPES[fields.get("ElementType", "")]).newbyteorder(
             ">" if _is_true(fields, "BinaryDataByteOrderMSB") else "<"
         )
@@ -89,9 +96,11 @@ def read_header(path: Path) -> Header:
     except (ValueError, OverflowError) as error:
         raise Fault("unreadable_file", f"{path} cannot be read ({error}); convert the original again") from error
     compressed = _is_true(fields, "CompressedData")
-    header = Header(geometry, _voxel_file(fields.get("ElementDataFile", ""), path), compressed, dtype)
+    name = fields.get("ElementDataFile", "")
+    voxel_file, offset = (path, end) if name in _HERE else (_voxel_file(name, path), 0)
+    header = Header(geometry, voxel_file, offset, compressed, dtype)
     size_limits.check(header.nbytes, size_limits.SCAN_BYTES, f"{path}, by the bytes of its voxels,")
-    have = header.voxel_file.stat().st_size * (_DEFLATE if compressed else 1)
+    have = max(header.voxel_file.stat().st_size - offset, 0) * (_DEFLATE if compressed else 1)
     if have < header.nbytes:
         raise _truncated(header.voxel_file, have, header.nbytes)
     return header
@@ -112,17 +121,25 @@ def read_voxels(header: Header) -> np.ndarray:
     return voxels.astype(header.dtype.newbyteorder("="), copy=False).reshape(header.geometry.shape)
 
 
-def _fields(text: str) -> dict[str, str]:
-    """Keys and values up to the name of the voxel file, which ends a header; old keys get their current names."""
+def _fields(text: str) -> tuple[dict[str, str], int]:
+    """Keys and values up to the name of the voxel file, which ends a header, and where it ends in `text`.
+
+    Old keys get their current names. Keys may be of any characters: ITK adds what else it knows of an image, as
+    `0008|0060 = CT` of DICOM.
+    """
     fields: dict[str, str] = {}
-    for line in filter(str.strip, text.split("\n")):
-        match = _LINE.fullmatch(line)
-        if match is None:
+    end = 0
+    for line in io.StringIO(text):
+        end += len(line)
+        if not line.strip():
+            continue
+        key, equals, value = (part.strip() for part in line.partition("="))
+        if not (key and equals):
             raise ValueError(f"it has the line {line.strip()[:40]!r}")
-        key = _OTHER_NAMES.get(match[1], match[1])
+        key = _OTHER_NAMES.get(key, key)
         if key in fields:
             raise ValueError(f"it has {key} twice")
-        fields[key] = match[2]
+        fields[key] = value
         if key == "ElementDataFile":
             break
     for key, expected in (("ObjectType", "Image"), ("BinaryData", "True"), ("HeaderSize", "0")):
@@ -130,7 +147,7 @@ def _fields(text: str) -> dict[str, str]:
             raise ValueError(f"its {key} is {fields[key][:40]!r}, not {expected}")
     if "ElementType" in fields and fields["ElementType"] not in _TYPES:
         raise ValueError(f"its ElementType is {fields['ElementType'][:40]!r}")
-    return fields
+    return fields, end
 
 
 def _is_true(fields: dict[str, str], key: str) -> bool:
@@ -157,11 +174,10 @@ def _floats(text: str) -> list[float]:
 
 
 def _voxel_file(name: str, path: Path) -> Path:
-    """The file of voxels, which must lie in the folder of the header."""
+    """A file of voxels, which must lie in the folder of the header."""
     if Path(name).name != name or not name.lower().endswith((".raw", ".zraw")) or "\0" in name:
-        raise Fault(
-            "unreadable_file", f"{path} does not name a .raw or .zraw file in its folder; convert the original again"
-        )
+        message = f"{path} neither holds its voxels nor names a .raw or .zraw file in its folder"
+        raise Fault("unreadable_file", f"{message}; convert the original again")
     voxel_file = path.with_name(name)
     try:
         if voxel_file.is_file():
@@ -172,14 +188,14 @@ def _voxel_file(name: str, path: Path) -> Path:
 
 
 def _read_plain(header: Header) -> np.ndarray:
-    with header.voxel_file.open("rb") as file:
-        return np.fromfile(file, header.dtype, math.prod(header.geometry.shape))
+    return np.fromfile(header.voxel_file, header.dtype, math.prod(header.geometry.shape), offset=header.offset)
 
 
 def _decompress(header: Header) -> bytearray:
     """Decompresses to the end, where the checksum is, but never more than `header.nbytes`."""
     voxels, stream = bytearray(), zlib.decompressobj(_ZLIB_OR_GZIP)
     with header.voxel_file.open("rb") as file:
+        file.seek(header.offset)
         while not stream.eof:
             chunk = stream.unconsumed_tail or file.read(_CHUNK_BYTES)
             if not chunk:

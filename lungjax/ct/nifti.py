@@ -1,5 +1,7 @@
 """Reads a NIfTI-1 or NIfTI-2 file, `.nii` or `.nii.gz`: its header and its voxels.
 
+Whether it is compressed is told by its first bytes, for files are renamed, and programs unpack them on the way.
+
 It is read here and not by ITK, which also accepts older and two-file formats with the same suffix, and allocates
 whatever memory a header asks for. nibabel 5.4, which writes our masks, does not read it either: nibabel stops before
 gzip's checksum, so that a damaged `.nii.gz` silently gives other voxels, and it refuses a qform whose quaternion was
@@ -26,6 +28,7 @@ from lungjax.errors import Fault
 
 _MOST_OFFSET = 2**24
 _CHUNK_BYTES = 2**20
+_GZIP = b"\x1f\x8b"
 _DEFLATE = 1032
 """The highest compression ratio that gzip can reach."""
 _TYPES = {
@@ -160,6 +163,7 @@ def read_header(path: Path) -> Header:
       Fault: `unreadable_file`, `not_3d`, `missing_orientation` or `too_large`.
     """
     try:
+        compressed = _is_compressed(path)
         with _open(path) as file:
             raw_header = file.read(max(version.nbytes for version in _VERSIONS))
         have = path.stat().st_size
@@ -177,7 +181,7 @@ def read_header(path: Path) -> Header:
         raise _truncated(path, len(raw_header), fields.version.nbytes)
     header = _parse(fields, path)
     size_limits.check(header.nbytes, size_limits.SCAN_BYTES, f"{path}, by the bytes of its voxels,")
-    if not _is_compressed(path) and have < header.offset + header.nbytes:
+    if not compressed and have < header.offset + header.nbytes:
         raise _truncated(path, have, header.offset + header.nbytes)
     if have * _DEFLATE < header.nbytes:
         raise _truncated(path, have * _DEFLATE, header.nbytes)
@@ -341,7 +345,8 @@ def _qform(numbers: Sequence[float], qfac: float, pixdim: Sequence[float]) -> np
 
 
 def _is_compressed(path: Path) -> bool:
-    return path.suffix.lower() == ".gz"
+    with path.open("rb") as file:
+        return file.read(2) == _GZIP
 
 
 def _open(path: Path) -> BinaryIO:

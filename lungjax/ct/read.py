@@ -14,10 +14,10 @@ import numpy as np
 
 from lungjax.ct import dicom, dicom_pixels, grouping, hounsfield, metaimage, nifti, orientation, series, volume
 from lungjax.ct.scan import Scan
-from lungjax.ct.source import Check, Entry, Quarantined
+from lungjax.ct.source import Check, Entry, Quarantined, quarantine_path
 from lungjax.errors import Fault
 
-VOLUME = re.compile(r"(?P<stem>[^.].*?)\.(?P<kind>nii|nii\.gz|mhd)", re.IGNORECASE)
+VOLUME = re.compile(r"(?P<stem>[^.].*?)\.(?P<kind>nii|nii\.gz|mhd|mha)", re.IGNORECASE)
 """Names of single-file volumes."""
 _LEAST_UPRIGHT = 0.7
 """Least cosine between the body's axis and the normal of slices that may be tilted; others are not axial at all."""
@@ -37,8 +37,9 @@ def find(source: Path, *, needs_patients: bool = False) -> tuple[list[Entry], li
     """Finds every CT of a source; both lists are sorted by key: the SeriesInstanceUID, or a file name without suffix.
 
     Quarantined are DICOM series of other modalities (`not_ct`, or the note `derived`), of several patients or studies
-    (`several_patients`, `several_studies`), what is left out of a series (the notes `left_out` and
-    `several_reconstructions`), and the single files and folders that `dicom.find_series` lists.
+    (`several_patients`, `several_studies`), images that are each a series (`incomplete_series`), what is left out of a
+    series (the notes `left_out` and `several_reconstructions`), and the single files and folders that
+    `dicom.find_series` lists.
 
     Args:
       source: a folder of DICOM, or a file.
@@ -50,6 +51,12 @@ def find(source: Path, *, needs_patients: bool = False) -> tuple[list[Entry], li
         return ([Entry(name["stem"], patient_of(name["stem"]), str(source), (str(source),))] if name else []), []
     all_series, quarantined = dicom.find_series(source, dicom.read_header)
     entries = []
+    for folder, uids in grouping.scattered(all_series).items():
+        held = f"{len(uids)} CT images in {folder} are each a series of its own, as some anonymisers make them"
+        fault = Fault("incomplete_series", f"{held}; give the images of a scan one SeriesInstanceUID")
+        quarantined.append(quarantine_path(source, folder, fault))
+        for uid in uids:
+            del all_series[uid]
     for series_uid, files in all_series.items():
         where = str(files[0][1].parent)
         try:
@@ -99,7 +106,7 @@ def read(entry: Entry, *, uneven: bool = False) -> Scan:
         `lungjax.ct.nifti`, `lungjax.ct.metaimage`, `lungjax.ct.hounsfield`.
     """
     if path := _volume(entry):
-        layout, voxels = _read_volume(path)
+        layout, voxels = read_volume(path)
         hu, notes = layout.hu(voxels, str(path))
         return layout.scan(hu, key=entry.key, patient_id=entry.patient_id, notes=notes)
     stack = _stack(entry, uneven=uneven)
@@ -139,9 +146,9 @@ def check_volume(path: Path) -> Check:
     Raises:
       Fault: as `read` does.
     """
-    layout, planes = _read_volume(path, planes=_PLANES)
+    layout, planes = read_volume(path, planes=_PLANES)
     if hounsfield.why_no_chest(np.nan_to_num(planes, nan=hounsfield.FILL_HU) if planes.dtype.kind == "f" else planes):
-        layout, voxels = _read_volume(path)
+        layout, voxels = read_volume(path)
         layout.hu(voxels, str(path))
     return Check(layout.shape[0], (), layout.notes)
 
@@ -181,12 +188,25 @@ def _volume(entry: Entry) -> Path | None:
     return path if len(entry.locator) == 1 and VOLUME.fullmatch(path.name) else None
 
 
-def _read_volume(path: Path, *, planes: Sequence[float] | None = None) -> tuple[volume.Layout, np.ndarray]:
-    """How a single-file volume is turned to the axes of an axial CT, and its numbers as they are in the file.
+def lay_out(path: Path) -> volume.Layout:
+    """How a single-file volume is turned to the axes of an axial CT, from its header alone.
+
+    Raises:
+      Fault: as `lungjax.ct.nifti.read_header`, `lungjax.ct.metaimage.read_header` and `lungjax.ct.volume.lay_out` do.
+    """
+    header = metaimage.read_header(path) if _is_metaimage(path) else nifti.read_header(path)
+    return volume.lay_out(header.geometry, path)
+
+
+def read_volume(path: Path, *, planes: Sequence[float] | None = None) -> tuple[volume.Layout, np.ndarray]:
+    """As `lay_out`, and the file's numbers, (slices, rows, columns) in its own order.
 
     With `planes`, only those at such shares of the file's first axis are read, where that saves time.
+
+    Raises:
+      Fault: as `lay_out` does, or `unreadable_file`.
     """
-    if path.suffix.lower() == ".mhd":
+    if _is_metaimage(path):
         header = metaimage.read_header(path)
         return volume.lay_out(header.geometry, path), metaimage.read_voxels(header)
     header = nifti.read_header(path)
@@ -194,3 +214,7 @@ def _read_volume(path: Path, *, planes: Sequence[float] | None = None) -> tuple[
     if planes is None:
         return layout, nifti.read_voxels(path, header)
     return layout, nifti.read_planes(path, header, [int(share * header.geometry.shape[0]) for share in planes])
+
+
+def _is_metaimage(path: Path) -> bool:
+    return path.suffix.lower() in (".mhd", ".mha")

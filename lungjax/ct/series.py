@@ -311,8 +311,11 @@ def _check_apart(ordered: Sequence[Slice], z_mm: np.ndarray) -> None:
     gaps_mm = np.diff(z_mm)
     same = int(gaps_mm.argmin())
     if gaps_mm[same] < SAME_MM:
-        paths = f"{ordered[same].path} and {ordered[same + 1].path}"
-        raise Fault("duplicate_positions", f"{paths} both lie at {z_mm[same]:g} mm; keep one")
+        first, second = ordered[same].path, ordered[same + 1].path
+        if first == second:
+            held = f"{first} holds two images at {z_mm[same]:g} mm, as of two phases or reconstructions"
+            raise Fault("duplicate_positions", f"{held}; separate them")
+        raise Fault("duplicate_positions", f"{first} and {second} both lie at {z_mm[same]:g} mm; keep one")
 
 
 def _check_straight(ordered: Sequence[Slice], positions_mm: np.ndarray, normal_lps: np.ndarray) -> None:

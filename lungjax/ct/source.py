@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from lungjax.errors import Fault, plain
 
 if TYPE_CHECKING:
     from lungjax.ct.scan import Scan
+
+_OF_THE_SYSTEM = re.compile(r"\.git|\.AppleDouble|__MACOSX|@eaDir|#recycle|\$RECYCLE\.BIN|\.Trash.*")
+"""Folders of copies, of what was deleted, and of files that have the names of others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,13 +111,20 @@ def walk(source: Path, *, skip_prefix: str | None = None) -> Iterator[tuple[Path
     count as files. A folder may be closed to this user (`unreadable_folder`). Reading a pipe could block for ever
     (`unreadable_file`).
 
+    What version control and file systems keep for themselves is left out: git-annex, for instance, keeps every file a
+    second time. Other hidden folders are walked: some are named after a series.
+
     Args:
       source: the folder.
       skip_prefix: folders whose names begin with it are skipped.
     """
     errors: list[OSError] = []
     for folder, folders, names in os.walk(source, onerror=errors.append):
-        folders[:] = sorted(name for name in folders if skip_prefix is None or not name.startswith(skip_prefix))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not (_OF_THE_SYSTEM.fullmatch(name) or (skip_prefix is not None and name.startswith(skip_prefix)))
+        )
         for name in folders:
             path = Path(folder, name)
             if path.is_symlink():

@@ -97,6 +97,26 @@ def test_padding_that_the_header_wrote_unsigned_is_signed(write_ct, tmp_path: Pa
     assert dicom.read_series(paths).padding_hu == -3024
 
 
+@pytest.mark.parametrize("padding", [-32768, 65535])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_padding_that_int16_cannot_hold_as_hu(write_ct, tmp_path: Path, padding: int, compressed: bool):
+    """The extreme of the stored type, far from any HU once the intercept of -1024 is added."""
+    stored = ramp(dtype=np.int16 if padding < 0 else np.uint16, start=100)
+    stored[:, 0, :2] = padding
+    stored[0] = padding  # A whole slice above the field of view.
+    paths = write_ct(tmp_path, stored)
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        dataset.add_new("PixelPaddingValue", "SS" if padding < 0 else "US", padding)
+        if compressed:
+            dataset.compress(RLELossless)
+        dataset.save_as(path)
+    series = dicom.read_series(paths)
+    expected = np.where(stored == padding, -2048, stored.astype(int) - 1024)
+    np.testing.assert_array_equal(series.voxels, expected)
+    assert (series.padding_hu, series.range_hu) == (-2048, (-2048, expected.max()))
+
+
 def test_padding_that_the_header_leaves_empty_is_none(write_ct, tmp_path: Path):
     paths = write_ct(tmp_path, ramp())
     for path in paths:
@@ -185,9 +205,16 @@ def test_not_ct(write_ct, tmp_path: Path):
     assert fault_of(write_ct(tmp_path, ramp(), tags={"Modality": "DX"})).name == "not_ct"
 
 
-def test_hu_that_int16_cannot_hold(write_ct, tmp_path: Path):
+@pytest.mark.parametrize("tags", [{}, {"PixelPaddingValue": 60001}])
+def test_hu_that_int16_cannot_hold(write_ct, tmp_path: Path, tags: dict):
     stored = ramp(dtype=np.uint16, start=60000)
-    assert fault_of(write_ct(tmp_path, stored)).name == "hu_out_of_range"
+    assert fault_of(write_ct(tmp_path, stored, tags=tags)).name == "hu_out_of_range"
+
+
+@pytest.mark.parametrize("spacing_mm", [[0, 0], [-0.7, 0.7]])
+def test_pixels_without_a_size(write_ct, tmp_path: Path, spacing_mm: list[float]):
+    fault = fault_of(write_ct(tmp_path, ramp(), tags={"PixelSpacing": spacing_mm}))
+    assert (fault.name, f"{spacing_mm[0]:g} x {spacing_mm[1]:g} mm" in fault.message) == ("unreadable_file", True)
 
 
 def test_every_truncation_is_a_fault_that_names_the_file(write_ct, tmp_path: Path):

@@ -102,9 +102,97 @@ def test_a_scan_has_one_patient_study_and_frame(tmp_path: Path, tag: str, fault:
     assert {one.name for one in doctor.examine(tmp_path, format="unmarked").faults} == {fault}
 
 
+@pytest.mark.parametrize("name", [".AppleDouble", "__MACOSX", "@eaDir", ".Trash-1000"])
+def test_folders_of_the_file_system_are_left_out(tmp_path: Path, name: str):
+    for path in source_files.write_ct(tmp_path, STORED):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / path.name).write_bytes(b"attributes")
+    (scan,), notes = found(tmp_path)
+    np.testing.assert_array_equal(scan.voxels, STORED - 1024)
+    assert notes == []
+
+
+def test_other_hidden_folders_are_read(tmp_path: Path):
+    """Folders are named after series, whose names may begin with a dot."""
+    source_files.write_ct(tmp_path / ".6 mm LUNG", STORED)
+    (scan,), notes = found(tmp_path)
+    np.testing.assert_array_equal(scan.voxels, STORED - 1024)
+    assert notes == []
+
+
+def test_images_of_an_unknown_class_are_one_scan_of_one_patient(tmp_path: Path):
+    """Anonymisers replace that UID, too, and converters write captures; what holds for other scans, holds for these."""
+    paths = source_files.write_ct(tmp_path / "a", STORED, tags={"SOPClassUID": "2.25.1234"})
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    (scan,), ((note, _),) = found(tmp_path)
+    np.testing.assert_array_equal(scan.voxels, STORED - 1024)
+    assert note == "left_out"
+    edited(paths[5], PatientID="TEST-2", SOPInstanceUID=generate_uid())
+    _, entries, (line,) = sources.find_scans(tmp_path / "a")
+    assert (entries, line.name) == ([], "several_patients")
+
+
+def test_uids_of_every_file_are_not_all_listed(tmp_path: Path):
+    """Some anonymisers give each file new ones."""
+    for path in source_files.write_ct(tmp_path, STORED):
+        edited(path, FrameOfReferenceUID=generate_uid())
+    _, entries, (line,) = sources.find_scans(tmp_path)
+    assert (entries, line.name, line.message.count("1.2.826."), "and 5 more;" in line.message) == (
+        [],
+        "several_studies",
+        3,
+        True,
+    )
+
+
+def test_images_that_are_each_a_series_are_one_sentence(tmp_path: Path):
+    source_files.write_ct(tmp_path / "whole", STORED)
+    for path in source_files.write_ct(tmp_path / "scattered", STORED, series_uid="1.2.3.5"):
+        edited(path, SeriesInstanceUID=generate_uid())
+    (scan,), ((name, message),) = found(tmp_path)
+    np.testing.assert_array_equal(scan.voxels, STORED - 1024)
+    assert (name, "8 CT images" in message, str(tmp_path / "scattered") in message) == ("incomplete_series", True, True)
+    report = doctor.examine(tmp_path, format="unmarked")
+    assert ([one.name for one in report.faults], report.scans) == (["incomplete_series"], 1)
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding", "expected"),
+    [
+        ("ISO_IR 192", "utf-8", "Müller-山田"),
+        ("GB18030", "gb18030", "Müller-山田"),
+        ("\\ISO 2022 IR 87", "iso2022_jp", "山田"),
+        ("ISO_IR 100", "latin-1", "Müller"),
+        (None, "latin-1", "Müller"),
+        ("Not Supplied", "latin-1", "Müller"),
+        ("ISO_IR 192", "gb18030", "ÍõÎ÷"),  # Not what the file says: no letter is lost, so no two patients are one.
+    ],
+)
+def test_patients_are_named_in_the_files_character_set(
+    tmp_path: Path, declared: str | None, encoding: str, expected: str, recwarn: pytest.WarningsRecorder
+):
+    written = ("王西" if expected.startswith("Í") else expected).encode(encoding)
+    written += b" " * (len(written) % 2)
+    placeholder = "?" * len(written)
+    for path in source_files.write_ct(tmp_path, STORED, tags={"PatientID": placeholder}):
+        if declared is not None:
+            with pydicom.config.disable_value_validation():
+                edited(path, SpecificCharacterSet="x" * (len(declared) + len(declared) % 2))
+            text = f"{declared}{' ' * (len(declared) % 2)}"
+            path.write_bytes(path.read_bytes().replace(b"x" * len(text), text.encode()))
+        path.write_bytes(path.read_bytes().replace(placeholder.encode(), written))
+    recwarn.clear()
+    (scan,), notes = found(tmp_path)
+    assert (scan.patient_id, notes, [str(one.message) for one in recwarn]) == (expected, [], [])
+
+
 @pytest.mark.parametrize(
     ("tag", "values", "labels"),
-    [("ConvolutionKernel", ("B30f", "B70f"), ("B30f", "B70f")), ("SliceThickness", (1.25, 5), ("1.25 mm", "5 mm"))],
+    [
+        ("ConvolutionKernel", ("B30f", "B70f"), ("B30f", "B70f")),
+        ("ConvolutionKernel", (["Br40f", "3"], ["Br64f", "3"]), ("Br40f\\3", "Br64f\\3")),
+        ("SliceThickness", (1.25, 5), ("1.25 mm", "5 mm")),
+    ],
 )
 def test_reconstructions_are_told_apart(tmp_path: Path, tag: str, values: Any, labels: tuple[str, str]):
     for number, value in enumerate(values):

@@ -31,6 +31,7 @@ WORDS = st.sampled_from(
         "1" * 5000,
         "1 " * 9,
         "LIST",
+        "LOCAL",
         "True",
         "\0",
         "False",
@@ -125,7 +126,15 @@ def fuzz_zraw(meta: dict, folder: Path, data: st.DataObject) -> None:
         assert zlib.decompress(spoiled) == zlib.decompress(content)
 
 
-META_FUZZERS = [fuzz_meta_lines, fuzz_meta_bytes, fuzz_zraw]
+def fuzz_one_file(meta: dict, folder: Path, data: st.DataObject) -> None:
+    packed = data.draw(st.booleans())
+    text, content = meta[packed]
+    header = text.replace("x.zraw" if packed else "x.raw", "LOCAL").encode()
+    assert not read_meta(folder, header + content, None)
+    read_meta(folder, changed(header + content, data), None)
+
+
+META_FUZZERS = [fuzz_meta_lines, fuzz_meta_bytes, fuzz_zraw, fuzz_one_file]
 
 
 @pytest.mark.parametrize("fuzz", META_FUZZERS)

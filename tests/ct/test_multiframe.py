@@ -124,6 +124,54 @@ def test_one_file_is_the_series(classic: list[Path], tmp_path: Path, make: Any, 
         np.testing.assert_allclose(first[:2], scan.affine_lps[:2, 3])  # pyright: ignore[reportOptionalSubscript]
 
 
+def in_two_files(classic: list[Path], out: Path) -> list[Path]:
+    """A series whose frames lie in two files, the first three and the others, as of two turns of a wide detector."""
+    paths = [enhanced(classic[:3], out / "a.dcm"), enhanced(classic[3:], out / "b.dcm")]
+    dataset = pydicom.dcmread(paths[1])
+    for number, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence, 3):
+        frame.PlanePositionSequence[0].ImagePositionPatient = [-10.0, -20.0, 30.0 - 2.5 * number]
+    dataset.save_as(paths[1])
+    return paths
+
+
+def test_frames_in_several_files_are_one_series(classic: list[Path], tmp_path: Path):
+    in_two_files(classic, tmp_path / "two")
+    module, (entry,), quarantined = sources.find_scans(tmp_path / "two")
+    assert not quarantined
+    assert_same(sources.read(module, entry), dicom.read_series(classic))
+
+
+def test_no_segmentation_refers_to_several_files_of_frames(classic: list[Path], tmp_path: Path):
+    paths = in_two_files(classic, tmp_path / "two")
+    module, (entry,), _ = sources.find_scans(tmp_path / "two")
+    scan = sources.read(module, entry)
+    assert "several files" in str(dicom.why_not_referred(dicom.read_headers(paths, scan.sop_uids)))
+    one = dicom.read_series(classic[:3])
+    assert dicom.why_not_referred(dicom.read_headers(classic[:3], one.sop_uids)) is None
+    frames = [image.sop_uid for image in dicom.read_slices(paths[0])]
+    assert dicom.why_not_referred(dicom.read_headers(paths[:1], frames)) is None
+
+
+def test_frames_of_several_phases_are_a_fault(classic: list[Path], tmp_path: Path):
+    """Volumes over time in a file each, or in one."""
+    for name in ("a.dcm", "b.dcm"):
+        path = enhanced(classic, tmp_path / "two" / name)
+        dataset = pydicom.dcmread(path)
+        dataset.SOPInstanceUID = hd.UID()
+        dataset.save_as(path)
+    module, (entry,), _ = sources.find_scans(tmp_path / "two")
+    with pytest.raises(Fault, match=r"a\.dcm and .*b\.dcm both lie at 15 mm") as caught:
+        sources.read(module, entry)
+    assert caught.value.name == "duplicate_positions"
+    dataset.NumberOfFrames = 2 * SLICES
+    dataset.PerFrameFunctionalGroupsSequence = Sequence([*dataset.PerFrameFunctionalGroupsSequence] * 2)
+    dataset.PixelData = dataset.PixelData * 2
+    dataset.save_as(tmp_path / "one.dcm")
+    with pytest.raises(Fault, match=r"one\.dcm holds two images at 15 mm") as caught:
+        assemble(dicom.read_slices(tmp_path / "one.dcm"))
+    assert caught.value.name == "duplicate_positions"
+
+
 def test_a_file_of_one_image_is_that_image(classic: list[Path]):
     assert_same(assemble([one for path in classic for one in dicom.read_slices(path)]), dicom.read_series(classic))
 
@@ -163,6 +211,20 @@ def test_a_header_of_billions_of_pixels_asks_for_no_memory(classic: list[Path], 
     with pytest.raises(Fault, match="by the bytes of its pixels") as caught:
         sources.read(module, entry)
     assert caught.value.name == "too_large"
+
+
+def test_frames_without_a_place_are_a_fault(classic: list[Path], tmp_path: Path):
+    """Many images in one file as the makers of dental scanners write them: the first image's place alone is known."""
+    images = [pydicom.dcmread(path) for path in classic]
+    images[0].NumberOfFrames = len(images)
+    images[0].PixelData = b"".join(image.PixelData for image in images)
+    path = tmp_path / "one" / "all.dcm"
+    path.parent.mkdir()
+    images[0].save_as(path)
+    module, (entry,), _ = sources.find_scans(path.parent)
+    with pytest.raises(Fault, match=f"{SLICES} images in one file") as caught:
+        sources.read(module, entry)
+    assert caught.value.name == "missing_tag"
 
 
 def test_a_segmentation_refers_to_its_frames(classic: list[Path], tmp_path: Path):

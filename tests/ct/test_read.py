@@ -39,10 +39,11 @@ def image_of(scan: Scan) -> sitk.Image:
     return image
 
 
-@pytest.mark.parametrize("name", ["case.nii", "case.nii.gz", "case.mhd"])
-def test_a_file_holds_the_same_scan(folder: Path, tmp_path: Path, name: str):
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("name", ["case.nii", "case.nii.gz", "case.mhd", "case.mha"])
+def test_a_file_holds_the_same_scan(folder: Path, tmp_path: Path, name: str, packed: bool):
     wanted = only(folder)
-    sitk.WriteImage(image_of(wanted), str(tmp_path / name))
+    sitk.WriteImage(image_of(wanted), str(tmp_path / name), useCompression=packed)
     scan = only(tmp_path / name)
     assert (scan.patient_id, scan.series_uid, scan.intensity) == ("case", "case", "hu")
     np.testing.assert_array_equal(scan.voxels, wanted.voxels)
@@ -51,6 +52,41 @@ def test_a_file_holds_the_same_scan(folder: Path, tmp_path: Path, name: str):
     assert wanted.affine_lps is not None
     np.testing.assert_allclose(scan.affine_lps, wanted.affine_lps, atol=1e-4)
     assert scan.padding_hu == wanted.padding_hu
+
+
+@pytest.mark.parametrize(("written", "name"), [("case.nii", "case.nii.gz"), ("case.nii.gz", "case.nii")])
+def test_a_name_does_not_tell_whether_a_file_is_packed(folder: Path, tmp_path: Path, written: str, name: str):
+    wanted = only(folder)
+    sitk.WriteImage(image_of(wanted), str(tmp_path / written))
+    (tmp_path / written).rename(tmp_path / name)
+    np.testing.assert_array_equal(only(tmp_path / name).voxels, wanted.voxels)
+
+
+@pytest.mark.parametrize("name", ["case.mhd", "case.mha"])
+def test_what_itk_adds_to_a_header_does_not_matter(folder: Path, tmp_path: Path, name: str):
+    """Tags of DICOM, and 64 bits, which NumPy's whole numbers have."""
+    wanted = only(folder)
+    image = sitk.Cast(image_of(wanted), sitk.sitkInt64)
+    image.SetMetaData("0008|103e", "chest = lung, 5 mm")
+    sitk.WriteImage(image, str(tmp_path / name))
+    header = (tmp_path / name).read_bytes()[:1000]
+    assert b"0008|103e = chest = lung, 5 mm" in header
+    assert b"MET_LONG_LONG" in header
+    np.testing.assert_array_equal(only(tmp_path / name).voxels, wanted.voxels)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+def test_voxels_behind_their_header_are_whole_or_a_fault(folder: Path, tmp_path: Path, packed: bool):
+    path = tmp_path / "case.mha"
+    sitk.WriteImage(image_of(only(folder)), str(path), useCompression=packed)
+    whole = path.read_bytes()
+    for size in (*range(0, 600, 7), len(whole) - 1):
+        path.write_bytes(whole[:size])
+        (entry,), _ = read.find(path)
+        with pytest.raises(Fault) as caught:
+            read.read(entry)
+        assert str(path) in caught.value.message
+        assert caught.value.name in ("unreadable_file", "not_3d")
 
 
 def test_nothing_else_is_taken_for_a_scan(tmp_path: Path):

@@ -178,6 +178,31 @@ def test_without_nodules_there_is_nothing_to_write(written: Any, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("tags", "why"),
+    [
+        ({}, None),
+        ({"SOPInstanceUID": "1.2.3.4"}, "several of its images have the same SOPInstanceUID"),
+        ({"SOPClassUID": "2.25.1234"}, "a SOPClassUID that DICOM does not know"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, None),
+        ({"FrameOfReferenceUID": ""}, "no FrameOfReferenceUID"),
+    ],
+)
+def test_images_that_nothing_can_refer_to(phantom_dataset: Path, tmp_path: Path, tags: dict[str, str], why: str | None):
+    """As anonymisers make them that replace every UID."""
+    (entry, *_), _ = lidc.find(phantom_dataset.parent / "dicom")
+    for path in map(Path, entry.locator[:3]):
+        dataset = pydicom.dcmread(path)
+        for tag, value in tags.items():
+            setattr(dataset, tag, value)
+        dataset.save_as(tmp_path / path.name)
+    paths = sorted(tmp_path.iterdir())
+    headers = dicom.read_headers(paths, [str(pydicom.dcmread(path).SOPInstanceUID) for path in paths])
+    told = dicom.why_not_referred(headers)
+    assert (told is None) == (why is None)
+    assert (why or "") in (told or "")
+
+
 def test_headers_in_the_order_of_the_scan(phantom_dataset: Path):
     (entry, *_), _ = lidc.find(phantom_dataset.parent / "dicom")
     scan = lidc.read(entry)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import shutil
 import struct
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import nibabel
 import numpy as np
@@ -17,7 +18,8 @@ import lungjax
 from lungjax.ct.scan import Scan
 from lungjax.data.shards import open_dataset
 from lungjax.errors import Fault, InputError
-from lungjax.preparation.formats import nifti
+from lungjax.preparation import sources
+from lungjax.preparation.formats import nifti, unmarked
 from lungjax.preparation.run import prepare
 
 SHAPE = (12, 20, 16)
@@ -146,6 +148,19 @@ def test_what_is_no_case_is_listed(tmp_path):
     ]
 
 
+def test_links_to_files_kept_elsewhere_are_the_files(tmp_path: Path):
+    """As git-annex and DataLad lay data out: each file once in the tree, as a link, and once in their own folder."""
+    kept = tmp_path / ".git" / "annex" / "objects"
+    for name, image in zip(("a.nii.gz", "a_label.nii.gz"), chest(), strict=True):
+        key = f"MD5E-s1--{name}"
+        write(image, kept / key / key)
+        (tmp_path / name).symlink_to(kept / key / key)
+    assert sources.format_of(tmp_path, "auto") == "nifti"
+    assert {key: len(scan.nodules) for key, scan in read_all(tmp_path).items()} == {"a": 2}
+    entries, left_out = unmarked.find(tmp_path)
+    assert ([entry.key for entry in entries], left_out) == (["a", "a_label"], [])
+
+
 def test_a_link_to_a_folder_is_listed_and_takes_no_case_with_it(tmp_path):
     source = tmp_path / "source"
     write(chest()[0], source / "a.nii.gz")
@@ -208,6 +223,56 @@ def stretched(image: sitk.Image) -> sitk.Image:
     wide = sitk.Image(image)
     wide.SetSpacing((0.7, 0.9, 2.5))
     return wide
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".mhd"])
+def test_metaimage_is_read_likewise(tmp_path: Path, suffix: str):
+    volume, label = chest()
+    for folder, kind in (("nifti", ".nii.gz"), ("metaimage", suffix)):
+        write(volume, tmp_path / folder / "imagesTr" / f"a_0000{kind}")
+        write(label, tmp_path / folder / "labelsTr" / f"a{kind}")
+    wanted, scan = (read_all(tmp_path / folder)["a"] for folder in ("nifti", "metaimage"))
+    np.testing.assert_array_equal(scan.voxels, wanted.voxels)
+    assert scan.affine_lps is not None
+    assert wanted.affine_lps is not None
+    np.testing.assert_allclose(scan.affine_lps, wanted.affine_lps, atol=1e-4)
+    np.testing.assert_array_equal(scan.reader_bits(), wanted.reader_bits())
+    assert len(scan.nodules) == len(wanted.nodules) == 2
+
+
+@pytest.mark.parametrize("stored", [np.uint8, np.int16])
+def test_labels_that_a_program_scaled_are_labels(tmp_path: Path, stored: type):
+    """nibabel fills the integer type of a header with labels that are floats, so that they come back rounded."""
+    volume, label = chest()
+    write(volume, tmp_path / "a.nii.gz")
+    plain: Any = nibabel.load(write(label, tmp_path / "a_seg.nii.gz"))
+    header, floats = plain.header.copy(), np.asarray(plain.dataobj, np.float64)
+    header.set_data_dtype(stored)
+    nibabel.save(nibabel.Nifti1Image(floats, plain.affine, header), tmp_path / "a_seg.nii.gz")
+    written: Any = nibabel.load(tmp_path / "a_seg.nii.gz")
+    again = np.asarray(written.dataobj)
+    assert 0 < np.abs(again - floats).max() < 0.05
+    (scan,) = read_all(tmp_path).values()
+    np.testing.assert_array_equal(scan.reader_bits() > 0, sitk.GetArrayFromImage(label) > 0)
+    (entry,), _ = nifti.find(tmp_path)
+    (nodule,) = nifti.read(dataclasses.replace(entry, locator=(*entry.locator, (2,)))).nodules
+    assert nodule.readings[0].origin == tuple(side.start for side in SECOND)
+
+
+def test_what_nnunet_ignores_is_no_nodule(tmp_path: Path):
+    volume, label = chest()
+    write(volume, tmp_path / "imagesTr" / "a_0000.nii.gz")
+    write(label, tmp_path / "labelsTr" / "a.nii.gz")
+    description = tmp_path / "dataset.json"
+    for text in ("", "[]", '{"labels": {"background": 0, "nodule": 1, "other": 2}}', '{"labels": {"ignore": 9}}'):
+        description.write_text(text)
+        assert len(read_all(tmp_path)["a"].nodules) == 2
+    description.write_text('{"labels": {"background": 0, "nodule": 1, "ignore": 2}}')
+    fault = fault_of(tmp_path)
+    assert (fault.name, "label 2" in fault.message, "--label" in fault.message) == ("ignored_label", True, True)
+    (entry,), _ = nifti.find(tmp_path)
+    (nodule,) = nifti.read(dataclasses.replace(entry, locator=(*entry.locator, (1,)))).nodules
+    assert nodule.readings[0].origin == tuple(side.start for side in FIRST)
 
 
 def test_volumes_and_labels_with_a_fault(tmp_path):

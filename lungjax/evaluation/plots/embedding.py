@@ -91,7 +91,7 @@ def draw_neighbours(hu: np.ndarray, titles: Sequence[Sequence[str]], path: Path)
         for column, axes in enumerate(panels):
             axes.imshow(hu[row, column], cmap="gray", vmin=_WINDOW_HU[0], vmax=_WINDOW_HU[1])
             axes.set(xticks=[], yticks=[])
-            axes.set_title(titles[row][column], fontsize=7)
+            axes.set_title(titles[row][column], fontsize=7, parse_math=False)
     figure.suptitle("Validation slices, and beside each the nearest of other patients", fontsize=11)
     return training_plots.save(figure, path)
 

@@ -46,7 +46,7 @@ def draw_patches(
             if mask.any():
                 axes.contour(mask, levels=[0.5], colors=[BLUE], linewidths=0.8)
         rated = " ".join(str(rating) for rating in ratings if rating) or "none"
-        axes.set_title(f"{title}\nP {likely:.2f}, readers {rated}", fontsize=8)
+        axes.set_title(f"{title}\nP {likely:.2f}, readers {rated}", fontsize=8, parse_math=False)
     figure.suptitle("Predicted probability of malignancy, and the readers' ratings from 1 to 5", fontsize=10)
     training_plots.save(figure, path)
 
@@ -67,7 +67,8 @@ def draw_stacks(hu: np.ndarray, probability: np.ndarray, label: np.ndarray, titl
         for axes, plane in zip(panels, planes, strict=True):
             axes.imshow(plane, cmap="gray", vmin=_WINDOW_HU[0], vmax=_WINDOW_HU[1], interpolation="nearest")
             axes.set_axis_off()
-        panels[len(panels) // 2].set_title(f"{title}\nP {likely:.2f}, {'nodule' if is_nodule else 'none'}", fontsize=8)
+        text = f"{title}\nP {likely:.2f}, {'nodule' if is_nodule else 'none'}"
+        panels[len(panels) // 2].set_title(text, fontsize=8, parse_math=False)
     figure.suptitle("Probability that a candidate is a nodule", fontsize=10)
     training_plots.save(figure, path)
 
@@ -107,6 +108,7 @@ def draw_bags(
             -0.06,
             0.5,
             f"{title}\nP {likely:.2f}",
+            parse_math=False,
             transform=panels[0].transAxes,
             rotation=90,
             ha="right",

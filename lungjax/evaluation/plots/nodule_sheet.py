@@ -106,7 +106,7 @@ def _draw_candidates(axes: Axes, view: NoduleView) -> None:
 def _show(axes: Axes, hu: np.ndarray, title: str) -> None:
     low, high = windows.ends(windows.LUNG_HU)
     axes.imshow(hu, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-    axes.set_title(title, fontsize=8)
+    axes.set_title(title, fontsize=8, parse_math=False)  # Names may hold what is a formula elsewhere.
 
 
 def _outline(axes: Axes, mask: np.ndarray, colour: str, *, width: float, style: str = "-") -> None:

@@ -75,7 +75,7 @@ def _show(axes: Axes, image: np.ndarray, window: mask_edges.Window, title: str) 
     top, bottom, left, right = window
     axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set(xlim=(left - 0.5, right - 0.5), ylim=(bottom - 0.5, top - 0.5), xticks=[], yticks=[])
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=10, parse_math=False)  # Names may hold what is a formula elsewhere.
     axes.set_xlabel(f"{right - left} px wide", fontsize=8, labelpad=2)
 
 

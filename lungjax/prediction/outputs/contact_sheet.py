@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,11 @@ def draw(path: Path, *, hu: np.ndarray, mask: np.ndarray, report: dict[str, Any]
         _pair(panels[2 * place : 2 * place + 2], nodule, hu, mask, report["scan"]["spacing_mm"][1])
     count = len(report["nodules"])
     summary = f"{count} nodules with a score of at least {report['threshold']:.3g}{f', {MOST} shown' * (count > MOST)}"
-    figure.suptitle(f"{report['scan']['patient_id']}: {summary}\n{report['notice']}", fontsize=8)
-    figure.savefig(path, dpi=110)
+    title = f"{report['scan']['patient_id']}: {summary}\n{report['notice']}"
+    figure.suptitle(title, fontsize=8, parse_math=False)  # Names may hold what is a formula elsewhere.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # Of fonts; report.html has the name.
+        figure.savefig(path, dpi=110)
 
 
 def _pair(panels: np.ndarray, nodule: dict[str, Any] | None, hu: np.ndarray, mask: np.ndarray, pixel_mm: float) -> None:

@@ -78,6 +78,6 @@ def _write_dicom(folder: Path, scan: Scan, mask: np.ndarray, report: dict[str, A
             if not header.get("SliceThickness"):  # Of the segmentation: its slices are as thick as they are apart.
                 header.SliceThickness = round(scan.spacing_mm[0], 6)
         dicom_seg.write(folder, headers, mask if scan.turn is None else scan.turn.back(mask), report)
-    except (AttributeError, ValueError, TypeError, Fault) as error:  # Headers may lack whatever DICOM demands.
+    except (AttributeError, ValueError, TypeError, LookupError, Fault) as error:  # Headers may lack what DICOM demands.
         return [f"No DICOM segmentation and structured report: the scan's headers do not allow it ({error})."]
     return []

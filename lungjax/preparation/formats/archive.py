@@ -37,8 +37,14 @@ def is_source(source: Path) -> bool:
 
 
 def contains(source: Path, layout: re.Pattern[str]) -> bool:
-    """Whether a folder or archive has a file whose whole path matches `layout`; reads names only."""
-    return is_source(source) and any(layout.fullmatch(name) for name, _ in members(source))
+    """Whether a folder or archive has a file whose whole path matches `layout`; reads names only.
+
+    Links in a folder are refused only by the format that it is of: others may read them.
+    """
+    if not is_source(source):
+        return False
+    names = _folder_members(source, refuse_links=False) if source.is_dir() else members(source)
+    return any(layout.fullmatch(name) for name, _ in names)
 
 
 def members(source: Path) -> Iterator[tuple[str, Place]]:
@@ -111,12 +117,12 @@ def _is_zip(source: Path) -> bool:
     return source.suffix.lower() == ".zip"
 
 
-def _folder_members(source: Path) -> Iterator[tuple[str, Place]]:
+def _folder_members(source: Path, *, refuse_links: bool = True) -> Iterator[tuple[str, Place]]:
     for folder, folders, names in os.walk(source):
         folders.sort()
         for name in sorted(folders + names):
             path = Path(folder, name)
-            if path.is_symlink():
+            if refuse_links and path.is_symlink():
                 _refuse(source, path.relative_to(source).as_posix(), "is a link")
         for name in sorted(names):
             path = Path(folder, name)

@@ -1,12 +1,13 @@
-"""CT volumes as NIfTI, each with or without a label map; for data other than LIDC. A folder of
+"""CT volumes as NIfTI or MetaImage, each with or without a label map; for data other than LIDC. A folder of
 
     <case>.nii.gz with <case>_label.nii.gz, _seg or _mask next to it          all in one folder
     images<any>/<case>_0000.nii.gz and labels<any>/<case>.nii.gz              nnU-Net; without `_0000`, the Decathlon
 
-or of `.nii` files, in any folder below. The case is the patient, so its name must be unique; in names of BIDS, `sub-01`
-is. A label map is one reader, in slot 0, and each of its connected components (corners connect, too) is a nodule,
-whatever its number, unless the user names the numbers of nodules. Where some cases have a label map, those without one
-are left out, unless the user says that they have no nodule; where none has, as for pretraining, all are kept.
+or of `.nii`, `.mha` or `.mhd` files, in any folder below. The case is the patient, so its name must be unique; in names
+of BIDS, `sub-01` is. A label map is one reader, in slot 0, and each of its connected components (corners connect, too)
+is a nodule, whatever its number, unless the user names the numbers of nodules. Where some cases have a label map, those
+without one are left out, unless the user says that they have no nodule; where none has, as for pretraining, all are
+kept.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from lungjax.ct import connected_components, nifti, volume
+from lungjax import json_files
+from lungjax.ct import connected_components, volume
 from lungjax.ct import read as ct
 from lungjax.ct.scan import RATING_NAMES, Nodule, Reading, Scan
 from lungjax.ct.source import Check, Entry, Quarantined, quarantine_path, walk
@@ -32,11 +34,14 @@ READERS = 1
 ONE_PROCESS = False
 HAS_PATIENT_IDS = True
 
-_VOLUME = re.compile(r"(?P<stem>[^.].*?)\.nii(?:\.gz)?", re.IGNORECASE)
 _LABEL = re.compile(r"(?P<case>.+)_(?:label|seg|mask)")
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 _MOST_ML = 500.0
 """A mass of 10 cm across."""
+_DATASET = "dataset.json"
+"""Of nnU-Net, beside its folders of images and labels."""
+_MOST_ROUNDED = 0.05
+"""How far a label may be from a whole number: some programs scale labels to fill an integer type, and round them so."""
 _MAX_OFFSET = 0.1
 """How far a label map may be displaced from its volume, as a fraction of a voxel."""
 
@@ -44,13 +49,12 @@ _MAX_OFFSET = 0.1
 @dataclasses.dataclass(frozen=True, eq=False)
 class _File:
     path: Path
-    header: nifti.Header
     layout: volume.Layout
 
 
 def matches(source: Path) -> bool:
-    """Whether a folder holds any `.nii` or `.nii.gz`; reads names only."""
-    return source.is_dir() and any(fault is None and _VOLUME.fullmatch(path.name) for path, fault in walk(source))
+    """Whether a folder holds any file of NIfTI or MetaImage; reads names only."""
+    return source.is_dir() and any(fault is None and ct.VOLUME.fullmatch(path.name) for path, fault in walk(source))
 
 
 def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
@@ -71,7 +75,7 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
         if fault:
             quarantined.append(quarantine_path(source, path, fault))
             continue
-        match = _VOLUME.fullmatch(path.name)
+        match = ct.VOLUME.fullmatch(path.name)
         if match is None:
             continue
         stem, is_label = _case_and_type(path, match["stem"])
@@ -117,10 +121,10 @@ def read(entry: Entry) -> Scan:
     Raises:
       Fault: the faults that `check` finds in the headers (`unreadable_file`, `not_3d`, `missing_orientation`,
         `too_large`, `oblique_orientation`, `mask_shape` or `mask_position`), and in the voxels `unreadable_file`,
-        `not_finite`, `hu_out_of_range`, `not_hu`, `not_a_label` or `organ_map`.
+        `not_finite`, `hu_out_of_range`, `not_hu`, `not_a_label`, `ignored_label` or `organ_map`.
     """
     image, label = _layouts(entry)
-    hu, notes = image.layout.hu(nifti.read_voxels(image.path, image.header), str(image.path))
+    hu, notes = image.layout.hu(ct.read_volume(image.path)[1], str(image.path))
     nodules = () if label is None else _nodules(_mask(label, tuple(entry.locator[2]) if entry.locator[2:] else ()))
     _check_sizes(nodules, image.layout.spacing_mm, entry.locator[1])
     return image.layout.scan(hu, key=entry.key, patient_id=entry.patient_id, nodules=nodules, notes=notes)
@@ -128,9 +132,13 @@ def read(entry: Entry) -> Scan:
 
 def _case_and_type(path: Path, stem: str) -> tuple[str, bool]:
     """The name of the case, and whether the file is its label map."""
-    in_labels = path.parent.name.startswith("labels")
+    in_labels = _is_in_labels(path)
     suffix = None if in_labels else _LABEL.fullmatch(stem)
     return (suffix["case"] if suffix else stem), in_labels or suffix is not None
+
+
+def _is_in_labels(path: Path) -> bool:
+    return path.parent.name.startswith("labels")
 
 
 def _case_and_channel(stem: str, path: Path, images: Mapping[str, Path], labels: Mapping[str, Path]) -> tuple[str, int]:
@@ -154,8 +162,7 @@ def _layouts(entry: Entry) -> tuple[_File, _File | None]:
 
 
 def _read_layout(path: Path) -> _File:
-    header = nifti.read_header(path)
-    return _File(path, header, volume.lay_out(header.geometry, path))
+    return _File(path, ct.lay_out(path))
 
 
 def _check_position(label: _File, image: volume.Layout) -> None:
@@ -184,12 +191,30 @@ def _check_sizes(nodules: Sequence[Nodule], spacing_mm: Sequence[float], where: 
 
 def _mask(label: _File, labels: Sequence[int]) -> np.ndarray:
     """bool (slices, rows, columns): where the map has one of `labels`, or anything but 0 if there are none."""
-    marks = label.layout.turn.forth(nifti.read_voxels(label.path, label.header))
+    marks = label.layout.turn.forth(ct.read_volume(label.path)[1])
     if marks.dtype.kind == "f":
         npy.check_finite(marks, str(label.path))
-        if not (marks == np.rint(marks)).all():
+        labels_near = np.rint(marks)
+        if np.abs(marks - labels_near).max() > _MOST_ROUNDED:
             raise Fault("not_a_label", f"{label.path} holds fractions, not whole numbers; store the labels themselves")
-    return np.isin(marks, labels) if labels else marks != 0
+        marks = labels_near
+    if labels:
+        return np.isin(marks, labels)
+    if (ignored := _ignored(label.path)) is not None and (marks == ignored).any():
+        held = f"{label.path} holds the label {ignored}, which {_DATASET} calls ignored: neither a nodule nor none"
+        raise Fault("ignored_label", f"{held}; say by --label which numbers are nodules, and all else is none")
+    return marks != 0
+
+
+def _ignored(path: Path) -> int | None:
+    """The label that nnU-Net's description of a data set calls ignored; None where it has none, or is not there."""
+    if not _is_in_labels(path):
+        return None
+    try:
+        ignored = json_files.read(path.parent.parent / _DATASET)["labels"]["ignore"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return ignored if isinstance(ignored, int) else None
 
 
 def _nodules(marks: np.ndarray) -> tuple[Nodule, ...]:
