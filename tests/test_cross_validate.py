@@ -26,7 +26,7 @@ SMALL = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # ml_collections loads a configuration by a deprecated way.
 def test_folds_that_are_trained_together_score_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     prepare(patches.write(tmp_path / "patches.npz", patients=60), tmp_path / "data", workers=1)

@@ -124,7 +124,7 @@ def test_a_step_of_several_is_that_of_each(steps: int):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["segment", "classify"])
+@pytest.mark.parametrize("name", ["segment", pytest.param("classify", marks=pytest.mark.exhaustive)])
 def test_each_replica_is_the_run_of_its_seed(slices_dataset: Path, patches_dataset: Path, tmp_path: Path, name: str):
     config = config_of(name, slices_dataset if name == "segment" else patches_dataset, replicas=len(SEEDS))
     together = tmp_path / "together"
@@ -227,7 +227,7 @@ def test_killed_replicas_go_on_together(slices_dataset: Path, tmp_path: Path, mo
     assert distance(again, theirs) < 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_sigkill_changes_nothing(slices_dataset: Path, tmp_path: Path):
     env, length = runs.environment(), ("--config.steps=12", "--config.eval_every=12", "--config.checkpoint_every=3")
     extra = (*length, "--config.replicas=2")

@@ -159,7 +159,7 @@ def test_parts_of_whole_scans_are_mixed_with_context(two_patients: Path, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("losses", ["contrast", "masked"])
+@pytest.mark.parametrize("losses", ["contrast", pytest.param("masked", marks=pytest.mark.exhaustive)])
 def test_an_encoder_is_pretrained_with_context_and_handed_on(two_patients: Path, tmp_path: Path, losses: str):
     before = config_of("simclr", two_patients, data__slices="all", positives="neighbours")
     before.model.decoder = (16, 8, 8)
