@@ -34,6 +34,7 @@ def test_an_arm_is_a_configuration_of_the_one_network(arm: str, size: dict[str, 
 
 @pytest.mark.slow
 def test_an_arm_and_the_study_of_it(slices_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     monkeypatch.setattr(study, "NETWORK", study.NETWORK | {"model.encoder.width": 8})
     monkeypatch.setattr(study, "CPU", {"steps": 2, "eval_every": 2, "checkpoint_every": 2, "data.batch_size": 8})
     command = [f"--data={slices_dataset}", f"--out={tmp_path}", "--arms=simclr", "--", "--shares=100", "--seeds=1"]
