@@ -36,6 +36,8 @@ from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
+import pydicom
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 atheris: Any = importlib.import_module("atheris") if importlib.util.find_spec("atheris") else None
 ROOT = Path(__file__).parents[1]
@@ -45,11 +47,13 @@ with atheris.instrument_imports(include=["lungjax"]) if atheris and __name__ == 
     import hostile
     import networks
     import patches
+    import source_files
     import strange_files
 
     from lungjax.ct import read as ct
     from lungjax.ct.source import Entry
     from lungjax.data import manifest
+    from lungjax.errors import Fault
     from lungjax.lidc import annotations
     from lungjax.prediction import opening
     from lungjax.prediction.outputs.folder import REPORT
@@ -122,6 +126,35 @@ def volumes(folder: Path, *, packed: bool) -> Reader:
 
     seeds = [image.to_bytes() for image in (*images, labels)]
     return Reader([*seeds, gzip.compress(seeds[0], 1)] if packed else seeds, read)
+
+
+def series(folder: Path) -> Reader:
+    """An image of a DICOM series, found and read together with the others."""
+    stored = (VOXELS.T + 1024).astype(np.int16)[:4]
+    paths = source_files.write_ct(folder / "series", stored, tags={"SliceThickness": 5, "GantryDetectorTilt": 0})
+    sound, seeds = pydicom.dcmread(paths[0]), [paths[0].read_bytes()]
+    for number, syntax in enumerate((ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, RLELossless)):
+        path = folder / f"{number}.dcm"
+        if syntax == RLELossless:
+            sound.compress(syntax, generate_instance_uid=False)
+        sound.file_meta.TransferSyntaxUID = syntax
+        sound.save_as(path, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True)
+        seeds.append(path.read_bytes())
+
+    def read(content: bytes) -> str:
+        paths[0].write_bytes(content)
+        return strange_files.refusal(read_all)
+
+    def read_all() -> None:
+        entries, quarantined = ct.find(folder / "series")
+        for entry in entries:
+            check = ct.check(entry)
+            ct.read(entry)
+            assert not check.faults, check
+        for one in quarantined:
+            raise Fault(one.name, one.message)
+
+    return Reader(seeds, read)
 
 
 def metaimage(folder: Path, *, voxels: bool) -> Reader:
@@ -269,6 +302,7 @@ def tables(folder: Path) -> Reader:
 READERS: dict[str, Callable[[Path], Reader]] = {
     "nifti": lambda folder: volumes(folder, packed=False),
     "nifti-gz": lambda folder: volumes(folder, packed=True),
+    "dicom": series,
     "metaimage": lambda folder: metaimage(folder, voxels=False),
     "metaimage-voxels": lambda folder: metaimage(folder, voxels=True),
     "pickle": pickles,

@@ -64,6 +64,14 @@ _GEOMETRY = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", 
 _VALUES = ["RescaleSlope", "RescaleIntercept", "BitsAllocated", "PixelRepresentation"]
 _UIDS = ["StudyInstanceUID", "SOPInstanceUID"]
 """Missing in some public data: nothing but what refers to the images needs them."""
+_COUNTS = {
+    "ImagePositionPatient": 3,
+    "ImageOrientationPatient": 6,
+    "PixelSpacing": 2,
+    "RescaleSlope": 1,
+    "RescaleIntercept": 1,
+}
+"""How many numbers an attribute has."""
 _NEEDED = ["SeriesInstanceUID", *_GEOMETRY, *_VALUES]
 _PADDING = (Tag("PixelPaddingValue"), Tag("PixelPaddingRangeLimit"))
 NAMES = ("Modality", *_NEEDED, *_UIDS, "SamplesPerPixel", "BitsStored", "HighBit", "GantryDetectorTilt")
@@ -153,21 +161,23 @@ def read_header(path: Path) -> Header | None:
 
 def _header(dataset: FileDataset) -> Header:
     charset = tuple(_several(_value(dataset, Tag("SpecificCharacterSet"))))
-    texts = {
-        name: "\\".join(_several(_value(dataset, _HEADER_TAGS[int(Tag(tag))], charset))).strip()
-        for tag, name in _HEADER.items()
-    }
-    words, samples, position, orientation = (
-        _value(dataset, Tag(name))
-        for name in ("ImageType", "SamplesPerPixel", "ImagePositionPatient", "ImageOrientationPatient")
-    )
+    texts = {name: _written(dataset, _HEADER_TAGS[int(Tag(tag))], charset) for tag, name in _HEADER.items()}
+    words, samples = (_value(dataset, Tag(name)) for name in ("ImageType", "SamplesPerPixel"))
     return Header(
         **texts,
         image_type=tuple(_several(words)),
         samples=1 if samples is None else int(samples),
-        position_mm=_place(position, 3),
-        orientation=_place(orientation, 6),
+        position_mm=_place(dataset, "ImagePositionPatient", 3),
+        orientation=_place(dataset, "ImageOrientationPatient", 6),
     )
+
+
+def _written(dataset: FileDataset, tag: BaseTag, charset: tuple[str, ...]) -> str:
+    """A value as text; a damaged one, as a thickness that is no number, as it stands."""
+    try:
+        return "\\".join(_several(_value(dataset, tag, charset))).strip()
+    except ValueError:
+        return _text(dataset, tag)
 
 
 def _several(value: Any) -> list[str]:
@@ -175,10 +185,10 @@ def _several(value: Any) -> list[str]:
     return list(map(str, value)) if isinstance(value, MultiValue) else [] if value is None else [str(value)]
 
 
-def _place(values: Any, count: int) -> tuple[float, ...] | None:
+def _place(dataset: FileDataset, name: str, count: int) -> tuple[float, ...] | None:
     """So many numbers; None where they are missing or damaged, which reading the image tells."""
     with contextlib.suppress(ValueError, TypeError):
-        return tuple(_floats(values, count).tolist())
+        return tuple(_floats(_value(dataset, Tag(name)), count).tolist())
     return None
 
 
@@ -248,7 +258,7 @@ def read_slices(path: Path) -> list[Slice]:
 
 
 def _single_image(dataset: FileDataset, path: Path) -> Slice:
-    values = {name: _value(dataset, tag) for name, tag in _TAGS.items()}
+    values = {name: _checked_value(dataset, name, path) for name in NAMES}
     check_values(values, dataset, path)
     return make_slice(dataset, values, path, dicom_pixels.locate(dataset, values, path))
 
@@ -270,7 +280,7 @@ def make_slice(dataset: FileDataset, values: Mapping[str, Any], path: Path, pixe
         orientation=_floats(values["ImageOrientationPatient"], 6),
         spacing_mm=tuple(_floats(values["PixelSpacing"], 2).tolist()),
         padding_hu=padding_hu,
-        tilt_degrees=(_place([values["GantryDetectorTilt"] or 0], 1) or (0.0,))[0],
+        tilt_degrees=_tilt_degrees(values["GantryDetectorTilt"]),
     )
 
 
@@ -369,10 +379,21 @@ def _series_header(path: Path, read_header: ReadHeader) -> Header | None:
 def _value(dataset: FileDataset, tag: BaseTag, charset: tuple[str, ...] = ()) -> Any:
     element = dataset.get_item(tag)
     if isinstance(element, RawDataElement):
+        element = dicom_header.mend_number(element)
         raw = element.value or b""
         plain = raw.isascii() and b"\x1b" not in raw  # Text that is the same in every character set.
         return _converted(element._replace(value_tell=0), () if plain else charset)  # pyright: ignore[reportArgumentType]
     return None if element is None else element.value
+
+
+def _checked_value(dataset: FileDataset, name: str, path: Path) -> Any:
+    """A value; None where it is missing, or is damaged and not needed."""
+    try:
+        return _value(dataset, _TAGS[name])
+    except ValueError as error:
+        if name not in _NEEDED:
+            return None
+        raise Fault("unreadable_file", f"{path} has a damaged {name} ({error}); use the original") from error
 
 
 def _text(dataset: FileDataset, tag: BaseTag) -> str:
@@ -413,6 +434,11 @@ def check_values(values: Mapping[str, Any], dataset: FileDataset, path: Path) ->
     for name in _NEEDED:
         if values[name] in (None, ""):
             raise Fault("missing_tag", f"{path} has no {name}; without it the image has no HU or no position")
+    for name, count in _COUNTS.items():
+        try:
+            _floats(values[name] if isinstance(values[name], MultiValue) else [values[name]], count)
+        except (ValueError, TypeError) as error:
+            raise Fault("unreadable_file", f"{path} has a damaged {name} ({error}); use the original") from error
     if not min(pixel_mm := _floats(values["PixelSpacing"], 2).tolist()) > 0:
         what = f"pixels of {pixel_mm[0]:g} x {pixel_mm[1]:g} mm"
         raise Fault("unreadable_file", f"{path} has {what}, which is impossible; use the original")
@@ -445,8 +471,16 @@ def _declared_padding(dataset: FileDataset, values: Mapping[str, Any]) -> tuple[
     return min(stored), max(stored)
 
 
+def _tilt_degrees(value: Any) -> float:
+    """The tilt of the gantry; 0 where it is missing or damaged, for positions tell it, too."""
+    with contextlib.suppress(ValueError, TypeError):
+        return float(_floats([value or 0], 1)[0])
+    return 0.0
+
+
 def _floats(values: Sequence[float], count: int) -> np.ndarray:
     floats = np.array([float(value) for value in values], np.float64)
     if floats.shape != (count,) or not all(map(math.isfinite, floats)):
-        raise ValueError(f"expected {count} numbers, found {list(values)}")
+        found = ", ".join(f"{number:g}" for number in floats)
+        raise ValueError(f"{count} finite number{'s' * (count > 1)} expected, found {found}")
     return floats

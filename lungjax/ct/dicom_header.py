@@ -5,6 +5,7 @@ For such a header pydicom takes several times as long as reading the pixels does
 
 from __future__ import annotations
 
+import functools
 import os
 import zlib
 from collections.abc import Mapping
@@ -13,8 +14,9 @@ from struct import Struct
 from typing import Any
 
 import pydicom
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -42,6 +44,7 @@ _CHUNK_BYTES = 2**20
 _FIRST = {(2, 0), (2, 1), (2, 2), (8, 0), (8, 1), (8, 5), (8, 8), (8, 0x12), (8, 0x16), (8, 0x18)}
 """Elements that a file without preamble begins with."""
 _LONGEST_FIRST = 256
+_TEXT = {VR.LO, VR.LT, VR.SH, VR.ST, VR.UC, VR.UT}
 _META = FileMetaDataset()
 _META.TransferSyntaxUID = ExplicitVRLittleEndian
 
@@ -94,7 +97,40 @@ def read_all(path: Path, **options: Any) -> FileDataset:
         implicit, little = dataset.original_encoding
         plain = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = plain
+    for element in list(dataset.values()):
+        if isinstance(element, RawDataElement) and (mended := mend_number(element)) is not element:
+            dataset[element.tag] = mended
     return dataset
+
+
+def mend_number(element: RawDataElement) -> RawDataElement:
+    """A decimal number as DICOM writes it, where a writer used the comma of its country, or called it a text.
+
+    DICOM allows no comma in a decimal number, so what it means is not in doubt.
+    """
+    if not isinstance(element.value, bytes) or not _is_decimal(int(element.tag)):
+        return element
+    if element.VR in _TEXT:
+        element = element._replace(VR=VR.DS)
+    if element.VR not in (VR.DS, None) or b"," not in element.value:
+        return element
+    return element._replace(value=element.value.replace(b",", b"."))
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_decimal(tag: int) -> bool:
+    try:
+        return dictionary_VR(tag) == VR.DS
+    except KeyError:  # A private tag.
+        return False
+
+
+def value_of(dataset: Dataset, name: str) -> Any:
+    """The value of an attribute, its number mended; None where it is missing."""
+    element = dataset.get_item(name) if name in dataset else None
+    if isinstance(element, RawDataElement) and (mended := mend_number(element)) is not element:
+        dataset[element.tag] = mended
+    return dataset.get(name)
 
 
 def _walk(start: bytes, size: int, tags: Mapping[int, BaseTag]) -> dict[BaseTag, DataElement | RawDataElement] | None:

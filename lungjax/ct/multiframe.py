@@ -9,6 +9,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
+from lungjax.ct import dicom_header
 from lungjax.ct.series import normal
 
 PER_FRAME, _SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
@@ -53,9 +54,9 @@ def frame_values(dataset: Any, names: Sequence[str]) -> list[dict[str, Any]]:
 
 def _values_of_frame(dataset: Any, frame: Dataset, names: Sequence[str]) -> dict[str, Any]:
     (shared,) = dataset[_SHARED].value if _SHARED in dataset else (Dataset(),)
-    values = {name: dataset[name].value if name in dataset else None for name in names}
+    values = {name: dicom_header.value_of(dataset, name) for name in names}
     for name, group in _GROUP_OF.items():
         holder = frame if group in frame else shared
         if name in values:
-            values[name] = holder[group].value[0].get(name) if holder.get(group) else None
+            values[name] = dicom_header.value_of(holder[group].value[0], name) if holder.get(group) else None
     return values

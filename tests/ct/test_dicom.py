@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataelem import RawDataElement
 from pydicom.uid import RLELossless
 
 from lungjax.ct import dicom, hounsfield
@@ -215,6 +216,83 @@ def test_hu_that_int16_cannot_hold(write_ct, tmp_path: Path, tags: dict):
 def test_pixels_without_a_size(write_ct, tmp_path: Path, spacing_mm: list[float]):
     fault = fault_of(write_ct(tmp_path, ramp(), tags={"PixelSpacing": spacing_mm}))
     assert (fault.name, f"{spacing_mm[0]:g} x {spacing_mm[1]:g} mm" in fault.message) == ("unreadable_file", True)
+
+
+def test_decimal_commas(write_ct, tmp_path: Path):
+    """As programs write numbers that were set to a country with a decimal comma; DICOM knows only the point."""
+    tags = {"PixelSpacing": [0.5, 0.75], "RescaleSlope": 1.5, "ImagePositionPatient": None, "SliceThickness": 2.5}
+    paths = []
+    for number, stored in enumerate(ramp()):
+        here = {**tags, "ImagePositionPatient": [1.5, 2.5, 2.5 * number + 0.25]}
+        (path,) = write_ct(tmp_path / str(number), stored[None], tags=here)
+        dataset = pydicom.dcmread(path)
+        for name in ("PixelSpacing", "RescaleSlope", "ImagePositionPatient", "SliceThickness"):
+            element = dataset.get_item(name)
+            assert isinstance(element, RawDataElement)
+            dataset[name] = element._replace(value=element.value.replace(b".", b","))
+        dataset.save_as(path)
+        assert b"0,5\\0,75" in path.read_bytes()
+        paths.append(path)
+    series = dicom.read_series(paths)
+    assert series.spacing_mm == (2.5, 0.5, 0.75)
+    np.testing.assert_array_equal(series.z_mm, [0.25, 2.75, 5.25, 7.75])
+    np.testing.assert_array_equal(series.voxels, np.rint(ramp() * 1.5 - 1024))
+    (image, *_) = dicom.read_headers(paths, series.sop_uids)
+    assert (image.PixelSpacing, image.SliceThickness) == ([0.5, 0.75], 2.5)
+
+
+def test_numbers_stored_as_text(write_ct, tmp_path: Path):
+    """pydicom believes the VR of the file, and two numbers are one text then."""
+    paths = write_ct(tmp_path, ramp())
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        dataset.add_new("PixelSpacing", "UT", "0.5\\0.75")
+        dataset.add_new("RescaleSlope", "LO", "2")
+        dataset.save_as(path)
+    series = dicom.read_series(paths)
+    assert series.spacing_mm == (5.0, 0.5, 0.75)
+    np.testing.assert_array_equal(series.voxels, ramp() * 2 - 1024)
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("PixelSpacing", b"0.5 "),
+        ("PixelSpacing", b"0.5,0.75"),
+        ("PixelSpacing", b"0.5\\0.5\\0.5 "),
+        ("PixelSpacing", b"one\\one "),
+        ("PixelSpacing", b"1\\inf "),
+        ("RescaleSlope", b"1\\1 "),
+        ("ImagePositionPatient", b"1\\2 "),
+        ("ImageOrientationPatient", b"1\\0\\0\\0\\x\\0 "),
+    ],
+)
+def test_damaged_numbers_are_named(write_ct, tmp_path: Path, name: str, written: bytes):
+    paths = write_ct(tmp_path, ramp())
+    dataset = pydicom.dcmread(paths[1])
+    element = dataset.get_item(name)
+    assert isinstance(element, RawDataElement)
+    dataset[name] = element._replace(value=written, length=len(written))
+    dataset.save_as(paths[1])
+    fault = fault_of(paths)
+    assert fault.name == "unreadable_file"
+    assert f"{paths[1]} has a damaged {name} (" in fault.message
+    assert fault.message.endswith("; use the original")
+
+
+@pytest.mark.parametrize("name", ["GantryDetectorTilt", "SliceThickness"])
+def test_damaged_numbers_that_nothing_needs(write_ct, tmp_path: Path, name: str):
+    """Positions tell both of these."""
+    paths = write_ct(tmp_path, ramp(), tags={name: 0})
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        element = dataset.get_item(name)
+        assert isinstance(element, RawDataElement)
+        dataset[name] = element._replace(value=b"none", length=4)
+        dataset.save_as(path)
+    ((key, files),) = dicom.find_series(tmp_path, dicom.read_header)[0].items()
+    assert (key, len(files)) == ("1.2.3.4", len(paths))
+    np.testing.assert_array_equal(dicom.read_series(paths).voxels, ramp() - 1024)
 
 
 def test_every_truncation_is_a_fault_that_names_the_file(write_ct, tmp_path: Path):

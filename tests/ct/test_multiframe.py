@@ -134,6 +134,15 @@ def in_two_files(classic: list[Path], out: Path) -> list[Path]:
     return paths
 
 
+def test_decimal_commas(classic: list[Path], tmp_path: Path):
+    wanted = dicom.read_series(classic)
+    path = enhanced(classic, tmp_path / "enhanced" / "one.dcm")
+    written = path.read_bytes()
+    assert written.count(b"2.0\\2.0") == 1
+    path.write_bytes(written.replace(b"2.0\\2.0", b"2,0\\2,0"))
+    assert {image.spacing_mm for image in dicom.read_slices(path)} == {wanted.spacing_mm[1:]}
+
+
 def test_frames_in_several_files_are_one_series(classic: list[Path], tmp_path: Path):
     in_two_files(classic, tmp_path / "two")
     module, (entry,), quarantined = sources.find_scans(tmp_path / "two")

@@ -115,6 +115,13 @@ def test_axes_are_those_of_the_patient(tmp_path):
         ("images/x.nii", "labels/x.nii.gz", "x"),
         ("p.1.nii.gz", "p.1_mask.nii.gz", "p.1"),
         ("site/p_2019.nii.gz", "site/p_2019_label.nii.gz", "p_2019"),
+        ("case_00001/ct.nii.gz", "case_00001/mask.nii.gz", "case_00001"),
+        ("case_00001/imaging.nii.gz", "case_00001/segmentation.nii.gz", "case_00001"),
+        ("p1/t0/Image.nii", "p1/t0/Label.nii.gz", "p1_t0"),
+        ("sub-01/ses-2/ct.nii.gz", "sub-01/ses-2/seg.nii.gz", "sub-01"),
+        ("ct.nii.gz", "nodules.nii.gz", "ct"),
+        ("ct/x.nii.gz", "mask/x.nii.gz", "x"),
+        ("x.nii.gz", "segmentations/x.nii.gz", "x"),
     ],
 )
 def test_names_join_a_volume_and_its_label(tmp_path, image, label, case):
@@ -125,6 +132,18 @@ def test_names_join_a_volume_and_its_label(tmp_path, image, label, case):
     scans = read_all(tmp_path)
     assert list(scans) == [case]
     assert_is_chest(scans[case])
+
+
+def test_a_folder_for_each_case(tmp_path: Path):
+    """Two volumes with the same name are two cases, each with its own label map."""
+    for folder in ("a", "b"):
+        for content, name in zip(chest(), ("ct", "mask"), strict=True):
+            write(content, tmp_path / folder / f"{name}.nii.gz")
+    (tmp_path / "b" / "mask.nii.gz").unlink()
+    with_marks, without = read_all(tmp_path).values()
+    assert_is_chest(with_marks)
+    assert (with_marks.patient_id, without.patient_id) == ("a", "b")
+    assert without.nodules == ()
 
 
 def test_what_is_no_case_is_listed(tmp_path):

@@ -1,7 +1,9 @@
 """CT volumes as NIfTI or MetaImage, each with or without a label map; for data other than LIDC. A folder of
 
     <case>.nii.gz with <case>_label.nii.gz, _seg or _mask next to it          all in one folder
+    <case>/ct.nii.gz with <case>/mask.nii.gz, or other words for both          a folder for each case
     images<any>/<case>_0000.nii.gz and labels<any>/<case>.nii.gz              nnU-Net; without `_0000`, the Decathlon
+    ct/<case>.nii.gz and masks/<case>.nii.gz                                  likewise, however the first is called
 
 or of `.nii`, `.mha` or `.mhd` files, in any folder below. The case is the patient, so its name must be unique; in names
 of BIDS, `sub-01` is. A label map is one reader, in slot 0, and each of its connected components (corners connect, too)
@@ -35,6 +37,13 @@ ONE_PROCESS = False
 HAS_PATIENT_IDS = True
 
 _LABEL = re.compile(r"(?P<case>.+)_(?:label|seg|mask)")
+_ANY_VOLUME = re.compile(r"ct|image|imaging|img|scan|vol|volume", re.IGNORECASE)
+_ANY_LABEL = re.compile(r"labels?|masks?|nodules?|segmentations?|seg", re.IGNORECASE)
+"""Names of files that tell no case: in a folder for each case they are the same."""
+_OF_SOURCE = "ct"
+"""The case of such files that lie in no folder of the source."""
+_LABELS = re.compile(r"labels.*|masks?|segmentations?|annotations?")
+"""Folders of label maps that are called as their volumes are."""
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 _MOST_ML = 500.0
 """A mass of 10 cm across."""
@@ -78,10 +87,10 @@ def find(source: Path) -> tuple[list[Entry], list[Quarantined]]:
         match = ct.VOLUME.fullmatch(path.name)
         if match is None:
             continue
-        stem, is_label = _case_and_type(path, match["stem"])
+        stem, is_label = _case_and_type(path, match["stem"], source)
         paths = labels if is_label else images
         if stem in paths:
-            quarantine(path, "duplicate_series", f"has the same name as {paths[stem]}; rename or remove one of them")
+            quarantine(path, "duplicate_series", f"is of the same case as {paths[stem]}; rename or remove one of them")
         else:
             paths[stem] = path
     entries = []
@@ -130,15 +139,19 @@ def read(entry: Entry) -> Scan:
     return image.layout.scan(hu, key=entry.key, patient_id=entry.patient_id, nodules=nodules, notes=notes)
 
 
-def _case_and_type(path: Path, stem: str) -> tuple[str, bool]:
+def _case_and_type(path: Path, stem: str, source: Path) -> tuple[str, bool]:
     """The name of the case, and whether the file is its label map."""
     in_labels = _is_in_labels(path)
+    if not in_labels and (_ANY_LABEL.fullmatch(stem) or _ANY_VOLUME.fullmatch(stem)):
+        folders = path.relative_to(source).parts[:-1]
+        case = "_".join(folders) or _OF_SOURCE
+        return case, _ANY_LABEL.fullmatch(stem) is not None
     suffix = None if in_labels else _LABEL.fullmatch(stem)
     return (suffix["case"] if suffix else stem), in_labels or suffix is not None
 
 
 def _is_in_labels(path: Path) -> bool:
-    return path.parent.name.startswith("labels")
+    return _LABELS.fullmatch(path.parent.name) is not None
 
 
 def _case_and_channel(stem: str, path: Path, images: Mapping[str, Path], labels: Mapping[str, Path]) -> tuple[str, int]:
