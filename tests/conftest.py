@@ -21,8 +21,11 @@ jax.config.update("jax_disable_most_optimizations", True)
 # Nor are fused loops emitted by XLA's newer way, which takes longer to compile than all the rest.
 os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
-COMPILED = tempfile.mkdtemp(prefix="lungjax-tests-compiled-")
-"""Equal programs are compiled once a session, here and in the runs that tests start: most of the tests' time."""
+IS_FIRST = "LUNGJAX_TESTS_COMPILED" not in os.environ
+if IS_FIRST:
+    os.environ["LUNGJAX_TESTS_COMPILED"] = tempfile.mkdtemp(prefix="lungjax-tests-compiled-")
+COMPILED = os.environ["LUNGJAX_TESTS_COMPILED"]
+"""Equal programs are compiled once a session, by whichever process of it comes first: most of the tests' time."""
 for name, value in (
     ("jax_compilation_cache_dir", COMPILED),
     ("jax_persistent_cache_min_compile_time_secs", 0.0),
@@ -57,7 +60,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_unconfigure() -> None:
-    shutil.rmtree(COMPILED, ignore_errors=True)
+    if IS_FIRST:
+        shutil.rmtree(COMPILED, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -146,7 +146,7 @@ def test_a_study_of_grading(tmp_path: Path):
         next(run_study.scores([(config, tmp_path / "sift")], dataset))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_runs_that_are_trained_together_score_the_same(
     slices_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

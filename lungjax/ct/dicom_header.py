@@ -108,13 +108,14 @@ def mend_number(element: RawDataElement) -> RawDataElement:
 
     DICOM allows no comma in a decimal number, so what it means is not in doubt.
     """
-    if not isinstance(element.value, bytes) or not _is_decimal(int(element.tag)):
+    written = element.value
+    if not isinstance(written, bytes) or not _is_decimal(int(element.tag)):
         return element
     if element.VR in _TEXT:
         element = element._replace(VR=VR.DS)
-    if element.VR not in (VR.DS, None) or b"," not in element.value:
+    if element.VR not in (VR.DS, None) or b"," not in written:
         return element
-    return element._replace(value=element.value.replace(b",", b"."))
+    return element._replace(value=written.replace(b",", b"."))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -62,7 +62,9 @@ def on_one_device(slices_dataset: Path) -> dict[str, tuple[list[float], np.ndarr
     return {name: train(runs.small_config(name, slices_dataset), 1) for name in ("segment", "simclr")}
 
 
-@pytest.mark.parametrize("devices", [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4))])
+@pytest.mark.parametrize(
+    "devices", [8, pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.exhaustive)]
+)
 @pytest.mark.parametrize("name", ["segment", "simclr"])
 def test_figures_do_not_depend_on_the_devices(slices_dataset: Path, on_one_device: dict, name: str, devices: int):
     losses, gradient = on_one_device[name]

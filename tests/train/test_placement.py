@@ -54,7 +54,7 @@ def plain(slices_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["segment", "simclr"])
+@pytest.mark.parametrize("name", ["segment", pytest.param("simclr", marks=pytest.mark.exhaustive)])
 def test_a_run_is_the_same_from_the_device_three_steps_at_once(
     slices_dataset: Path, tmp_path: Path, plain: dict[str, Path], name: str, monkeypatch: pytest.MonkeyPatch
 ):

@@ -141,17 +141,17 @@ def test_each_replica_is_the_run_of_its_seed(slices_dataset: Path, patches_datas
     assert model.calibration
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("name", "choices"),
     [
         ("segment", {"data__placement": "device", "steps_per_dispatch": 2}),
-        pytest.param("simclr", {"data__placement": "device", "steps_per_dispatch": 2}, marks=pytest.mark.exhaustive),
-        pytest.param("segment", {"accumulate": 2, "data__batch_size": 16, "remat": True}, marks=pytest.mark.exhaustive),
-        pytest.param("segment", {"model__encoder__norm": "batch"}, marks=pytest.mark.exhaustive),
-        pytest.param("simclr", {"positives": "neighbours"}, marks=pytest.mark.exhaustive),
-        pytest.param("diagnose", {"data__nodules": 2}, marks=pytest.mark.exhaustive),
-        pytest.param("segment", {"targets": "random", "optimizer__name": "lars"}, marks=pytest.mark.exhaustive),
+        ("simclr", {"data__placement": "device", "steps_per_dispatch": 2}),
+        ("segment", {"accumulate": 2, "data__batch_size": 16, "remat": True}),
+        ("segment", {"model__encoder__norm": "batch"}),
+        ("simclr", {"positives": "neighbours"}),
+        ("diagnose", {"data__nodules": 2}),
+        ("segment", {"targets": "random", "optimizer__name": "lars"}),
     ],
 )
 def test_with_other_choices(
