@@ -24,8 +24,8 @@ from lungjax.train import calibrate, mesh
 
 SHOWN = 6
 """The number of slices on a sheet of examples."""
-_GOLDEN = (5**0.5 - 1) / 2
-_SHARES = (np.arange(1, disagreement.SAMPLES[-1] + 1) * _GOLDEN % 1).astype(np.float32)
+_FEW, _MANY = disagreement.SAMPLES
+_SHARES = np.concatenate([(np.arange(n) + 0.5) / n for n in (_FEW, _MANY - _FEW)]).astype(np.float32)
 """Thresholds for samples, spread evenly over (0, 1), as are the first few of them."""
 
 
@@ -62,7 +62,7 @@ class Scorer:
         )
         self._variables = jax.device_put(variables, mesh.replicated(self._devices))
         self._flips = flips
-        self._shares, self._marking = calibrate.shares_of(calibration or {}), calibrate.marking_of(calibration or {})
+        self._calibration = calibration or {}
         self._thresholds = _SHARES if config.targets in ("soft", "levels") else None
         self._forward = jax.jit(
             self._predict,
@@ -73,8 +73,9 @@ class Scorer:
     def _predict(self, variables: Any, batch: Any) -> dict[str, jax.Array]:
         predict = functools.partial(self._task.predict, variables["params"], variables["model_state"])
         predicted = segment.over_flips(predict, batch) if self._flips else predict(batch)
-        predicted["drawn"] = calibrate.drawn_share(predicted["share"], self._shares, self._marking)
-        predicted["share"] = calibrate.calibrated_share(predicted["share"], self._shares)
+        predicted["drawn"] = calibrate.drawn_share(predicted["share"], self._calibration)
+        shares = calibrate.shares_of(self._calibration)
+        predicted["share"] = calibrate.calibrated_share(predicted["share"], shares)
         return predicted
 
     def predict(self, batch: loader.Batch) -> dict[str, np.ndarray]:

@@ -22,6 +22,8 @@ from lungjax.train import workdir as folder
 CALIBRATION_FILE = "calibration.json"
 PEAK_PX = 5
 """Of a slice's highest predicted shares, the one that stands for it: the very highest may be a single pixel's."""
+ABOVE = (0.1, 0.5, 0.9)
+"""Shares above which a slice's pixels are counted."""
 
 
 def fit_calibration(
@@ -64,33 +66,40 @@ def shares_of(known: Mapping[str, Any]) -> calibration.Shares | None:
     return calibration.Shares(tuple(known["predicted"]), tuple(known["share"])) if "share" in known else None
 
 
-def marking_of(known: Mapping[str, Any]) -> calibration.Shares | None:
-    """Of a segmenter the share of readers who mark anything in a slice, by `slice_peak`; None where it has none."""
-    return calibration.Shares(tuple(known["peak"]), tuple(known["marking"])) if "marking" in known else None
-
-
 def slice_peak(share: jax.Array) -> jax.Array:
-    """The `PEAK_PX`-th highest predicted share of each slice: (slices, rows, columns) -> (slices, 1, 1)."""
+    """The `PEAK_PX`-th highest predicted share of each slice: (slices, rows, columns) -> (slices,)."""
     flat = share.reshape(share.shape[0], -1)
-    return jax.lax.top_k(flat, min(PEAK_PX, flat.shape[1]))[0][:, -1, None, None]
+    return jax.lax.top_k(flat, min(PEAK_PX, flat.shape[1]))[0][:, -1]
 
 
-def drawn_share(share: jax.Array, shares: calibration.Shares | None, marking: calibration.Shares | None) -> jax.Array:
+def slice_features(share: jax.Array) -> jax.Array:
+    """What tells how many readers mark anything: a slice's peak, as a logit, and log(1 + pixels above) each of `ABOVE`.
+
+    (slices, rows, columns) -> float32 (slices, 1 + len(ABOVE)).
+    """
+    peak = jnp.clip(slice_peak(share), 1e-7, 1 - 1e-7)
+    areas = [jnp.log1p(jnp.sum(share > above, axis=(1, 2)).astype(jnp.float32)) for above in ABOVE]
+    return jnp.stack([jnp.log(peak) - jnp.log1p(-peak), *areas], axis=-1)
+
+
+def drawn_share(share: jax.Array, known: Mapping[str, Any]) -> jax.Array:
     """By which masks are drawn, each that of one reader: the pixels above a number drawn from between 0 and 1.
 
-    Whether a reader marks anything at all is asked of the slice's peak: pixel by pixel, the highest share is that of
-    readers who agree on a pixel, fewer than those who mark one.
+    The share of readers who mark anything in a slice, times that of those among them who mark a pixel, which is 1 at
+    the slice's peak. The share of all readers by itself says neither: at the peak it is that of readers who agree on a
+    pixel, fewer than those who mark one.
 
     Args:
       share: float32 (slices, rows, columns), as predicted.
-      shares, marking: its calibration; without `marking` it is the calibrated share.
+      known: the network's calibration; without `marking_weights` it is the calibrated share.
     """
-    calibrated = calibrated_share(share, shares)
-    if marking is None:
-        return calibrated
-    peak = slice_peak(share)
-    highest = jnp.maximum(calibrated_share(peak, shares), 1e-6)
-    return calibrated_share(peak, marking) * jnp.minimum(calibrated / highest, 1)
+    if "marking_weights" not in known:
+        return calibrated_share(share, shares_of(known))
+    outline = calibration.Shares(tuple(known["outline_predicted"]), tuple(known["outline"]))
+    weights = jnp.array(known["marking_weights"], jnp.float32)
+    marking = jax.nn.sigmoid(weights[0] + slice_features(share) @ weights[1:])[:, None, None]
+    highest = jnp.maximum(calibrated_share(slice_peak(share), outline), 1e-6)[:, None, None]
+    return marking * jnp.minimum(calibrated_share(share, outline) / highest, 1)
 
 
 def calibrated_share(share: jax.Array, knots: calibration.Shares | None) -> jax.Array:
@@ -140,20 +149,30 @@ def _fit_shares(
     from lungjax.data import loader  # Here, for Grain takes long to import, and who predicts does without.
 
     forward, readers = _forward(task, ("share",)), slices.dataset.readers
-    of_pixels, of_slices = np.zeros((2, 3, calibration.KNOTS))
+    of_pixels, of_outlines = np.zeros((2, 3, calibration.KNOTS))  # Of all readers; of those who mark anything.
+    features, marking = [], []
     for batch in loader.eval_batches(slices, rows, batch_size=batch_size):
         real = batch["weight"] > 0
         marked = metrics.share_of_readers(batch["readers"][real], readers=readers)
         predicted = forward(variables, dict(batch))["share"]
-        of_pixels += calibration.share_sums(np.asarray(predicted)[real], marked)
-        peaks, bits = np.asarray(slice_peak(predicted)).ravel()[real], np.bitwise_or.reduce(batch["readers"], (1, 2))
-        of_slices += calibration.share_sums(peaks, metrics.share_of_readers(bits[real], readers=readers))
-    fitted, marking = calibration.fit_shares(of_pixels), calibration.fit_shares(of_slices)
+        share = np.asarray(predicted)[real]
+        of_pixels += calibration.share_sums(share, marked)
+        bits = np.bitwise_or.reduce(batch["readers"][real], (1, 2))
+        features.append(np.asarray(slice_features(predicted))[real])
+        marking.append(metrics.share_of_readers(bits, readers=readers))
+        for number in range(1, readers + 1):
+            some = np.rint(marking[-1] * readers) == number
+            of_outlines += number * calibration.share_sums(share[some], marked[some] * readers / number)
+    fitted = calibration.fit_shares(of_pixels)
     summary = (
         f"calibrated on {len(rows)} validation slices: a predicted share of 1 becomes a share of {fitted.share[-1]:.2f}"
     )
-    known = {**dataclasses.asdict(fitted), "peak": marking.predicted, "marking": marking.share}
-    return {**known, "fitted_on": len(rows)}, summary
+    known: dict[str, Any] = {**dataclasses.asdict(fitted), "fitted_on": len(rows)}
+    if of_outlines[0].any():
+        outline = calibration.fit_shares(of_outlines)
+        weights = calibration.fit_logistic(np.concatenate(features), np.concatenate(marking))
+        known |= {"outline_predicted": outline.predicted, "outline": outline.share, "marking_weights": weights}
+    return known, summary
 
 
 def read_calibration(workdir: Path, step: int) -> dict[str, Any]:

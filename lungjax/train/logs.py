@@ -29,6 +29,7 @@ class Writer:
         self._workdir = workdir
         self._write = write
         self._file: IO[str] | None = None
+        self._events: EventsWriter | None = None
 
     def start(self, resume_step: int) -> None:
         """Opens the files, to continue after `resume_step`."""
@@ -47,13 +48,13 @@ class Writer:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._events.close()
+        for opened in (self._file, self._events):  # One, where a disk that is full let only one be opened.
+            if opened is not None:
+                opened.close()
 
     def write(self, step: int, figures: dict[str, float]) -> None:
         """Writes a line and flushes it, so that a killed run loses none."""
-        if self._file is None:
+        if self._file is None or self._events is None:
             return
         self._file.write(json.dumps({"step": step, **figures}) + "\n")
         self._file.flush()

@@ -33,6 +33,8 @@ _MOST_CHANNELS = 16384
 _MOST = {"patch.side_px": _MOST_PX, "data.crop_px": _MOST_PX, "data.nodules": 1024, "data.context": 64}
 _LONGEST = 16
 """Values in a list of a configuration."""
+_MARKING_WEIGHTS = 5
+"""Of `lungjax.train.calibrate.slice_features`, and an offset."""
 _USED = {
     "segment": ("augment.window_hu", "augment.shift"),
     "pretrain": ("augment.window_hu",),
@@ -79,11 +81,15 @@ def check_calibration(calibration: Any) -> None:
         _demand(_is_number(value) or _are_numbers(value), f"calibration.{name}", "is no finite number")
     for name in calibration.keys() & {"slope", "offset", "prevalence", "prevalence_of"}:
         _demand(_is_number(calibration[name]), f"calibration.{name}", "is no number")
-    for name, of in (("share", "predicted"), ("marking", "peak")):
+    for name, of in (("share", "predicted"), ("outline", "outline_predicted")):
         if name in calibration:
             places, values = calibration.get(of), calibration[name]
             alike = _are_numbers(places) and _are_numbers(values) and len(places) == len(values) > 1
             _demand(alike and _ascends(places), f"calibration.{name}", f"does not fit calibration.{of}")
+    if "marking_weights" in calibration:
+        weights = calibration["marking_weights"]
+        fits = _are_numbers(weights) and len(weights) == _MARKING_WEIGHTS and "outline" in calibration
+        _demand(fits, "calibration.marking_weights", "does not fit calibration.outline, or has too few numbers")
 
 
 def check_operating_points(points: Any) -> None:

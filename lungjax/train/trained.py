@@ -47,8 +47,9 @@ class Trained:
         older versions of lungjax.
       origin: `command`, `hardware`, `started` and `versions` of the run.
       calibration: for a classifier, the slope and offset that turn its logit into a probability, and the share of
-        positives, `prevalence`, that it holds for; for a segmenter, the `share` of readers by the `predicted` one, and
-        the share of those who are `marking` anything in a slice by its `peak`; otherwise empty.
+        positives, `prevalence`, that it holds for; for a segmenter, the `share` of readers by the `predicted` one, that
+        among those who mark anything in the slice, `outline` by `outline_predicted`, and how many do, by
+        `marking_weights`, see `lungjax.train.calibrate.drawn_share`; otherwise empty.
       figures: of an exported network, reports of `lungjax evaluate` by file name; a run has them in its workdir.
       operating_points: thresholds for whole scans, see `lungjax.prediction.operating_point`: `false_positives_a_scan`
         and `threshold`, lists of which the first ascends; `default`, which of these rates is used; `fitted_on`, words;

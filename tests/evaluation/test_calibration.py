@@ -95,3 +95,21 @@ def test_shares_at_the_very_ends_count():
     sums = calibration.share_sums(np.array([0.0, 1.0, 1.0]), np.array([0.25, 0.5, 1.0]))
     np.testing.assert_array_equal(sums[:, [0, -1]], [[1, 2], [0, 2], [0.25, 1.5]])
     assert calibration.fit_shares(sums).share == (0.25, 0.25, 0.75, 0.75)
+
+
+def test_logistic_regression_finds_the_weights_that_made_the_shares():
+    rng = np.random.default_rng(0)
+    features = rng.normal([3.0, -20.0], [0.5, 4.0], (4000, 2))
+    weights = np.array([1.5, -2.0, -0.25])
+    share = rng.binomial(4, scipy.special.expit(weights[0] + features @ weights[1:])) / 4
+    np.testing.assert_allclose(calibration.fit_logistic(features, share), weights, rtol=0.1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_features_that_tell_nothing_have_no_weight(share: float):
+    """And a share that is always the same leaves finite weights."""
+    features = np.random.default_rng(0).normal(size=(200, 2)) * [1.0, 0.0]
+    offset, first, constant = calibration.fit_logistic(features, np.full(200, share))
+    assert constant == 0
+    assert abs(first) < 0.1
+    assert abs(scipy.special.expit(offset) - share) < 0.05

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import runs
+import scipy.special
 
 from lungjax.data import loader, shards, splits
 from lungjax.errors import InputError
@@ -145,11 +146,13 @@ def test_shares_are_calibrated_on_the_val_patients(segment_run: Path, slices_dat
     risen = np.interp(before["share"], known["predicted"], known["share"])
     np.testing.assert_allclose(after["share"], risen, atol=1e-5)
     np.testing.assert_array_equal(before["drawn"], before["share"])
-    assert known["marking"] == sorted(known["marking"])
-    for share, calibrated_share, drawn in zip(before["share"], risen, after["drawn"], strict=True):
+    assert known["outline"] == sorted(known["outline"])
+    for share, drawn in zip(before["share"], after["drawn"], strict=True):
         fifth = np.argsort(share, axis=None)[-5]
-        marking = np.interp(share.flat[fifth], known["peak"], known["marking"])
-        expected = marking * np.minimum(calibrated_share / calibrated_share.flat[fifth], 1)
+        features = [scipy.special.logit(share.flat[fifth]), *(np.log1p((share > x).sum()) for x in (0.1, 0.5, 0.9))]
+        marking = scipy.special.expit(known["marking_weights"] @ np.array([1, *features]))
+        outline = np.interp(share, known["outline_predicted"], known["outline"])
+        expected = marking * np.minimum(outline / outline.flat[fifth], 1)
         np.testing.assert_allclose(drawn, expected, atol=1e-5)
     ece = [
         (run_evaluate.evaluate(run, data=None, split="val", out=tmp_path / "o.json"))["reliability"]["ece"]["value"]

@@ -1,6 +1,8 @@
-"""Rates of the progress line."""
+"""Rates of the progress line; files that a full disk does not let a run open."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +27,9 @@ def test_a_pause_within_a_window_leaves_its_steps_their_time(monkeypatch: pytest
         now_s += 2.0
         progress.advance()
         assert progress.rates() == {"steps_per_s": 0.5, "images_per_s": 4.0, "data_wait_share": 0.0}
+
+
+def test_where_one_file_cannot_be_opened_its_own_error_is_told(tmp_path: Path):
+    (tmp_path / logs.TENSORBOARD).touch()
+    with pytest.raises(FileExistsError, match=logs.TENSORBOARD), logs.Writer(tmp_path, write=True) as writer:
+        writer.start(0)

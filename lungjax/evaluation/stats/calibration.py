@@ -7,7 +7,8 @@ the nodules stays the same. A normal prior on the logarithm of the slope and on 
 targets, keeps the result near the uncalibrated score unless the nodules give evidence for more.
 
 For pixels, of which there are many, any rising function: isotonic regression (Zadrozny and Elkan, KDD 2002) of the
-share of readers who marked a pixel on the predicted share.
+share of readers who marked a pixel on the predicted share. For slices, logistic regression of the share of readers who
+marked anything on what is predicted of the slice.
 """
 
 from __future__ import annotations
@@ -113,6 +114,35 @@ def fit_shares(sums: np.ndarray) -> Shares:
     predicted, risen = likely / number, fitted.x
     ends = [0.0, *predicted, 1.0], [risen[0], *risen, risen[-1]]
     return Shares(*(tuple(map(float, end)) for end in ends))
+
+
+def fit_logistic(features: np.ndarray, share: np.ndarray) -> tuple[float, ...]:
+    """Logistic regression: weights w for which sigmoid(w[0] + features @ w[1:]) predicts a share.
+
+    A standard normal prior on the weights of the standardised features.
+
+    Args:
+      features: (n, k) finite floats.
+      share: (n,) floats in [0, 1].
+
+    Returns:
+      1 + k floats; the weight of a feature that is the same in all rows is 0.
+    """
+    features, share = np.asarray(features, np.float64), np.asarray(share, np.float64)
+    mean, spread = features.mean(axis=0), features.std(axis=0)
+    spread[spread == 0] = np.inf
+    inputs = np.column_stack([np.ones(len(features)), (features - mean) / spread])
+
+    def negative_log_posterior(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        logits = inputs @ weights
+        entropy = np.sum(np.logaddexp(0, logits) - share * logits)
+        gradient = inputs.T @ (scipy.special.expit(logits) - share) + weights
+        return float(entropy + 0.5 * weights @ weights), gradient
+
+    start = np.zeros(inputs.shape[1])
+    fitted: Any = scipy.optimize.minimize(negative_log_posterior, start, jac=True, method="L-BFGS-B")
+    weights = fitted.x[1:] / spread
+    return (float(fitted.x[0] - weights @ mean), *map(float, weights))
 
 
 def reliability_curve(labels: np.ndarray, probability: np.ndarray) -> list[dict[str, Any]]:
