@@ -85,7 +85,10 @@ def test_figures_are_those_of_then(before: Path, name: str, tmp_path: Path):
         same = then.keys() & now.keys()
         assert len(same) > 10
         differ = {key: (then[key], now[key]) for key in same if not np.isclose(then[key], now[key], atol=1e-4)}
-        assert not differ
+        # A segmenter's samples are spread more evenly since.
+        sampled = {key for key in differ if key.startswith(("/ged/16/", "/ged/100/"))}
+        assert all(np.isclose(*differ[key], atol=0.03) for key in sampled), differ
+        assert differ.keys() == sampled, differ
 
 
 @pytest.mark.parametrize("name", [*RUNS, "segment-orbax"])
