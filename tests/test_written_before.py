@@ -24,9 +24,9 @@ from lungjax.train import checkpoint, loop, trained, workdir
 
 WRITTEN = Path(__file__).parent / "data" / "written_at_20a579c.tar.xz"
 RUNS = ("simclr", "segment", "classify", "diagnose")
+"""One of each task that there was."""
 PREVALENCE = {"prevalence", "prevalence_of"}
 MARKING = {"outline_predicted", "outline", "marking_weights"}
-"""One of each task that there was."""
 STANDALONE = ("segment-stablehlo", "segment-onnx")
 
 

@@ -276,9 +276,9 @@ def make_slice(dataset: FileDataset, values: Mapping[str, Any], path: Path, pixe
         series_uid=str(values["SeriesInstanceUID"]).strip(),
         sop_uid=str(values["SOPInstanceUID"] or "").strip(),
         pixels=dataclasses.replace(pixels, padding=padding),
-        position_mm=_floats(values["ImagePositionPatient"], 3),
-        orientation=_floats(values["ImageOrientationPatient"], 6),
-        spacing_mm=tuple(_floats(values["PixelSpacing"], 2).tolist()),
+        position_mm=_numbers(values, "ImagePositionPatient", path),
+        orientation=_numbers(values, "ImageOrientationPatient", path),
+        spacing_mm=tuple(_numbers(values, "PixelSpacing", path).tolist()),
         padding_hu=padding_hu,
         tilt_degrees=_tilt_degrees(values["GantryDetectorTilt"]),
     )
@@ -434,12 +434,7 @@ def check_values(values: Mapping[str, Any], dataset: FileDataset, path: Path) ->
     for name in _NEEDED:
         if values[name] in (None, ""):
             raise Fault("missing_tag", f"{path} has no {name}; without it the image has no HU or no position")
-    for name, count in _COUNTS.items():
-        try:
-            _floats(values[name] if isinstance(values[name], MultiValue) else [values[name]], count)
-        except (ValueError, TypeError) as error:
-            raise Fault("unreadable_file", f"{path} has a damaged {name} ({error}); use the original") from error
-    if not min(pixel_mm := _floats(values["PixelSpacing"], 2).tolist()) > 0:
+    if not min(pixel_mm := _numbers(values, "PixelSpacing", path).tolist()) > 0:
         what = f"pixels of {pixel_mm[0]:g} x {pixel_mm[1]:g} mm"
         raise Fault("unreadable_file", f"{path} has {what}, which is impossible; use the original")
     _check_rescale(values, path)
@@ -447,7 +442,7 @@ def check_values(values: Mapping[str, Any], dataset: FileDataset, path: Path) ->
 
 def _check_rescale(values: Mapping[str, Any], path: Path) -> None:
     """Checks that the range of the stored bits, rescaled, reaches from air to tissue."""
-    slope, intercept = (float(values[name]) for name in ("RescaleSlope", "RescaleIntercept"))
+    slope, intercept = (float(_numbers(values, name, path)[0]) for name in ("RescaleSlope", "RescaleIntercept"))
     bits = dicom_pixels.bits_stored(values, path)
     lowest = -(2 ** (bits - 1)) if values["PixelRepresentation"] == 1 else 0
     low_hu, high_hu = (stored * slope + intercept for stored in (lowest, lowest + 2**bits - 1))
@@ -469,6 +464,15 @@ def _declared_padding(dataset: FileDataset, values: Mapping[str, Any]) -> tuple[
     sign = 1 << (bits - 1) if values["PixelRepresentation"] == 1 else 0
     stored = [((value + sign) & ((1 << bits) - 1)) - sign for value in stored]
     return min(stored), max(stored)
+
+
+def _numbers(values: Mapping[str, Any], name: str, path: Path) -> np.ndarray:
+    """As many finite numbers as an attribute has; a Fault where there are others."""
+    found = values[name]
+    try:
+        return _floats(found if isinstance(found, MultiValue) else [found], _COUNTS[name])
+    except (ValueError, TypeError) as error:
+        raise Fault("unreadable_file", f"{path} has a damaged {name} ({error}); use the original") from error
 
 
 def _tilt_degrees(value: Any) -> float:
