@@ -143,6 +143,13 @@ def test_decimal_commas(classic: list[Path], tmp_path: Path):
     assert {image.spacing_mm for image in dicom.read_slices(path)} == {wanted.spacing_mm[1:]}
 
 
+def test_a_damaged_number_of_a_frame(classic: list[Path], tmp_path: Path):
+    path = enhanced(classic, tmp_path / "enhanced" / "one.dcm")
+    path.write_bytes(path.read_bytes().replace(b"2.0\\2.0", b"2.x\\2.0"))
+    with pytest.raises(Fault, match=r"one\.dcm has a damaged PixelSpacing .*2\.x.*; use the original"):
+        dicom.read_slices(path)
+
+
 def test_frames_in_several_files_are_one_series(classic: list[Path], tmp_path: Path):
     in_two_files(classic, tmp_path / "two")
     module, (entry,), quarantined = sources.find_scans(tmp_path / "two")
