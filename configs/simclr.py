@@ -9,7 +9,9 @@ Expected of quick, on the phantom: contrastive top-1 on val patients several tim
 `configs/simclr.py:slices` is for the 128 x 128 LIDC crops: half an hour on two CPU cores. Expected:
 contrastive top-1 of 0.42 on val patients, of 128 views.
 `configs/simclr.py:dense` is the same with a U-Net's decoder, by contrast of places. It has no figures yet.
-`configs/simclr.py:patches` is for patches of nodules, for configs/classify.py to start from. It has no figures yet.
+`configs/simclr.py:patches` is for patches of nodules, for configs/classify.py to start from where few patients have
+labels: a quarter of an hour on one CPU core. Views show 80 to 100 % of a patch, so that they keep the nodule's size.
+Expected, on val patients: ROC AUC of 0.89 of a linear classifier of malignancy on its features.
 """
 
 import ml_collections
@@ -121,9 +123,9 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         "model.decoder": (128, 64, 32),
     }
     patches = {  # The encoder of configs/classify.py, on the patches that it grades.
-        "steps": 600,
-        "eval_every": 300,
-        "checkpoint_every": 300,
+        "steps": 3_000,
+        "eval_every": 1_000,
+        "checkpoint_every": 1_000,
         "data.path": "data/nodules",
         "data.batch_size": 64,
         "data.crop_px": 48,
@@ -131,6 +133,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         "model.encoder.width": 16,
         "model.encoder.norm": "batch",
         "augment.window_hu": (-300.0, 1400.0),
+        "augment.area": (0.8, 1.0),
+        "augment.rotation_deg": 180.0,
     }
     dense = {"dense_weight": 1.0}
     variants = {

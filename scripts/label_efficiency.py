@@ -2,21 +2,23 @@
 
     python scripts/label_efficiency.py --out workdir/efficiency --config configs/segment.py:slices \
         --pretrained simclr=workdir/simclr [--pretrained NAME=WORKDIR ...] \
-        [--shares 1,5,10,25,100] [--seeds 3] [--split val] [--config.steps=300 ...]
+        [--shares 1,5,10,25,100] [--seeds 3] [--split val] [--config.steps=300 ...] [--own NAME:KEY=VALUE ...]
 
 Of a segmenter the pooled Dice, of a nodule classifier (`--config configs/classify.py`) the ROC AUC of malignancy.
 
-Every run is a run of the training loop with the given configuration, and so with the same budget of steps. By the
-checkpoint that is best on all val patients it is scored on the test patients, or with `--split val` on these val
-patients, to choose between pretrainings. The same command resumes where it was stopped; with another --pretrained it
-does only the missing runs. Seed 0 of all shares comes first. After each run, OUT/table.md and OUT/chart.png have the
-results so far; OUT/runs/*/scores.json has each run's counts or logits by patient.
+Every run is a run of the training loop with the given configuration, and so with the same budget of steps, but for
+what a start has of its own: with `--pretrained short= --own short:steps=100 --own short:eval_every=100`, runs from
+scratch of a hundred steps stand beside the others. By the checkpoint that is best on all val patients it is scored on
+the test patients, or with `--split val` on these val patients, to choose between pretrainings. The same command resumes
+where it was stopped; with another --pretrained it does only the missing runs. Seed 0 of all shares comes first. After
+each run, OUT/table.md and OUT/chart.png have the results so far; OUT/runs/*/scores.json has each run's counts or logits
+by patient.
 
 A share's patients are the first in an order by a hash of seed and ID: for one seed, a smaller share is a subset of a
 larger one. Seeds differ in these patients, the order of batches, and the initial random weights.
 
-With `--config.replicas=K`, K runs are trained at a time in one program, for a GPU that one small network does not fill;
-the results are the same within rounding.
+With `--config.replicas=K`, up to K runs that follow each other and have the same settings are trained at a time in one
+program, for a GPU that one small network does not fill; the results are the same within rounding.
 
 On two CPU cores a step of `configs/segment.py:slices`, batch 32, takes half a second: 300 steps a run, validated once,
 are 30 runs in about an hour and a half. XLA's compiled programs are kept in OUT/compiled and are made once for each
@@ -27,7 +29,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,32 +37,45 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from lungjax.data import shards
+from lungjax.data import shards, splits
 from lungjax.errors import InputError
 from lungjax.evaluation import run_study as runs
 from lungjax.evaluation.stats import label_efficiency
 from lungjax.evaluation.stats.label_efficiency import SCRATCH, Run
 from lungjax.preparation.builtin import resolve
+from lungjax.train import config_checks
 from lungjax.train.runs import alone
 from lungjax.train.watch import NotFinite
 
-_FLAGS = flags.FlagValues()
-_CONFIG = config_flags.DEFINE_config_file("config", None, "as for training", flag_values=_FLAGS)
-_OUT = flags.DEFINE_string("out", None, "folder of the study", flag_values=_FLAGS)
-_PRETRAINED = flags.DEFINE_multi_string("pretrained", [], "NAME=WORKDIR of a pretraining run", flag_values=_FLAGS)
-_SHARES = flags.DEFINE_list("shares", "1,5,10,25,100", "per cent of the train patients", flag_values=_FLAGS)
-_SPLIT = flags.DEFINE_enum("split", "test", ["val", "test"], "patients to score; choose by val", flag_values=_FLAGS)
-_SEEDS = flags.DEFINE_integer("seeds", 3, "runs of each start and share", flag_values=_FLAGS)
+
+def _read(argv: Sequence[str]) -> Any:
+    """The command's arguments, and the configuration that they lead to.
+
+    Raises:
+      flags.Error, ValueError: an argument is wrong.
+    """
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "as for training", flag_values=values, sys_argv=[*argv])
+    flags.DEFINE_string("out", None, "folder of the study", flag_values=values)
+    flags.DEFINE_multi_string("pretrained", [], "NAME=WORKDIR of a pretraining run", flag_values=values)
+    flags.DEFINE_multi_string("own", [], "NAME:KEY=VALUE, of the runs of one start", flag_values=values)
+    flags.DEFINE_list("shares", "1,5,10,25,100", "per cent of the train patients", flag_values=values)
+    flags.DEFINE_enum("split", "test", ["val", "test"], "patients to score; choose by val", flag_values=values)
+    flags.DEFINE_integer("seeds", 3, "runs of each start and share", flag_values=values)
+    values([*argv])
+    for flag in ("config", "out"):
+        if values[flag].value is None:
+            raise InputError(f"--{flag} is missing; see --help for an example.")
+    return values
 
 
 def study(
-    config: Any, starts: Mapping[str, str], *, shares: list[float], seeds: int, out: Path, split: Any = "test"
+    starts: Mapping[str, Any], *, shares: list[float], seeds: int, out: Path, split: splits.Split = "test"
 ) -> bool:
     """Does all runs that are not finished, `config.replicas` at a time.
 
     Args:
-      config: of a segmenter or a nodule classifier.
-      starts: by name, the network that each start's encoder comes from; empty for `SCRATCH`.
+      starts: by name, the configuration of its runs, of a segmenter or a nodule classifier; `SCRATCH` is the first.
       shares: of the train patients, in (0, 1].
       seeds: their number.
       out: the study's folder.
@@ -69,8 +84,9 @@ def study(
     Returns:
       False where SIGTERM or Ctrl-C stopped it; the same command resumes.
     """
+    config = starts[SCRATCH]
     dataset = shards.open_dataset(Path(config.data.path))
-    configs = list(_runs(config, starts, shares=shares, seeds=seeds))
+    configs = list(_runs(starts, shares=shares, seeds=seeds))
     planned = [(one, out / "runs" / f"{start}-{100 * one.data.train_share:g}-{one.seed}") for start, one in configs]
     at_once = max(config.get("replicas", 1), 1)
     done: list[Run] = []
@@ -92,23 +108,39 @@ def study(
     return True
 
 
-def _runs(config: Any, starts: Mapping[str, str], *, shares: list[float], seeds: int) -> Iterator[tuple[str, Any]]:
+def _runs(starts: Mapping[str, Any], *, shares: list[float], seeds: int) -> Iterator[tuple[str, Any]]:
     """The start's name and the configuration of each run; all runs of a seed come before the next seed."""
     for seed in range(seeds):
         for share in shares:
-            for start, source in starts.items():
-                yield start, alone(config, {"seed": seed, "data.train_share": share, "init_from": source})
+            for start, config in starts.items():
+                yield start, alone(config, {"seed": seed, "data.train_share": share})
 
 
-def _starts(given: list[str]) -> dict[str, str]:
-    """Names and workdirs of NAME=WORKDIR; the name of a lone WORKDIR is its folder's."""
-    starts = {SCRATCH: ""}
-    for argument in given:
+def _starts(argv: Sequence[str]) -> dict[str, Any]:
+    """Of each start, by name, the configuration; the name of a lone WORKDIR is its folder's.
+
+    Raises:
+      InputError: two starts have the same name, or `--own` is of no start or has no such key.
+    """
+    given = _read(argv)
+    sources = {SCRATCH: ""}
+    for argument in given["pretrained"].value:
         name, _, source = argument.rpartition("=")
         name = name or Path(source).resolve().name
-        if name in starts:
+        if name in sources:
             raise InputError(f"--pretrained {argument}: there is already a start {name!r}; choose another NAME.")
-        starts[name] = source
+        sources[name] = source
+    own: dict[str, list[str]] = {name: [] for name in sources}
+    for argument in given["own"].value:
+        name, _, setting = argument.partition(":")
+        if name not in own or "=" not in setting:
+            raise InputError(f"--own {argument}: use NAME:KEY=VALUE, where NAME is one of {', '.join(own)}.")
+        own[name].append(f"--config.{setting}")
+    starts = {}
+    for name, source in sources.items():
+        config_checks.check_overrides(own[name], given["config"].value)
+        config = starts[name] = _read([*argv, *own[name]])["config"].value
+        config.data.path, config.init_from = str(resolve(config.data.path)), source
     return starts
 
 
@@ -117,16 +149,12 @@ def main(argv: list[str]) -> int:
         print(__doc__)
         return 0
     try:
-        _FLAGS(argv)
-        for flag in ("config", "out"):
-            if _FLAGS[flag].value is None:
-                raise InputError(f"--{flag} is missing; see --help for an example.")
-        shares = [float(percent) / 100 for percent in _SHARES.value]
-        config, out = _CONFIG.value, Path(str(_OUT.value))
-        config.data.path = str(resolve(config.data.path))
+        given = _read(argv)
+        shares = [float(percent) / 100 for percent in given["shares"].value]
+        starts, out = _starts(argv), Path(given["out"].value)
         jax.config.update("jax_compilation_cache_dir", str((out / "compiled").absolute()))
-        starts, split = _starts(_PRETRAINED.value), _SPLIT.value
-        return 0 if study(config, starts, shares=shares, seeds=_SEEDS.value, out=out, split=split) else 1
+        done = study(starts, shares=shares, seeds=given["seeds"].value, out=out, split=given["split"].value)
+        return 0 if done else 1
     except (InputError, NotFinite, flags.Error, ValueError) as error:
         print(f"label_efficiency: error: {error}", file=sys.stderr)
         return 2

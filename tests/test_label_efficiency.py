@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lungjax.evaluation import run_nodule_classifier, run_study
 from lungjax.evaluation.run_segmentation import Scorer
 from lungjax.preparation.run import prepare
 from lungjax.train import loop, trained
+from lungjax.train.runs import alone
 from lungjax.train.watch import StopSignal
 
 label_efficiency = runs.load(runs.ROOT / "scripts" / "label_efficiency.py")
@@ -27,6 +29,11 @@ def tiny(name: str, data: Path) -> Any:
     config.steps = config.eval_every = config.checkpoint_every = 3
     config.log_every = 1
     return config
+
+
+def runs_of(config: Any, source: str) -> Any:
+    """The configuration of the runs that start from `source`."""
+    return alone(config, {"init_from": source, "replicas": config.replicas})
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +64,8 @@ def test_a_study_goes_on_where_it_was_stopped(
     config = tiny("segment", slices_dataset)
 
     def study(starts: dict[str, str], seeds: int) -> bool:
-        return label_efficiency.study(config, starts, shares=[0.2, 1.0], seeds=seeds, out=tmp_path)
+        configs = {name: runs_of(config, source) for name, source in starts.items()}
+        return label_efficiency.study(configs, shares=[0.2, 1.0], seeds=seeds, out=tmp_path)
 
     with monkeypatch.context() as stopping:  # As by a SIGTERM after the second step of the second run.
         stopping.setattr(StopSignal, "reached", lambda _, done: done == 2 and trained_runs[-1] == "scratch-100-0")
@@ -86,7 +94,7 @@ def test_patients_are_nested_and_scores_are_those_of_the_test_patients(
 ):
     config = tiny("segment", slices_dataset)
     config.steps = config.eval_every = 1
-    assert label_efficiency.study(config, {"scratch": ""}, shares=[0.2, 0.5, 1.0], seeds=1, out=tmp_path)
+    assert label_efficiency.study({"scratch": config}, shares=[0.2, 0.5, 1.0], seeds=1, out=tmp_path)
     found = [
         json.loads((tmp_path / "runs" / f"scratch-{percent}-0" / "scores.json").read_text())
         for percent in (20, 50, 100)
@@ -122,7 +130,7 @@ def test_a_study_of_grading(tmp_path: Path):
     config.data.path, config.data.batch_size = str(tmp_path / "data"), 16
     config.model.encoder.width = config.model.width = config.model.hidden = 8
     config.steps = config.eval_every = config.checkpoint_every = 2
-    assert label_efficiency.study(config, {"scratch": ""}, shares=[1.0], seeds=1, out=tmp_path / "study", split="val")
+    assert label_efficiency.study({"scratch": config}, shares=[1.0], seeds=1, out=tmp_path / "study", split="val")
     workdir = tmp_path / "study" / "runs" / "scratch-100-0"
     result = json.loads((workdir / "scores-val.json").read_text())
     model, dataset = trained.open_trained(workdir), shards.open_dataset(tmp_path / "data")
@@ -157,7 +165,7 @@ def test_runs_that_are_trained_together_score_the_same(
     monkeypatch.setattr(loop, "train_together", lambda planned: (at_a_time.append(len(planned)), original(planned))[1])
     for out, replicas in (("alone", 1), ("together", 2)):
         config.replicas = replicas
-        assert label_efficiency.study(config, {"scratch": ""}, shares=[0.5, 1.0], seeds=1, out=tmp_path / out)
+        assert label_efficiency.study({"scratch": config}, shares=[0.5, 1.0], seeds=1, out=tmp_path / out)
     assert at_a_time == [1, 1, 2]
     for share in (50, 100):
         alone, together = (
@@ -188,19 +196,19 @@ def test_replicas_are_runs_of_the_study_that_are_trained_at_a_time(
 
     monkeypatch.setattr(loop, "train_together", train)
     monkeypatch.setattr(run_study, "_score", score)
-    assert not label_efficiency.study(config, {"scratch": ""}, shares=[0.5, 1.0], seeds=2, out=tmp_path)
+    assert not label_efficiency.study({"scratch": config}, shares=[0.5, 1.0], seeds=2, out=tmp_path)
     assert groups == [["scratch-50-0", "scratch-100-0", "scratch-50-1"], ["scratch-100-1"]]
     stops_at, config.replicas = "", 0
     (tmp_path / "runs" / "scratch-100-1").rmdir()
-    assert label_efficiency.study(config, {"scratch": ""}, shares=[0.5, 1.0], seeds=2, out=tmp_path)
+    assert label_efficiency.study({"scratch": config}, shares=[0.5, 1.0], seeds=2, out=tmp_path)
     assert groups[2:] == [["scratch-100-1"]]
     assert (tmp_path / "table.md").is_file()
 
 
 def test_one_seed_of_everything_comes_before_the_next(slices_dataset: Path):
     config = tiny("segment", slices_dataset)
-    starts = {"scratch": "", "simclr": "somewhere"}
-    made = list(label_efficiency._runs(config, starts, shares=[0.01, 1.0], seeds=2))
+    starts = {"scratch": config, "simclr": runs_of(config, "somewhere")}
+    made = list(label_efficiency._runs(starts, shares=[0.01, 1.0], seeds=2))
     assert [(name, one.data.train_share, one.seed, one.init_from) for name, one in made] == [
         ("scratch", 0.01, 0, ""),
         ("simclr", 0.01, 0, "somewhere"),
@@ -214,10 +222,56 @@ def test_one_seed_of_everything_comes_before_the_next(slices_dataset: Path):
     assert (config.seed, config.data.train_share, config.init_from) == (0, 1.0, "")
 
 
+def starts_of(*arguments: str) -> dict[str, Any]:
+    config = runs.ROOT / "configs" / "classify.py"
+    command = ["label_efficiency.py", "--out=somewhere", f"--config={config}:quick", "--config.data.path=phantom"]
+    return label_efficiency._starts([*command, *arguments])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of ml_collections.
 def test_names_of_starts():
-    assert label_efficiency._starts(["views=a/b", "c/near"]) == {"scratch": "", "views": "a/b", "near": "c/near"}
+    starts = starts_of("--pretrained", "views=a/b", "--pretrained=c/near")
+    assert {name: config.init_from for name, config in starts.items()} == {
+        "scratch": "",
+        "views": "a/b",
+        "near": "c/near",
+    }
+    assert {config.steps for config in starts.values()} == {60}
     with pytest.raises(InputError, match="there is already a start 'near'"):
-        label_efficiency._starts(["near=a", "c/near"])
+        starts_of("--pretrained=near=a", "--pretrained=c/near")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of ml_collections.
+def test_a_start_may_have_settings_of_its_own():
+    starts = starts_of(
+        "--pretrained=short=", "--pretrained=views=a/b", "--config.steps=40", "--own=short:steps=10",
+        "--own=views:optimizer.encoder_rate=0.1",
+    )  # fmt: skip
+    found = {name: (one.init_from, one.steps, one.optimizer.encoder_rate) for name, one in starts.items()}
+    assert found == {"scratch": ("", 40, 1.0), "short": ("", 10, 1.0), "views": ("a/b", 40, 0.1)}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("own", "sentence"),
+    [
+        ("near:steps=3", "--own near:steps=3: use NAME:KEY=VALUE, where NAME is one of scratch"),
+        ("scratch:steps", "--own scratch:steps: use NAME:KEY=VALUE"),
+        ("scratch:step=3", "--config.step: there is no such key; did you mean config.steps?"),
+        ("scratch:steps=few", "--config.steps"),
+    ],
+)
+def test_a_wrong_setting_of_a_start_is_named(own: str, sentence: str):
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        starts_of(f"--own={own}")
+
+
+def test_runs_that_are_computed_otherwise_are_not_trained_together(tmp_path: Path):
+    configs = [runs.load_config("classify") for _ in range(5)]
+    for config, steps in zip(configs, (4, 4, 4, 2, 4), strict=True):
+        config.steps = steps
+    found = run_study._groups([(config, tmp_path) for config in configs], 2)
+    assert [[config.steps for config, _ in group] for group in found] == [[4, 4], [4], [2], [4]]
 
 
 def test_a_mistake_gets_one_sentence(capsys: pytest.CaptureFixture[str]):

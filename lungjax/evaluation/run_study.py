@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,7 +37,8 @@ def scores(
       planned: configuration and workdir of each run. The result is stored in the workdir as `scores.json`, or
         `scores-val.json`, and read by the next call.
       dataset: the data set of the configurations.
-      at_once: how many are trained together, see `lungjax.train.loop.train_together`.
+      at_once: how many are trained together, see `lungjax.train.loop.train_together`: of those that follow each other
+        and are computed alike.
       split: of the patients to score: `val` to choose by, `test` to look at once.
 
     Yields:
@@ -48,8 +50,7 @@ def scores(
     Raises:
       InputError: a workdir was started with another configuration, or one for another task.
     """
-    for start in range(0, len(planned), at_once):
-        group = planned[start : start + at_once]
+    for group in _groups(planned, at_once):
         for config, workdir in group:
             if config.task not in MEASURES:
                 raise InputError(f"config.task is {config.task}; a study compares {' and '.join(MEASURES)}.")
@@ -62,6 +63,12 @@ def scores(
             if "counts" in result:  # So a study's runs were scored before there were others than of segmenters.
                 result["scored"] = result.pop("counts")
             yield result
+
+
+def _groups(planned: Sequence[Planned], at_once: int) -> Iterator[list[Planned]]:
+    for _, group in itertools.groupby(planned, lambda run: runs.program(run[0])):
+        alike = list(group)
+        yield from (alike[start : start + at_once] for start in range(0, len(alike), at_once))
 
 
 def _train(group: Sequence[Planned], dataset: shards.Dataset, split: splits.Split) -> bool:

@@ -51,11 +51,16 @@ def alone(config: Config, changes: Mapping[str, Any]) -> Config:
     return lone
 
 
+def program(config: Config) -> dict[str, Any]:
+    """What decides how a run is computed: the values of its configuration by name, without `OWN`."""
+    return {name: value for name, value in config_checks.leaves(config.to_dict()) if name not in OWN}
+
+
 def check_same_program(configs: Sequence[Config]) -> None:
     """Raises InputError where configurations differ in more than `OWN`."""
-    first, *others = (dict(config_checks.leaves(config.to_dict())) for config in configs)
+    first, *others = map(program, configs)
     for other in others:
-        for name in sorted((first.keys() | other.keys()) - OWN):
+        for name in sorted(first.keys() | other.keys()):
             if first.get(name) != other.get(name):
                 raise InputError(
                     f"config.{name} is {first.get(name)} in one run and {other.get(name)} in another; such runs cannot "
