@@ -9,8 +9,8 @@ Expected of quick, on the phantom: contrastive top-1 on val patients several tim
 `configs/simclr.py:slices` is for the 128 x 128 LIDC crops: half an hour on two CPU cores. Expected:
 contrastive top-1 of 0.42 on val patients, of 128 views.
 `configs/simclr.py:dense` is the same with a U-Net's decoder, by contrast of places. It has no figures yet.
-`configs/simclr.py:patches` is for patches of nodules, for configs/classify.py to start from where few patients have
-labels: a quarter of an hour on one CPU core. Views show 80 to 100 % of a patch, so that they keep the nodule's size.
+`configs/simclr.py:patches` is for patches of nodules, for configs/classify.py to start from: a quarter of an hour
+on one CPU core. Views show 80 to 100 % of a patch, so that they keep the nodule's size.
 Expected, on val patients: ROC AUC of 0.89 of a linear classifier of malignancy on its features.
 """
 
