@@ -44,7 +44,7 @@ from lungjax.evaluation.stats import label_efficiency
 from lungjax.evaluation.stats.label_efficiency import SCRATCH, Run
 from lungjax.preparation.builtin import resolve
 from lungjax.train import config_checks
-from lungjax.train.runs import alone
+from lungjax.train.runs import OWN, alone
 from lungjax.train.watch import NotFinite
 
 
@@ -120,7 +120,8 @@ def _starts(argv: Sequence[str]) -> dict[str, Any]:
     """Of each start, by name, the configuration; the name of a lone WORKDIR is its folder's.
 
     Raises:
-      InputError: two starts have the same name, or `--own` is of no start or has no such key.
+      InputError: two starts have the same name; or `--own` is of no start, or of a key that there is not or that the
+        study sets.
     """
     given = _read(argv)
     sources = {SCRATCH: ""}
@@ -135,6 +136,9 @@ def _starts(argv: Sequence[str]) -> dict[str, Any]:
         name, _, setting = argument.partition(":")
         if name not in own or "=" not in setting:
             raise InputError(f"--own {argument}: use NAME:KEY=VALUE, where NAME is one of {', '.join(own)}.")
+        key = setting.partition("=")[0]
+        if key in OWN:
+            raise InputError(f"--own {argument}: config.{key} is set by the study, the same way for all starts.")
         own[name].append(f"--config.{setting}")
     starts = {}
     for name, source in sources.items():

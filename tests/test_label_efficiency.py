@@ -31,7 +31,7 @@ def tiny(name: str, data: Path) -> Any:
     return config
 
 
-def runs_of(config: Any, source: str) -> Any:
+def starting_from(config: Any, source: str) -> Any:
     """The configuration of the runs that start from `source`."""
     return alone(config, {"init_from": source, "replicas": config.replicas})
 
@@ -64,7 +64,7 @@ def test_a_study_goes_on_where_it_was_stopped(
     config = tiny("segment", slices_dataset)
 
     def study(starts: dict[str, str], seeds: int) -> bool:
-        configs = {name: runs_of(config, source) for name, source in starts.items()}
+        configs = {name: starting_from(config, source) for name, source in starts.items()}
         return label_efficiency.study(configs, shares=[0.2, 1.0], seeds=seeds, out=tmp_path)
 
     with monkeypatch.context() as stopping:  # As by a SIGTERM after the second step of the second run.
@@ -207,7 +207,7 @@ def test_replicas_are_runs_of_the_study_that_are_trained_at_a_time(
 
 def test_one_seed_of_everything_comes_before_the_next(slices_dataset: Path):
     config = tiny("segment", slices_dataset)
-    starts = {"scratch": config, "simclr": runs_of(config, "somewhere")}
+    starts = {"scratch": config, "simclr": starting_from(config, "somewhere")}
     made = list(label_efficiency._runs(starts, shares=[0.01, 1.0], seeds=2))
     assert [(name, one.data.train_share, one.seed, one.init_from) for name, one in made] == [
         ("scratch", 0.01, 0, ""),
@@ -243,10 +243,8 @@ def test_names_of_starts():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Of ml_collections.
 def test_a_start_may_have_settings_of_its_own():
-    starts = starts_of(
-        "--pretrained=short=", "--pretrained=views=a/b", "--config.steps=40", "--own=short:steps=10",
-        "--own=views:optimizer.encoder_rate=0.1",
-    )  # fmt: skip
+    own = ["--own=short:steps=10", "--own=views:optimizer.encoder_rate=0.1"]
+    starts = starts_of("--pretrained=short=", "--pretrained=views=a/b", "--config.steps=40", *own)
     found = {name: (one.init_from, one.steps, one.optimizer.encoder_rate) for name, one in starts.items()}
     assert found == {"scratch": ("", 40, 1.0), "short": ("", 10, 1.0), "views": ("a/b", 40, 0.1)}
 
@@ -258,7 +256,9 @@ def test_a_start_may_have_settings_of_its_own():
         ("near:steps=3", "--own near:steps=3: use NAME:KEY=VALUE, where NAME is one of scratch"),
         ("scratch:steps", "--own scratch:steps: use NAME:KEY=VALUE"),
         ("scratch:step=3", "--config.step: there is no such key; did you mean config.steps?"),
-        ("scratch:steps=few", "--config.steps"),
+        ("scratch:steps=few", "--config.steps=few: "),
+        ("scratch:seed=3", "--own scratch:seed=3: config.seed is set by the study"),
+        ("scratch:data.path=a", "config.data.path is set by the study"),
     ],
 )
 def test_a_wrong_setting_of_a_start_is_named(own: str, sentence: str):
