@@ -221,7 +221,10 @@ def _score(info: Any) -> float:
 
 
 def write_weights(variables: dict[str, Any], path: Path) -> None:
-    """Writes {"params", "model_state"} as a checkpoint of its own, for `ocp.load(path)`; `path` must not exist."""
+    """Writes {"params", "model_state"} as a checkpoint of its own, for `ocp.load(path)`; `path` must not exist.
+
+    After an error, files may still be written in the background: see `lungjax.train.weights_process`.
+    """
     with _disk_errors(path):
         ocp.save(path.absolute(), jax.tree.map(np.asarray, variables))
 

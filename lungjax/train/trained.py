@@ -17,7 +17,7 @@ from lungjax import json_files, paths
 from lungjax.data import splits
 from lungjax.errors import InputError
 from lungjax.tasks.task import Config
-from lungjax.train import calibrate, devices, model_checks, torchvision
+from lungjax.train import calibrate, devices, model_checks, torchvision, weights_process
 from lungjax.train import workdir as folder
 
 WEIGHTS_FILE = "model.safetensors"
@@ -136,9 +136,7 @@ def write_operating_points(trained: Trained, points: dict[str, Any]) -> None:
 
 def write_orbax(trained: Trained, path: Path) -> None:
     """Writes the variables as an Orbax checkpoint into the folder `checkpoint`, for `orbax.checkpoint.v1.load`."""
-    from lungjax.train import checkpoint  # Here, for Orbax takes long to import, and most models are no checkpoints.
-
-    checkpoint.write_weights(trained.variables, path / ORBAX_FOLDER)
+    weights_process.write_weights(trained.variables, path / ORBAX_FOLDER)
 
 
 def write_torchvision(trained: Trained, path: Path) -> None:
@@ -212,7 +210,7 @@ def _digest(path: Path) -> str:
 
 
 def _open_run(path: Path) -> Trained:
-    from lungjax.train import checkpoint  # As above.
+    from lungjax.train import checkpoint  # Here, for Orbax takes long to import, and most models are no checkpoints.
 
     variables, step = checkpoint.load_best(path)
     split = folder.read_split(path)
