@@ -19,8 +19,14 @@ def beside(out: Path) -> Iterator[Path]:
 
     What killed processes left there is removed first, so no two may make the same `out` at once: see `lungjax.locks`.
     Folders above `out` are made.
+
+    Raises:
+      InputError: one of them cannot be made, because a file is there.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{out} cannot be made ({error.strerror}); name another folder.") from error
     prefix = f".{out.name}.lungjax-"
     for left in out.parent.glob(f"{glob.escape(prefix)}*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -29,7 +35,9 @@ def beside(out: Path) -> Iterator[Path]:
 
 
 def refuse_fixed(out: Path) -> None:
-    """Raises InputError where `out` is a folder that no other can replace, as a mount point."""
+    """Raises InputError where no folder can replace `out`: a mount point, or a link to what is not there."""
+    if out.is_symlink() and not out.exists():
+        raise InputError(f"{out} is a link to what is not there; remove it, or name another folder.")
     if platforms.is_fixed(out):
         raise InputError(
             f"{out} cannot be replaced: it is a mount point, or lies in a folder that you cannot write; name a folder "

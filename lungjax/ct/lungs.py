@@ -34,6 +34,9 @@ LUNG_SHARE = 0.05
 EDGE_MM = 12.0
 """Air counts as lung up to this distance from lung that is at least three voxels thick and not pure gas."""
 
+_BETWEEN = 0.2
+"""In some column between two lungs there is less lung than this share of that in the fullest one."""
+
 _ALL = (0, 1, 2)
 
 
@@ -81,6 +84,15 @@ class Lungs:
             boxes[has_lung, 2 * place] = lines.argmax(axis=1) * step
             boxes[has_lung, 2 * place + 1] = (lines.shape[1] - lines[:, ::-1].argmax(axis=1)) * step - 1
         return self._per_slice(boxes)
+
+    def is_one(self) -> bool:
+        """Whether lung is found on one side of the body only: no gap parts it into a left and a right one."""
+        per_column = self.grid.sum(axis=(0, 1))
+        columns = np.flatnonzero(per_column)
+        if not len(columns):
+            return False
+        quarter = (columns[-1] - columns[0]) // 4
+        return bool(per_column[columns[0] + quarter : columns[-1] - quarter + 1].min() > _BETWEEN * per_column.max())
 
     def _per_slice(self, values: np.ndarray) -> np.ndarray:
         return np.repeat(values, self.step[0], axis=0)[: self.shape[0]]

@@ -46,6 +46,10 @@ def write(workdir: Path, *, out: Path | None = None) -> Path:
       InputError: no run is there, its configuration is damaged, or `out` cannot be written.
     """
     config = folder.read_config(workdir).to_dict()
+    if "task" not in config:  # An exported folder's has the run's configuration in it.
+        raise InputError(
+            f"{workdir}: an exported folder, whose page is its README.md; give the workdir of a training run."
+        )
     out = workdir / "report.html" if out is None else out
     folder.make(out.parent, option="--out")
     if out.is_dir():

@@ -50,7 +50,11 @@ def _chosen(source: Path, entries: Sequence[Entry], quarantined: Sequence[Quaran
             raise InputError(f"{source}: the scan {key} cannot be read: {scan.name}: {scan.message}.")
     listed = [f"  {entry.key}  (patient {entry.patient_id}, {entry.where})" for entry in entries[:MOST_LISTED]]
     more = [f"  and {len(entries) - MOST_LISTED} more"] if len(entries) > MOST_LISTED else []
-    problem = "choose one of them by series_uid=" if key is None else f"none of them has the series_uid {key!r}"
+    problem = (
+        "give the folder of one of them, or in Python its series_uid"
+        if key is None
+        else f"none of them has the series_uid {key!r}"
+    )
     raise InputError(f"{source} holds {len(entries)} scans, {problem}:", *listed, *more)
 
 

@@ -138,10 +138,12 @@ def check(scan: Scan, lungs: Lungs, nodules: Sequence[Measured]) -> LungCheck:
         nodules_ml=float(sum(nodule.volume_mm3 for nodule in nodules)) / 1000,
         unusual=(),
     )
-    return dataclasses.replace(measured, unusual=tuple(_unusual(measured)))
+    return dataclasses.replace(measured, unusual=tuple(_unusual(measured, is_one=lungs.is_one())))
 
 
-def _unusual(lungs: LungCheck) -> Iterator[str]:
+def _unusual(lungs: LungCheck, *, is_one: bool) -> Iterator[str]:
+    if is_one:
+        yield "one lung is found, not two: the other holds no air, or lies outside the field of view"
     if lungs.dense_share > MOST_DENSE:
         yield f"{_percent(lungs.dense_share)} of the lungs is denser than usual (at most {_percent(MOST_DENSE)})"
     if lungs.median_hu > MOST_MEDIAN_HU:
@@ -153,7 +155,7 @@ def _unusual(lungs: LungCheck) -> Iterator[str]:
             f"the lungs, usually at most {_percent(MOST_MISSING)})"
         )
     low, high = RIGHT_SHARE
-    if not low <= lungs.right_share <= high:
+    if not is_one and not low <= lungs.right_share <= high:
         yield f"the right lung is {_percent(lungs.right_share)} of both (usually {_percent(low)} to {_percent(high)})"
     if lungs.nodules > MOST_NODULES:
         yield f"{lungs.nodules} nodules are kept (at most {MOST_NODULES} in nearly all patients of LIDC-IDRI)"

@@ -58,7 +58,8 @@ def no_chest(lungs: Lungs) -> str | None:
     """Why a scan is refused, by its lungs, or None."""
     volume_ml = float(lungs.area_mm2().sum()) * lungs.spacing_mm[0] / 1000
     if volume_ml < LEAST_LUNG_ML:
-        return f"It shows {volume_ml:.0f} ml of lung, less than {LEAST_LUNG_ML:.0f} ml: no chest of an adult."
+        found = f"{volume_ml:.0f} ml of lung were found, less than {LEAST_LUNG_ML:.0f} ml"
+        return f"{found}: no chest of an adult, or a part of one that is too small to find its lungs."
     return None
 
 

@@ -28,8 +28,11 @@ _EVERY = 20
 _SECOND_LUNG = 0.1
 """Least size of the second lung, as a share of the first."""
 _ZONES: tuple[Zone, ...] = ("lower", "middle", "upper")
-_LOW, _HIGH = 1, 2
-"""In a grid of sides: the lung in the lower columns, and that in the higher ones."""
+_LOW, _HIGH, _EITHER = 1, 2, 3
+"""In a grid of sides: the lung in the lower columns, that in the higher ones, and one of which it is not known."""
+_ASIDE_MM = 40.0
+"""A single lung is on that side of the body's middle on which its own lies, if it is at least this far away: a field of
+view that shows one lung alone has its middle in it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Location:
     """Where a nodule lies.
 
     Attributes:
-      side: the patient's left or right; None where the scan's orientation is not known.
+      side: the patient's left or right; None where the scan's orientation is not known, or it shows one lung alone and
+        not which.
       zone: the third of the height of that lung in which its centre lies; no lobe. None likewise. Where the scan cuts
         the lung off, of what is seen.
       pleura_mm: from the nodule's border to the nearest border of the lungs, at the chest wall, the diaphragm or the
@@ -63,7 +67,7 @@ class LungMap:
         self._headwards = _towards(affine_lps, patient_axis=2, scan_axis=2)
         self._sides = _sides(lung)
         self._heights = {}
-        for side in (_LOW, _HIGH):
+        for side in (_LOW, _HIGH, _EITHER):
             slices = np.flatnonzero((self._sides == side).any(axis=(1, 2)))
             if len(slices):
                 self._heights[side] = (int(slices[0]), int(slices[-1]) + 1)
@@ -73,7 +77,8 @@ class LungMap:
     def locate(self, voxels: np.ndarray) -> Location:
         """The place of a nodule, by its voxels (n, 3): slice, row and column."""
         side = self._side_at(voxels)
-        left = None if self._leftwards is None else (side == _HIGH) == (self._leftwards > 0)
+        is_known = self._leftwards is not None and side != _EITHER
+        left = (side == _HIGH) == (self._leftwards == 1) if is_known else None
         return Location(
             side=None if left is None else ("left" if left else "right"),
             zone=self._zone(side, float(voxels[:, 0].mean())),
@@ -130,11 +135,17 @@ def _towards(affine_lps: np.ndarray | None, *, patient_axis: int, scan_axis: int
 
 
 def _sides(lung: Lungs) -> np.ndarray:
-    """uint8 of the grid's shape: `_LOW` and `_HIGH`, 0 outside the lungs.
+    """uint8 of the grid's shape: `_LOW` and `_HIGH`, or `_EITHER`; 0 outside the lungs.
 
     Lungs that touch are eroded until they are two; every block then belongs to the one that is nearest. Where they stay
-    one, as a single lung does, the body's middle parts them.
+    one, the body's middle parts them. A single lung is not parted.
     """
+    if lung.is_one():
+        per_column = lung.grid.sum(axis=(0, 1))
+        aside = float(per_column @ np.arange(len(per_column))) / per_column.sum() - lung.middle
+        if abs(aside) * lung.step[2] * lung.spacing_mm[2] < _ASIDE_MM:
+            return _EITHER * lung.grid.astype(np.uint8)
+        return (_HIGH if aside > 0 else _LOW) * lung.grid.astype(np.uint8)
     eroded = lung.grid
     for _ in range(_MOST_EROSIONS + 1):
         components = connected_components.find_components(eroded, 0, 1)

@@ -13,8 +13,9 @@ import runs
 from pages import Page
 
 from lungjax import cli
+from lungjax.errors import InputError
 from lungjax.evaluation import run_evaluate, run_report
-from lungjax.train import loop, workdir
+from lungjax.train import loop, trained, workdir
 
 HOSTILE = "</script><script>alert(1)</script><b>"
 
@@ -140,3 +141,8 @@ def test_the_verb(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     ):
         assert cli.main(["report", *arguments]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_an_exported_folder_is_no_run():
+    with pytest.raises(InputError, match="an exported folder, whose page is its README"):
+        run_report.write(trained.SHIPPED / "encoder")

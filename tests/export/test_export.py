@@ -144,3 +144,10 @@ def test_a_run_of_the_same_task_starts_from_the_whole_network(tmp_path: Path, ki
             leaf.any() for name in other if name != "encoder" for leaf in jax.tree.leaves(state.params[name])
         )
         assert "arrays of the encoder loaded" in said
+
+
+def test_a_link_to_nothing_is_refused_before_anything_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert cli.main(["export", "--model", "encoder", "--out", str(tmp_path / "link")]) == 2
+    assert "link is a link to what is not there; remove it" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]

@@ -72,7 +72,7 @@ def test_of_several_scans_one_is_chosen(tmp_path: Path):
     with pytest.raises(InputError) as caught:
         lungjax.read_scan(tmp_path)
     first, *listed = str(caught.value).splitlines()
-    assert first == f"{tmp_path} holds 2 scans, choose one of them by series_uid=:"
+    assert first == f"{tmp_path} holds 2 scans, give the folder of one of them, or in Python its series_uid:"
     assert listed == [
         f"  1.2.1  (patient TEST-1, {tmp_path / 'a'})",
         f"  1.2.2  (patient TEST-2, {tmp_path / 'b'})",
@@ -219,8 +219,13 @@ def test_what_is_there_is_not_overwritten(segmenter: Any, tmp_path: Path):
     assert (tmp_path / "empty" / "report.html").is_file()
     for there in ("empty", "file"):
         (tmp_path / "file").touch()
-        with pytest.raises(InputError, match="exists and holds something"):
+        with pytest.raises(InputError, match="exists and is not an empty folder"):
             result.save(tmp_path / there)
+    with pytest.raises(InputError, match="below cannot be made"):
+        result.save(tmp_path / "file" / "below")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="link exists and is not an empty folder"):
+        result.save(tmp_path / "link")
 
 
 def test_models_are_opened_once_and_used_again(told: chests.Told, dicom: Path, monkeypatch: pytest.MonkeyPatch):

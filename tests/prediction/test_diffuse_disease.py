@@ -81,7 +81,7 @@ def test_a_lung_that_is_not_there(scan: Scan):
     grid_scan = scan.voxels.copy()
     middle = grid_scan.shape[2] // 2
     grid_scan[:, :, :middle] = np.maximum(grid_scan[:, :, :middle], 20)
-    assert any("the right lung is 0 % of both" in sentence for sentence in check(grid_scan, scan).unusual)
+    assert any("one lung is found, not two" in sentence for sentence in check(grid_scan, scan).unusual)
 
 
 def test_which_way_a_scan_lies_does_not_matter(chest: disease.Chest, scan: Scan):
@@ -151,3 +151,14 @@ def test_real_scans(real_data: Path):
             assert script.checked(paint(chest), scan).unusual == ()
         assert script.checked(chest.effusion(0.1 * chest.lungs_ml, sides="both"), scan).unusual
         assert script.checked(chest.ground_glass(0.1 * chest.lungs_ml, sides="both"), scan).unusual
+
+
+@pytest.mark.parametrize("series", ["lidc-dicom/LIDC-IDRI/LIDC-IDRI-0003", "normal-dicom/normal001"])
+def test_a_real_field_of_view_with_one_lung_is_noticed(real_data: Path, series: str):
+    """Of half the columns the sides had been guessed: two nodules of a left lung were on the right."""
+    scan = lungjax.read_scan(real_data / series)
+    assert check(scan.voxels, scan).unusual == ()
+    width = scan.voxels.shape[2]
+    for columns in (slice(width // 2), slice(width // 2, None)):
+        found = check(np.ascontiguousarray(scan.voxels[..., columns]), scan)
+        assert any(why.startswith("one lung is found, not two") for why in found.unusual), found.unusual

@@ -140,3 +140,28 @@ def test_the_distance_is_the_least_of_all_pairs(lung: Lungs, radius_mm: float):
     least_mm = place._to_border_mm(points_mm[::7])
     assert least_mm == pytest.approx(min(pairs_mm), rel=1e-12)
     assert place._to_border_mm(points_mm) == place._border.query(points_mm)[0].min() <= least_mm
+
+
+def test_a_single_lung_is_on_its_side_of_the_body(hu: np.ndarray):
+    alone = np.where(lung_at(-1), np.int16(40), hu)
+    lung = lungs.find_lungs(alone, SPACING_MM)
+    assert lung.is_one()
+    for up_mm, aside_mm in ((-40, -25), (0, 0), (40, 25)):
+        assert LungMap(lung, LPS).locate(ball(1, up_mm, aside_mm, 5)).side == "left"
+        assert LungMap(lung, np.diag([-1, 1, 1, 1]) @ LPS).locate(ball(1, up_mm, aside_mm, 5)).side == "right"
+
+
+@pytest.mark.parametrize("columns", [slice(160, 320), slice(140, 320), slice(0, 160)])
+def test_of_a_field_of_view_with_one_lung_the_side_is_not_known(hu: np.ndarray, columns: slice):
+    lung = lungs.find_lungs(np.ascontiguousarray(hu[..., columns]), SPACING_MM)
+    assert lung.is_one()
+    for up_mm, zone in ((-60, "lower"), (0, "middle"), (60, "upper")):
+        side = 1 if columns.start else -1
+        for aside_mm in (-20, 20):
+            found = LungMap(lung, LPS).locate(ball(side, up_mm, aside_mm, 5) - [0, 0, columns.start])
+            assert (found.side, found.zone) == (None, zone)
+
+
+def test_two_lungs_are_not_one(lung: Lungs):
+    assert not lung.is_one()
+    assert not Lungs(np.zeros((2, 3, 4), bool), (1, 1, 1), (2, 3, 4), SPACING_MM, 0.0).is_one()

@@ -64,7 +64,9 @@ def order(first: datetime.date | None, second: datetime.date | None, *, today: d
     days = (later - earlier).days
     warning = None
     if second < first:
-        warning = f"The second scan is dated {second}, before the first, {first}: they are compared in that order."
+        warning = (
+            f"The later scan, of {first}, was given before the earlier one, of {second}: the first is the earlier."
+        )
     if days > LONGEST_YEARS * 365.25:
         reason = f"No days are known between the scans: they are dated {earlier} and {later}, which cannot be."
         return Order(second < first, (earlier, later), None, reason, warning)

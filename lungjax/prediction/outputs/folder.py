@@ -30,7 +30,9 @@ REPORT = "report.json"
 
 def is_free(folder: Path) -> bool:
     """Whether nothing is there, or an empty folder."""
-    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not folder.exists():
+        return not folder.is_symlink()  # To what is not there.
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 def write(folder: Path, scan: Scan, mask: np.ndarray, report: dict[str, Any]) -> None:
@@ -43,10 +45,10 @@ def write(folder: Path, scan: Scan, mask: np.ndarray, report: dict[str, Any]) ->
       report: by `report_json.as_dict`; a warning is added where DICOM cannot be written.
 
     Raises:
-      InputError: the folder holds something.
+      InputError: the folder holds something, or cannot be made.
     """
     if not is_free(folder):
-        raise InputError(f"{folder} exists and holds something; name another folder.")
+        raise InputError(f"{folder} exists and is not an empty folder; name another one.")
     unfinished.refuse_fixed(folder)
     with unfinished.beside(folder) as holder:
         temporary = holder / folder.name

@@ -188,7 +188,7 @@ def test_the_order_of_the_dates_counts(pair: Pair, predictions: Any):
     first, second = predictions
     follow_up = lungjax.compare(first, second, dates_of=DATES)
     other = lungjax.compare(second, first, dates_of=(DATES[1], DATES[0]))
-    assert other.warnings[0].startswith("The second scan is dated 2020-03-01, before the first")
+    assert other.warnings[0].endswith("given before the earlier one, of 2020-03-01: the first is the earlier.")
     assert other.to_dict()["matched"] == follow_up.to_dict()["matched"]
     undated = lungjax.compare(first, second)
     assert undated.days is None

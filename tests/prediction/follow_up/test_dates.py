@@ -21,7 +21,7 @@ def test_in_order_and_in_the_other():
     order = dates.order(date(2020, 3, 1), date(2020, 1, 1), today=TODAY)
     assert (order.swapped, order.days, order.dates) == (True, 60, (date(2020, 1, 1), date(2020, 3, 1)))
     assert order.warning == (
-        "The second scan is dated 2020-01-01, before the first, 2020-03-01: they are compared in that order."
+        "The later scan, of 2020-03-01, was given before the earlier one, of 2020-01-01: the first is the earlier."
     )
 
 

@@ -103,7 +103,7 @@ def test_two_series(pair: tuple[Path, Path], told: chests.Told, tmp_path: Path, 
 def test_given_in_the_other_order(pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture):
     """They are compared by their dates, and that is said; dates that are given count instead."""
     assert run(pair[1], pair[0], tmp_path / "out") == 0
-    assert "The second scan is dated 2020-03-01, before the first" in capsys.readouterr().out
+    assert "given before the earlier one, of 2020-03-01: the first is the earlier." in capsys.readouterr().out
     report = json.loads((tmp_path / "out" / "follow-up.json").read_text())
     assert (report["first"]["series_uid"], report["days"]) == ("1.2.1", 100)
     other = tmp_path / "other"
