@@ -50,7 +50,8 @@ class PredictedNodule:
       solid_mean_mm: of a part-solid nodule the mean diameter of its solid part, of voxels from -300 HU on (Scholten et
         al. 2015; see `lungjax.prediction.measure`), 0 where it has none; None of all others.
       ratings: by the names in `lungjax.ct.scan.RATING_NAMES`; empty without a nodule classifier.
-      side: the patient's `left` or `right`; None where the source has lost the scan's orientation.
+      side: the patient's `left` or `right`; None where the source has lost the scan's orientation, or one lung alone
+        is shown and not which.
       zone: `upper`, `middle` or `lower`, the third of that lung's height in which its centre lies, and no lobe; None
         likewise.
       pleura_mm: from its border to the nearest border of the lungs; 0 where it touches it. Fissures are not looked for.
