@@ -6,8 +6,8 @@
 #            TensorStore's threads still write the other arrays, and wait for no one. Where the caller removes the
 #            folder then, as `tempfile.TemporaryDirectory` does, a late write makes it again, all folders above it
 #            included: the folder was seen to be gone, and is there again. How often that happens depends on the
-#            machine: of 10 saves one was seen to, and with a full disk of 150 kB about a third. Write in a process of
-#            its own, and remove the folder when that has ended.
+#            machine: here in one of 10 saves, so up to 100 are tried. Write in a process of its own, and remove the
+#            folder when that has ended.
 # Seen:      save raises ValueError
 #            the removed folder is gone, and there again
 #

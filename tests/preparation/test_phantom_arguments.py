@@ -114,3 +114,10 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(OSError, match="no space"):
         phantom.write(tmp_path / "out", scans=1, matrix=32, workers=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_link_to_nothing_is_refused_before_anything_is_made(tmp_path: Path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="link is a link to what is not there"):
+        phantom.write(tmp_path / "link", scans=1, matrix=32, workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lungjax import platforms
+from lungjax import platforms, unfinished
 from lungjax.errors import InputError
 from lungjax.lidc.annotations import MATRIX, ScanRow
 from lungjax.preparation import pool as processes
@@ -42,7 +42,7 @@ def write(out: Path, *, scans: int, seed: int = 0, matrix: int = MATRIX, workers
       The folders of the series, in the order in which they were chosen.
 
     Raises:
-      InputError: `out` exists, or `scans`, `matrix` or `workers` is out of range.
+      InputError: `out` exists or cannot be made, or `scans`, `matrix` or `workers` is out of range.
     """
     out = Path(out)
     if out.exists():
@@ -54,6 +54,7 @@ def write(out: Path, *, scans: int, seed: int = 0, matrix: int = MATRIX, workers
         raise InputError(f"a phantom's matrix is 32, 64, 128, 256 or 512, not {matrix}")
     if workers is not None and workers < 1:
         raise InputError(f"a phantom is written by at least 1 worker, not {workers}")
+    unfinished.refuse_fixed(out)
     rows = choose(scans, seed=seed)
     folders = [Path("LIDC-IDRI", row.patient_id, row.study_uid, row.series_uid) for row in rows]
     with _unfinished(out) as partial:
